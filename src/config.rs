@@ -1,0 +1,635 @@
+//! Configuration: one flat list of known keys, four layers, and where each value came from.
+//!
+//! `config/default.toml` is embedded and names every key; a file and the environment may only change
+//! what it names, so a misspelt key is an error with the nearest name and never a silent default.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// Keys whose values are shown as `***`.
+const SECRETS: [&str; 3] = ["database.url", "database.replica_urls", "redis.url"];
+
+/// The effective configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Listeners, time-outs, caps.
+    pub server: Server,
+    /// The primary, its replicas and the pool.
+    pub database: Database,
+    /// The shared campaign cache.
+    pub redis: Redis,
+    /// The journal on the local disk.
+    pub journal: Journal,
+    /// Journal to Postgres.
+    pub drain: Drain,
+    /// Campaigns in memory.
+    pub cache: Cache,
+    /// Redirects.
+    pub tracking: Tracking,
+    /// What is kept, and how long.
+    pub privacy: Privacy,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Server {
+    pub listen: SocketAddr,
+    #[serde(deserialize_with = "optional")]
+    pub admin_listen: Option<SocketAddr>,
+    #[serde(deserialize_with = "optional")]
+    pub public_url: Option<url::Url>,
+    pub data_dir: PathBuf,
+    pub trusted_proxies: Vec<IpNet>,
+    pub client_ip_header: ClientIpHeader,
+    pub max_connections: usize,
+    pub header_timeout_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    pub head_bytes_max: usize,
+    pub headers_max: usize,
+    pub drain_delay_ms: u64,
+    pub shutdown_timeout_ms: u64,
+}
+
+/// The one header that names the client behind a trusted proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum ClientIpHeader {
+    /// `X-Forwarded-For: client, proxy, proxy`
+    #[serde(rename = "X-Forwarded-For", alias = "x-forwarded-for")]
+    XForwardedFor,
+    /// `Forwarded: for=client;proto=https` (RFC 7239)
+    #[serde(rename = "Forwarded", alias = "forwarded")]
+    Forwarded,
+    /// `CF-Connecting-IP: client`
+    #[serde(rename = "CF-Connecting-IP", alias = "cf-connecting-ip")]
+    CfConnectingIp,
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Database {
+    #[serde(deserialize_with = "optional_secret")]
+    pub url: Option<SecretString>,
+    pub replica_urls: Vec<SecretString>,
+    pub min_connections: u32,
+    pub max_connections: u32,
+    pub acquire_timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub statement_timeout_ms: u64,
+    pub slow_query_ms: u64,
+    pub prepared_statements: bool,
+    pub migrate_on_start: bool,
+    pub partitions_ahead_days: u32,
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Redis {
+    #[serde(deserialize_with = "optional_secret")]
+    pub url: Option<SecretString>,
+    pub command_timeout_ms: u64,
+    pub campaign_ttl_s: u64,
+    pub pool_size: usize,
+}
+
+/// `[journal]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Journal {
+    pub dir: PathBuf,
+    pub max_bytes: u64,
+    pub keep_drained_s: u64,
+    pub segment_bytes: u64,
+    pub queue_records_max: usize,
+    pub queue_bytes_max: usize,
+    pub append_timeout_ms: u64,
+}
+
+/// `[drain]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Drain {
+    pub batch_rows: usize,
+    pub batch_bytes_max: usize,
+    pub linger_ms: u64,
+    pub retry_min_ms: u64,
+    pub retry_max_ms: u64,
+    pub statement_timeout_ms: u64,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Cache {
+    pub poll_interval_s: u64,
+    pub miss_timeout_ms: u64,
+    pub negative_ttl_ms: u64,
+    pub negative_keys_max: u64,
+}
+
+/// `[tracking]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Tracking {
+    #[serde(deserialize_with = "optional")]
+    pub fallback_url: Option<url::Url>,
+    pub referrer_policy: String,
+    #[serde(deserialize_with = "optional")]
+    pub country_file: Option<PathBuf>,
+}
+
+/// `[privacy]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Privacy {
+    pub retention_days: u32,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is wrong with the configuration: every fault at once, one sentence each.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration has {} {}:\n{}", .0.len(), if .0.len() == 1 { "fault" } else { "faults" }, lines(.0))]
+pub struct Error(Vec<String>);
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `config/default.toml`
+    Default,
+    /// The file given by `--config`.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// A file named by an environment variable ending in `_FILE`.
+    SecretFile(String),
+    /// A flag of the command line.
+    Flag(&'static str),
+}
+
+/// What the command line may set.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<LogFormat>,
+}
+
+/// The configuration and the origin of each of its values.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The effective values.
+    pub config: Config,
+    layers: Layers,
+}
+
+impl Loaded {
+    /// Merges defaults, `file`, `environment` (name, value pairs) and flags, and checks the result.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &Flags,
+    ) -> Result<Self, Error> {
+        let mut layers = Layers::defaults();
+        let mut faults = Vec::new();
+        if let Some(path) = file {
+            layers.add_file(path, &mut faults);
+        }
+        layers.add_environment(environment, &mut faults);
+        layers.add_flags(flags);
+        if !faults.is_empty() {
+            return Err(Error(faults));
+        }
+        let config = layers.parse()?;
+        config.validate()?;
+        Ok(Self { config, layers })
+    }
+}
+
+/// `octo config print`: TOML, each value with its origin, secrets as `***`.
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut section = "";
+        for (key, entry) in &self.layers.0 {
+            let (head, name) = key.split_once('.').unwrap_or(("", key));
+            if head != section {
+                writeln!(f, "{}[{head}]", if section.is_empty() { "" } else { "\n" })?;
+                section = head;
+            }
+            let value = if SECRETS.contains(&key.as_str()) && !is_empty(&entry.value) {
+                "\"***\"".to_owned()
+            } else {
+                entry.value.to_string()
+            };
+            writeln!(f, "{:<44} # {}", format!("{name} = {value}"), entry.source)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => write!(f, "default"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::SecretFile(name) => write!(f, "file named by {name}"),
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+impl Config {
+    /// Where the journal lives.
+    pub fn journal_dir(&self) -> PathBuf {
+        if self.journal.dir.as_os_str().is_empty() {
+            self.server.data_dir.join("journal")
+        } else {
+            self.journal.dir.clone()
+        }
+    }
+
+    /// Checks what types alone cannot say.
+    fn validate(&self) -> Result<(), Error> {
+        let mut faults = Vec::new();
+        let mut at_least = |key: &str, value: u64, least: u64| {
+            if value < least {
+                faults.push(format!("{key} is {value}, but must be at least {least}"));
+            }
+        };
+        at_least("server.max_connections", self.server.max_connections as u64, 1);
+        at_least("server.header_timeout_ms", self.server.header_timeout_ms, 100);
+        at_least("server.idle_timeout_ms", self.server.idle_timeout_ms, 100);
+        at_least("server.body_timeout_ms", self.server.body_timeout_ms, 100);
+        at_least("server.head_bytes_max", self.server.head_bytes_max as u64, 8192);
+        at_least("server.headers_max", self.server.headers_max as u64, 16);
+        at_least("database.max_connections", self.database.max_connections.into(), 2);
+        at_least("database.acquire_timeout_ms", self.database.acquire_timeout_ms, 10);
+        at_least("database.connect_timeout_ms", self.database.connect_timeout_ms, 10);
+        at_least("database.partitions_ahead_days", self.database.partitions_ahead_days.into(), 1);
+        at_least("redis.command_timeout_ms", self.redis.command_timeout_ms, 1);
+        at_least("redis.campaign_ttl_s", self.redis.campaign_ttl_s, 1);
+        at_least("redis.pool_size", self.redis.pool_size as u64, 1);
+        at_least("journal.segment_bytes", self.journal.segment_bytes, 4096);
+        at_least("journal.max_bytes", self.journal.max_bytes, self.journal.segment_bytes.saturating_mul(2));
+        at_least("journal.queue_records_max", self.journal.queue_records_max as u64, 1);
+        at_least("journal.queue_bytes_max", self.journal.queue_bytes_max as u64, 1 << 21);
+        at_least("journal.append_timeout_ms", self.journal.append_timeout_ms, 1);
+        at_least("drain.batch_rows", self.drain.batch_rows as u64, 1);
+        at_least("drain.batch_bytes_max", self.drain.batch_bytes_max as u64, 65_536);
+        at_least("drain.retry_min_ms", self.drain.retry_min_ms, 1);
+        at_least("drain.retry_max_ms", self.drain.retry_max_ms, self.drain.retry_min_ms);
+        at_least("cache.poll_interval_s", self.cache.poll_interval_s, 1);
+        if self.database.min_connections > self.database.max_connections {
+            faults.push("database.min_connections is larger than database.max_connections".to_owned());
+        }
+        for (key, url) in [
+            ("server.public_url", &self.server.public_url),
+            ("tracking.fallback_url", &self.tracking.fallback_url),
+        ] {
+            if url.as_ref().is_some_and(|u| !matches!(u.scheme(), "http" | "https")) {
+                faults.push(format!("{key} must begin with http:// or https://"));
+            }
+        }
+        let urls = self.database.url.iter().chain(&self.database.replica_urls);
+        if urls.map(ExposeSecret::expose_secret).any(|u| !is_postgres_url(u)) {
+            faults.push("database.url and database.replica_urls must begin with postgres://".to_owned());
+        }
+        if self.tracking.referrer_policy.parse::<http::HeaderValue>().is_err() {
+            faults.push("tracking.referrer_policy is not a header value".to_owned());
+        }
+        if faults.is_empty() { Ok(()) } else { Err(Error(faults)) }
+    }
+}
+
+/// A duration from a key that counts milliseconds.
+pub fn millis(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+/// As `Display`: the secrets of the layers stay hidden.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[derive(Clone)]
+struct Layers(BTreeMap<String, Entry>);
+
+#[derive(Clone)]
+struct Entry {
+    value: Value,
+    source: Source,
+}
+
+impl Layers {
+    fn defaults() -> Self {
+        let table: Table = DEFAULTS.parse().expect("config/default.toml is checked by a test");
+        let mut keys = BTreeMap::new();
+        for (section, values) in table {
+            for (name, value) in values.as_table().into_iter().flatten() {
+                let entry = Entry { value: value.clone(), source: Source::Default };
+                keys.insert(format!("{section}.{name}"), entry);
+            }
+        }
+        Self(keys)
+    }
+
+    fn add_file(&mut self, path: &Path, faults: &mut Vec<String>) {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) => return faults.push(format!("{} cannot be read: {e}", path.display())),
+        };
+        let table: Table = match text.parse() {
+            Ok(table) => table,
+            Err(e) => return faults.push(format!("{} is not TOML: {e}", path.display())),
+        };
+        for (section, values) in table {
+            let Some(values) = values.as_table() else {
+                faults.push(format!("{}: {section} must be a [section]", path.display()));
+                continue;
+            };
+            for (name, value) in values {
+                let key = format!("{section}.{name}");
+                if let Some(entry) = self.known(&key, &path.display().to_string(), faults) {
+                    *entry = Entry { value: value.clone(), source: Source::File(path.to_owned()) };
+                }
+            }
+        }
+    }
+
+    fn add_environment(
+        &mut self,
+        environment: impl IntoIterator<Item = (String, String)>,
+        faults: &mut Vec<String>,
+    ) {
+        let mut variables: Vec<_> = environment.into_iter().collect();
+        // the general names first, so that octo's own win
+        variables.sort_by_key(|(name, _)| name.starts_with("OCTO_"));
+        for (name, value) in variables {
+            let Some((key, from_file)) = self.key_of(&name) else { continue };
+            let value = match read_value(&name, value, from_file) {
+                Ok(value) => value,
+                Err(fault) => {
+                    faults.push(fault);
+                    continue;
+                }
+            };
+            let value = if name == "PORT" { format!("0.0.0.0:{value}") } else { value };
+            let Some(entry) = self.known(&key, &name, faults) else { continue };
+            match like(&entry.value, &value) {
+                Ok(value) => {
+                    let source = if from_file { Source::SecretFile(name) } else { Source::Environment(name) };
+                    *entry = Entry { value, source };
+                }
+                Err(wanted) => faults.push(format!("{name} must be {wanted}")),
+            }
+        }
+    }
+
+    /// The key that the environment variable `name` sets, and whether through a file.
+    ///
+    /// `OCTO_A__B_FILE` is a file for `a.b`, unless `a.b_file` is itself a key. One underscore
+    /// (`OCTO_BIN`) is no key: such names belong to others.
+    fn key_of(&self, name: &str) -> Option<(String, bool)> {
+        let key = match name {
+            "DATABASE_URL" => "database.url".to_owned(),
+            "REDIS_URL" => "redis.url".to_owned(),
+            "PORT" => "server.listen".to_owned(),
+            _ => match name.strip_prefix("OCTO_").and_then(|rest| rest.split_once("__")) {
+                Some((section, key)) => format!("{section}.{key}").to_ascii_lowercase(),
+                None if name == "DATABASE_URL_FILE" || name == "REDIS_URL_FILE" => {
+                    return self.key_of(name.strip_suffix("_FILE")?).map(|(key, _)| (key, true));
+                }
+                None => return None,
+            },
+        };
+        match key.strip_suffix("_file") {
+            Some(base) if !self.0.contains_key(&key) => Some((base.to_owned(), true)),
+            _ => Some((key, false)),
+        }
+    }
+
+    fn add_flags(&mut self, flags: &Flags) {
+        let mut set = |key: &str, flag, value: Option<String>| {
+            if let Some(value) = value {
+                self.0.insert(
+                    key.to_owned(),
+                    Entry { value: Value::String(value), source: Source::Flag(flag) },
+                );
+            }
+        };
+        set("server.data_dir", "--data-dir", flags.data_dir.as_ref().map(|d| d.display().to_string()));
+        set("server.listen", "--listen", flags.listen.clone());
+        let format = flags.log_format.map(|f| if f == LogFormat::Json { "json" } else { "text" }.to_owned());
+        set("log.format", "--log-format", format);
+    }
+
+    /// The entry of `key`, or a fault that names the nearest one.
+    fn known(&mut self, key: &str, place: &str, faults: &mut Vec<String>) -> Option<&mut Entry> {
+        if !self.0.contains_key(key) {
+            let nearest = self
+                .0
+                .keys()
+                .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
+            let hint = nearest.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+            faults.push(format!("{place}: there is no key `{key}`{hint}"));
+        }
+        self.0.get_mut(key)
+    }
+
+    /// Parses section by section, so that an error names its key and its origin.
+    fn parse(&self) -> Result<Config, Error> {
+        let mut root = Table::new();
+        for (key, entry) in &self.0 {
+            let (section, name) = key.split_once('.').expect("keys are made as section.name");
+            let table = root.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Some(table) = table.as_table_mut() {
+                table.insert(name.to_owned(), entry.value.clone());
+            }
+        }
+        Value::Table(root).try_into().map_err(|e: toml::de::Error| {
+            let message = e.message().to_owned();
+            let suspects: Vec<String> = self
+                .0
+                .iter()
+                .filter(|(_, entry)| entry.source != Source::Default)
+                .map(|(key, entry)| format!("{key} (from {})", entry.source))
+                .collect();
+            Error(vec![format!("{message}; look at {}", suspects.join(", "))])
+        })
+    }
+}
+
+fn read_value(name: &str, value: String, from_file: bool) -> Result<String, String> {
+    if !from_file {
+        return Ok(value);
+    }
+    std::fs::read_to_string(&value)
+        .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+        .map_err(|e| format!("{name} names the file {value}, which cannot be read: {e}"))
+}
+
+/// `text` as a value of the same type as `example`; a list is separated by commas.
+fn like(example: &Value, text: &str) -> Result<Value, &'static str> {
+    match example {
+        Value::Integer(_) => text.trim().parse().map(Value::Integer).map_err(|_| "a whole number"),
+        Value::Boolean(_) => text.trim().parse().map(Value::Boolean).map_err(|_| "true or false"),
+        Value::Array(_) => Ok(Value::Array(
+            text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect(),
+        )),
+        _ => Ok(Value::String(text.to_owned())),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_str().is_some_and(str::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+}
+
+fn is_postgres_url(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// An empty text is `None`.
+fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: std::str::FromStr<Err: fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|e| serde::de::Error::custom(format!("`{text}` is not valid: {e}")))
+}
+
+fn optional_secret<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SecretString>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok((!text.is_empty()).then(|| SecretString::from(text)))
+}
+
+fn lines(faults: &[String]) -> String {
+    faults.iter().map(|f| format!("  - {f}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(env: &[(&str, &str)]) -> Result<Loaded, Error> {
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Loaded::load(None, env, &Flags::default())
+    }
+
+    #[test]
+    fn the_embedded_defaults_are_valid() {
+        let loaded = load(&[]).unwrap();
+        assert_eq!(loaded.config.database.min_connections, 5);
+        assert_eq!(loaded.config.database.max_connections, 32);
+        assert!(loaded.config.database.url.is_none());
+    }
+
+    #[test]
+    fn the_environment_wins_over_a_file_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("my.toml");
+        std::fs::write(&file, "[drain]\nbatch_rows = 7\n[cache]\npoll_interval_s = 9\n").unwrap();
+        let env = [("OCTO_DRAIN__BATCH_ROWS".to_owned(), "8".to_owned())];
+        let loaded = Loaded::load(Some(&file), env, &Flags::default()).unwrap();
+        assert_eq!(loaded.config.drain.batch_rows, 8);
+        assert_eq!(loaded.config.cache.poll_interval_s, 9);
+        let text = loaded.to_string();
+        assert!(
+            text.contains("batch_rows = 8") && text.contains("# environment OCTO_DRAIN__BATCH_ROWS"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_name() {
+        let error = load(&[("OCTO_DATABASE__MAX_CONECTIONS", "3")]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `database.max_connections`?"), "{error}");
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let error = load(&[("OCTO_DRAIN__BATCH_ROWS", "many"), ("OCTO_X__Y", "1")]).unwrap_err().to_string();
+        assert!(error.contains("2 faults") && error.contains("a whole number"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_comes_from_a_file_and_is_never_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("url");
+        std::fs::write(&file, "postgres://u:canary@db/x\n").unwrap();
+        let loaded = load(&[("DATABASE_URL_FILE", file.to_str().unwrap())]).unwrap();
+        assert_eq!(loaded.config.database.url.as_ref().unwrap().expose_secret(), "postgres://u:canary@db/x");
+        assert!(!format!("{loaded} {loaded:?} {:?}", loaded.config).contains("canary"));
+    }
+
+    #[test]
+    fn a_list_in_the_environment_is_separated_by_commas() {
+        let loaded = load(&[("OCTO_SERVER__TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.0/8")]).unwrap();
+        assert_eq!(loaded.config.server.trusted_proxies.len(), 2);
+    }
+
+    #[test]
+    fn port_means_every_address() {
+        assert_eq!(load(&[("PORT", "99")]).unwrap().config.server.listen.to_string(), "0.0.0.0:99");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let error = load(&[("OCTO_DATABASE__MAX_CONNECTIONS", "1")]).unwrap_err().to_string();
+        assert!(error.contains("at least 2") && error.contains("larger than"), "{error}");
+    }
+}

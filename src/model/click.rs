@@ -1,0 +1,78 @@
+//! A click: what one visit became. Borrowed from the request on the way in, from the journal on the way out.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+use super::{campaign::text_enum, id::ClickId, money::Currency};
+
+/// One accepted visit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Click<'a> {
+    /// Ours; also the time of the click.
+    pub id: ClickId,
+    /// The campaign that took it.
+    pub campaign_id: Uuid,
+    /// The visitor's address.
+    pub ip: Option<IpAddr>,
+    /// As sent, cleaned and cut.
+    pub user_agent: Option<Cow<'a, str>>,
+    /// As sent, cleaned and cut.
+    pub referrer: Option<Cow<'a, str>>,
+    /// Why it does not count as valid; `None` is a valid click.
+    pub invalid_reason: Option<InvalidReason>,
+    /// Whether the user agent is a known robot's.
+    pub is_bot: bool,
+    /// ISO 3166-1 alpha-2.
+    pub country: Option<Cow<'a, str>>,
+    /// `desktop`, `mobile`, ...
+    pub device: Option<Cow<'a, str>>,
+    /// Operating system.
+    pub os: Option<Cow<'a, str>>,
+    /// Browser.
+    pub browser: Option<Cow<'a, str>>,
+    /// `sub1` to `sub5`.
+    pub subs: [Option<Cow<'a, str>>; 5],
+    /// `aff_sub`, `aff_sub2` to `aff_sub5`.
+    pub aff_subs: [Option<Cow<'a, str>>; 5],
+    /// The source's own id of the click.
+    pub click_id_param: Option<Cow<'a, str>>,
+    /// The landing page it was sent to, else the one the link named.
+    pub landing_page_id: Option<i64>,
+    /// The offer it was sent to, else the one the link named.
+    pub campaign_offer_id: Option<i64>,
+    /// The traffic source the link named.
+    pub traffic_source_id: Option<Cow<'a, str>>,
+    /// What the click cost us.
+    pub cost: Option<Decimal>,
+    /// The currency of the cost.
+    pub currency: Option<Currency>,
+}
+
+impl Click<'_> {
+    /// Whether it counts.
+    pub fn is_valid(&self) -> bool {
+        self.invalid_reason.is_none()
+    }
+}
+
+text_enum! {
+    /// Why a click does not count as valid. It is redirected and stored all the same.
+    InvalidReason {
+        /// The campaign is a draft.
+        Draft = "draft",
+        /// The campaign is paused.
+        Paused = "paused",
+        /// The campaign is over.
+        Ended = "ended",
+        /// The campaign has not begun.
+        NotStarted = "not_started",
+        /// No landing page and no offer of the campaign is active.
+        NoDestination = "no_destination",
+        /// The browser fetched the link ahead of a visit.
+        Prefetch = "prefetch",
+        /// A known robot.
+        Bot = "bot",
+    }
+}

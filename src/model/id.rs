@@ -1,0 +1,143 @@
+//! Identifiers: the click id carries its own time and its own seed; the campaign key is what links show.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Our id of a click: a UUIDv7 (RFC 9562), written with hyphens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClickId(Uuid);
+
+impl ClickId {
+    /// A new id of this moment.
+    pub fn now() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// `None` unless `uuid` is a version 7: only those carry a time.
+    pub fn from_uuid(uuid: Uuid) -> Option<Self> {
+        (uuid.get_version_num() == 7).then_some(Self(uuid))
+    }
+
+    /// The id as a UUID.
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+
+    /// Milliseconds since 1970 (UTC): the first 48 bits.
+    pub fn timestamp_ms(self) -> u64 {
+        let b = self.0.as_bytes();
+        u64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]])
+    }
+
+    /// The time of the click; a replay of the same id gives the same time.
+    pub fn created_at(self) -> DateTime<Utc> {
+        time_of_uuid(self.0)
+    }
+
+    /// A number that is evenly spread over ids and always the same for one id
+    /// (the finaliser of SplitMix64, <https://prng.di.unimi.it/splitmix64.c>, over both halves).
+    pub fn seed(self) -> u64 {
+        let (high, low) = self.0.as_u64_pair();
+        let mut z = high.rotate_left(32) ^ low;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+impl fmt::Display for ClickId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// With or without hyphens; `Err` for anything that is not a UUIDv7.
+impl FromStr for ClickId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Uuid::try_parse(text).ok().and_then(Self::from_uuid).ok_or(())
+    }
+}
+
+/// The time in the first 48 bits of a UUIDv7; 1970 where chrono cannot hold it.
+pub fn time_of_uuid(uuid: Uuid) -> DateTime<Utc> {
+    let b = uuid.as_bytes();
+    let ms = i64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]]);
+    DateTime::from_timestamp_millis(ms).unwrap_or_default()
+}
+
+/// The public name of a campaign in links: 1-64 characters of `A-Za-z0-9._-`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct CampaignKey(Arc<str>);
+
+impl CampaignKey {
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CampaignKey {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if (1..=64).contains(&text.len()) && text.bytes().all(valid) {
+            Ok(Self(text.into()))
+        } else {
+            Err("must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
+        }
+    }
+}
+
+impl std::borrow::Borrow<str> for CampaignKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CampaignKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for CampaignKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_click_id_carries_its_time_and_parses_both_ways() {
+        let id: ClickId = "019aaf3c-5f00-7abc-8def-0123456789ab".parse().unwrap();
+        assert_eq!(id.created_at().timestamp_millis(), 0x019a_af3c_5f00);
+        assert_eq!("019aaf3c5f007abc8def0123456789ab".parse(), Ok(id));
+        assert!("00000000-0000-0000-0000-000000000000".parse::<ClickId>().is_err());
+        assert!(Uuid::new_v4().to_string().parse::<ClickId>().is_err());
+    }
+
+    #[test]
+    fn seeds_are_stable_and_spread() {
+        let id = ClickId::now();
+        assert_eq!(id.seed(), id.seed());
+        let low = (0..1000).filter(|_| ClickId::now().seed() < u64::MAX / 2).count();
+        assert!((400..600).contains(&low), "{low} of 1000 in the lower half");
+    }
+
+    #[test]
+    fn keys_are_short_and_plain() {
+        assert!("2024".parse::<CampaignKey>().is_ok());
+        for bad in ["", "a b", "a/b", "\u{e9}", &"a".repeat(65)] {
+            assert!(bad.parse::<CampaignKey>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Text from strangers, made safe to keep: bounded, valid UTF-8, no NUL, no control characters.
+
+use std::borrow::Cow;
+
+/// Longest value of a tracking parameter, in characters.
+pub const PARAMETER_CHARS_MAX: usize = 255;
+
+/// Longest user agent, referrer or event URL kept, in characters.
+pub const HEADER_CHARS_MAX: usize = 2048;
+
+/// Removes control characters and cuts after `chars_max` characters.
+pub fn clean(text: &str, chars_max: usize) -> Cow<'_, str> {
+    let plain = text.len() <= chars_max && !text.chars().any(char::is_control);
+    if plain {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().filter(|c| !c.is_control()).take(chars_max).collect())
+}
+
+/// [`clean`] for bytes: invalid UTF-8 becomes U+FFFD.
+pub fn clean_bytes(bytes: &[u8], chars_max: usize) -> String {
+    clean(&String::from_utf8_lossy(bytes), chars_max).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_borrowed() {
+        assert!(matches!(clean("summer sale", 255), Cow::Borrowed("summer sale")));
+    }
+
+    #[test]
+    fn control_characters_vanish_and_a_cut_falls_between_characters() {
+        assert_eq!(clean("a\0b\r\nc\u{85}", 255), "abc");
+        assert_eq!(clean("\u{e9}\u{e9}\u{e9}", 2), "\u{e9}\u{e9}");
+    }
+
+    #[test]
+    fn invalid_utf8_is_replaced() {
+        assert_eq!(clean_bytes(&[b'a', 0xff, b'b'], 255), "a\u{fffd}b");
+    }
+}

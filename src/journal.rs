@@ -1,0 +1,383 @@
+//! The journal: an accepted fact is on disk before its sender is answered.
+//!
+//! [`Journal::append`] queues a record in memory and resolves once it survives a power cut. One thread owns
+//! the file: it takes whatever queued during the last sync, writes it at once, calls `fdatasync` once and
+//! answers every waiter. The journal knows nothing of Postgres; the drain reads it from the other end.
+//!
+//! A *stream* is one start of the process: a fresh UUID and sequences from 0 without a gap, in files
+//! (*segments*) of their own. What an earlier start left behind is recovered when the journal opens.
+
+pub mod disk;
+mod frame;
+mod reader;
+mod segment;
+mod writer;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
+
+use disk::Disk;
+pub use frame::PAYLOAD_BYTES_MAX;
+pub use reader::{Batch, Reader};
+pub use segment::{Scan, Segment, scan, segments, streams};
+
+/// Bounds of a journal; see `[journal]` in `config/default.toml`.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Directory of the streams.
+    pub root: PathBuf,
+    /// A new segment begins after this many bytes.
+    pub segment_bytes: u64,
+    /// Bytes on disk at most.
+    pub bytes_max: u64,
+    /// Records waiting for the disk at most.
+    pub queue_records_max: usize,
+    /// Bytes waiting for the disk at most.
+    pub queue_bytes_max: usize,
+    /// How long drained segments are kept.
+    pub keep_drained: Duration,
+}
+
+/// Why a record is not on disk.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// Too many records or bytes wait for the disk.
+    #[error("the journal's queue is full")]
+    QueueFull,
+    /// The journal has reached its size and nothing in it may be deleted.
+    #[error("the journal has reached its size (journal.max_bytes)")]
+    Full,
+    /// The disk refused.
+    #[error("the journal's disk failed")]
+    Disk(#[source] Arc<io::Error>),
+    /// Empty, or larger than [`PAYLOAD_BYTES_MAX`].
+    #[error("a record must have 1 to {PAYLOAD_BYTES_MAX} bytes")]
+    Size,
+    /// The journal was closed.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// Resolves to the record's sequence once it is on disk.
+#[derive(Debug)]
+pub struct Pending(Result<oneshot::Receiver<Result<u64, AppendError>>, AppendError>);
+
+impl Pending {
+    /// Waits for the disk.
+    pub async fn durable(self) -> Result<u64, AppendError> {
+        self.0?.await.unwrap_or(Err(AppendError::Closed))
+    }
+}
+
+/// The journal; clones share it.
+#[derive(Clone)]
+pub struct Journal(Arc<Shared>);
+
+struct Shared {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    stream: Uuid,
+    queue: Mutex<Queue>,
+    queued: Condvar,
+    durable: watch::Sender<u64>,
+    kept: Mutex<BTreeMap<Uuid, Kept>>,
+    bytes: AtomicU64,
+    is_writable: AtomicBool,
+    writer: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: Vec<u8>,
+    waiters: Vec<oneshot::Sender<Result<u64, AppendError>>>,
+    is_closed: bool,
+}
+
+/// What is on disk of one stream.
+#[derive(Debug, Clone)]
+struct Kept {
+    segments: Vec<Segment>,
+    /// Behind the last record; `None` while the stream is being written.
+    end_seq: Option<u64>,
+    /// Behind the last record in Postgres; 0 until Postgres was asked.
+    drained_seq: u64,
+}
+
+/// Figures for gauges and `/health`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Streams on disk.
+    pub streams: usize,
+    /// Segments on disk.
+    pub segments: usize,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Records on disk that are not known to be in Postgres.
+    pub pending_records: u64,
+    /// Segments with damage.
+    pub corrupt_segments: usize,
+}
+
+impl Journal {
+    /// Recovers what earlier starts left, begins a stream, starts the writer's thread.
+    pub fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<Self> {
+        disk.create_dir(&options.root)?;
+        let kept = recover(disk.as_ref(), &options.root)?;
+        let bytes = kept.values().flat_map(|k| &k.segments).map(|s| s.bytes).sum();
+        let journal = Self(Arc::new(Shared {
+            disk,
+            options,
+            stream: Uuid::now_v7(),
+            queue: Mutex::default(),
+            queued: Condvar::new(),
+            durable: watch::Sender::new(0),
+            kept: Mutex::new(kept),
+            bytes: AtomicU64::new(bytes),
+            is_writable: AtomicBool::new(true),
+            writer: Mutex::new(None),
+        }));
+        let writer = writer::Writer::begin(journal.0.clone())?;
+        let thread = thread::Builder::new().name("octo-journal".to_owned()).spawn(move || writer.run())?;
+        *lock(&journal.0.writer) = Some(thread);
+        Ok(journal)
+    }
+
+    /// Queues a record; never blocks. Dropping the answer does not take the record back.
+    pub fn append(&self, payload: &[u8]) -> Pending {
+        if payload.is_empty() || payload.len() > PAYLOAD_BYTES_MAX {
+            return Pending(Err(AppendError::Size));
+        }
+        let options = &self.0.options;
+        let (answer, receiver) = oneshot::channel();
+        let mut queue = lock(&self.0.queue);
+        if queue.is_closed {
+            return Pending(Err(AppendError::Closed));
+        }
+        if queue.waiters.len() >= options.queue_records_max
+            || queue.frames.len() + payload.len() > options.queue_bytes_max
+        {
+            return Pending(Err(AppendError::QueueFull));
+        }
+        let was_empty = queue.waiters.is_empty();
+        frame::push(&mut queue.frames, payload);
+        queue.waiters.push(answer);
+        drop(queue);
+        if was_empty {
+            self.0.queued.notify_one();
+        }
+        Pending(Ok(receiver))
+    }
+
+    /// The stream of this start.
+    pub fn stream(&self) -> Uuid {
+        self.0.stream
+    }
+
+    /// Sequence behind the last record on disk of this start's stream, as it grows.
+    pub fn durable(&self) -> watch::Receiver<u64> {
+        self.0.durable.subscribe()
+    }
+
+    /// Whether the last write reached the disk.
+    pub fn is_writable(&self) -> bool {
+        self.0.is_writable.load(Ordering::Relaxed)
+    }
+
+    /// Streams on disk, oldest first (this start's last), each with the sequence behind its last durable record.
+    pub fn streams(&self) -> Vec<(Uuid, u64)> {
+        let durable = *self.0.durable.borrow();
+        lock(&self.0.kept).iter().map(|(id, kept)| (*id, kept.end_seq.unwrap_or(durable))).collect()
+    }
+
+    /// Reads a stream from a sequence on.
+    pub fn reader(&self, stream: Uuid, from_seq: u64) -> Reader {
+        Reader::new(self.0.disk.clone(), self.0.options.root.clone(), stream, from_seq)
+    }
+
+    /// Notes that Postgres holds everything of `stream` before `seq`. May go back: a failover rewinds.
+    pub fn set_drained(&self, stream: Uuid, seq: u64) {
+        if let Some(kept) = lock(&self.0.kept).get_mut(&stream) {
+            kept.drained_seq = seq;
+        }
+    }
+
+    /// Notes damage, so that the segment is kept.
+    pub fn set_corrupt(&self, stream: Uuid, first_seq: u64) {
+        let mark = segment::corrupt_path(&self.0.options.root, stream, first_seq);
+        if let Err(error) = self.0.disk.create(&mark)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            tracing::error!(%stream, first_seq, %error, "cannot mark a damaged journal segment");
+        }
+        let mut all = lock(&self.0.kept);
+        let segment =
+            all.get_mut(&stream).and_then(|k| k.segments.iter_mut().find(|s| s.first_seq == first_seq));
+        segment.into_iter().for_each(|s| s.is_corrupt = true);
+    }
+
+    /// Figures of this moment.
+    pub fn stats(&self) -> Stats {
+        let durable = *self.0.durable.borrow();
+        let kept = lock(&self.0.kept);
+        let pending = |k: &Kept| k.end_seq.unwrap_or(durable).saturating_sub(k.drained_seq);
+        Stats {
+            streams: kept.len(),
+            segments: kept.values().map(|k| k.segments.len()).sum(),
+            bytes: self.0.bytes.load(Ordering::Relaxed),
+            pending_records: kept.values().map(pending).sum(),
+            corrupt_segments: kept.values().flat_map(|k| &k.segments).filter(|s| s.is_corrupt).count(),
+        }
+    }
+
+    /// Deletes segments that were drained longer than `keep_drained` ago; returns how many.
+    pub fn clean(&self, now: SystemTime) -> usize {
+        self.0.clean(|modified| {
+            now.duration_since(modified).is_ok_and(|age| age >= self.0.options.keep_drained)
+        })
+    }
+
+    /// Commits what is queued and stops the thread; later appends are refused. Blocks.
+    pub fn close(&self) {
+        lock(&self.0.queue).is_closed = true;
+        self.0.queued.notify_one();
+        let thread = lock(&self.0.writer).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the journal's thread panicked");
+        }
+    }
+}
+
+impl Shared {
+    /// Deletes drained, undamaged segments whose last change `is_old`; the one being written stays.
+    fn clean(&self, is_old: impl Fn(SystemTime) -> bool) -> usize {
+        let mut removed = 0;
+        let mut all = lock(&self.kept);
+        for (stream, kept) in all.iter_mut() {
+            let ends: Vec<Option<u64>> =
+                kept.segments.iter().skip(1).map(|next| Some(next.first_seq)).chain([kept.end_seq]).collect();
+            let drained = kept.drained_seq;
+            let mut ends = ends.into_iter();
+            kept.segments.retain(|segment| {
+                let is_drained = ends.next().flatten().is_some_and(|end| end <= drained);
+                let is_removable = is_drained && !segment.is_corrupt && is_old(segment.modified);
+                let is_removed = is_removable && self.remove(*stream, segment);
+                removed += usize::from(is_removed);
+                !is_removed
+            });
+        }
+        all.retain(|stream, kept| {
+            let is_gone = kept.end_seq.is_some() && kept.segments.is_empty();
+            if is_gone {
+                let _ = self.disk.remove_dir(&segment::stream_dir(&self.options.root, *stream));
+            }
+            !is_gone
+        });
+        removed
+    }
+
+    fn remove(&self, stream: Uuid, segment: &Segment) -> bool {
+        let path = segment::segment_path(&self.options.root, stream, segment.first_seq);
+        match self.disk.remove(&path) {
+            Ok(()) => {
+                self.bytes.fetch_sub(segment.bytes, Ordering::Relaxed);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot delete a drained journal segment");
+                false
+            }
+        }
+    }
+}
+
+/// Finds the end of every stream, cuts torn tails, removes streams without a record.
+fn recover(disk: &dyn Disk, root: &Path) -> io::Result<BTreeMap<Uuid, Kept>> {
+    let mut kept = BTreeMap::new();
+    for stream in segment::streams(disk, root)? {
+        let mut segments = segment::segments(disk, root, stream)?;
+        let end_seq = recover_end(disk, root, stream, &mut segments)?;
+        if segments.is_empty() {
+            let _ = disk.remove_dir(&segment::stream_dir(root, stream));
+        } else {
+            kept.insert(stream, Kept { segments, end_seq: Some(end_seq), drained_seq: 0 });
+        }
+    }
+    Ok(kept)
+}
+
+/// The sequence behind the last record; last segments that hold none are removed.
+fn recover_end(disk: &dyn Disk, root: &Path, stream: Uuid, segments: &mut Vec<Segment>) -> io::Result<u64> {
+    let mut end_seq = 0;
+    while let Some(last) = segments.last_mut() {
+        let path = segment::segment_path(root, stream, last.first_seq);
+        let scan = segment::scan(disk.open(&path)?.as_mut(), last.bytes, stream, last.first_seq, None)?;
+        end_seq = scan.end_seq;
+        if scan.records > 0 {
+            if scan.torn_bytes > 0 {
+                tracing::info!(
+                    path = %path.display(), offset = scan.end_offset, bytes = scan.torn_bytes,
+                    "cut a torn tail off the journal: a write that was never acknowledged"
+                );
+                disk.truncate(&path, scan.end_offset)?;
+                last.bytes = scan.end_offset;
+            }
+            break;
+        }
+        // the head is synced before the first record, so a file without one never held an acknowledged record;
+        // a damaged head in front of bytes could have: keep it
+        if scan.bad_head && last.bytes > frame::SEGMENT_HEAD as u64 && has_frames(disk, &path, stream, last)?
+        {
+            last.is_corrupt = true;
+            tracing::error!(path = %path.display(), "the head of a journal segment is damaged; the file is kept");
+            break;
+        }
+        disk.remove(&path)?;
+        segments.pop();
+    }
+    Ok(end_seq)
+}
+
+fn has_frames(disk: &dyn Disk, path: &Path, stream: Uuid, segment: &Segment) -> io::Result<bool> {
+    let mut content = vec![0; usize::try_from(segment.bytes).map_err(io::Error::other)?];
+    let filled = disk.open(path)?.read_at(0, &mut content)?;
+    Ok(frame::resync(&content[..filled], stream, 0, segment.first_seq).is_some())
+}
+
+/// The right to write below a journal directory; one process at a time.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the lock lives as long as the open file")] fs::File);
+
+impl Lock {
+    /// `Ok(None)` when another process holds it.
+    pub fn acquire(root: &Path) -> io::Result<Option<Self>> {
+        fs::create_dir_all(root)?;
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// A panic elsewhere must not take the journal along: the data under these locks is valid at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

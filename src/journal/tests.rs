@@ -1,0 +1,289 @@
+//! The journal on a real file system, and on one that fails on purpose.
+
+use std::{ops::Range, sync::atomic::AtomicUsize};
+
+use proptest::prelude::*;
+
+use super::{disk::RealDisk, *};
+
+fn options(root: &Path) -> Options {
+    Options {
+        root: root.to_owned(),
+        segment_bytes: 4096,
+        bytes_max: 1 << 30,
+        queue_records_max: 1000,
+        queue_bytes_max: 1 << 24,
+        keep_drained: Duration::ZERO,
+    }
+}
+
+fn open(root: &Path) -> Journal {
+    Journal::open(Arc::new(RealDisk), options(root)).unwrap()
+}
+
+fn payload(i: u64) -> Vec<u8> {
+    format!("record {i} {}", "x".repeat(usize::try_from(i % 97).unwrap())).into_bytes()
+}
+
+/// Appends one by one, each confirmed before the next.
+fn append(journal: &Journal, range: Range<u64>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for i in range {
+        let _ = runtime.block_on(journal.append(&payload(i)).durable()).unwrap();
+    }
+}
+
+fn read_all(journal: &Journal, stream: Uuid, from: u64) -> (Vec<Vec<u8>>, Vec<(u64, u64, u64)>) {
+    let end = journal.streams().into_iter().find(|(id, _)| *id == stream).map_or(0, |(_, end)| end);
+    let mut reader = journal.reader(stream, from);
+    let (mut records, mut damage) = (Vec::new(), Vec::new());
+    while reader.next_seq() < end {
+        let batch = reader.read(end, 7, 100).unwrap();
+        assert!(batch.hi > batch.lo, "no progress at {}", batch.lo);
+        records.extend(batch.payloads().map(<[u8]>::to_vec));
+        damage.extend(batch.damage);
+    }
+    (records, damage)
+}
+
+fn last_segment(root: &Path, stream: Uuid) -> PathBuf {
+    let all = segments(&RealDisk, root, stream).unwrap();
+    segment::segment_path(root, stream, all.last().unwrap().first_seq)
+}
+
+#[test]
+fn records_come_back_in_order_over_many_segments_and_from_any_position() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    append(&journal, 0..300);
+    assert!(journal.stats().segments > 3);
+    for from in [0, 1, 99, 299, 300] {
+        let (records, damage) = read_all(&journal, journal.stream(), from);
+        assert!(damage.is_empty());
+        assert_eq!(records, (from..300).map(payload).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_new_start_finds_what_the_last_one_left_and_begins_its_own_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    append(&first, 0..50);
+    let again = open(dir.path()); // the first was never closed: as after kill -9
+    assert_ne!(again.stream(), first.stream());
+    assert_eq!(read_all(&again, first.stream(), 0).0.len(), 50);
+    assert_eq!(again.stats().pending_records, 50);
+}
+
+#[test]
+fn a_start_without_records_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).close();
+    let journal = open(dir.path());
+    assert_eq!(journal.streams().len(), 1);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_the_rest_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    append(&first, 0..10);
+    first.close();
+    let path = last_segment(dir.path(), first.stream());
+    let whole = fs::read(&path).unwrap();
+    let mut unsealed = Vec::new();
+    frame::push(&mut unsealed, b"never synced");
+    frame::seal(&mut unsealed, first.stream(), 10);
+    for cut in 1..unsealed.len() {
+        fs::write(&path, [&whole[..], &unsealed[..cut]].concat()).unwrap();
+        let journal = open(dir.path());
+        assert_eq!(read_all(&journal, first.stream(), 0).0.len(), 10, "cut {cut}");
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        assert_eq!(journal.stats().corrupt_segments, 0);
+    }
+}
+
+#[test]
+fn damage_in_synced_records_is_reported_passed_over_and_never_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    append(&first, 0..20);
+    first.close();
+    let path = last_segment(dir.path(), first.stream());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[frame::SEGMENT_HEAD + frame::FRAME_HEAD + 2] ^= 1; // in record 0 of the last segment
+    fs::write(&path, &bytes).unwrap();
+
+    let journal = open(dir.path());
+    let (records, damage) = read_all(&journal, first.stream(), 0);
+    assert_eq!(records.len(), 19);
+    assert_eq!(damage.len(), 1);
+    assert_eq!(damage[0].2, 1);
+    journal.set_corrupt(first.stream(), damage[0].0);
+    journal.set_drained(first.stream(), 20);
+    journal.clean(SystemTime::now() + Duration::from_secs(1));
+    assert!(path.exists());
+    assert_eq!(open(dir.path()).stats().corrupt_segments, 1);
+}
+
+#[test]
+fn drained_segments_are_deleted_when_old_enough_and_never_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    append(&journal, 0..300);
+    let later = SystemTime::now() + Duration::from_secs(10);
+    assert_eq!(journal.clean(later), 0, "nothing is drained");
+    journal.set_drained(journal.stream(), 150);
+    assert!(journal.clean(later) > 0);
+    assert_eq!(read_all(&journal, journal.stream(), 150).0.len(), 150);
+    journal.close();
+    journal.set_drained(journal.stream(), 300);
+    journal.clean(later);
+    assert!(journal.streams().is_empty());
+    assert_eq!(journal.stats().bytes, 0);
+}
+
+#[test]
+fn a_full_journal_refuses_and_recovers_once_drained() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal =
+        Journal::open(Arc::new(RealDisk), Options { bytes_max: 10_000, ..options(dir.path()) }).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut stored = 0;
+    let error = loop {
+        match runtime.block_on(journal.append(&payload(stored)).durable()) {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, AppendError::Full), "{error}");
+    assert!(!journal.is_writable());
+    assert_eq!(read_all(&journal, journal.stream(), 0).0.len() as u64, stored);
+    journal.set_drained(journal.stream(), stored);
+    append(&journal, stored..stored + 5);
+    assert!(journal.is_writable());
+}
+
+#[test]
+fn an_empty_and_an_oversized_record_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for bad in [vec![], vec![0; PAYLOAD_BYTES_MAX + 1]] {
+        let answer = runtime.block_on(journal.append(&bad).durable());
+        assert!(matches!(answer, Err(AppendError::Size)));
+    }
+}
+
+/// The real disk, but syncs number `from..to` of files fail.
+#[derive(Clone)]
+struct FailingDisk {
+    syncs: Arc<AtomicUsize>,
+    failing: Range<usize>,
+}
+
+struct FailingFile {
+    file: Box<dyn disk::Write>,
+    disk: FailingDisk,
+}
+
+impl disk::Write for FailingFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.append(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let number = self.disk.syncs.fetch_add(1, Ordering::Relaxed);
+        if self.disk.failing.contains(&number) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.file.sync()
+    }
+}
+
+impl Disk for FailingDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<disk::Entry>> {
+        RealDisk.list(path)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn disk::Write>> {
+        Ok(Box::new(FailingFile { file: RealDisk.create(path)?, disk: self.clone() }))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn disk::Read>> {
+        RealDisk.open(path)
+    }
+    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
+        RealDisk.truncate(path, length)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir(path)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Whatever syncs fail: exactly the confirmed records are read back, in order, before and after a restart.
+    #[test]
+    fn failed_syncs_never_confirm_and_never_lose(from in 0usize..60, length in 0usize..8) {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FailingDisk { syncs: Arc::default(), failing: from + 1..from + 1 + length };
+        let journal = Journal::open(Arc::new(disk), options(dir.path())).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut confirmed = Vec::new();
+        for i in 0..80 {
+            if runtime.block_on(journal.append(&payload(i)).durable()).is_ok() {
+                confirmed.push(payload(i));
+            }
+        }
+        prop_assert!(confirmed.len() + length >= 80);
+        let (records, damage) = read_all(&journal, journal.stream(), 0);
+        prop_assert!(damage.is_empty());
+        prop_assert_eq!(&records, &confirmed);
+        let stream = journal.stream();
+        journal.close();
+        let (records, damage) = read_all(&open(dir.path()), stream, 0);
+        prop_assert!(damage.is_empty());
+        // what the last failed write left may come back too: it was never reported stored, nor lost
+        prop_assert!(records.starts_with(&confirmed));
+        prop_assert!(records.len() <= confirmed.len() + 1);
+    }
+}
+
+#[test]
+fn a_reader_that_follows_a_live_stream_sees_each_record_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let mut reader = journal.reader(journal.stream(), 0);
+    let mut seen = 0;
+    for round in 0..40 {
+        append(&journal, round * 10..round * 10 + 10);
+        let end = *journal.durable().borrow();
+        while reader.next_seq() < end {
+            let batch = reader.read(end, 1000, 1 << 20).unwrap();
+            for record in batch.payloads() {
+                assert_eq!(record, payload(seen));
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 400);
+}
+
+#[test]
+fn two_processes_cannot_share_a_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Lock::acquire(dir.path()).unwrap();
+    assert!(held.is_some());
+    assert!(Lock::acquire(dir.path()).unwrap().is_none());
+    drop(held);
+    assert!(Lock::acquire(dir.path()).unwrap().is_some());
+}

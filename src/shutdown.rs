@@ -1,0 +1,112 @@
+//! Background tasks and how they end: every task has a name, hears the stop signal, and one that ends
+//! early (an error or a panic) stops the process instead of leaving a half-working one.
+
+use std::{future::Future, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The background tasks of a server.
+pub struct Tasks {
+    stop: CancellationToken,
+    set: JoinSet<&'static str>,
+    failed: watch::Sender<Option<&'static str>>,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self { stop: CancellationToken::new(), set: JoinSet::new(), failed: watch::Sender::new(None) }
+    }
+}
+
+impl Tasks {
+    /// The signal given to every task.
+    pub fn stop_signal(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Starts a task that runs until the stop signal.
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        let guard = Guard { name, stop: self.stop.clone(), failed: self.failed.clone() };
+        self.set.spawn(async move {
+            let result = task.await;
+            if let Err(error) = result {
+                tracing::error!(task = name, error = format!("{error:#}"), "a background task failed");
+            }
+            drop(guard);
+            name
+        });
+    }
+
+    /// Resolves with the name of a task that ended before the stop signal.
+    pub fn failed(&self) -> impl Future<Output = &'static str> + 'static {
+        let mut failed = self.failed.subscribe();
+        async move {
+            loop {
+                if let Some(name) = *failed.borrow_and_update() {
+                    return name;
+                }
+                if failed.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    /// Gives the stop signal and waits for the tasks; those still running at the deadline are aborted.
+    pub async fn stop(mut self, deadline: Duration) {
+        self.stop.cancel();
+        let all = async { while self.set.join_next().await.is_some() {} };
+        if timeout(deadline, all).await.is_err() {
+            tracing::warn!(tasks = self.set.len(), "background tasks did not end in time and were cut off");
+            self.set.abort_all();
+        }
+    }
+}
+
+/// Tells when its task ends, however it ends.
+struct Guard {
+    name: &'static str,
+    stop: CancellationToken,
+    failed: watch::Sender<Option<&'static str>>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.failed.send_replace(Some(self.name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_is_named() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("steady", async { std::future::pending().await });
+        let failed = tasks.failed();
+        tasks.spawn("fragile", async { panic!("on purpose") });
+        assert_eq!(failed.await, "fragile");
+        tasks.stop(Duration::from_millis(10)).await;
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_at_the_signal_is_no_failure() {
+        let mut tasks = Tasks::default();
+        let stop = tasks.stop_signal();
+        let failed = tasks.failed();
+        tasks.spawn("polite", async move {
+            stop.cancelled().await;
+            Ok(())
+        });
+        tasks.stop(Duration::from_secs(1)).await;
+        assert!(timeout(Duration::from_millis(20), failed).await.is_err());
+    }
+}

@@ -1,6 +1,7 @@
 //! x
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "in the making")]
 pub mod config;
+pub mod db;
 pub mod journal;
 pub mod metrics;
 pub mod model;

@@ -1,0 +1,37 @@
+//! What a handler can reach.
+
+use std::sync::Arc;
+
+use crate::{cache::Campaigns, config::Config, db::Db, enrich::Enricher, journal::Journal, telemetry::Metrics};
+
+/// Everything a handler needs; clones share it.
+pub type App = Arc<Parts>;
+
+/// The parts of a running octo.
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// Postgres.
+    pub db: Arc<Db>,
+    /// Campaigns in memory.
+    pub campaigns: Arc<Campaigns>,
+    /// Facts on disk.
+    pub journal: Journal,
+    /// Device, country, bot.
+    pub enricher: Enricher,
+    /// `/metrics`
+    pub metrics: Metrics,
+    /// What `/health` and `/readyz` say.
+    pub state: State,
+    /// What links are built from, without a trailing slash.
+    pub public_url: String,
+}
+
+/// The life of the process, as `/readyz` sees it.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Set once the listener answers and campaigns are loaded.
+    pub is_started: std::sync::atomic::AtomicBool,
+    /// Set at the stop signal.
+    pub is_stopping: std::sync::atomic::AtomicBool,
+}

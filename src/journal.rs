@@ -76,8 +76,11 @@ pub struct Pending(Result<oneshot::Receiver<Result<u64, AppendError>>, AppendErr
 
 impl Pending {
     /// Waits for the disk.
-    pub async fn durable(self) -> Result<u64, AppendError> {
-        self.0?.await.unwrap_or(Err(AppendError::Closed))
+    pub async fn durable(&mut self) -> Result<u64, AppendError> {
+        match &mut self.0 {
+            Ok(answer) => answer.await.unwrap_or(Err(AppendError::Closed)),
+            Err(refused) => Err(refused.clone()),
+        }
     }
 }
 

@@ -1,1 +1,378 @@
-//! x
+//! The drain's end in Postgres: one transaction moves the watermark, stores the rows, adds to the roll-ups.
+//!
+//! The watermark is moved first and must be where the batch begins: so a batch is stored once, whatever
+//! happened to the answer of an earlier COMMIT, and two drains of one stream cannot both succeed.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    future::Future,
+    time::Duration,
+};
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use rust_decimal::Decimal;
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{
+    Error, monitor,
+    pool::{Pool, timed_out},
+};
+use crate::model::{click::Click, event::Event};
+
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("watermark.list", LIST_WATERMARKS),
+    ("watermark.begin", BEGIN_WATERMARKS),
+    ("watermark.advance", ADVANCE_WATERMARK),
+    ("clicks.insert_batch", INSERT_CLICKS),
+    ("events.insert_batch", INSERT_EVENTS),
+    ("stats.upsert_batch", UPSERT_STATS),
+    ("dead_letters.insert_batch", INSERT_DEAD_LETTERS),
+];
+
+const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)";
+
+const BEGIN_WATERMARKS: &str =
+    "INSERT INTO ingest_watermark (stream, seq) SELECT unnest($1::uuid[]), 0 ON CONFLICT (stream) DO NOTHING";
+
+const ADVANCE_WATERMARK: &str =
+    "UPDATE ingest_watermark SET seq = $3, updated_at = now() WHERE stream = $1 AND seq = $2";
+
+const INSERT_CLICKS: &str = "
+INSERT INTO clicks (
+    id, campaign_id, ip_address, user_agent, referrer, is_valid, invalid_reason, is_bot,
+    country, device, os, browser,
+    sub1, sub2, sub3, sub4, sub5,
+    affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5,
+    click_id_param, landing_page_id, campaign_offer_id, traffic_source_id, cost, currency, created_at, updated_at
+)
+SELECT
+    id, campaign_id, ip_address::inet, user_agent, referrer, is_valid, invalid_reason, is_bot,
+    country, device, os, browser,
+    sub1, sub2, sub3, sub4, sub5,
+    affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5,
+    click_id_param, landing_page_id, campaign_offer_id, traffic_source_id, cost, currency, created_at, created_at
+FROM unnest(
+    $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[], $8::bool[],
+    $9::text[], $10::text[], $11::text[], $12::text[],
+    $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
+    $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
+    $23::text[], $24::int8[], $25::int8[], $26::text[], $27::numeric[], $28::text[], $29::timestamptz[]
+) AS t (
+    id, campaign_id, ip_address, user_agent, referrer, is_valid, invalid_reason, is_bot,
+    country, device, os, browser,
+    sub1, sub2, sub3, sub4, sub5,
+    affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5,
+    click_id_param, landing_page_id, campaign_offer_id, traffic_source_id, cost, currency, created_at
+)";
+
+// An event belongs to the campaign it named, else to its click's, else to the one whose key it named.
+const INSERT_EVENTS: &str = "
+WITH incoming AS (
+    SELECT *
+    FROM unnest(
+        $1::uuid[], $2::bool[], $3::timestamptz[], $4::uuid[], $5::timestamptz[], $6::uuid[], $7::text[],
+        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]
+    ) AS t (
+        id, is_idempotent, created_at, click_id, click_time, campaign_id, cid,
+        event_type, event_name, url, referrer, session_id, user_id, event_data
+    )
+), fresh AS (
+    INSERT INTO event_keys (id, created_at)
+    SELECT id, created_at FROM incoming WHERE is_idempotent
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+)
+INSERT INTO events (
+    id, click_id, campaign_id, event_type, event_name, event_data, url, referrer, session_id, user_id, created_at
+)
+SELECT
+    i.id, i.click_id, coalesce(i.campaign_id, c.campaign_id, k.id), i.event_type, i.event_name,
+    i.event_data::jsonb, i.url, i.referrer, i.session_id, i.user_id, i.created_at
+FROM incoming i
+LEFT JOIN LATERAL (
+    SELECT campaign_id FROM clicks WHERE created_at = i.click_time AND id = i.click_id LIMIT 1
+) c ON true
+LEFT JOIN LATERAL (
+    SELECT id FROM campaigns WHERE key = i.cid AND deleted_at IS NULL
+) k ON true
+WHERE NOT i.is_idempotent OR i.id IN (SELECT id FROM fresh)
+RETURNING campaign_id, created_at";
+
+const UPSERT_STATS: &str = "
+INSERT INTO campaign_stats_hourly AS s (campaign_id, hour, clicks, valid_clicks, bot_clicks, events)
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
+ON CONFLICT (campaign_id, hour) DO UPDATE SET
+    clicks = s.clicks + excluded.clicks,
+    valid_clicks = s.valid_clicks + excluded.valid_clicks,
+    bot_clicks = s.bot_clicks + excluded.bot_clicks,
+    events = s.events + excluded.events";
+
+const INSERT_DEAD_LETTERS: &str = "
+INSERT INTO dead_letters (stream, seq, record, sqlstate, message)
+SELECT $1, * FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])";
+
+/// Consecutive records of a stream, ready to be stored.
+#[derive(Debug, Default)]
+pub struct Rows<'a> {
+    /// Clicks in order.
+    pub clicks: Vec<&'a Click<'a>>,
+    /// Events in order.
+    pub events: Vec<&'a Event<'a>>,
+    /// Records that cannot be stored as rows.
+    pub dead_letters: Vec<DeadLetter<'a>>,
+}
+
+/// A record as it is in the journal, and why it is no row.
+#[derive(Debug, Clone)]
+pub struct DeadLetter<'a> {
+    /// Its sequence.
+    pub seq: u64,
+    /// Its bytes.
+    pub record: &'a [u8],
+    /// SQLSTATE, or `malformed`.
+    pub sqlstate: String,
+    /// What was said.
+    pub message: String,
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The watermark is elsewhere: an earlier commit had succeeded, or Postgres went back in time.
+    #[error("the watermark is not where the batch begins")]
+    Moved,
+    /// Postgres refuses a row for what it holds.
+    #[error("a row was refused: {message} (SQLSTATE {sqlstate})")]
+    Refused {
+        /// Five characters.
+        sqlstate: String,
+        /// What Postgres said.
+        message: String,
+    },
+    /// Try again, on a new connection.
+    #[error(transparent)]
+    Unavailable(#[from] sqlx::Error),
+}
+
+/// The drain's own connection.
+pub struct Ingest {
+    connection: PgConnection,
+    timeout: Duration,
+}
+
+impl Ingest {
+    /// Connects to the primary; `statement_timeout` bounds each statement.
+    pub async fn connect(pool: &Pool, statement_timeout: Duration) -> Result<Self, Error> {
+        let mut connection = pool.connect().await?;
+        let milliseconds = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
+        sqlx::query("SELECT set_config('statement_timeout', $1, false), set_config('synchronous_commit', 'on', false)")
+            .bind(milliseconds)
+            .execute(&mut connection)
+            .await
+            .map_err(|e| monitor::classify("ingest.connect", e))?;
+        Ok(Self { connection, timeout: statement_timeout + Duration::from_secs(1) })
+    }
+
+    /// Where each stream is in this database; new streams begin at 0.
+    pub async fn watermarks(&mut self, streams: &[Uuid]) -> Result<HashMap<Uuid, u64>, StoreError> {
+        let connection = &mut self.connection;
+        bounded(self.timeout, async {
+            sqlx::query(BEGIN_WATERMARKS).bind(streams).execute(&mut *connection).await?;
+            let rows: Vec<(Uuid, i64)> =
+                sqlx::query_as(LIST_WATERMARKS).bind(streams).fetch_all(&mut *connection).await?;
+            Ok(rows.into_iter().map(|(stream, seq)| (stream, u64::try_from(seq).unwrap_or(0))).collect())
+        })
+        .await
+    }
+
+    /// Stores the rows of `lo..hi` and moves the watermark to `hi`, all or nothing.
+    ///
+    /// After any error but [`StoreError::Refused`] the connection must not be used again.
+    pub async fn store(&mut self, stream: Uuid, lo: u64, hi: u64, rows: &Rows<'_>) -> Result<(), StoreError> {
+        let mut transaction = bounded(self.timeout, async { Ok(self.connection.begin().await?) }).await?;
+        match store_in(&mut transaction, self.timeout, stream, lo, hi, rows).await {
+            Ok(()) => bounded(self.timeout, async { Ok(transaction.commit().await?) }).await,
+            Err(refused @ StoreError::Refused { .. }) => {
+                bounded(self.timeout, async { Ok(transaction.rollback().await?) }).await?;
+                Err(refused)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn store_in(
+    transaction: &mut Transaction<'_, Postgres>,
+    limit: Duration,
+    stream: Uuid,
+    lo: u64,
+    hi: u64,
+    rows: &Rows<'_>,
+) -> Result<(), StoreError> {
+    bounded(limit, advance(transaction, stream, lo, hi)).await?;
+    let mut stats = Stats::default();
+    if !rows.clicks.is_empty() {
+        bounded(limit, insert_clicks(transaction, &rows.clicks, &mut stats)).await?;
+    }
+    if !rows.events.is_empty() {
+        bounded(limit, insert_events(transaction, &rows.events, &mut stats)).await?;
+    }
+    if !rows.dead_letters.is_empty() {
+        bounded(limit, insert_dead_letters(transaction, stream, &rows.dead_letters)).await?;
+    }
+    if !stats.0.is_empty() {
+        bounded(limit, upsert_stats(transaction, &stats)).await?;
+    }
+    Ok(())
+}
+
+async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> Result<(), StoreError> {
+    let result = sqlx::query(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi)).execute(c).await?;
+    if result.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Moved) }
+}
+
+async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>], stats: &mut Stats) -> Result<(), StoreError> {
+    let mut query = sqlx::query(INSERT_CLICKS)
+        .bind(column(clicks, |c| c.id.uuid()))
+        .bind(column(clicks, |c| c.campaign_id))
+        .bind(column(clicks, |c| c.ip.map(|ip| ip.to_string())))
+        .bind(column(clicks, |c| c.user_agent.as_deref()))
+        .bind(column(clicks, |c| c.referrer.as_deref()))
+        .bind(column(clicks, |c| c.is_valid()))
+        .bind(column(clicks, |c| c.invalid_reason.map(crate::model::click::InvalidReason::as_str)))
+        .bind(column(clicks, |c| c.is_bot))
+        .bind(column(clicks, |c| c.country.as_deref()))
+        .bind(column(clicks, |c| c.device.as_deref()))
+        .bind(column(clicks, |c| c.os.as_deref()))
+        .bind(column(clicks, |c| c.browser.as_deref()));
+    for i in 0..5 {
+        query = query.bind(column(clicks, |c| c.subs[i].as_deref()));
+    }
+    for i in 0..5 {
+        query = query.bind(column(clicks, |c| c.aff_subs[i].as_deref()));
+    }
+    query
+        .bind(column(clicks, |c| c.click_id_param.as_deref()))
+        .bind(column(clicks, |c| c.landing_page_id))
+        .bind(column(clicks, |c| c.campaign_offer_id))
+        .bind(column(clicks, |c| c.traffic_source_id.as_deref()))
+        .bind(column::<_, Option<Decimal>>(clicks, |c| c.cost))
+        .bind(column(clicks, |c| c.currency.map(|currency| currency.to_string())))
+        .bind(column(clicks, |c| c.id.created_at()))
+        .execute(c)
+        .await?;
+    for click in clicks {
+        let hour = stats.of(click.campaign_id, click.id.created_at());
+        hour.clicks += 1;
+        hour.valid_clicks += i64::from(click.is_valid());
+        hour.bot_clicks += i64::from(click.is_bot);
+    }
+    Ok(())
+}
+
+async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> Result<(), StoreError> {
+    let mut seen = HashSet::new();
+    let events: Vec<&Event<'_>> =
+        events.iter().copied().filter(|e| !e.is_idempotent || seen.insert(e.id)).collect();
+    let stored: Vec<(Option<Uuid>, DateTime<Utc>)> = sqlx::query_as(INSERT_EVENTS)
+        .bind(column(&events, |e| e.id))
+        .bind(column(&events, |e| e.is_idempotent))
+        .bind(column(&events, |e| e.created_at))
+        .bind(column(&events, |e| e.click_id.map(crate::model::id::ClickId::uuid)))
+        .bind(column(&events, |e| e.click_id.map(crate::model::id::ClickId::created_at)))
+        .bind(column(&events, |e| e.campaign_id))
+        .bind(column(&events, |e| e.cid.as_deref()))
+        .bind(column(&events, |e| e.event_type.as_ref()))
+        .bind(column(&events, |e| e.event_name.as_deref()))
+        .bind(column(&events, |e| e.url.as_deref()))
+        .bind(column(&events, |e| e.referrer.as_deref()))
+        .bind(column(&events, |e| e.session_id.as_deref()))
+        .bind(column(&events, |e| e.user_id.as_deref()))
+        .bind(column(&events, |e| e.properties.as_deref()))
+        .fetch_all(c)
+        .await?;
+    for (campaign_id, created_at) in stored {
+        if let Some(campaign_id) = campaign_id {
+            stats.of(campaign_id, created_at).events += 1;
+        }
+    }
+    Ok(())
+}
+
+async fn insert_dead_letters(c: &mut PgConnection, stream: Uuid, letters: &[DeadLetter<'_>]) -> Result<(), StoreError> {
+    sqlx::query(INSERT_DEAD_LETTERS)
+        .bind(stream)
+        .bind(column(letters, |l| bigint(l.seq)))
+        .bind(column(letters, |l| l.record))
+        .bind(column(letters, |l| l.sqlstate.as_str()))
+        .bind(column(letters, |l| l.message.as_str()))
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// What a batch adds to the roll-ups, in the order of the key: two drains lock rows in the same order.
+#[derive(Debug, Default)]
+struct Stats(BTreeMap<(Uuid, DateTime<Utc>), Hour>);
+
+#[derive(Debug, Default)]
+struct Hour {
+    clicks: i64,
+    valid_clicks: i64,
+    bot_clicks: i64,
+    events: i64,
+}
+
+impl Stats {
+    fn of(&mut self, campaign_id: Uuid, at: DateTime<Utc>) -> &mut Hour {
+        let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
+        self.0.entry((campaign_id, hour)).or_default()
+    }
+}
+
+async fn upsert_stats(c: &mut PgConnection, stats: &Stats) -> Result<(), StoreError> {
+    let hours: Vec<(&(Uuid, DateTime<Utc>), &Hour)> = stats.0.iter().collect();
+    sqlx::query(UPSERT_STATS)
+        .bind(column(&hours, |(key, _)| key.0))
+        .bind(column(&hours, |(key, _)| key.1))
+        .bind(column(&hours, |(_, hour)| hour.clicks))
+        .bind(column(&hours, |(_, hour)| hour.valid_clicks))
+        .bind(column(&hours, |(_, hour)| hour.bot_clicks))
+        .bind(column(&hours, |(_, hour)| hour.events))
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// One column of a batch.
+fn column<'a, R, V>(rows: &'a [R], value: impl Fn(&'a R) -> V) -> Vec<V> {
+    rows.iter().map(value).collect()
+}
+
+fn bigint(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+async fn bounded<T>(limit: Duration, run: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let result = timeout(limit, run).await.unwrap_or_else(|_| Err(timed_out().into()));
+    result.map_err(|error| match error {
+        StoreError::Unavailable(error) => refusal(&error).unwrap_or(StoreError::Unavailable(error)),
+        other => other,
+    })
+}
+
+/// The refusal of a row for what it holds: SQLSTATE classes 21, 22, 23, 54, and 42 where it is about a value.
+///
+/// A missing table, column or right (the other codes of class 42) is the same for every row: storing them
+/// all as dead letters would empty the journal into the wrong place, so that is retried and shouted about.
+fn refusal(error: &sqlx::Error) -> Option<StoreError> {
+    let error = error.as_database_error()?;
+    let sqlstate = error.code()?.into_owned();
+    let class = sqlstate.get(..2)?;
+    let is_about_the_row = matches!(class, "21" | "22" | "23" | "54")
+        || (class == "42" && matches!(sqlstate.as_str(), "42804" | "42846" | "42P22"));
+    is_about_the_row.then(|| StoreError::Refused { sqlstate, message: error.message().to_owned() })
+}

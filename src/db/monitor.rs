@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Error;
+use super::{Error, pool::Pool};
 use crate::metrics;
 
 /// Runs a query under its name: time, slowness and failure are measured, the error is classified.
@@ -57,6 +57,38 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
                 | sqlx::Error::WorkerCrashed
         ),
     }
+}
+
+/// What a server says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Ping {
+    /// Whether it is a replica, and how far its last replayed transaction lies back, in seconds (an idle
+    /// primary is not lag: 0 when everything received is replayed).
+    pub replica_lag_s: Option<f64>,
+}
+
+impl std::fmt::Display for Ping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.replica_lag_s {
+            None => write!(f, "answers"),
+            Some(lag) => write!(f, "answers, {lag:.1} s behind"),
+        }
+    }
+}
+
+const PING: &str = "
+SELECT CASE WHEN pg_is_in_recovery() THEN
+    CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+         ELSE coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 0) END
+END::float8";
+
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] = &[("health.ping", PING)];
+
+/// Asks a server whether it answers.
+pub async fn ping(pool: &Pool) -> Result<Ping, Error> {
+    let lag = pool.run("health.ping", |c| Box::pin(sqlx::query_scalar(PING).fetch_one(c))).await?;
+    Ok(Ping { replica_lag_s: lag })
 }
 
 /// A label for an error: the SQLSTATE class, `io`, `timeout` or `other`.

@@ -4,11 +4,19 @@ use chrono::{DateTime, Utc};
 
 use super::{Db, Error};
 
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] =
+    &[("partitions.make", MAKE), ("partitions.drop", DROP), ("partitions.default_rows", DEFAULT_ROWS)];
+
+const MAKE: &str = "SELECT octo_make_partitions($1)";
+const DROP: &str = "SELECT octo_drop_partitions($1)";
+const DEFAULT_ROWS: &str = "SELECT (SELECT count(*) FROM clicks_default), (SELECT count(*) FROM events_default)";
+
 /// Makes the partitions up to `ahead_days` from today; returns how many.
 pub async fn make(db: &Db, ahead_days: u32) -> Result<i32, Error> {
     let ahead = i32::try_from(ahead_days).unwrap_or(i32::MAX);
     db.write("partitions.make", move |c| {
-        Box::pin(sqlx::query_scalar("SELECT octo_make_partitions($1)").bind(ahead).fetch_one(c))
+        Box::pin(sqlx::query_scalar(MAKE).bind(ahead).fetch_one(c))
     })
     .await
 }
@@ -16,7 +24,7 @@ pub async fn make(db: &Db, ahead_days: u32) -> Result<i32, Error> {
 /// Drops what is wholly older than `cutoff`; returns how many partitions.
 pub async fn drop_before(db: &Db, cutoff: DateTime<Utc>) -> Result<i32, Error> {
     db.write("partitions.drop", move |c| {
-        Box::pin(sqlx::query_scalar("SELECT octo_drop_partitions($1)").bind(cutoff).fetch_one(c))
+        Box::pin(sqlx::query_scalar(DROP).bind(cutoff).fetch_one(c))
     })
     .await
 }
@@ -25,8 +33,7 @@ pub async fn drop_before(db: &Db, cutoff: DateTime<Utc>) -> Result<i32, Error> {
 pub async fn default_rows(db: &Db) -> Result<(i64, i64), Error> {
     db.read("partitions.default_rows", move |c| {
         Box::pin(
-            sqlx::query_as("SELECT (SELECT count(*) FROM clicks_default), (SELECT count(*) FROM events_default)")
-                .fetch_one(c),
+            sqlx::query_as(DEFAULT_ROWS).fetch_one(c),
         )
     })
     .await

@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{
     ConnectOptions, PgConnection, PgPool,
     pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions, Postgres},
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions, Postgres},
 };
 use tokio::time::timeout;
 
@@ -107,9 +107,13 @@ impl Pool {
         connection.map_err(|e| monitor::classify("connect", e))
     }
 
-    /// How to connect, for a listener that connects itself.
-    pub fn options(&self) -> &PgConnectOptions {
-        &self.0.options
+    /// Listens on a channel, on a connection of its own. PgBouncer in transaction mode has no such thing.
+    pub async fn listen(&self, channel: &str) -> sqlx::Result<PgListener> {
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(self.0.connect_timeout);
+        let mut listener = PgListener::connect_with(&own.connect_with(self.0.options.clone()).await?).await?;
+        listener.ignore_pool_close_event(true);
+        listener.listen(channel).await?;
+        Ok(listener)
     }
 
     /// `primary` or `replica`.

@@ -1,11 +1,45 @@
-//! x
-#![allow(missing_docs, reason = "in the making")]
+//! octo: a click tracker that never loses a click.
+//!
+//! # The idea
+//!
+//! An accepted fact (click, event) becomes one *record* in a local *journal*. Everything before the journal is
+//! pure or in memory, everything after it is a batch. So the request path never waits for a network, and the
+//! database path never sees a single row.
+//!
+//! # One click
+//!
+//! 1. [`http`] parses the raw query itself: a known campaign is always redirected.
+//! 2. [`cache`] gives the campaign from memory.
+//! 3. [`enrich`] adds device, country and bot label from memory.
+//! 4. [`routing`] picks the destination; the seed comes from the click's id, so a replay gives the same answer.
+//! 5. [`template`] builds the URL; its origin is always a stored one.
+//! 6. [`journal`] returns once the click survives a power cut (group commit with fdatasync).
+//! 7. The answer: `302 Found`.
+//! 8. Later, elsewhere: [`drain`] stores a batch in Postgres in one transaction with the watermark and the roll-ups.
+//!
+//! # Invariants
+//!
+//! * `journal` does not know `db`: an outage cannot reach a click.
+//! * The click handler never names `db`; only `cache` does, on a cold miss, with a deadline.
+//! * `routing` sees no clock, randomness or socket.
+//! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
+//! * Imports point down only: `model metrics config <- routing template enrich <- journal | db <- cache drain
+//!   <- app <- http <- server <- cli`.
+
+pub mod app;
+pub mod cache;
+pub mod cli;
 pub mod config;
 pub mod db;
+pub mod drain;
+pub mod embedded;
+pub mod enrich;
+pub mod http;
 pub mod journal;
 pub mod metrics;
 pub mod model;
 pub mod routing;
+pub mod server;
 pub mod shutdown;
 pub mod telemetry;
 pub mod template;

@@ -30,6 +30,7 @@ use tower_http::{
 };
 
 use crate::{app::App, metrics};
+pub use client::Peer;
 use error::Problem;
 
 /// The header that carries our id of a click.

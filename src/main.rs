@@ -1,1 +1,17 @@
-fn main() {}
+//! Parses the command line, runs it, prints the error chain, sets the exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use octo::{cli::Cli, server::CannotStart};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("octo: {error:#}");
+            ExitCode::from(if error.is::<CannotStart>() { 3 } else { 1 })
+        }
+    }
+}

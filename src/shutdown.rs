@@ -1,7 +1,14 @@
 //! Background tasks and how they end: every task has a name, hears the stop signal, and one that ends
 //! early (an error or a panic) stops the process instead of leaving a half-working one.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -11,11 +18,13 @@ pub struct Tasks {
     stop: CancellationToken,
     set: JoinSet<&'static str>,
     failed: watch::Sender<Option<&'static str>>,
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl Default for Tasks {
     fn default() -> Self {
-        Self { stop: CancellationToken::new(), set: JoinSet::new(), failed: watch::Sender::new(None) }
+        let failed = watch::Sender::new(None);
+        Self { stop: CancellationToken::new(), set: JoinSet::new(), failed, is_stopping: Arc::default() }
     }
 }
 
@@ -31,7 +40,7 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        let guard = Guard { name, stop: self.stop.clone(), failed: self.failed.clone() };
+        let guard = Guard { name, is_stopping: self.is_stopping.clone(), failed: self.failed.clone() };
         self.set.spawn(async move {
             let result = task.await;
             if let Err(error) = result {
@@ -57,8 +66,14 @@ impl Tasks {
         }
     }
 
+    /// From now on a task that ends is no failure.
+    pub fn stopping(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
     /// Gives the stop signal and waits for the tasks; those still running at the deadline are aborted.
     pub async fn stop(mut self, deadline: Duration) {
+        self.stopping();
         self.stop.cancel();
         let all = async { while self.set.join_next().await.is_some() {} };
         if timeout(deadline, all).await.is_err() {
@@ -71,13 +86,13 @@ impl Tasks {
 /// Tells when its task ends, however it ends.
 struct Guard {
     name: &'static str,
-    stop: CancellationToken,
+    is_stopping: Arc<AtomicBool>,
     failed: watch::Sender<Option<&'static str>>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.stop.is_cancelled() {
+        if !self.is_stopping.load(Ordering::Relaxed) {
             self.failed.send_replace(Some(self.name));
         }
     }

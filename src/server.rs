@@ -1,0 +1,348 @@
+//! Bind, start, serve, stop: the only file that knows the order.
+
+mod connection;
+mod database;
+
+use std::{
+    future::Future,
+    io::IsTerminal,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::Ordering,
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::{App, Parts, State},
+    cache::{Campaigns, Source},
+    config::{Config, millis},
+    db::Db,
+    drain,
+    embedded::Embedded,
+    enrich::Enricher,
+    http,
+    journal::{Journal, Lock, Options, disk::RealDisk},
+    shutdown::Tasks,
+    telemetry::Metrics,
+};
+use connection::Connections;
+
+/// Why octo did not start: one plain sentence with the remedy. Exit code 3.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CannotStart(pub String);
+
+/// Serves until a signal, then stops in order.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let stop = listen_for_signals()?;
+    let metrics = Metrics::install()?;
+    let listener = bind(config.server.listen).await?;
+    let admin_listener = match config.server.admin_listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let (_lock, journal) = open_journal(&config)?;
+    let embedded = start_embedded(&config).await?;
+    let url = database_url(&config, embedded.as_ref())?;
+    let db = Arc::new(Db::new(&url, &config.database).context("database.url")?);
+    let campaigns = Arc::new(Campaigns::new(db.clone(), &config)?);
+    let enricher = Enricher::open(config.tracking.country_file.as_deref())
+        .map_err(|e| CannotStart(format!("tracking.country_file: {:#}", anyhow::Error::from(e))))?;
+    let public_url = public_url(&config, listener.local_addr()?);
+    let app: App = Arc::new(Parts {
+        config,
+        db,
+        campaigns,
+        journal,
+        enricher,
+        metrics,
+        state: State::default(),
+        public_url,
+    });
+
+    let mut tasks = Tasks::default();
+    let is_up = database::prepare(&app, embedded.is_some()).await?;
+    spawn_tasks(&app, &mut tasks, is_up, embedded.is_some());
+    let connections = Connections::new(&app.config.server);
+    let accepting = CancellationToken::new();
+    serve(&app, &mut tasks, &connections, listener, http::public_router(&app), &accepting)?;
+    if let Some(listener) = admin_listener {
+        serve(&app, &mut tasks, &connections, listener, http::admin_router(&app), &accepting)?;
+    }
+    app.state.is_started.store(true, Ordering::Relaxed);
+    announce(&app, embedded.as_ref(), is_up, started.elapsed()).await;
+
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        name = tasks.failed() => Some(name),
+    };
+    shut_down(&app, tasks, connections, &accepting, embedded).await;
+    match failed {
+        Some(name) => anyhow::bail!("the task {name} ended by itself; see the log"),
+        None => Ok(()),
+    }
+}
+
+/// The first signal drains, the second forces.
+fn listen_for_signals() -> anyhow::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = CancellationToken::new();
+    let heard = stop.clone();
+    #[expect(clippy::disallowed_methods, reason = "must live as long as the process, past every other task")]
+    tokio::spawn(async move {
+        for round in 0.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if round == 0 {
+                tracing::info!("stopping; a second signal forces");
+                heard.cancel();
+            } else {
+                tracing::warn!("forced to stop; what was answered is safe in the journal");
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(stop)
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| {
+        let sentence = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("{address} is in use by another program; choose a free one with --listen")
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                format!("{address} needs more rights; choose a port from 1024 on with --listen")
+            }
+            _ => format!("cannot listen on {address} ({error}); choose another address with --listen"),
+        };
+        CannotStart(sentence).into()
+    })
+}
+
+fn open_journal(config: &Config) -> anyhow::Result<(Lock, Journal)> {
+    let root = config.journal_dir();
+    let cannot = |error: std::io::Error| {
+        CannotStart(format!(
+            "the journal in {} cannot be written ({error}); check the disk and the rights, or set journal.dir",
+            root.display()
+        ))
+    };
+    let lock = Lock::acquire(&root).map_err(cannot)?.ok_or_else(|| {
+        CannotStart(format!("{} is in use by another octo; stop it or choose another --data-dir", root.display()))
+    })?;
+    let options = Options {
+        root: root.clone(),
+        segment_bytes: config.journal.segment_bytes,
+        bytes_max: config.journal.max_bytes,
+        queue_records_max: config.journal.queue_records_max,
+        queue_bytes_max: config.journal.queue_bytes_max,
+        keep_drained: Duration::from_secs(config.journal.keep_drained_s),
+    };
+    Ok((lock, Journal::open(Arc::new(RealDisk), options).map_err(cannot)?))
+}
+
+async fn start_embedded(config: &Config) -> anyhow::Result<Option<Embedded>> {
+    if config.database.url.is_some() {
+        return Ok(None);
+    }
+    let embedded = Embedded::start(&config.server.data_dir).await;
+    embedded.map(Some).map_err(|error| CannotStart(format!("{:#}", anyhow::Error::from(error))).into())
+}
+
+/// The configured primary, else the embedded one.
+pub fn database_url(config: &Config, embedded: Option<&Embedded>) -> anyhow::Result<SecretString> {
+    match (&config.database.url, embedded) {
+        (Some(url), _) => Ok(url.clone()),
+        (None, Some(embedded)) => Ok(embedded.url().into()),
+        (None, None) => anyhow::bail!("no database is configured"),
+    }
+}
+
+fn public_url(config: &Config, listening: SocketAddr) -> String {
+    match &config.server.public_url {
+        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+        None => format!("http://{listening}"),
+    }
+}
+
+fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
+    let stop = tasks.stop_signal();
+    let ready = Arc::new(Semaphore::new(0));
+    tasks.spawn("campaigns", app.campaigns.clone().run(stop.clone()));
+    tasks.spawn("campaign-notifications", app.campaigns.clone().listen(stop.clone()));
+    tasks.spawn("database", database::keep(app.clone(), is_up, is_embedded, ready.clone(), stop.clone()));
+    let drain = drain::run(app.journal.clone(), app.db.clone(), app.config.drain.clone(), stop.clone());
+    let stopping = stop.clone();
+    tasks.spawn("drain", async move {
+        // rows go into a schema that is there, into partitions that are made
+        tokio::select! {
+            permit = ready.acquire() => drop(permit),
+            () = stopping.cancelled() => return Ok(()),
+        }
+        drain.await
+    });
+    tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
+    let metrics = app.metrics.clone();
+    tasks.spawn("metrics-upkeep", async move {
+        loop {
+            tokio::select! {
+                () = sleep(Duration::from_secs(5)) => metrics.run_upkeep(),
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    });
+}
+
+fn serve(
+    app: &App,
+    tasks: &mut Tasks,
+    connections: &Connections,
+    listener: TcpListener,
+    router: axum::Router,
+    accepting: &CancellationToken,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!("listening on http://{address}");
+    let accept = connections.accept(listener, router, accepting.clone());
+    let app = app.clone();
+    tasks.spawn("listener", async move {
+        let _app = app;
+        accept.await;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Readiness says no, the listener closes, requests finish, the journal commits, the drain empties it,
+/// connections close: each within what is left of the deadline.
+async fn shut_down(
+    app: &App,
+    tasks: Tasks,
+    connections: Connections,
+    accepting: &CancellationToken,
+    embedded: Option<Embedded>,
+) {
+    app.state.is_stopping.store(true, Ordering::Relaxed);
+    sleep(millis(app.config.server.drain_delay_ms)).await;
+    let deadline = Instant::now() + millis(app.config.server.shutdown_timeout_ms);
+    let left = || deadline.saturating_duration_since(Instant::now());
+    // from here on a listener that ends is no failure
+    tasks.stopping();
+    accepting.cancel();
+    connections.finish(left()).await;
+    let journal = app.journal.clone();
+    let closed = tokio::task::spawn_blocking(move || journal.close());
+    if timeout(left(), closed).await.is_err() {
+        tracing::error!("the disk did not take the last records of the journal in time");
+    }
+    tasks.stop(left().max(Duration::from_secs(1))).await;
+    let pending = app.journal.stats().pending_records;
+    if pending > 0 {
+        tracing::info!(pending, "records are safe in the journal and will be stored at the next start");
+    }
+    app.db.close().await;
+    if let Some(embedded) = embedded
+        && let Err(error) = embedded.stop().await
+    {
+        tracing::warn!(%error, "PostgreSQL was not stopped");
+    }
+    tracing::info!("stopped");
+}
+
+/// The last lines at start: what runs where, and how to go on.
+async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Duration) {
+    let postgres = match embedded {
+        Some(embedded) => format!("private, only for octo; data in {}", embedded.data_path().display()),
+        None => {
+            let url = app.config.database.url.as_ref().map_or("", |u| u.expose_secret());
+            let replicas = app.db.replicas().len();
+            let state = if is_up { "" } else { "; DOES NOT ANSWER, clicks wait in the journal" };
+            format!("{}, {replicas} replicas{state}", place_of(url))
+        }
+    };
+    let redis = match &app.config.redis.url {
+        Some(url) => place_of(url.expose_secret()),
+        None => "not configured, not needed".to_owned(),
+    };
+    let (count, source) = app.campaigns.state();
+    let campaigns = match source {
+        Source::Disk => format!("{count}, saved by an earlier start"),
+        _ => count.to_string(),
+    };
+    let demo = database::DEMO_KEY;
+    let data_dir = &app.config.server.data_dir;
+    let data = std::fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.clone());
+    let mut lines = vec![
+        ("public URL", app.public_url.clone()),
+        ("PostgreSQL", postgres),
+        ("Redis", redis),
+        ("campaigns", campaigns),
+        ("countries", app.enricher.country_source().to_owned()),
+        ("data", format!("{} (journal: {})", data.display(), app.config.journal_dir().display())),
+    ];
+    if embedded.is_some() {
+        let has_demo = match demo.parse() {
+            Ok(key) => matches!(app.campaigns.get(&key).await, crate::cache::Lookup::Found(_)),
+            Err(_) => false,
+        };
+        if has_demo {
+            lines.push(("click link", format!("{}/click?cid={demo}", app.public_url)));
+        }
+        lines.push(("admin token", admin_token_line(data_dir)));
+    } else {
+        lines.push(("admin token", "make one with `octo token create --scope admin`".to_owned()));
+    }
+    if std::io::stderr().is_terminal() || app.config.log.format == crate::config::LogFormat::Text {
+        eprintln!("\nocto {} is ready after {:.1} s", env!("CARGO_PKG_VERSION"), took.as_secs_f64());
+        for (name, value) in &lines {
+            eprintln!("  {name:<12} {value}");
+        }
+        eprintln!();
+    } else {
+        tracing::info!(took_ms = took.as_millis(), postgres = lines[1].1, "ready");
+    }
+}
+
+fn admin_token_line(data_dir: &Path) -> String {
+    let file = database::token_file(data_dir);
+    match std::fs::read_to_string(&file) {
+        Ok(token) => format!("{} (kept in {})", token.trim(), file.display()),
+        Err(_) => "make one with `octo token create --scope admin`".to_owned(),
+    }
+}
+
+/// Host, port and database of a URL, without user and password.
+fn place_of(url: &str) -> String {
+    let Ok(url) = url::Url::parse(url) else { return "configured".to_owned() };
+    let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+    let host = url.query_pairs().find(|(k, _)| k == "host").map(|(_, v)| v.into_owned());
+    let host = host.or_else(|| url.host_str().map(str::to_owned)).unwrap_or_default();
+    format!("{host}{port}{}", url.path())
+}
+
+/// Blocks the current thread on a server of this configuration.
+pub fn block_on(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(run);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}

@@ -1,0 +1,141 @@
+//! The database's own affairs: migrations at start, partitions made ahead and dropped behind, and what a
+//! first start without configuration needs (a demo campaign, a token).
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use chrono::{TimeDelta, Utc};
+use tokio::{sync::Semaphore, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::CannotStart;
+use crate::{
+    app::App,
+    cache::Source,
+    db::{self, Db, migrations, partitions},
+    metrics,
+    model::token::Scope,
+};
+
+/// The campaign of a first start.
+pub(super) const DEMO_KEY: &str = "demo";
+
+/// Brings the schema up and loads the campaigns; says whether Postgres answered. A Postgres that does not is
+/// fatal only on a node that has never seen a campaign: any other redirects from what it saved.
+pub(super) async fn prepare(app: &App, is_embedded: bool) -> anyhow::Result<bool> {
+    match set_up(app, is_embedded).await {
+        Ok(()) => Ok(true),
+        Err(error) if app.campaigns.state().1 == Source::Nothing => {
+            let remedy = "check that it runs and that database.url (DATABASE_URL) is right";
+            Err(CannotStart(format!("PostgreSQL cannot be used: {error:#}; {remedy}")).into())
+        }
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "PostgreSQL does not answer; serving the campaigns saved on disk");
+            Ok(false)
+        }
+    }
+}
+
+/// Sets the database up as soon as it answers, opens the gate of the drain, then keeps partitions.
+pub(super) async fn keep(
+    app: App,
+    mut is_up: bool,
+    is_embedded: bool,
+    ready: Arc<Semaphore>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    while !is_up {
+        tokio::select! {
+            () = sleep(Duration::from_secs(1)) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        is_up = set_up(&app, is_embedded).await.is_ok();
+    }
+    ready.add_permits(1);
+    loop {
+        tokio::select! {
+            () = sleep(Duration::from_mins(10)) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        if let Err(error) = keep_partitions(&app).await {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "cannot look after the partitions; trying again in ten minutes");
+        }
+    }
+}
+
+async fn set_up(app: &App, is_embedded: bool) -> anyhow::Result<()> {
+    if app.config.database.migrate_on_start {
+        let count = migrations::up(app.db.primary()).await?;
+        if count > 0 {
+            tracing::info!(count, "ran the pending migrations");
+        }
+    }
+    keep_partitions(app).await?;
+    if is_embedded {
+        make_demo(&app.db).await?;
+        make_token(&app.db, &app.config.server.data_dir).await?;
+    }
+    app.campaigns.refresh().await;
+    Ok(())
+}
+
+async fn keep_partitions(app: &App) -> Result<(), db::Error> {
+    let made = partitions::make(&app.db, app.config.database.partitions_ahead_days).await?;
+    if made > 0 {
+        tracing::debug!(made, "made day partitions");
+    }
+    let days = app.config.privacy.retention_days;
+    if days > 0 {
+        let cutoff = Utc::now() - TimeDelta::days(days.into());
+        let dropped = partitions::drop_before(&app.db, cutoff).await?;
+        if dropped > 0 {
+            tracing::info!(dropped, retention_days = days, "dropped partitions");
+        }
+    }
+    let (clicks, events) = partitions::default_rows(&app.db).await?;
+    metrics::default_partition_rows("clicks", u64::try_from(clicks).unwrap_or(0));
+    metrics::default_partition_rows("events", u64::try_from(events).unwrap_or(0));
+    Ok(())
+}
+
+/// A campaign to try, on a database that never had one.
+async fn make_demo(db: &Db) -> anyhow::Result<()> {
+    if !db::campaigns::is_untouched(db).await? {
+        return Ok(());
+    }
+    let new = db::campaigns::New::demo(DEMO_KEY, "https://example.com/?click_id={click_id}&sub1={sub1}");
+    match db::campaigns::insert(db, new).await {
+        Ok(_) | Err(db::Error::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An admin token for the one who owns the data directory, kept there in a file that only the owner reads.
+async fn make_token(db: &Db, data_dir: &Path) -> anyhow::Result<()> {
+    let file = token_file(data_dir);
+    if file.exists() {
+        return Ok(());
+    }
+    let (_, token) = db::tokens::create(db, Scope::Admin, "first start", None).await?;
+    let mut out = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&file)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    writeln!(out, "{token}")?;
+    Ok(())
+}
+
+/// Where the admin token of a start without configuration is kept.
+pub(super) fn token_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("admin-token")
+}

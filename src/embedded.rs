@@ -9,6 +9,8 @@
 
 mod binaries;
 mod place;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::ffi::OsString;

@@ -1,0 +1,201 @@
+//! Servers for one test alone, to be killed, frozen, stopped and promoted.
+//!
+//! The PostgreSQL here is as in production: fsync on, full-page writes on.
+
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use sqlx::{PgConnection, PgPool};
+
+use super::database::pool;
+use super::machine::{Claim, Signal, children, private_addresses, server_user, servers_dir, signal};
+use super::postgres::{APP_DATABASE, APP_USER, Cluster, connect, password};
+use super::redis::RedisServer;
+use super::sandbox::Sandbox;
+use super::{POLL, eventually, must};
+
+const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A PostgreSQL of one's own, primary or replica. Dropping it ends it and removes its files.
+pub(crate) struct PrivatePostgres {
+    cluster: Cluster,
+    _sandbox: Sandbox,
+}
+
+impl PrivatePostgres {
+    /// A primary with an empty database for `octo`; `migrate(&url)` fills it.
+    pub(crate) async fn start() -> Self {
+        must(Self::try_start().await.context("could not start a private PostgreSQL"))
+    }
+
+    async fn try_start() -> Result<Self> {
+        let (claim, address) = Claim::first(private_addresses(), 5432)?;
+        let sandbox = Sandbox::create(servers_dir()?, server_user()?, Some(claim))?;
+        let cluster = Cluster::primary(sandbox.dir(), "primary", address, &[]).await?;
+        Ok(Self { cluster, _sandbox: sandbox })
+    }
+
+    /// A streaming replica, which shows every commit `delay_ms` after it happened if that is given.
+    pub(crate) async fn replica(&self, delay_ms: Option<u64>) -> Self {
+        must(self.try_replica(delay_ms).await.context("could not start a private replica"))
+    }
+
+    async fn try_replica(&self, delay_ms: Option<u64>) -> Result<Self> {
+        let (claim, address) = Claim::first(private_addresses(), 5432)?;
+        let sandbox = Sandbox::create(servers_dir()?, server_user()?, Some(claim))?;
+        let name = format!("replica-{:08x}", fastrand::u32(..)); // a slot of its own, were there several
+        let delay = delay_ms.map(|delay_ms| format!("recovery_min_apply_delay={delay_ms}ms"));
+        let cluster =
+            self.cluster.replica(sandbox.dir(), &name, address, delay.as_deref().as_slice()).await?;
+        Ok(Self { cluster, _sandbox: sandbox })
+    }
+
+    /// The URL for `octo`: the role `app_user`, the default database.
+    pub(crate) fn url(&self) -> String {
+        self.cluster.url(APP_USER, APP_DATABASE)
+    }
+
+    /// The URL of the superuser, in the same database.
+    pub(crate) fn admin_url(&self) -> String {
+        self.cluster.url("postgres", APP_DATABASE)
+    }
+
+    /// A superuser's connection.
+    pub(crate) async fn admin(&self) -> PgConnection {
+        must(connect(&self.admin_url()).await)
+    }
+
+    /// A small pool, as the user `octo` runs as.
+    pub(crate) async fn pool(&self) -> PgPool {
+        must(pool(&self.url()).await)
+    }
+
+    /// The postmaster's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.cluster.pid()
+    }
+
+    /// SIGINT: disconnects everybody and stops in good order.
+    pub(crate) async fn stop_fast(&mut self) {
+        self.end(Signal::Int).await;
+    }
+
+    /// SIGKILL of the postmaster. Its backends notice by themselves; `start_again` waits for them.
+    pub(crate) async fn kill9(&mut self) {
+        self.end(Signal::Kill).await;
+    }
+
+    /// SIGQUIT and a start: what clients see of a crash with a restart, recovery from the log included.
+    pub(crate) async fn restart_immediate(&mut self) {
+        self.end(Signal::Quit).await;
+        self.start_again().await;
+    }
+
+    async fn end(&mut self, how: Signal) {
+        signal(how, &[self.pid()]);
+        let ended = wait_exit(self.cluster.postmaster(), EXIT_TIMEOUT).await;
+        must(ended.with_context(|| format!("PostgreSQL after {how:?}")));
+    }
+
+    /// Starts it on the same files and address, after any kind of end.
+    pub(crate) async fn start_again(&mut self) {
+        must(self.cluster.start_again().await);
+    }
+
+    /// Freezes the postmaster and all its backends: connections stay open and nobody answers, as behind a dead network.
+    pub(crate) fn sigstop(&self) {
+        signal(Signal::Stop, &[self.pid()]); // first, so that it makes no more children
+        signal(Signal::Stop, &children(self.pid()));
+    }
+
+    /// Ends `sigstop`.
+    pub(crate) fn sigcont(&self) {
+        signal(Signal::Cont, &children(self.pid()));
+        signal(Signal::Cont, &[self.pid()]);
+    }
+
+    /// Makes a replica the primary, and returns when it takes writes.
+    pub(crate) async fn promote(&self) {
+        let mut admin = self.admin().await;
+        let promoted = sqlx::query("SELECT pg_promote(false)").execute(&mut admin).await;
+        must(promoted.context("could not promote the replica"));
+        eventually(EXIT_TIMEOUT, async || {
+            let recovering: bool =
+                sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut admin).await?;
+            ensure!(!recovering, "it is still a replica");
+            Ok(())
+        })
+        .await;
+    }
+}
+
+impl Drop for PrivatePostgres {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of the private PostgreSQL, its end\n{}\n---", self.cluster.log_tail());
+        }
+    }
+}
+
+/// A Redis of one's own. Dropping it ends it.
+pub(crate) struct PrivateRedis {
+    server: RedisServer,
+    _sandbox: Sandbox,
+}
+
+impl PrivateRedis {
+    /// An empty Redis.
+    pub(crate) async fn start() -> Self {
+        must(Self::try_start().await.context("could not start a private Redis"))
+    }
+
+    async fn try_start() -> Result<Self> {
+        let (claim, address) = Claim::first(private_addresses(), 6379)?;
+        let sandbox = Sandbox::create(servers_dir()?, server_user()?, Some(claim))?;
+        let server = RedisServer::start(sandbox.dir(), address, &password(servers_dir()?)?).await?;
+        Ok(Self { server, _sandbox: sandbox })
+    }
+
+    /// The URL of database 0.
+    pub(crate) fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// SIGKILL.
+    pub(crate) async fn kill9(&mut self) {
+        signal(Signal::Kill, &[self.server.child().id()]);
+        must(wait_exit(self.server.child(), EXIT_TIMEOUT).await.context("Redis after SIGKILL"));
+    }
+
+    /// Starts it again, empty, at the same address.
+    pub(crate) async fn start_again(&mut self) {
+        must(self.server.start_again().await);
+    }
+
+    /// Freezes it: connections stay open and nobody answers.
+    pub(crate) fn sigstop(&mut self) {
+        signal(Signal::Stop, &[self.server.child().id()]);
+    }
+
+    /// Ends `sigstop`.
+    pub(crate) fn sigcont(&mut self) {
+        signal(Signal::Cont, &[self.server.child().id()]);
+    }
+}
+
+/// Waits for a process to end, and takes it off the process table.
+pub(super) async fn wait_exit(child: &mut Child, timeout: Duration) -> Result<ExitStatus> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        ensure!(
+            tokio::time::Instant::now() < deadline,
+            "process {} still runs after {timeout:?}",
+            child.id()
+        );
+        tokio::time::sleep(POLL).await;
+    }
+}

@@ -1,0 +1,95 @@
+//! One Redis server: configured, started, watched until it listens.
+
+use std::fs::{self, File};
+use std::net::{SocketAddrV4, TcpStream};
+use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::POLL;
+use super::machine::{command, redis_program, server_user};
+
+/// How many numbered databases the server has: one a test, so that tests do not see each other's keys.
+pub(super) const DATABASES: u32 = 4096;
+const START_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A running `redis-server`, in memory only.
+pub(super) struct RedisServer {
+    home: PathBuf,
+    address: SocketAddrV4,
+    password: String,
+    child: Child,
+}
+
+impl RedisServer {
+    /// Starts a server whose files are in `home`.
+    pub(super) async fn start(home: &Path, address: SocketAddrV4, password: &str) -> Result<Self> {
+        write_config(home, address, password)?;
+        let child = spawn(home)?;
+        let mut server = Self { home: home.to_owned(), address, password: password.to_owned(), child };
+        server.wait_ready().await?;
+        Ok(server)
+    }
+
+    /// Starts it again, empty, at the same address.
+    pub(super) async fn start_again(&mut self) -> Result<()> {
+        self.child = spawn(&self.home)?;
+        self.wait_ready().await
+    }
+
+    async fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("Redis ended at its start, {status}: {}", self.log());
+            }
+            ensure!(Instant::now() < deadline, "Redis is not ready in time: {}", self.log());
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.home.join("redis.log")).unwrap_or_default()
+    }
+
+    /// The process.
+    pub(super) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// The connection URL of database 0.
+    pub(super) fn url(&self) -> String {
+        url(self.address, &self.password, 0)
+    }
+}
+
+/// The connection URL of a numbered database at `address`.
+pub(super) fn url(address: SocketAddrV4, password: &str, database: u32) -> String {
+    format!("redis://:{password}@{address}/{database}")
+}
+
+/// The password goes into a file that only the server's user reads: others see arguments.
+fn write_config(home: &Path, address: SocketAddrV4, password: &str) -> Result<()> {
+    let path = home.join("redis.conf");
+    let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&path)?;
+    let (ip, port) = (address.ip(), address.port());
+    let config = format!(
+        "bind {ip}\nport {port}\nrequirepass {password}\ndatabases {DATABASES}\nsave \"\"\nappendonly no\ndaemonize no\n"
+    );
+    std::io::Write::write_all(&mut file, config.as_bytes())?;
+    if let Some(user) = server_user()? {
+        chown(&path, Some(user.uid), Some(user.gid))?;
+    }
+    Ok(())
+}
+
+fn spawn(home: &Path) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(home.join("redis.log"))?;
+    let mut redis = command(redis_program()?, home)?;
+    redis.arg("redis.conf").stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
+    redis.spawn().context("could not start redis-server")
+}

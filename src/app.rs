@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{cache::Campaigns, config::Config, db::Db, enrich::Enricher, journal::Journal, telemetry::Metrics};
+use crate::{
+    cache::Campaigns, config::Config, db::Db, enrich::Enricher, journal::Journal, telemetry::Metrics,
+};
 
 /// Everything a handler needs; clones share it.
 pub type App = Arc<Parts>;

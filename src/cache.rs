@@ -36,8 +36,8 @@ use crate::{
 /// Campaigns read from Postgres in one query.
 const PAGE: i64 = 2000;
 
-/// After a failed look-up, how long further unknown keys are not looked up.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// After a failed look-up, how long further unknown keys are not looked up, in milliseconds.
+const PAUSE_AFTER_FAILURE_MS: u64 = 1000;
 
 /// The campaigns a node knows.
 pub struct Campaigns {
@@ -117,6 +117,10 @@ impl Campaigns {
             metrics::cache_request("process", "hit");
             return Lookup::Found(routes);
         }
+        Box::pin(self.get_cold(key)).await // the rare way is big; keep it out of every click's future
+    }
+
+    async fn get_cold(&self, key: &CampaignKey) -> Lookup {
         if let Some(known) = self.looked_up.get(key).await {
             metrics::cache_request("process", if known.is_some() { "hit" } else { "negative" });
             return known.map_or(Lookup::Unknown, Lookup::Found);
@@ -127,13 +131,11 @@ impl Campaigns {
         }
         // moka lets one caller of a key load and the others wait for it; the load is bounded
         let load = async { timeout(self.miss_timeout, self.look_up(key)).await.map_err(|_| ())? };
-        match self.looked_up.try_get_with(key.clone(), load).await {
-            Ok(known) => known.map_or(Lookup::Unknown, Lookup::Found),
-            Err(_) => {
-                self.last_failure.store(self.now_ms(), Ordering::Relaxed);
-                Lookup::Unavailable
-            }
+        if let Ok(known) = self.looked_up.try_get_with(key.clone(), load).await {
+            return known.map_or(Lookup::Unknown, Lookup::Found);
         }
+        self.last_failure.store(self.now_ms(), Ordering::Relaxed);
+        Lookup::Unavailable
     }
 
     /// Sees every change made in Postgres until now; used after a change through the API.
@@ -269,9 +271,10 @@ impl Campaigns {
         if let Some(redis) = &self.redis {
             // the first load does not fill Redis: look-ups do
             for change in changes.iter().filter(|_| !is_full) {
-                match change.is_deleted {
-                    true => redis.delete(&change.campaign.key).await,
-                    false => redis.set(&change.campaign).await,
+                if change.is_deleted {
+                    redis.delete(&change.campaign.key).await;
+                } else {
+                    redis.set(&change.campaign).await;
                 }
             }
         }
@@ -280,7 +283,7 @@ impl Campaigns {
         }
         let is_changed = self.replace(changes, is_full);
         if is_changed {
-            self.save();
+            self.save().await;
         }
     }
 
@@ -315,10 +318,13 @@ impl Campaigns {
         is_changed
     }
 
-    fn save(&self) {
+    async fn save(&self) {
         let campaigns: Vec<Arc<Routes>> =
             self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.values().cloned().collect();
-        if let Err(error) = saved::save(&self.file, campaigns.iter().map(|r| &r.campaign)) {
+        let file = self.file.clone();
+        let saving =
+            tokio::task::spawn_blocking(move || saved::save(&file, campaigns.iter().map(|r| &r.campaign)));
+        if let Ok(Err(error)) = saving.await {
             tracing::warn!(path = %self.file.display(), %error, "cannot save the campaigns on disk");
         }
     }
@@ -339,7 +345,7 @@ impl Campaigns {
 
     fn failed_lately(&self) -> bool {
         let last = self.last_failure.load(Ordering::Relaxed);
-        last != 0 && self.now_ms().saturating_sub(last) < PAUSE_AFTER_FAILURE.as_millis() as u64
+        last != 0 && self.now_ms().saturating_sub(last) < PAUSE_AFTER_FAILURE_MS
     }
 
     fn now_ms(&self) -> u64 {

@@ -148,14 +148,19 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     telemetry::init_logs(&config.log)?;
     std::fs::create_dir_all(&config.server.data_dir).map_err(|error| {
         let dir = config.server.data_dir.display();
-        server::CannotStart(format!("the data directory {dir} cannot be made ({error}); choose another with --data-dir"))
+        server::CannotStart(format!(
+            "the data directory {dir} cannot be made ({error}); choose another with --data-dir"
+        ))
     })?;
     server::block_on(server::run(config))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// A command on the database; the embedded one is attached to, or started for as long as the command runs.
-fn with_db(config: &Config, run: impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+fn with_db(
+    config: &Config,
+    run: impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let embedded = match config.database.url {
@@ -178,7 +183,10 @@ fn migrate(action: Migrate) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> 
         match action {
             Migrate::Up => {
                 let count = migrations::up(db.primary()).await?;
-                eprintln!("ran {count} migrations; the schema is at {}", steps.last().map_or(0, |s| s.version));
+                eprintln!(
+                    "ran {count} migrations; the schema is at {}",
+                    steps.last().map_or(0, |s| s.version)
+                );
             }
             Migrate::Status => {
                 let line = |s: &migrations::Step| {
@@ -189,7 +197,8 @@ fn migrate(action: Migrate) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> 
                 return Ok(ExitCode::from(u8::from(!pending.is_empty())));
             }
             Migrate::Plan => {
-                let sql = |s: &&migrations::Step| format!("-- {:04} {}\n{}\n", s.version, s.description, s.sql);
+                let sql =
+                    |s: &&migrations::Step| format!("-- {:04} {}\n{}\n", s.version, s.description, s.sql);
                 print(&pending.iter().map(sql).collect::<String>())?;
             }
         }
@@ -202,12 +211,15 @@ fn token(action: Token) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> {
     async move |db: Db| {
         match action {
             Token::Create { scope, name, expires } => {
-                let (token, secret) = tokens::create(&db, scope, &name, expires.map(|age| Utc::now() + age)).await?;
+                let (token, secret) =
+                    tokens::create(&db, scope, &name, expires.map(|age| Utc::now() + age)).await?;
                 eprintln!("token {} ({scope}); it is not shown again:", token.id);
                 print(&format!("{secret}\n"))?;
             }
             Token::List => {
-                let line = |t: &tokens::Token| format!("{}  {:<6}  {:<8}  {}\n", t.id, t.scope, t.state(Utc::now()), t.name);
+                let line = |t: &tokens::Token| {
+                    format!("{}  {:<6}  {:<8}  {}\n", t.id, t.scope, t.state(Utc::now()), t.name)
+                };
                 print(&tokens::list_all(&db).await?.iter().map(line).collect::<String>())?;
             }
             Token::Revoke { id } => {
@@ -263,7 +275,8 @@ fn parse_age(text: &str) -> Result<TimeDelta, String> {
         "w" => TimeDelta::try_weeks(number),
         _ => None,
     };
-    age.filter(|age| *age > TimeDelta::zero() && *age < TimeDelta::days(36_500)).ok_or_else(|| WANTED.to_owned())
+    age.filter(|age| *age > TimeDelta::zero() && *age < TimeDelta::days(36_500))
+        .ok_or_else(|| WANTED.to_owned())
 }
 
 #[cfg(test)]

@@ -27,7 +27,12 @@ use crate::{
 };
 
 /// Runs until the stop signal, and then until the journal is empty or Postgres is unavailable.
-pub async fn run(journal: Journal, db: Arc<Db>, options: config::Drain, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    journal: Journal,
+    db: Arc<Db>,
+    options: config::Drain,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut failures = 0;
     loop {
         match drain(&journal, &db, &options, &stop, &mut failures).await {
@@ -130,13 +135,13 @@ async fn store(ingest: &mut Ingest, stream: Uuid, batch: &Batch) -> Result<(), S
         match ingest.store(stream, lo, hi, &rows(&items[range.clone()])).await {
             Ok(()) => count_stored(&items[range]),
             Err(StoreError::Refused { sqlstate, message }) => match range.len() {
-                0 => return Err(StoreError::Refused { sqlstate, message }),
                 1 if items[range.start].refused.is_none() => {
                     tracing::warn!(%stream, seq = items[range.start].seq, sqlstate, message, "a record became a dead letter");
                     items[range.start].refused = Some((sqlstate, message));
                     todo.push((lo, hi, range));
                 }
-                1 => return Err(StoreError::Refused { sqlstate, message }),
+                // not a row's fault, then
+                0 | 1 => return Err(StoreError::Refused { sqlstate, message }),
                 length => {
                     let middle = range.start + length / 2;
                     let middle_seq = items[middle].seq;
@@ -191,7 +196,10 @@ fn count_stored(items: &[Item<'_>]) {
 }
 
 fn dead_letter_class(sqlstate: &str) -> &'static str {
-    ["21", "22", "23", "42", "54", "malformed"].into_iter().find(|class| sqlstate.starts_with(class)).unwrap_or("other")
+    ["21", "22", "23", "42", "54", "malformed"]
+        .into_iter()
+        .find(|class| sqlstate.starts_with(class))
+        .unwrap_or("other")
 }
 
 fn created_at(item: &Item<'_>) -> DateTime<Utc> {
@@ -228,7 +236,13 @@ fn log_failure(error: &anyhow::Error, failures: u32, wait: Duration) {
     // the first failure and every tenth: an outage is one story, not a line a second
     if failures % 10 == 1 && class != "moved" {
         let (error, wait_ms) = (format!("{error:#}"), wait.as_millis());
-        tracing::warn!(class, error, wait_ms, failures, "cannot store in Postgres; records wait in the journal");
+        tracing::warn!(
+            class,
+            error,
+            wait_ms,
+            failures,
+            "cannot store in Postgres; records wait in the journal"
+        );
     }
 }
 

@@ -2,9 +2,9 @@
 
 mod auth;
 mod campaigns;
-mod client;
 mod click;
 mod clicks;
+mod client;
 pub mod error;
 mod event;
 mod events;
@@ -71,7 +71,9 @@ fn tracking_routes() -> Router<App> {
 
 fn operator_routes() -> Router<App> {
     let (api, document) = openapi::router().split_for_parts();
-    api.merge(openapi::document_route(document)).route("/health", get(ops::health)).route("/metrics", get(ops::metrics))
+    api.merge(openapi::document_route(document))
+        .route("/health", get(ops::health))
+        .route("/metrics", get(ops::metrics))
 }
 
 fn surround(routes: Router<App>, app: &App) -> Router {

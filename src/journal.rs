@@ -227,7 +227,9 @@ impl Journal {
         let mut all = lock(&self.0.kept);
         let segment =
             all.get_mut(&stream).and_then(|k| k.segments.iter_mut().find(|s| s.first_seq == first_seq));
-        segment.into_iter().for_each(|s| s.is_corrupt = true);
+        if let Some(segment) = segment {
+            segment.is_corrupt = true;
+        }
     }
 
     /// Figures of this moment.

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Parses the command line, runs it, prints the error chain, sets the exit code.
 
 use std::process::ExitCode;
@@ -16,6 +15,3 @@ fn main() -> ExitCode {
         }
     }
 }
-=======
-fn main() {}
->>>>>>> harness

@@ -8,10 +8,7 @@ use std::{
     io::IsTerminal,
     net::SocketAddr,
     path::Path,
-    sync::{
-        Arc,
-        atomic::Ordering,
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -147,7 +144,10 @@ fn open_journal(config: &Config) -> anyhow::Result<(Lock, Journal)> {
         ))
     };
     let lock = Lock::acquire(&root).map_err(cannot)?.ok_or_else(|| {
-        CannotStart(format!("{} is in use by another octo; stop it or choose another --data-dir", root.display()))
+        CannotStart(format!(
+            "{} is in use by another octo; stop it or choose another --data-dir",
+            root.display()
+        ))
     })?;
     let options = Options {
         root: root.clone(),

@@ -73,7 +73,8 @@ impl Redis {
         let name = redis_key(&campaign.key);
         // +-10 %, so that campaigns written together do not expire together
         let ttl = self.ttl_s * fastrand::u64(90..=110) / 100;
-        let _: Option<()> = self.command(|mut c| async move { c.set_ex(name, bytes, ttl.max(1)).await }).await;
+        let _: Option<()> =
+            self.command(|mut c| async move { c.set_ex(name, bytes, ttl.max(1)).await }).await;
     }
 
     pub(super) async fn delete(&self, key: &CampaignKey) {

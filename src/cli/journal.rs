@@ -10,7 +10,10 @@ use uuid::Uuid;
 use super::print;
 use crate::{
     config::Config,
-    journal::{self, Scan, Segment, disk::{Disk, RealDisk}},
+    journal::{
+        self, Scan, Segment,
+        disk::{Disk, RealDisk},
+    },
     model::id::time_of_uuid,
 };
 
@@ -42,7 +45,7 @@ struct Report {
 /// One start of octo.
 #[derive(Debug, Serialize)]
 struct Stream {
-    stream: Uuid,
+    id: Uuid,
     started_at: DateTime<Utc>,
     segments: Vec<SegmentReport>,
 }
@@ -77,13 +80,19 @@ pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode>
     } else {
         print(&text(&report, is_verify))?;
     }
-    let is_damaged = report.damaged_records > 0 || report.streams.iter().flat_map(|s| &s.segments).any(|s| !s.damage.is_empty());
+    let is_damaged = report.damaged_records > 0
+        || report.streams.iter().flat_map(|s| &s.segments).any(|s| !s.damage.is_empty());
     Ok(ExitCode::from(u8::from(is_verify && is_damaged)))
 }
 
 fn report(root: &Path) -> anyhow::Result<Report> {
-    let mut report =
-        Report { dir: root.display().to_string(), streams: Vec::new(), records: 0, bytes: 0, damaged_records: 0 };
+    let mut report = Report {
+        dir: root.display().to_string(),
+        streams: Vec::new(),
+        records: 0,
+        bytes: 0,
+        damaged_records: 0,
+    };
     for stream in journal::streams(&RealDisk, root)? {
         let all = journal::segments(&RealDisk, root, stream)?;
         let mut segments = Vec::with_capacity(all.len());
@@ -99,14 +108,17 @@ fn report(root: &Path) -> anyhow::Result<Report> {
             report.damaged_records += described.damage.iter().map(|d| d.records).sum::<u64>();
             segments.push(described);
         }
-        report.streams.push(Stream { stream, started_at: time_of_uuid(stream), segments });
+        report.streams.push(Stream { id: stream, started_at: time_of_uuid(stream), segments });
     }
     Ok(report)
 }
 
 fn describe(segment: &Segment, scan: &Scan, limit_seq: Option<u64>) -> SegmentReport {
-    let mut damage: Vec<Damage> =
-        scan.corrupt.iter().map(|&(offset, first_seq, records)| Damage { offset, first_seq, records }).collect();
+    let mut damage: Vec<Damage> = scan
+        .corrupt
+        .iter()
+        .map(|&(offset, first_seq, records)| Damage { offset, first_seq, records })
+        .collect();
     // what is missing before the next segment was synced once
     if let Some(records) = limit_seq.and_then(|limit| limit.checked_sub(scan.end_seq)).filter(|n| *n > 0) {
         damage.push(Damage { offset: scan.end_offset, first_seq: scan.end_seq, records });
@@ -134,11 +146,14 @@ fn text(report: &Report, is_verify: bool) -> String {
     };
     line(format!("journal {}: {} records, {} bytes", report.dir, report.records, report.bytes));
     for stream in &report.streams {
-        line(format!("stream {} (started {:.19})", stream.stream, stream.started_at.to_rfc3339()));
+        line(format!("stream {} (started {:.19})", stream.id, stream.started_at.to_rfc3339()));
         for s in &stream.segments {
             line(format!("  segment {:>12}  {:>9} records  {:>12} bytes", s.first_seq, s.records, s.bytes));
             for d in &s.damage {
-                line(format!("    DAMAGED at byte {}: {} records from {} on cannot be read", d.offset, d.records, d.first_seq));
+                line(format!(
+                    "    DAMAGED at byte {}: {} records from {} on cannot be read",
+                    d.offset, d.records, d.first_seq
+                ));
             }
         }
     }

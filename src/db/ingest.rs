@@ -230,11 +230,16 @@ async fn store_in(
 }
 
 async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> Result<(), StoreError> {
-    let result = sqlx::query(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi)).execute(c).await?;
+    let result =
+        sqlx::query(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi)).execute(c).await?;
     if result.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Moved) }
 }
 
-async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>], stats: &mut Stats) -> Result<(), StoreError> {
+async fn insert_clicks(
+    c: &mut PgConnection,
+    clicks: &[&Click<'_>],
+    stats: &mut Stats,
+) -> Result<(), StoreError> {
     let mut query = sqlx::query(INSERT_CLICKS)
         .bind(column(clicks, |c| c.id.uuid()))
         .bind(column(clicks, |c| c.campaign_id))
@@ -273,7 +278,11 @@ async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>], stats: &mut 
     Ok(())
 }
 
-async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> Result<(), StoreError> {
+async fn insert_events(
+    c: &mut PgConnection,
+    events: &[&Event<'_>],
+    stats: &mut Stats,
+) -> Result<(), StoreError> {
     let mut seen = HashSet::new();
     let events: Vec<&Event<'_>> =
         events.iter().copied().filter(|e| !e.is_idempotent || seen.insert(e.id)).collect();
@@ -302,7 +311,11 @@ async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut 
     Ok(())
 }
 
-async fn insert_dead_letters(c: &mut PgConnection, stream: Uuid, letters: &[DeadLetter<'_>]) -> Result<(), StoreError> {
+async fn insert_dead_letters(
+    c: &mut PgConnection,
+    stream: Uuid,
+    letters: &[DeadLetter<'_>],
+) -> Result<(), StoreError> {
     sqlx::query(INSERT_DEAD_LETTERS)
         .bind(stream)
         .bind(column(letters, |l| bigint(l.seq)))
@@ -356,7 +369,10 @@ fn bigint(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
 
-async fn bounded<T>(limit: Duration, run: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn bounded<T>(
+    limit: Duration,
+    run: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
     let result = timeout(limit, run).await.unwrap_or_else(|_| Err(timed_out().into()));
     result.map_err(|error| match error {
         StoreError::Unavailable(error) => refusal(&error).unwrap_or(StoreError::Unavailable(error)),

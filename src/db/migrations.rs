@@ -38,7 +38,10 @@ pub async fn up(pool: &Pool) -> Result<usize, Error> {
     let mut attempt = 1;
     loop {
         let mut connection = pool.connect().await?;
-        sqlx::query("SET lock_timeout = '2s'").execute(&mut connection).await.map_err(|e| classify("migrate.up", e))?;
+        sqlx::query("SET lock_timeout = '2s'")
+            .execute(&mut connection)
+            .await
+            .map_err(|e| classify("migrate.up", e))?;
         sqlx::query("SET statement_timeout = '10min'")
             .execute(&mut connection)
             .await
@@ -84,16 +87,17 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
 }
 
 fn is_lock_timeout(error: &MigrateError) -> bool {
-    let source = match error {
-        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => source,
-        _ => return false,
+    let (MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) = error else {
+        return false;
     };
     source.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "55P03")
 }
 
 fn to_error(error: MigrateError) -> Error {
     match error {
-        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => classify("migrate.up", source),
+        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+            classify("migrate.up", source)
+        }
         other => Error::Query { query: "migrate.up", source: sqlx::Error::Migrate(Box::new(other)) },
     }
 }

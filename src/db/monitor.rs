@@ -46,7 +46,9 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
     match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
         // connection, transaction rollback, resources, object in use, operator intervention, system, cannot
         // write on a standby
-        Some(code) => ["08", "40", "53", "55", "57", "58", "25006"].iter().any(|class| code.starts_with(class)),
+        Some(code) => {
+            ["08", "40", "53", "55", "57", "58", "25006"].iter().any(|class| code.starts_with(class))
+        }
         None => matches!(
             error,
             sqlx::Error::Io(_)
@@ -94,8 +96,8 @@ pub async fn ping(pool: &Pool) -> Result<Ping, Error> {
 /// A label for an error: the SQLSTATE class, `io`, `timeout` or `other`.
 pub fn class(error: &sqlx::Error) -> &'static str {
     const CLASSES: [&str; 20] = [
-        "08", "0A", "21", "22", "23", "25", "26", "28", "2B", "3D", "40", "42", "44", "53", "54", "55", "57", "58", "P0",
-        "XX",
+        "08", "0A", "21", "22", "23", "25", "26", "28", "2B", "3D", "40", "42", "44", "53", "54", "55", "57",
+        "58", "P0", "XX",
     ];
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     match (code, error) {

@@ -10,31 +10,21 @@ pub const STATEMENTS: &[(&str, &str)] =
 
 const MAKE: &str = "SELECT octo_make_partitions($1)";
 const DROP: &str = "SELECT octo_drop_partitions($1)";
-const DEFAULT_ROWS: &str = "SELECT (SELECT count(*) FROM clicks_default), (SELECT count(*) FROM events_default)";
+const DEFAULT_ROWS: &str =
+    "SELECT (SELECT count(*) FROM clicks_default), (SELECT count(*) FROM events_default)";
 
 /// Makes the partitions up to `ahead_days` from today; returns how many.
 pub async fn make(db: &Db, ahead_days: u32) -> Result<i32, Error> {
     let ahead = i32::try_from(ahead_days).unwrap_or(i32::MAX);
-    db.write("partitions.make", move |c| {
-        Box::pin(sqlx::query_scalar(MAKE).bind(ahead).fetch_one(c))
-    })
-    .await
+    db.write("partitions.make", move |c| Box::pin(sqlx::query_scalar(MAKE).bind(ahead).fetch_one(c))).await
 }
 
 /// Drops what is wholly older than `cutoff`; returns how many partitions.
 pub async fn drop_before(db: &Db, cutoff: DateTime<Utc>) -> Result<i32, Error> {
-    db.write("partitions.drop", move |c| {
-        Box::pin(sqlx::query_scalar(DROP).bind(cutoff).fetch_one(c))
-    })
-    .await
+    db.write("partitions.drop", move |c| Box::pin(sqlx::query_scalar(DROP).bind(cutoff).fetch_one(c))).await
 }
 
 /// Rows in the DEFAULT partitions of clicks and events.
 pub async fn default_rows(db: &Db) -> Result<(i64, i64), Error> {
-    db.read("partitions.default_rows", move |c| {
-        Box::pin(
-            sqlx::query_as(DEFAULT_ROWS).fetch_one(c),
-        )
-    })
-    .await
+    db.read("partitions.default_rows", move |c| Box::pin(sqlx::query_as(DEFAULT_ROWS).fetch_one(c))).await
 }

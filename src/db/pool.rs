@@ -51,8 +51,8 @@ impl Pool {
             .max_connections(config.max_connections)
             .acquire_timeout(millis(config.acquire_timeout_ms))
             .test_before_acquire(false) // a ping on every acquire is a round trip; a dead one shows itself
-            .idle_timeout(Duration::from_secs(600))
-            .max_lifetime(Duration::from_secs(1800))
+            .idle_timeout(Duration::from_mins(10))
+            .max_lifetime(Duration::from_mins(30))
             .after_connect(move |_, _| {
                 metrics::connection_created(name);
                 Box::pin(async { Ok(()) })
@@ -82,16 +82,18 @@ impl Pool {
             let mut connection = pool.acquire(query).await?;
             // the server ends a statement after statement_timeout; this is for one that does not answer at all
             let deadline = pool.0.statement_timeout + Duration::from_secs(1);
-            let bounded = async {
-                timeout(deadline, run(&mut connection)).await.unwrap_or_else(|_| Err(timed_out()))
-            };
+            let bounded =
+                async { timeout(deadline, run(&mut connection)).await.unwrap_or_else(|_| Err(timed_out())) };
             let answer = monitor::observe(query, pool.0.slow, bounded).await;
             if matches!(answer, Err(Error::Unavailable(_))) {
                 drop(connection.detach());
             }
             answer
         };
-        #[expect(clippy::disallowed_methods, reason = "the query must end even if its caller hangs up; it is bounded")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the query must end even if its caller hangs up; it is bounded"
+        )]
         let task = tokio::spawn(work);
         task.await.unwrap_or_else(|e| Err(Error::Unavailable(Box::new(e))))
     }

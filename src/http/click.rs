@@ -5,7 +5,7 @@
 
 use axum::{
     extract::{Path, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as Head},
     response::{IntoResponse, Response},
 };
 use tokio::time::timeout;
@@ -33,23 +33,23 @@ use crate::{
 
 /// `GET /click`
 pub(super) async fn click(State(app): State<App>, request: Request) -> Response {
-    let params = Params::parse(request.uri().query().unwrap_or_default());
-    match params.cid.as_deref() {
-        Some(cid) => visit(&app, &request, cid, &params).await,
-        None => {
-            metrics::click("bad_request");
-            plain(StatusCode::BAD_REQUEST, "The parameter cid is missing.\n")
-        }
+    let (head, _) = request.into_parts();
+    let params = Params::parse(head.uri.query().unwrap_or_default());
+    if let Some(cid) = params.cid.as_deref() {
+        return visit(&app, &head, cid, &params).await;
     }
+    metrics::click("bad_request");
+    plain(StatusCode::BAD_REQUEST, "The parameter cid is missing.\n")
 }
 
 /// `GET /c/{key}`
 pub(super) async fn short(State(app): State<App>, Path(key): Path<String>, request: Request) -> Response {
-    let params = Params::parse(request.uri().query().unwrap_or_default());
-    visit(&app, &request, &key, &params).await
+    let (head, _) = request.into_parts();
+    let params = Params::parse(head.uri.query().unwrap_or_default());
+    visit(&app, &head, &key, &params).await
 }
 
-async fn visit(app: &App, request: &Request, cid: &str, params: &Params<'_>) -> Response {
+async fn visit(app: &App, head: &Head, cid: &str, params: &Params<'_>) -> Response {
     let found = match cid.parse::<CampaignKey>() {
         Ok(key) => app.campaigns.get(&key).await,
         Err(_) => Lookup::Unknown,
@@ -61,11 +61,11 @@ async fn visit(app: &App, request: &Request, cid: &str, params: &Params<'_>) -> 
         metrics::click("no_destination");
         return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n");
     };
-    let click = accept(app, request, id, params, &routes, &decision);
+    let click = accept(app, head, id, params, &routes, &decision);
     let pass_through = if routes.campaign.pass_through { params.unknown.as_slice() } else { &[] };
     let values = Values { click: &click, cid: routes.campaign.key.as_str() };
     let location = template.expand(&values, pass_through);
-    if request.method() == Method::HEAD {
+    if head.method == Method::HEAD {
         metrics::click("head");
     } else {
         metrics::click(if click.is_valid() { "redirected" } else { "invalid" });
@@ -77,16 +77,16 @@ async fn visit(app: &App, request: &Request, cid: &str, params: &Params<'_>) -> 
 /// The click that this visit becomes.
 fn accept<'a>(
     app: &App,
-    request: &Request,
+    head: &Head,
     id: ClickId,
     params: &Params<'a>,
     routes: &Routes,
     decision: &Decision<'_>,
 ) -> Click<'a> {
-    let headers = request.headers();
+    let headers = &head.headers;
     let text = |name| headers.get(name).map(|v: &HeaderValue| clean_bytes(v.as_bytes(), HEADER_CHARS_MAX));
     let user_agent = text(header::USER_AGENT);
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    let peer = head.extensions.get::<Peer>().map(|peer| peer.0.ip());
     let ip = peer.map(|peer| client::address(peer, headers, &app.config.server));
     let visitor = app.enricher.describe(user_agent.as_deref().unwrap_or_default(), ip);
     let label = || match visitor.is_bot {

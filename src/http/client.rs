@@ -97,7 +97,10 @@ mod tests {
 
     #[test]
     fn the_other_headers_work_alike() {
-        assert_eq!(client("Forwarded", &["for=6.6.6.6, For=\"[2001:db8::1]:4711\";proto=https"], "127.0.0.1"), "2001:db8::1");
+        assert_eq!(
+            client("Forwarded", &["for=6.6.6.6, For=\"[2001:db8::1]:4711\";proto=https"], "127.0.0.1"),
+            "2001:db8::1"
+        );
         assert_eq!(client("Forwarded", &["for=_hidden"], "127.0.0.1"), "127.0.0.1");
         assert_eq!(client("CF-Connecting-IP", &["1.2.3.4"], "10.0.0.1"), "1.2.3.4");
     }

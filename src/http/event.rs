@@ -43,12 +43,14 @@ const JSON_DEPTH_MAX: usize = 32;
 const PROPERTIES_MAX: usize = 64;
 
 /// A transparent GIF of one pixel, 43 bytes (GIF89a).
-const PIXEL: [u8; 43] = *b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\
+const PIXEL: [u8; 43] =
+    *b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\
 \x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
 
 /// `POST /event`
 pub(super) async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let mut body = read_json(&app, request, EVENT_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
+    let mut body =
+        read_json(&app, request, EVENT_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
     replace_nul(&mut body);
     let event = parse(&app, &body, "").await.map_err(|errors| refuse(&errors))?;
     let id = event.id;
@@ -59,7 +61,8 @@ pub(super) async fn event(State(app): State<App>, request: Request) -> Result<Re
 
 /// `POST /events`
 pub(super) async fn events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let mut body = read_json(&app, request, BATCH_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
+    let mut body =
+        read_json(&app, request, BATCH_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
     replace_nul(&mut body);
     let Value::Array(items) = body else {
         return Err(refuse(&[FieldError::new("", "type", "must be an array of events")]));
@@ -139,11 +142,16 @@ fn require_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 async fn read_body(body: Body, bytes_max: usize, limit: Duration) -> Result<Bytes, Problem> {
     match timeout(limit, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if std::error::Error::source(&error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>()) => {
+        Ok(Err(error))
+            if std::error::Error::source(&error)
+                .is_some_and(|e| e.is::<http_body_util::LengthLimitError>()) =>
+        {
             Err(Problem::too_large(bytes_max))
         }
         Ok(Err(_)) => Err(Problem::bad_request("incomplete_body", "The body could not be read to its end.")),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body did not arrive in time.")),
+        Err(_) => {
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body did not arrive in time."))
+        }
     }
 }
 
@@ -200,8 +208,17 @@ async fn parse<'v>(app: &App, body: &'v Value, pointer: &str) -> Result<Event<'v
 
 /// The body that the parameters of a pixel stand for; parameters of other names are its properties.
 fn from_query(query: &str) -> Value {
-    const FIELDS: [&str; 9] =
-        ["event_type", "event_name", "click_id", "cid", "event_id", "url", "referrer", "session_id", "user_id"];
+    const FIELDS: [&str; 9] = [
+        "event_type",
+        "event_name",
+        "click_id",
+        "cid",
+        "event_id",
+        "url",
+        "referrer",
+        "session_id",
+        "user_id",
+    ];
     let (mut body, mut properties) = (serde_json::Map::new(), serde_json::Map::new());
     for pair in query.split('&').filter(|p| !p.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -277,7 +294,8 @@ mod tests {
 
     #[test]
     fn a_pixels_other_parameters_are_its_properties() {
-        let body = from_query("event_type=view&cid=demo&value=9.5&value=1&empty=&url=https%3A%2F%2Fx.example");
+        let body =
+            from_query("event_type=view&cid=demo&value=9.5&value=1&empty=&url=https%3A%2F%2Fx.example");
         let wanted = json!({
             "event_type": "view", "cid": "demo", "url": "https://x.example", "properties": { "value": "9.5" }
         });

@@ -83,12 +83,16 @@ async fn components(app: &App) -> Vec<Component> {
     components.push(match app.campaigns.ping_redis().await {
         None => Component::new("redis", true, "not configured"),
         Some(true) => Component::new("redis", true, "answers"),
-        Some(false) => Component::new("redis", false, "does not answer; campaigns come from memory and Postgres"),
+        Some(false) => {
+            Component::new("redis", false, "does not answer; campaigns come from memory and Postgres")
+        }
     });
     let (count, source) = app.campaigns.state();
     components.push(match source {
         Source::Nothing => Component::new("cache", false, "no campaigns were loaded yet"),
-        Source::Disk => Component::new("cache", false, format!("{count} campaigns saved by an earlier start")),
+        Source::Disk => {
+            Component::new("cache", false, format!("{count} campaigns saved by an earlier start"))
+        }
         Source::Database => Component::new("cache", true, format!("{count} campaigns")),
     });
     components
@@ -112,7 +116,9 @@ fn drain(app: &App) -> Component {
 fn postgres(name: String, answer: Result<db::monitor::Ping, db::Error>) -> Component {
     match answer {
         Ok(ping) => Component::new(name, true, ping.to_string()),
-        Err(db::Error::Unavailable(_)) => Component::new(name, false, "does not answer; clicks wait in the journal"),
+        Err(db::Error::Unavailable(_)) => {
+            Component::new(name, false, "does not answer; clicks wait in the journal")
+        }
         Err(_) => Component::new(name, false, "refuses a simple query; see the log"),
     }
 }

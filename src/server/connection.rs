@@ -109,7 +109,13 @@ impl Connections {
 }
 
 impl Shared {
-    fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, router: Router, permit: OwnedSemaphorePermit) {
+    fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        router: Router,
+        permit: OwnedSemaphorePermit,
+    ) {
         metrics::http_accepted();
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection ended before it began");
@@ -129,11 +135,15 @@ impl Shared {
             }
         });
         let connection = self.http.serve_connection(io, service);
-        let Some(watched) = self.graceful.lock().ok().and_then(|g| g.as_ref().map(|g| g.watch(connection))) else {
+        let Some(watched) = self.graceful.lock().ok().and_then(|g| g.as_ref().map(|g| g.watch(connection)))
+        else {
             return;
         };
         metrics::http_connections(self.open.fetch_add(1, Ordering::Relaxed) + 1);
-        #[expect(clippy::disallowed_methods, reason = "connections end by GracefulShutdown, their own time-outs, or the process")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "connections end by GracefulShutdown, their own time-outs, or the process"
+        )]
         tokio::spawn(async move {
             if let Err(error) = watched.await {
                 note(&error);
@@ -197,9 +207,16 @@ impl Timed {
 }
 
 impl AsyncRead for Timed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.phase.is(Phase::HEAD) && self.deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request head took too long")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the request head took too long",
+            )));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);

@@ -37,7 +37,10 @@ pub(super) async fn prepare(app: &App, is_embedded: bool) -> anyhow::Result<bool
             Err(CannotStart(format!("PostgreSQL cannot be used: {error:#}; {remedy}")).into())
         }
         Err(error) => {
-            tracing::warn!(error = format!("{error:#}"), "PostgreSQL does not answer; serving the campaigns saved on disk");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "PostgreSQL does not answer; serving the campaigns saved on disk"
+            );
             Ok(false)
         }
     }

@@ -1,6 +1,20 @@
 //! The integration tests: one binary, one file a feature, real PostgreSQL, real Redis and the real `octo`.
 //!
-//! `harness` brings the servers up and takes them down again; every other file is named for what it tests.
+//! `harness` brings the servers up and takes them down again; `tracker` is a running octo with a campaign; every
+//! other file is named for what it tests.
 
+mod api;
+mod cache;
+mod click;
+mod cli;
+mod drain;
+mod event;
 mod harness;
 mod harness_test;
+mod load;
+mod ops;
+mod outage;
+mod replay;
+mod start;
+mod statements;
+mod tracker;

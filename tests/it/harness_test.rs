@@ -1,6 +1,7 @@
 //! The harness itself: what the other tests rely on without looking.
 
 use std::fs;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -164,7 +165,8 @@ async fn holds_a_private_postgres_until_killed() {
     let Some(report) = std::env::var_os("OCTO_IT_REPORT") else { return };
     let postgres = PrivatePostgres::start().await;
     fs::write(&report, postgres.pid().to_string()).unwrap();
-    tokio::time::sleep(Duration::from_mins(2)).await;
+    // until the pipe closes: were the test below killed itself, this one must not stay
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
 #[tokio::test]
@@ -173,6 +175,7 @@ async fn a_killed_test_leaves_nothing_behind() {
     let mut test = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "harness_test::holds_a_private_postgres_until_killed"])
         .env("OCTO_IT_REPORT", report.path())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

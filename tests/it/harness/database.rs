@@ -11,7 +11,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use super::machine::{command, hash, postgres_program};
-use super::postgres::{APP_USER, version};
+use super::postgres::APP_USER;
 use super::servers::{PausedReplay, Servers};
 use super::{must, redis};
 
@@ -96,16 +96,15 @@ async fn create(servers: &Servers, name: &str) -> Result<()> {
     let mut admin = servers.admin().await;
     let template = migrated_template(servers, &mut admin).await?;
     // 50-110 ms; the default strategy goes through the log and took seconds beside replicas
-    let strategy = if major_version().await? >= 15 { "STRATEGY FILE_COPY" } else { "" };
+    let strategy = if has_strategies(&mut admin).await? { "STRATEGY FILE_COPY" } else { "" };
     let statement = format!("CREATE DATABASE {name} OWNER {APP_USER} TEMPLATE {template} {strategy}");
     sqlx::query(AssertSqlSafe(statement)).execute(&mut admin).await?;
     Ok(())
 }
 
-async fn major_version() -> Result<u32> {
-    let version = version().await?;
-    let major = version.split(|c: char| !c.is_ascii_digit()).next();
-    major.unwrap_or_default().parse().with_context(|| format!("no number in the version {version}"))
+async fn has_strategies(admin: &mut PgConnection) -> Result<bool> {
+    let query = sqlx::query_scalar("SELECT current_setting('server_version_num')::int >= 150000");
+    Ok(query.fetch_one(admin).await?)
 }
 
 /// The database to copy, made by the first who asks; named by the migrations, so that an edit makes another one.

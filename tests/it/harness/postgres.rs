@@ -257,7 +257,7 @@ async fn single_user(dir: &Path, statement: &str) -> Result<()> {
 }
 
 /// The installed version, as in `15.14`.
-pub(super) async fn version() -> Result<String> {
+async fn version() -> Result<String> {
     let mut postgres = command(postgres_program("postgres")?, Path::new("/"))?;
     postgres.arg("--version");
     let answer = run(postgres).await?; // postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)

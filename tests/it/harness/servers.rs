@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use tokio::sync::OnceCell;
 
-use super::machine::{Claim, is_free, server_user, servers_dir};
+use super::machine::{Claim, has_memory, is_free, memory_dir, server_user, servers_dir};
 use super::postgres::{self, Cluster, connect};
 use super::redis::{self, RedisServer};
 use super::sandbox::{give, sweep, watch};
@@ -27,7 +27,8 @@ const PORTS: [(u16, u16); 2] = [(5432, 6379), (25432, 26379)];
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What only a server that nobody else's data depends on may do: a crash of the *machine* loses these clusters, and that
-/// is fine. Tests of durability use `PrivatePostgres`, where fsync is on.
+/// is fine, all the more as they live in memory where that has room. Tests of durability use `PrivatePostgres`, where fsync
+/// is on and the files are on the disk of the checkout.
 const FAST: &[&str] = &["fsync=off", "full_page_writes=off"];
 
 /// The shared servers, attached to for as long as this process lives.
@@ -225,15 +226,21 @@ async fn attach() -> Result<Servers> {
     let attached = lock_shared(File::options().create(true).append(true).open(&users)?).await?;
     let _starting = lock_exclusive(File::create(dir.join("start.lock"))?).await?;
     fs::write(&users, uuid::Uuid::new_v4().to_string())?;
-    let home = dir.join("shared");
-    let layout = match ready(&home) {
-        Some(layout) => {
-            watch_again(layout, &users, &home)?;
-            layout
-        }
-        None => start(&users, &home).await?,
-    };
+    let layout = attach_to(&users, [memory_dir()?, dir.join("shared")]).await?;
     Ok(Servers { layout, password: postgres::password(dir)?, _attached: attached })
+}
+
+/// The servers that run in one of the homes; else new ones, in memory where there is room.
+async fn attach_to(users: &Path, homes: [PathBuf; 2]) -> Result<Layout> {
+    for home in &homes {
+        if let Some(layout) = ready(home) {
+            watch_again(layout, users, home)?;
+            return Ok(layout);
+        }
+        sweep(home).await?;
+    }
+    let [in_memory, on_disk] = &homes;
+    start(users, if has_memory().await { in_memory } else { on_disk }).await
 }
 
 fn ready(home: &Path) -> Option<Layout> {
@@ -251,8 +258,7 @@ fn watch_again(layout: Layout, users: &Path, home: &Path) -> Result<()> {
 
 /// Starts everything. The watcher comes first: a test that is killed in the middle of this leaves nothing either.
 async fn start(users: &Path, home: &Path) -> Result<Layout> {
-    sweep(home).await?;
-    fs::create_dir(home)?;
+    fs::create_dir(home).with_context(|| format!("could not make {}", home.display()))?;
     give(home, server_user()?)?;
     let (layout, claim) = Layout::claim()?;
     watch(users, home, LINGER_S, Some(claim))?;

@@ -7,4 +7,5 @@ pub mod id;
 pub mod money;
 pub mod record;
 pub mod text;
+pub mod token;
 pub mod visit;

@@ -135,9 +135,10 @@ impl Problem {
         self
     }
 
-    /// With a header of the answer.
+    /// With a header of the answer, in place of one of that name.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(n, _)| *n != name);
         self.headers.push((name, value));
         self
     }

@@ -4,6 +4,7 @@
 //! transaction that commits late is still seen, because every answer says from where to ask next.
 
 use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use sqlx::{Connection, FromRow, PgConnection, types::Json};
@@ -29,6 +30,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("campaign.get", GET_SQL),
     ("campaign.list", LIST_SQL),
     ("campaign.ids_of_key", IDS_OF_KEY_SQL),
+    ("campaign.is_untouched", IS_UNTOUCHED_SQL),
     ("campaign.insert", INSERT_SQL),
     ("campaign.update", UPDATE_SQL),
     ("campaign.delete", DELETE_SQL),
@@ -84,6 +86,36 @@ pub struct NewDestination {
     pub is_active: bool,
     /// Offers only.
     pub payout: Option<Money>,
+}
+
+impl New {
+    /// A campaign to try octo with: one landing page at `url`, a template in canonical form.
+    pub fn demo(key: CampaignKey, url: &str) -> Self {
+        let page = NewDestination {
+            id: None,
+            name: "Demo page".to_owned(),
+            url: url.to_owned(),
+            weight: 1,
+            is_active: true,
+            payout: None,
+        };
+        Self {
+            key: Some(key),
+            name: "Demo campaign".to_owned(),
+            description: Some("To try octo with; change it or delete it.".to_owned()),
+            status: Status::Active,
+            start_at: None,
+            end_at: None,
+            cost_model: CostModel::Cpa,
+            payout: None,
+            daily_budget: None,
+            total_budget: None,
+            fallback_url: None,
+            landing_pages: vec![page],
+            offers: Vec::new(),
+            pass_through: false,
+        }
+    }
 }
 
 /// A campaign that was made, changed or deleted.
@@ -212,6 +244,8 @@ const LIST_SQL: &str = select_campaigns!(
     ORDER BY c.id DESC
     LIMIT $2"
 );
+
+const IS_UNTOUCHED_SQL: &str = "SELECT NOT EXISTS (SELECT FROM campaigns)";
 
 const IDS_OF_KEY_SQL: &str = "
     SELECT id
@@ -347,25 +381,17 @@ const REPLACE_OFFERS_SQL: &str = "
 /// Campaigns changed in transactions from `since` on, in order of id after `after`, at most `limit`. With
 /// `since` 0: all that are not deleted; else deleted ones too.
 ///
-/// The horizon is read in the statement that reads the rows, so both come from one snapshot of one server:
-/// replicas lag by different times, and a horizon of one says nothing about the rows of another. For the same
-/// reason an answer may hold an older version than one before it: the higher version counts.
+/// From the primary, so that a node sees what it wrote; from a replica while the primary is unavailable. The
+/// horizon is read in the statement that reads the rows, so both come from one snapshot of one server: the
+/// horizon of one server says nothing about the rows of another that lags.
 pub async fn changed_since(db: &Db, since: i64, after: Option<Uuid>, limit: i64) -> Result<Changes, Error> {
     let after = after.unwrap_or(Uuid::nil());
-    db.read("campaign.changed_since", move |c| {
-        Box::pin(async move {
-            let query = sqlx::query_as::<_, ChangedRow>(CHANGED_SINCE_SQL).bind(since.to_string());
-            let rows = query.bind(since > 0).bind(after).bind(limit).fetch_all(c).await?;
-            let horizon = rows.first().map_or(since, |row| row.horizon);
-            let list = rows
-                .into_iter()
-                .filter_map(|row| row.changed)
-                .map(Row::into_change)
-                .collect::<Result<_, _>>()?;
-            Ok(Changes { horizon, list })
-        })
-    })
-    .await
+    match db.write("campaign.changed_since", move |c| select_changes(c, since, after, limit)).await {
+        Err(Error::Unavailable(_)) if !db.replicas().is_empty() => {
+            db.read("campaign.changed_since", move |c| select_changes(c, since, after, limit)).await
+        }
+        answer => answer,
+    }
 }
 
 /// The campaign that links with this key mean; from a replica.
@@ -406,6 +432,12 @@ pub async fn ids_of_key(db: &Db, key: &str) -> Result<Vec<Uuid>, Error> {
     .await
 }
 
+/// Whether there never was a campaign.
+pub async fn is_untouched(db: &Db) -> Result<bool, Error> {
+    db.write("campaign.is_untouched", move |c| Box::pin(sqlx::query_scalar(IS_UNTOUCHED_SQL).fetch_one(c)))
+        .await
+}
+
 /// Makes a campaign; returns it as it is stored. A key that is taken is an [`Error::Conflict`] with
 /// `campaigns_key`.
 pub async fn insert(db: &Db, new: New) -> Result<Campaign, Error> {
@@ -441,6 +473,21 @@ pub async fn delete(db: &Db, id: Uuid, expected: Option<i64>) -> Result<Written<
         })
     })
     .await
+}
+
+fn select_changes(
+    c: &mut PgConnection,
+    since: i64,
+    after: Uuid,
+    limit: i64,
+) -> BoxFuture<'_, sqlx::Result<Changes>> {
+    Box::pin(async move {
+        let query = sqlx::query_as::<_, ChangedRow>(CHANGED_SINCE_SQL).bind(since.to_string());
+        let rows = query.bind(since > 0).bind(after).bind(limit).fetch_all(c).await?;
+        let horizon = rows.first().map_or(since, |row| row.horizon);
+        let list = rows.into_iter().filter_map(|row| row.changed).map(Row::into_change);
+        Ok(Changes { horizon, list: list.collect::<Result<_, _>>()? })
+    })
 }
 
 async fn insert_on(c: &mut PgConnection, key: CampaignKey, new: New) -> sqlx::Result<Campaign> {

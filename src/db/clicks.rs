@@ -75,6 +75,9 @@ pub struct Click {
     /// What it cost us.
     #[schema(value_type = Option<Money>)]
     pub cost: Option<Json<Money>>,
+    /// The currency of the cost, as it is stored.
+    #[schema(example = "USD")]
+    pub currency: Option<String>,
     /// The kind of its first conversion.
     pub conversion_type: Option<String>,
     /// When it first converted.
@@ -136,6 +139,7 @@ macro_rules! select_clicks {
             'amount', k.cost::text,
             'currency', CASE WHEN k.currency ~ '^[A-Za-z]{3}$' THEN k.currency ELSE 'USD' END
         ) END AS cost,
+        k.currency,
         k.conversion_type,
         k.converted_at,
         k.created_at,

@@ -6,7 +6,9 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{Db, Error};
-use crate::model::token::{DIGITS, Hash, PREFIX, Scope, Token, digest};
+use crate::model::token::{DIGITS, Hash, PREFIX, Scope, digest};
+
+pub use crate::model::token::Token;
 
 /// Every statement of this module, for the test that prepares them.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -105,6 +107,20 @@ pub async fn list(db: &Db, after: Option<Uuid>, limit: i64) -> Result<Vec<Token>
         })
     })
     .await
+}
+
+/// Every token, newest first.
+pub async fn list_all(db: &Db) -> Result<Vec<Token>, Error> {
+    const PAGE: i64 = 500;
+
+    let mut all = Vec::new();
+    loop {
+        let page = list(db, all.last().map(|t: &Token| t.id), PAGE).await?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
+    }
 }
 
 /// Refuses a token from now on; `false` when there is none with this id. Again is no error.

@@ -18,17 +18,17 @@ use super::{
 };
 
 /// Longest body, in bytes.
-pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Deepest nesting of a body.
-pub const BODY_DEPTH_MAX: usize = 32;
+pub(super) const BODY_DEPTH_MAX: usize = 32;
 
 /// Where the API is, from the root.
-pub const ROOT: &str = "/api/v1";
+pub(super) const ROOT: &str = "/api/v1";
 
 /// A JSON body; U+0000, which Postgres cannot store, is U+FFFD in it.
 #[derive(Debug)]
-pub struct Json(pub Value);
+pub(super) struct Json(pub Value);
 
 impl<S: Send + Sync> FromRequest<S> for Json {
     type Rejection = Problem;
@@ -53,7 +53,7 @@ impl<S: Send + Sync> FromRequest<S> for Json {
 
 /// The one name in the path.
 #[derive(Debug)]
-pub struct Name(pub String);
+pub(super) struct Name(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = Problem;
@@ -65,7 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// An answer that is kept by nobody.
-pub fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
+pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
     let json = serde_json::to_vec(body).map_err(Problem::internal)?;
     let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
@@ -75,35 +75,35 @@ pub fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Pro
 }
 
 /// An answer without a body.
-pub fn no_content() -> Response {
+pub(super) fn no_content() -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 
 /// With where the new object is.
-pub fn located(mut response: Response, location: &str) -> Result<Response, Problem> {
+pub(super) fn located(mut response: Response, location: &str) -> Result<Response, Problem> {
     let location = HeaderValue::try_from(location).map_err(Problem::internal)?;
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
 }
 
 /// With the version as its ETag: a cache may keep it, and asks each time whether it is still the one.
-pub fn versioned(mut response: Response, version: i64) -> Response {
+pub(super) fn versioned(mut response: Response, version: i64) -> Response {
     response.headers_mut().insert(header::ETAG, etag(version));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     response
 }
 
 /// 304
-pub fn not_modified(version: i64) -> Response {
+pub(super) fn not_modified(version: i64) -> Response {
     let mut response = versioned(Response::new(Body::empty()), version);
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response
 }
 
 /// 412 unless `If-Match` is absent or names this version (RFC 9110 section 13.1.1: strong comparison).
-pub fn if_match(headers: &HeaderMap, version: i64) -> Result<(), Problem> {
+pub(super) fn if_match(headers: &HeaderMap, version: i64) -> Result<(), Problem> {
     match names_version(headers, &header::IF_MATCH, version, |tag| tag) {
         None | Some(true) => Ok(()),
         Some(false) => Err(Problem::precondition_failed()),
@@ -111,7 +111,7 @@ pub fn if_match(headers: &HeaderMap, version: i64) -> Result<(), Problem> {
 }
 
 /// Whether `If-None-Match` names this version (RFC 9110 section 13.1.2: weak comparison).
-pub fn if_none_match(headers: &HeaderMap, version: i64) -> bool {
+pub(super) fn if_none_match(headers: &HeaderMap, version: i64) -> bool {
     names_version(headers, &header::IF_NONE_MATCH, version, |tag| tag.strip_prefix("W/").unwrap_or(tag))
         == Some(true)
 }

@@ -1,5 +1,5 @@
-//! Who may: `Authorization: Bearer octo_...`. A handler says what it needs by taking [`Admin`], [`Read`] or
-//! [`Ingest`] as its first argument, so that nothing else is looked at before.
+//! Who may: `Authorization: Bearer octo_...`. A handler says what it needs by taking [`Admin`] or [`Read`] as
+//! its first argument, so that nothing else is looked at before.
 
 use axum::{
     extract::FromRequestParts,
@@ -18,7 +18,7 @@ macro_rules! scope_extractor {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
-        pub struct $name;
+        pub(super) struct $name;
 
         impl FromRequestParts<App> for $name {
             type Rejection = Problem;
@@ -38,13 +38,9 @@ scope_extractor! {
     /// A token that may read.
     Read
 }
-scope_extractor! {
-    /// A token that may send events and conversions.
-    Ingest
-}
 
 /// The token of a request, if it may do what needs `needed`; 401 or 403 if not.
-pub async fn require(needed: Scope, headers: &HeaderMap, db: &Db) -> Result<Token, Problem> {
+pub(super) async fn require(needed: Scope, headers: &HeaderMap, db: &Db) -> Result<Token, Problem> {
     let Some(text) = bearer(headers) else {
         return Err(Problem::unauthorized("A token is needed: Authorization: Bearer octo_..."));
     };

@@ -65,7 +65,7 @@ const LANDING_PAGE_FIELDS: &[&str] = &["id", "name", "url", "weight", "is_active
 const OFFER_FIELDS: &[&str] = &["id", "name", "url", "weight", "is_active", "payout"];
 
 /// The routes of this module.
-pub fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .routes(routes!(create, list))
         .routes(routes!(get, update, delete))
@@ -76,7 +76,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// A campaign as it is shown.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Campaign)]
-pub struct CampaignBody {
+pub(super) struct CampaignBody {
     #[serde(flatten)]
     campaign: Campaign,
     /// The link for ads.
@@ -93,7 +93,8 @@ pub struct CampaignBody {
     "payout": {"amount": "1.50", "currency": "USD"},
     "landing_pages": [{"name": "A", "url": "https://offer.example/?click={click_id}&s={sub1}", "weight": 3}],
 }))]
-pub struct CampaignInput {
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct CampaignInput {
     /// 1 to 64 of `A-Z a-z 0-9 . _ -`, not a UUID; made up when it is not given.
     pub key: Option<String>,
     /// 1 to 255 characters.
@@ -129,7 +130,8 @@ pub struct CampaignInput {
 
 /// A landing page as it is asked for.
 #[derive(Debug, ToSchema)]
-pub struct LandingPageInput {
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct LandingPageInput {
     /// The one it was; absent in a new entry.
     pub id: Option<i64>,
     /// 1 to 255 characters.
@@ -147,7 +149,8 @@ pub struct LandingPageInput {
 
 /// An offer as it is asked for.
 #[derive(Debug, ToSchema)]
-pub struct OfferInput {
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct OfferInput {
     /// The one it was; absent in a new entry.
     pub id: Option<i64>,
     /// 1 to 255 characters.

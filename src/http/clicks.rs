@@ -22,10 +22,11 @@ use crate::{
         campaigns,
         clicks::{self, Click, Filter},
     },
+    model::id::CampaignKey,
 };
 
 /// The routes of this module.
-pub fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(list)).routes(routes!(get))
 }
 
@@ -79,11 +80,7 @@ async fn ids_of(app: &Parts, cid: &str) -> Result<Vec<Uuid>, Problem> {
     if let Some(id) = parse_id(cid) {
         return Ok(vec![id]);
     }
-    // nothing but a key can be stored as one
-    let ids = if cid.len() <= 64 && cid.is_ascii() {
-        campaigns::ids_of_key(&app.db, cid).await?
-    } else {
-        Vec::new()
-    };
+    let Ok(key) = cid.parse::<CampaignKey>() else { return Err(Problem::not_found("campaign")) };
+    let ids = campaigns::ids_of_key(&app.db, key.as_str()).await?;
     if ids.is_empty() { Err(Problem::not_found("campaign")) } else { Ok(ids) }
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The routes of this module.
-pub fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(list))
 }
 

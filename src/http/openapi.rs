@@ -29,7 +29,7 @@ use crate::app::App;
 pub const DOCUMENT_PATH: &str = "/api/v1/openapi.json";
 
 /// Every route under `/api/v1` with its description. Routers of described routes outside of it can be merged
-/// into this one; [`with_document`] makes a plain router of the whole.
+/// into this one; after `split_for_parts`, [`document_route`] shows the descriptions.
 pub fn router() -> OpenApiRouter<App> {
     let api = OpenApiRouter::default()
         .merge(campaigns::router())
@@ -40,12 +40,11 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, api)
 }
 
-/// The routes, and one more that answers with their description.
-pub fn with_document(router: OpenApiRouter<App>) -> Router<App> {
-    let (router, document) = router.split_for_parts();
+/// The route that answers with `document`.
+pub fn document_route(document: &utoipa::openapi::OpenApi) -> Router<App> {
     // a static description: if it could not be written, a test would have said so
     let json = Bytes::from(document.to_json().unwrap_or_default());
-    router.route(DOCUMENT_PATH, routing::get(async move || answer(json)))
+    Router::new().route(DOCUMENT_PATH, routing::get(async move || answer(json)))
 }
 
 #[derive(OpenApi)]
@@ -92,7 +91,7 @@ impl Modify for Bearer {
     get, path = "/api/v1/openapi.json", tag = "document", operation_id = "get_openapi", security(()),
     responses((status = 200, description = "The document.", content_type = "application/json", body = Object)),
 )]
-#[expect(dead_code, reason = "only its annotation is used; with_document has the answer")]
+#[expect(dead_code, reason = "only its annotation is used; document_route has the answer")]
 fn document() {}
 
 fn answer(json: Bytes) -> Response {

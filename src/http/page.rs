@@ -17,17 +17,17 @@ use super::{
 };
 
 /// Entries of a page when nothing else is asked for.
-pub const LIMIT_DEFAULT: usize = 50;
+pub(super) const LIMIT_DEFAULT: usize = 50;
 
 /// Most entries of a page.
-pub const LIMIT_MAX: usize = 500;
+pub(super) const LIMIT_MAX: usize = 500;
 
 /// Parameters that are read at most; more are refused.
 const PARAMETERS_MAX: usize = 50;
 
 /// The parameters of a query, and what was found wrong with them so far.
 #[derive(Debug)]
-pub struct Params<'q> {
+pub(super) struct Params<'q> {
     values: Vec<(Cow<'q, str>, Cow<'q, str>)>,
     errors: Vec<FieldError>,
 }
@@ -35,7 +35,7 @@ pub struct Params<'q> {
 impl<'q> Params<'q> {
     /// Reads a query; parameters that are not in `known` and repeated ones are refused. An empty value counts
     /// as none.
-    pub fn parse(query: Option<&'q str>, known: &[&str]) -> Self {
+    pub(super) fn parse(query: Option<&'q str>, known: &[&str]) -> Self {
         let mut params = Self { values: Vec::new(), errors: Vec::new() };
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         for (name, value) in pairs.take(PARAMETERS_MAX) {
@@ -55,13 +55,13 @@ impl<'q> Params<'q> {
     }
 
     /// The value of a parameter.
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         let (_, value) = self.values.iter().find(|(n, _)| n == name)?;
         Some(value.as_ref()).filter(|v| !v.is_empty())
     }
 
     /// A value that parses itself. `code` says what kind of fault it is when it does not.
-    pub fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, code: &'static str) -> Option<T> {
+    pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, code: &'static str) -> Option<T> {
         match self.text(name)?.parse() {
             Ok(value) => Some(value),
             Err(error) => {
@@ -73,7 +73,7 @@ impl<'q> Params<'q> {
     }
 
     /// `true` or `false`.
-    pub fn boolean(&mut self, name: &str) -> Option<bool> {
+    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
         match self.text(name)? {
             "true" | "1" => Some(true),
             "false" | "0" => Some(false),
@@ -85,7 +85,7 @@ impl<'q> Params<'q> {
     }
 
     /// A time (RFC 3339). A `+` that was not encoded reads as a space: both mean the same here.
-    pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+    pub(super) fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
         let time = parse_time(&self.text(name)?.replace(' ', "+"));
         if time.is_none() {
             self.refuse(name, "time", TIME_WANTED);
@@ -94,7 +94,7 @@ impl<'q> Params<'q> {
     }
 
     /// How many entries a page is to have.
-    pub fn limit(&mut self) -> usize {
+    pub(super) fn limit(&mut self) -> usize {
         let Some(text) = self.text("limit") else { return LIMIT_DEFAULT };
         match text.parse() {
             Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => return limit,
@@ -104,32 +104,32 @@ impl<'q> Params<'q> {
     }
 
     /// Where the page begins, in a list by id.
-    pub fn id_cursor(&self) -> Result<Option<Uuid>, Problem> {
+    pub(super) fn id_cursor(&self) -> Result<Option<Uuid>, Problem> {
         self.text("cursor").map(|text| parse_id(text).ok_or_else(invalid_cursor)).transpose()
     }
 
     /// Where the page begins, in a list by time.
-    pub fn cursor(&self) -> Result<Option<Key>, Problem> {
+    pub(super) fn cursor(&self) -> Result<Option<Key>, Problem> {
         self.text("cursor").map(|text| parse_key(text).ok_or_else(invalid_cursor)).transpose()
     }
 
     /// Notes a fault of a parameter.
-    pub fn refuse(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
+    pub(super) fn refuse(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
         self.errors.push(FieldError::new(format!("?{}", cut(name, 64)), code, detail));
     }
 
     /// 422 with everything that was found wrong.
-    pub fn finish(self) -> Result<(), Problem> {
+    pub(super) fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::unprocessable(self.errors)) }
     }
 }
 
 /// Time and id of a row: the key of lists by time.
-pub type Key = (DateTime<Utc>, Uuid);
+pub(super) type Key = (DateTime<Utc>, Uuid);
 
 /// A part of a list.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Page<T> {
+pub(super) struct Page<T> {
     /// The entries, newest first.
     pub data: Vec<T>,
     /// Whether there are more.
@@ -140,7 +140,7 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// A page of `rows`, which were asked for with [`rows_for`] this limit.
-    pub fn new(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Self {
+    pub(super) fn new(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Self {
         let has_more = rows.len() > limit;
         rows.truncate(limit);
         let next_cursor = rows.last().filter(|_| has_more).map(cursor);
@@ -149,17 +149,17 @@ impl<T> Page<T> {
 }
 
 /// How many rows to ask for: one more than are shown tells whether there are more.
-pub fn rows_for(limit: usize) -> i64 {
+pub(super) fn rows_for(limit: usize) -> i64 {
     i64::try_from(limit + 1).unwrap_or(i64::MAX)
 }
 
 /// The cursor of a list by id.
-pub fn id_cursor(id: Uuid) -> String {
+pub(super) fn id_cursor(id: Uuid) -> String {
     id.simple().to_string()
 }
 
 /// The cursor of a list by time.
-pub fn cursor(at: DateTime<Utc>, id: Uuid) -> String {
+pub(super) fn cursor(at: DateTime<Utc>, id: Uuid) -> String {
     format!("{:016x}{}", at.timestamp_micros().cast_unsigned(), id.simple())
 }
 

@@ -5,7 +5,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -30,13 +30,13 @@ const BUCKETS_MAX: i32 = 2400;
 const ZONE_WANTED: &str = "must be a time zone such as Europe/Berlin or UTC";
 
 /// The routes of this module.
-pub fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(get))
 }
 
 /// Figures of a campaign.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Stats {
+pub(super) struct Stats {
     campaign_id: Uuid,
     /// What they are added up by.
     group_by: GroupBy,
@@ -55,7 +55,7 @@ pub struct Stats {
 
 /// Sums.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Totals {
+pub(super) struct Totals {
     /// All clicks.
     clicks: i64,
     /// Clicks that count.
@@ -110,7 +110,7 @@ fn read(query: Option<&str>, now: DateTime<Utc>) -> Result<Asked, Problem> {
         GroupBy::Hour => (TimeDelta::hours(1), 24),
         GroupBy::Day => (TimeDelta::days(1), 30),
     };
-    let to = params.time("to").unwrap_or(now);
+    let to = params.time("to").unwrap_or(now.trunc_subsecs(0));
     let from = hour_of(params.time("from").unwrap_or(to - step * default_steps));
     let tz = params.text("tz").unwrap_or("UTC").to_owned();
     if !is_zone_name(&tz) {

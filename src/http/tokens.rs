@@ -32,14 +32,14 @@ const NAME_DEFAULT: &str = "unnamed";
 const FIELDS: &[&str] = &["scope", "name", "expires_at"];
 
 /// The routes of this module.
-pub fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(create, list)).routes(routes!(revoke))
 }
 
 /// A token as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, ToSchema)]
 #[schema(example = json!({"scope": "read", "name": "reporting", "expires_at": "2027-01-01T00:00:00Z"}))]
-pub struct TokenInput {
+pub(super) struct TokenInput {
     /// What it may do.
     pub scope: Scope,
     /// 1 to 255 characters.
@@ -51,7 +51,7 @@ pub struct TokenInput {
 
 /// A new token; the only time its secret is shown.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct NewToken {
+pub(super) struct NewToken {
     #[serde(flatten)]
     token_row: Token,
     /// The secret: `octo_` and 64 hexadecimal digits. It is stored nowhere.

@@ -54,6 +54,17 @@ pub struct Token {
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
+impl Token {
+    /// `active`, `expired` or `revoked`.
+    pub fn state(&self, now: DateTime<Utc>) -> &'static str {
+        match (self.revoked_at, self.expires_at) {
+            (Some(_), _) => "revoked",
+            (None, Some(at)) if at <= now => "expired",
+            (None, _) => "active",
+        }
+    }
+}
+
 /// What is stored of a secret.
 pub type Hash = [u8; 32];
 

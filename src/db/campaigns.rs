@@ -89,8 +89,9 @@ pub struct NewDestination {
 }
 
 impl New {
-    /// A campaign to try octo with: one landing page at `url`, a template in canonical form.
-    pub fn demo(key: CampaignKey, url: &str) -> Self {
+    /// A campaign to try octo with: one landing page at `url`, a template in canonical form. What is no key
+    /// gets a made-up one.
+    pub fn demo(key: &str, url: &str) -> Self {
         let page = NewDestination {
             id: None,
             name: "Demo page".to_owned(),
@@ -100,7 +101,7 @@ impl New {
             payout: None,
         };
         Self {
-            key: Some(key),
+            key: key.parse().ok(),
             name: "Demo campaign".to_owned(),
             description: Some("To try octo with; change it or delete it.".to_owned()),
             status: Status::Active,

@@ -51,6 +51,7 @@ const BY_HOUR_SQL: &str = "
     WHERE campaign_id = $1
       AND hour >= $2
       AND hour < $3
+      AND now() AT TIME ZONE $4 IS NOT NULL -- an unknown zone fails also where there are no rows
     ORDER BY hour";
 
 const BY_DAY_SQL: &str = "
@@ -65,6 +66,7 @@ const BY_DAY_SQL: &str = "
     WHERE campaign_id = $1
       AND hour >= $2
       AND hour < $3
+      AND now() AT TIME ZONE $4 IS NOT NULL -- an unknown zone fails also where there are no rows
     GROUP BY 1, 2
     ORDER BY 1";
 

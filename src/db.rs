@@ -23,6 +23,10 @@ use sqlx::PgConnection;
 use crate::config;
 use pool::Pool;
 
+/// After every time that is stored: the end of an open range (9999-12-31).
+const FAR_FUTURE: chrono::DateTime<chrono::Utc> =
+    chrono::DateTime::from_timestamp(253_402_300_799, 0).expect("a time chrono can hold");
+
 /// Why a query gave no answer. "Not found" is no error: it is `Ok(None)`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -1,1 +1,116 @@
-//! x
+//! Stored events, for reading. The drain is who writes them (see `db::ingest`).
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use sqlx::{FromRow, types::Json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Db, Error};
+use crate::model::id::ClickId;
+
+/// How much earlier than its click an event may be: clocks of nodes differ.
+const CLOCKS_DIFFER_BY: TimeDelta = TimeDelta::hours(1);
+
+/// Every statement of this module, for the test that prepares them.
+pub const STATEMENTS: &[(&str, &str)] =
+    &[("event.list", LIST_SQL), ("event.list_of_click", LIST_OF_CLICK_SQL)];
+
+/// An event as it is stored.
+#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+pub struct Event {
+    /// The sender's, or ours.
+    pub id: Uuid,
+    /// The click it belongs to.
+    pub click_id: Option<Uuid>,
+    /// The campaign it belongs to.
+    pub campaign_id: Option<Uuid>,
+    /// The campaign's key of today.
+    #[schema(example = "summer-sale")]
+    pub campaign_key: Option<String>,
+    /// What happened.
+    #[schema(example = "page_view")]
+    pub event_type: String,
+    /// For people.
+    pub event_name: Option<String>,
+    /// What the sender told.
+    #[schema(value_type = Option<Object>)]
+    pub properties: Option<Json<serde_json::Value>>,
+    /// The page.
+    pub url: Option<String>,
+    /// What led to the page.
+    pub referrer: Option<String>,
+    /// The sender's session.
+    pub session_id: Option<String>,
+    /// The sender's user.
+    pub user_id: Option<String>,
+    /// When it arrived.
+    pub created_at: DateTime<Utc>,
+}
+
+/// `SELECT` of whole events, with what follows the join.
+macro_rules! select_events {
+    ($tail:literal) => {
+        concat!(
+            "
+    SELECT
+        e.id,
+        e.click_id,
+        e.campaign_id,
+        c.key AS campaign_key,
+        e.event_type,
+        e.event_name,
+        e.event_data AS properties,
+        e.url,
+        e.referrer,
+        e.session_id,
+        e.user_id,
+        e.created_at
+    FROM events e
+    LEFT JOIN campaigns c ON c.id = e.campaign_id",
+            $tail
+        )
+    };
+}
+
+const LIST_SQL: &str = select_events!(
+    "
+    WHERE (e.created_at, e.id) < ($1, $2)
+    ORDER BY e.created_at DESC, e.id DESC
+    LIMIT $3"
+);
+
+const LIST_OF_CLICK_SQL: &str = select_events!(
+    "
+    WHERE e.click_id = $4
+      AND e.created_at >= $5
+      AND (e.created_at, e.id) < ($1, $2)
+    ORDER BY e.created_at DESC, e.id DESC
+    LIMIT $3"
+);
+
+/// Events, of one click or of all, newest first, after (older than) the event of `after`, at most `limit`.
+pub async fn list(
+    db: &Db,
+    click_id: Option<ClickId>,
+    after: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> Result<Vec<Event>, Error> {
+    let (after_time, after_id) = after.unwrap_or((super::FAR_FUTURE, Uuid::max()));
+    match click_id {
+        Some(click) => {
+            let from = click.created_at() - CLOCKS_DIFFER_BY;
+            db.read("event.list_of_click", move |c| {
+                let query = sqlx::query_as(LIST_OF_CLICK_SQL).bind(after_time).bind(after_id).bind(limit);
+                Box::pin(query.bind(click.uuid()).bind(from).fetch_all(c))
+            })
+            .await
+        }
+        None => {
+            db.read("event.list", move |c| {
+                Box::pin(sqlx::query_as(LIST_SQL).bind(after_time).bind(after_id).bind(limit).fetch_all(c))
+            })
+            .await
+        }
+    }
+}

@@ -1,24 +1,213 @@
-//! stub
-use super::{Db, Error};
-use crate::model::token::Scope;
+//! Tokens of the admin API. They are looked up on the primary, so that a revoked one is refused at once.
+
 use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
-pub struct Token {
-    pub id: Uuid,
-    pub name: String,
-    pub scope: Scope,
+
+use super::{Db, Error};
+use crate::model::token::{DIGITS, Hash, PREFIX, Scope, digest};
+
+pub use crate::model::token::Token;
+
+/// Every statement of this module, for the test that prepares them.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("token.insert", INSERT_SQL),
+    ("token.list", LIST_SQL),
+    ("token.revoke", REVOKE_SQL),
+    ("token.find", FIND_SQL),
+    ("token.touch", TOUCH_SQL),
+];
+
+const INSERT_SQL: &str = "
+    INSERT INTO api_tokens (id, name, scope, token_sha256, expires_at)
+    VALUES ($1, $2, $3, $4, $5)
+    RETURNING
+        id,
+        name,
+        scope,
+        created_at,
+        expires_at,
+        revoked_at,
+        last_used_at";
+
+const LIST_SQL: &str = "
+    SELECT
+        id,
+        name,
+        scope,
+        created_at,
+        expires_at,
+        revoked_at,
+        last_used_at
+    FROM api_tokens
+    WHERE id < $1
+    ORDER BY id DESC
+    LIMIT $2";
+
+const REVOKE_SQL: &str = "
+    UPDATE api_tokens
+    SET revoked_at = coalesce(revoked_at, now())
+    WHERE id = $1";
+
+const FIND_SQL: &str = "
+    SELECT
+        id,
+        name,
+        scope,
+        created_at,
+        expires_at,
+        revoked_at,
+        last_used_at
+    FROM api_tokens
+    WHERE token_sha256 = $1
+      AND revoked_at IS NULL
+      AND (expires_at IS NULL OR expires_at > now())";
+
+const TOUCH_SQL: &str = "
+    UPDATE api_tokens
+    SET last_used_at = now()
+    WHERE id = $1
+      AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')";
+
+/// Makes a token; returns it and its secret, which is stored nowhere.
+pub async fn create(
+    db: &Db,
+    scope: Scope,
+    name: &str,
+    expires_at: Option<DateTime<Utc>>,
+) -> Result<(Token, String), Error> {
+    let secret = new_secret()?;
+    let hash = digest(&secret);
+    let name = name.to_owned();
+    let token = db
+        .write("token.insert", move |c| {
+            Box::pin(async move {
+                let query = sqlx::query_as::<_, Row>(INSERT_SQL).bind(Uuid::now_v7()).bind(name);
+                query
+                    .bind(scope.as_str())
+                    .bind(hash.as_slice())
+                    .bind(expires_at)
+                    .fetch_one(c)
+                    .await?
+                    .into_token()
+            })
+        })
+        .await?;
+    Ok((token, secret))
 }
-impl Token {
-    pub fn state(&self, _: DateTime<Utc>) -> &'static str {
-        ""
+
+/// Tokens, newest first, after (older than) `after`, at most `limit`; revoked ones too.
+pub async fn list(db: &Db, after: Option<Uuid>, limit: i64) -> Result<Vec<Token>, Error> {
+    let after = after.unwrap_or(Uuid::max());
+    db.write("token.list", move |c| {
+        Box::pin(async move {
+            let rows = sqlx::query_as::<_, Row>(LIST_SQL).bind(after).bind(limit).fetch_all(c).await?;
+            rows.into_iter().map(Row::into_token).collect()
+        })
+    })
+    .await
+}
+
+/// Every token, newest first.
+pub async fn list_all(db: &Db) -> Result<Vec<Token>, Error> {
+    const PAGE: i64 = 500;
+
+    let mut all = Vec::new();
+    loop {
+        let page = list(db, all.last().map(|t: &Token| t.id), PAGE).await?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
     }
 }
-pub async fn create(_: &Db, _: Scope, _: &str, _: Option<DateTime<Utc>>) -> Result<(Token, String), Error> {
-    todo!()
+
+/// Refuses a token from now on; `false` when there is none with this id. Again is no error.
+pub async fn revoke(db: &Db, id: Uuid) -> Result<bool, Error> {
+    db.write("token.revoke", move |c| {
+        Box::pin(async move { Ok(sqlx::query(REVOKE_SQL).bind(id).execute(c).await?.rows_affected() > 0) })
+    })
+    .await
 }
-pub async fn list_all(_: &Db) -> Result<Vec<Token>, Error> {
-    Ok(vec![])
+
+/// The token with this hash, unless it is revoked or has expired. While the primary is unavailable a replica
+/// answers, so that reading goes on.
+pub async fn find(db: &Db, hash: Hash) -> Result<Option<Token>, Error> {
+    match db.write("token.find", move |c| find_on(c, hash)).await {
+        Err(Error::Unavailable(_)) if !db.replicas().is_empty() => {
+            db.read("token.find", move |c| find_on(c, hash)).await
+        }
+        answer => answer,
+    }
 }
-pub async fn revoke(_: &Db, _: Uuid) -> Result<bool, Error> {
-    Ok(true)
+
+/// Notes that a token was used, at most once a minute.
+pub async fn touch(db: &Db, token: &Token, now: DateTime<Utc>) -> Result<(), Error> {
+    let id = token.id;
+    if token.last_used_at.is_some_and(|last| now - last < chrono::TimeDelta::minutes(1)) {
+        return Ok(());
+    }
+    db.write("token.touch", move |c| {
+        Box::pin(async move { sqlx::query(TOUCH_SQL).bind(id).execute(c).await.map(drop) })
+    })
+    .await
+}
+
+fn find_on(c: &mut PgConnection, hash: Hash) -> BoxFuture<'_, sqlx::Result<Option<Token>>> {
+    Box::pin(async move {
+        let row = sqlx::query_as::<_, Row>(FIND_SQL).bind(hash.as_slice().to_vec()).fetch_optional(c).await?;
+        row.map(Row::into_token).transpose()
+    })
+}
+
+/// 256 bits of the operating system's randomness.
+fn new_secret() -> Result<String, Error> {
+    use std::fmt::Write as _;
+
+    let mut bytes = [0_u8; DIGITS / 2];
+    getrandom::fill(&mut bytes).map_err(|e| Error::Unavailable(Box::new(e)))?;
+    let mut secret = String::with_capacity(PREFIX.len() + DIGITS);
+    secret.push_str(PREFIX);
+    for byte in bytes {
+        let _ = write!(secret, "{byte:02x}"); // writing to a String does not fail
+    }
+    Ok(secret)
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    name: String,
+    scope: String,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+    last_used_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    fn into_token(self) -> sqlx::Result<Token> {
+        Ok(Token {
+            id: self.id,
+            name: self.name,
+            scope: self.scope.parse().map_err(|e: String| sqlx::Error::Decode(e.into()))?,
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            revoked_at: self.revoked_at,
+            last_used_at: self.last_used_at,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_have_the_shape_of_tokens_and_differ() {
+        let (a, b) = (new_secret().unwrap(), new_secret().unwrap());
+        assert!(crate::model::token::hash(&a).is_some());
+        assert_ne!(a, b);
+    }
 }

@@ -1,1 +1,112 @@
-//! s
+//! Who may: `Authorization: Bearer octo_...`. A handler says what it needs by taking [`Admin`] or [`Read`] as
+//! its first argument, so that nothing else is looked at before.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderValue, header, request::Parts},
+};
+use chrono::Utc;
+
+use super::error::Problem;
+use crate::{
+    app::App,
+    db::{Db, tokens},
+    model::token::{Scope, Token, hash},
+};
+
+macro_rules! scope_extractor {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(super) struct $name;
+
+        impl FromRequestParts<App> for $name {
+            type Rejection = Problem;
+
+            async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+                require(Scope::$name, &parts.headers, &app.db).await.map(|_| Self)
+            }
+        }
+    };
+}
+
+scope_extractor! {
+    /// A token that may do everything.
+    Admin
+}
+scope_extractor! {
+    /// A token that may read.
+    Read
+}
+
+/// The token of a request, if it may do what needs `needed`; 401 or 403 if not.
+pub(super) async fn require(needed: Scope, headers: &HeaderMap, db: &Db) -> Result<Token, Problem> {
+    let Some(text) = bearer(headers) else {
+        return Err(Problem::unauthorized("A token is needed: Authorization: Bearer octo_..."));
+    };
+    let token = match hash(text) {
+        Some(hash) => tokens::find(db, hash).await?,
+        None => None,
+    };
+    let token = token.ok_or_else(invalid_token)?;
+    if !token.scope.allows(needed) {
+        return Err(insufficient_scope(token.scope, needed));
+    }
+    if let Err(error) = tokens::touch(db, &token, Utc::now()).await {
+        // for people who look for unused tokens; no reason to refuse a request
+        tracing::debug!(error = &error as &dyn std::error::Error, "the use of a token could not be noted");
+    }
+    Ok(token)
+}
+
+/// The credentials of the one `Authorization: Bearer` header.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, credentials) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim_matches(' '))
+}
+
+fn invalid_token() -> Problem {
+    let challenge = HeaderValue::from_static("Bearer realm=\"octo\", error=\"invalid_token\"");
+    Problem::unauthorized("The token is not known, is revoked or has expired.")
+        .with_header(header::WWW_AUTHENTICATE, challenge)
+}
+
+fn insufficient_scope(has: Scope, needed: Scope) -> Problem {
+    let challenge = HeaderValue::from_static("Bearer realm=\"octo\", error=\"insufficient_scope\"");
+    Problem::forbidden(format!("This needs a token of scope {needed}; this one has {has}."))
+        .with_header(header::WWW_AUTHENTICATE, challenge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|v| (header::AUTHORIZATION, HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn a_bearer_is_read_from_one_header() {
+        assert_eq!(bearer(&headers(&["Bearer octo_1"])), Some("octo_1"));
+        assert_eq!(bearer(&headers(&["bearer  octo_1 "])), Some("octo_1"));
+        for bad in [&[][..], &["octo_1"], &["Basic eDp5"], &["Bearer a", "Bearer b"]] {
+            assert_eq!(bearer(&headers(bad)), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_scheme_once() {
+        use axum::response::IntoResponse as _;
+
+        for problem in
+            [invalid_token(), insufficient_scope(Scope::Read, Scope::Admin), Problem::unauthorized("x")]
+        {
+            let response = problem.into_response();
+            let challenges: Vec<_> = response.headers().get_all(header::WWW_AUTHENTICATE).iter().collect();
+            assert_eq!(challenges.len(), 1);
+            assert!(challenges[0].to_str().unwrap().starts_with("Bearer "));
+        }
+    }
+}

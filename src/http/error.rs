@@ -84,6 +84,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("There is no such {what}."))
     }
 
+    /// 405; the router adds `Allow`.
+    pub fn method_not_allowed() -> Self {
+        let detail = "This address does not take this method; Allow says which it takes.";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
     /// 409
     pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
@@ -135,9 +141,10 @@ impl Problem {
         self
     }
 
-    /// With a header of the answer.
+    /// With a header of the answer, in place of one of that name.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(n, _)| *n != name);
         self.headers.push((name, value));
         self
     }

@@ -156,7 +156,7 @@ impl<'v> Fields<'v> {
         match value.as_i64() {
             Some(number) if range.contains(&number) => return Some(number),
             None if !value.is_number() || value.is_f64() => {
-                self.refuse(name, "type", "must be a whole number")
+                self.refuse(name, "type", "must be a whole number");
             }
             _ => self.refuse(name, "range", format!("must be from {} to {}", range.start(), range.end())),
         }

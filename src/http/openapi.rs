@@ -1,9 +1,190 @@
-//! s
+//! The admin API as a whole: its routes, and the OpenAPI 3.1 document that is made from their annotations.
+
+use axum::{
+    Router,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing,
+};
+use bytes::Bytes;
+use utoipa::{
+    IntoResponses, Modify, OpenApi, ToSchema,
+    openapi::{
+        ContentBuilder, Ref, RefOr, ResponseBuilder, ResponsesBuilder,
+        schema::Schema,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
+};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{
+    api::ROOT,
+    campaigns, clicks,
+    error::{FieldError, ProblemBody},
+    events, stats, tokens,
+};
 use crate::app::App;
-use axum::Router;
-pub fn router() -> utoipa_axum::router::OpenApiRouter<App> {
-    utoipa_axum::router::OpenApiRouter::new()
+
+/// Where the document is.
+pub const DOCUMENT_PATH: &str = "/api/v1/openapi.json";
+
+/// Every route under `/api/v1` with its description. Routers of described routes outside of it can be merged
+/// into this one; after `split_for_parts`, [`document_route`] shows the descriptions.
+pub fn router() -> OpenApiRouter<App> {
+    let api = OpenApiRouter::default()
+        .merge(campaigns::router())
+        .merge(stats::router())
+        .merge(clicks::router())
+        .merge(events::router())
+        .merge(tokens::router());
+    OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, api)
 }
-pub fn document_route(_: utoipa::openapi::OpenApi) -> Router<App> {
-    Router::new()
+
+/// The route that answers with `document`.
+pub fn document_route(document: &utoipa::openapi::OpenApi) -> Router<App> {
+    // a static description: if it could not be written, a test would have said so
+    let json = Bytes::from(document.to_json().unwrap_or_default());
+    Router::new().route(DOCUMENT_PATH, routing::get(async move || answer(json)))
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "octo",
+        description = "The admin API of octo, a self-hosted click tracker. Times are RFC 3339 in UTC, money is a \
+                       decimal text with a currency, lists are read page by page with `limit` and `cursor`. Errors \
+                       are RFC 9457 problems with a stable `code` that name every bad field.",
+    ),
+    paths(document),
+    components(schemas(ProblemBody, FieldError)),
+    modifiers(&Bearer),
+    security(("token" = [])),
+    tags(
+        (name = "campaigns", description = "Where clicks go, when, and on what terms."),
+        (name = "stats", description = "Figures over time."),
+        (name = "clicks", description = "What visits became."),
+        (name = "events", description = "What followed a click."),
+        (name = "tokens", description = "Who may use this API."),
+        (name = "document", description = "This document."),
+    ),
+)]
+struct Document;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let mut scheme = Http::new(HttpAuthScheme::Bearer);
+        scheme.description = Some(
+            "A token of scope `admin` (everything), `read` (every GET) or `ingest` (events), made with \
+             `octo token create` or POST /api/v1/tokens."
+                .to_owned(),
+        );
+        openapi.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// This document
+///
+/// OpenAPI 3.1; needs no token.
+#[utoipa::path(
+    get, path = "/api/v1/openapi.json", tag = "document", operation_id = "get_openapi", security(()),
+    responses((status = 200, description = "The document.", content_type = "application/json", body = Object)),
+)]
+#[expect(dead_code, reason = "only its annotation is used; document_route has the answer")]
+fn document() {}
+
+fn answer(json: Bytes) -> Response {
+    let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let cache_control = (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    ([content_type, cache_control], json).into_response()
+}
+
+/// What every operation may answer.
+pub(super) struct Problems;
+
+impl IntoResponses for Problems {
+    fn responses() -> std::collections::BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        [
+            ("400", "The request cannot be read: `invalid_json`, `invalid_cursor`."),
+            ("401", "There is no valid token."),
+            ("403", "The token's scope is too small."),
+            ("404", "There is no such thing."),
+            ("413", "The body is too long."),
+            ("415", "The body is not `application/json`."),
+            ("422", "Fields are not valid; `errors` names each."),
+            ("500", "Something went wrong on our side."),
+            ("503", "The database cannot be reached; try again after `Retry-After` seconds."),
+        ]
+        .into_iter()
+        .fold(ResponsesBuilder::new(), |all, (status, description)| {
+            all.response(status, problem(description))
+        })
+        .build()
+        .into()
+    }
+}
+
+fn problem(description: &str) -> utoipa::openapi::Response {
+    let schema: RefOr<Schema> = Ref::from_schema_name(ProblemBody::name()).into();
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new().description(description).content("application/problem+json", content).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn document() -> Value {
+        serde_json::from_str(&router().into_openapi().to_json().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_document_is_of_version_3_1_and_names_every_route() {
+        let document = document();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        for (path, methods) in [
+            ("/api/v1/campaigns", &["get", "post"][..]),
+            ("/api/v1/campaigns/{id}", &["get", "patch", "delete"]),
+            ("/api/v1/campaigns/{id}/pause", &["post"]),
+            ("/api/v1/campaigns/{id}/resume", &["post"]),
+            ("/api/v1/campaigns/{id}/stats", &["get"]),
+            ("/api/v1/clicks", &["get"]),
+            ("/api/v1/clicks/{click_id}", &["get"]),
+            ("/api/v1/events", &["get"]),
+            ("/api/v1/tokens", &["get", "post"]),
+            ("/api/v1/tokens/{id}", &["delete"]),
+            ("/api/v1/openapi.json", &["get"]),
+        ] {
+            for method in methods {
+                let operation = &document["paths"][path][method];
+                assert!(operation["summary"].is_string(), "{method} {path}: {operation}");
+                assert!(operation["responses"].is_object(), "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_of_the_document_leads_somewhere() {
+        fn walk(value: &Value, document: &Value) {
+            match value {
+                Value::Object(members) => {
+                    if let Some(Value::String(reference)) = members.get("$ref") {
+                        let pointer = reference.strip_prefix('#').unwrap();
+                        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+                    }
+                    members.values().for_each(|v| walk(v, document));
+                }
+                Value::Array(items) => items.iter().for_each(|v| walk(v, document)),
+                _ => {}
+            }
+        }
+        let document = document();
+        walk(&document, &document);
+        assert!(document["components"]["schemas"]["Problem"]["properties"]["code"].is_object());
+        assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+        assert!(document["paths"]["/api/v1/campaigns"]["get"]["responses"]["401"].is_object());
+    }
 }

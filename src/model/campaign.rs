@@ -2,16 +2,18 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{id::CampaignKey, money::Money};
 
 /// Where clicks of one key go, when, and on what terms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Campaign {
     /// Ours, a UUIDv7.
     pub id: Uuid,
     /// What links show; unique among campaigns that are not deleted.
+    #[schema(value_type = String, example = "summer-sale")]
     pub key: CampaignKey,
     /// For people.
     pub name: String,
@@ -48,7 +50,7 @@ pub struct Campaign {
 }
 
 /// A landing page or an offer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Destination {
     /// Ours; links may name it as `landing_page_id` or `campaign_offer_id`.
     pub id: i64,
@@ -69,7 +71,7 @@ pub struct Destination {
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ::serde::Serialize, ::serde::Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ::serde::Serialize, ::serde::Deserialize, ::utoipa::ToSchema)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
 
         impl $name {

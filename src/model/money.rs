@@ -4,6 +4,10 @@ use std::{fmt, str::FromStr};
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, schema::Schema},
+};
 
 /// Largest amount kept: `numeric(18,6)` in the database.
 const AMOUNT_MAX: i64 = 999_999_999_999;
@@ -63,11 +67,25 @@ impl fmt::Display for Currency {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+/// Money as JSON.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(as = Money)]
 struct Wire {
+    /// Zero or more; two to six decimals.
+    #[schema(example = "1.50")]
     amount: String,
+    /// ISO 4217
+    #[schema(example = "USD")]
     currency: String,
 }
+
+impl PartialSchema for Money {
+    fn schema() -> RefOr<Schema> {
+        Wire::schema()
+    }
+}
+
+impl ToSchema for Money {}
 
 impl Serialize for Money {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,7 +1,102 @@
-//! stub
+//! Tokens of the admin API: what one may do, and how one is told from a stray text. The secret itself is
+//! shown once and kept nowhere; what is stored is its SHA-256.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
 use super::campaign::text_enum;
-text_enum! { /// x
-Scope { /// a
-Admin="admin", /// b
-Read="read", /// c
-Ingest="ingest" } }
+
+/// What every token begins with, so that secret scanners and people know it.
+pub const PREFIX: &str = "octo_";
+
+/// Hexadecimal digits after the prefix: 256 bits.
+pub const DIGITS: usize = 64;
+
+text_enum! {
+    /// What a token may do.
+    Scope {
+        /// Everything.
+        Admin = "admin",
+        /// Every GET.
+        Read = "read",
+        /// Events and conversions.
+        Ingest = "ingest",
+    }
+}
+
+impl Scope {
+    /// Whether a token of this scope may do what needs `needed`.
+    pub fn allows(self, needed: Self) -> bool {
+        self == Self::Admin || self == needed
+    }
+}
+
+/// A token without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Token {
+    /// Ours, a UUIDv7.
+    pub id: Uuid,
+    /// For people.
+    #[schema(example = "reporting")]
+    pub name: String,
+    /// What it may do.
+    pub scope: Scope,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// From when on it is refused.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Since when it is refused.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+impl Token {
+    /// `active`, `expired` or `revoked`.
+    pub fn state(&self, now: DateTime<Utc>) -> &'static str {
+        match (self.revoked_at, self.expires_at) {
+            (Some(_), _) => "revoked",
+            (None, Some(at)) if at <= now => "expired",
+            (None, _) => "active",
+        }
+    }
+}
+
+/// What is stored of a secret.
+pub type Hash = [u8; 32];
+
+/// The hash of what may be a token; `None` for what has not the shape of one.
+pub fn hash(text: &str) -> Option<Hash> {
+    let digits = text.strip_prefix(PREFIX)?;
+    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    (digits.len() == DIGITS && digits.bytes().all(is_hex)).then(|| digest(text))
+}
+
+/// The hash of a token.
+pub fn digest(token: &str) -> Hash {
+    Sha256::digest(token).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admin_may_everything_and_the_others_their_own() {
+        assert!(Scope::Admin.allows(Scope::Read) && Scope::Admin.allows(Scope::Ingest));
+        assert!(Scope::Read.allows(Scope::Read) && !Scope::Read.allows(Scope::Admin));
+        assert!(!Scope::Ingest.allows(Scope::Read));
+    }
+
+    #[test]
+    fn only_what_looks_like_a_token_is_hashed() {
+        let good = format!("{PREFIX}{}", "0f".repeat(32));
+        assert!(hash(&good).is_some());
+        for bad in ["", "octo_", &good[..68], &good.to_uppercase(), &good[5..], &format!("{good}0")] {
+            assert!(hash(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Lists: the parameters of their query, cursors, and pages.
+//!
+//! A cursor is the key of the last row of a page: the next page begins after it, however many rows came or
+//! went meanwhile, and no page costs more than the first.
+
+use std::{borrow::Cow, fmt::Display, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use url::form_urlencoded;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    error::{FieldError, Problem, cut},
+    fields::{TIME_WANTED, parse_time},
+};
+
+/// Entries of a page when nothing else is asked for.
+pub(super) const LIMIT_DEFAULT: usize = 50;
+
+/// Most entries of a page.
+pub(super) const LIMIT_MAX: usize = 500;
+
+/// Parameters that are read at most; more are refused.
+const PARAMETERS_MAX: usize = 50;
+
+/// The parameters of a query, and what was found wrong with them so far.
+#[derive(Debug)]
+pub(super) struct Params<'q> {
+    values: Vec<(Cow<'q, str>, Cow<'q, str>)>,
+    errors: Vec<FieldError>,
+}
+
+impl<'q> Params<'q> {
+    /// Reads a query; parameters that are not in `known` and repeated ones are refused. An empty value counts
+    /// as none.
+    pub(super) fn parse(query: Option<&'q str>, known: &[&str]) -> Self {
+        let mut params = Self { values: Vec::new(), errors: Vec::new() };
+        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        for (name, value) in pairs.take(PARAMETERS_MAX) {
+            if !known.contains(&name.as_ref()) {
+                params.refuse(
+                    &name,
+                    "unknown",
+                    format!("is not a known parameter; known are {}", known.join(", ")),
+                );
+            } else if params.values.iter().any(|(n, _)| *n == name) {
+                params.refuse(&name, "repeated", "is given more than once");
+            } else {
+                params.values.push((name, value));
+            }
+        }
+        params
+    }
+
+    /// The value of a parameter.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.values.iter().find(|(n, _)| n == name)?;
+        Some(value.as_ref()).filter(|v| !v.is_empty())
+    }
+
+    /// A value that parses itself. `code` says what kind of fault it is when it does not.
+    pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, code: &'static str) -> Option<T> {
+        match self.text(name)?.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let detail = error.to_string();
+                self.refuse(name, code, detail);
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
+        match self.text(name)? {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => {
+                self.refuse(name, "type", "must be true or false");
+                None
+            }
+        }
+    }
+
+    /// A time (RFC 3339). A `+` that was not encoded reads as a space: both mean the same here.
+    pub(super) fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        let time = parse_time(&self.text(name)?.replace(' ', "+"));
+        if time.is_none() {
+            self.refuse(name, "time", TIME_WANTED);
+        }
+        time
+    }
+
+    /// How many entries a page is to have.
+    pub(super) fn limit(&mut self) -> usize {
+        let Some(text) = self.text("limit") else { return LIMIT_DEFAULT };
+        match text.parse() {
+            Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => return limit,
+            _ => self.refuse("limit", "range", format!("must be a whole number from 1 to {LIMIT_MAX}")),
+        }
+        LIMIT_DEFAULT
+    }
+
+    /// Where the page begins, in a list by id.
+    pub(super) fn id_cursor(&self) -> Result<Option<Uuid>, Problem> {
+        self.text("cursor").map(|text| parse_id(text).ok_or_else(invalid_cursor)).transpose()
+    }
+
+    /// Where the page begins, in a list by time.
+    pub(super) fn cursor(&self) -> Result<Option<Key>, Problem> {
+        self.text("cursor").map(|text| parse_key(text).ok_or_else(invalid_cursor)).transpose()
+    }
+
+    /// Notes a fault of a parameter.
+    pub(super) fn refuse(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
+        self.errors.push(FieldError::new(format!("?{}", cut(name, 64)), code, detail));
+    }
+
+    /// 422 with everything that was found wrong.
+    pub(super) fn finish(self) -> Result<(), Problem> {
+        if self.errors.is_empty() { Ok(()) } else { Err(Problem::unprocessable(self.errors)) }
+    }
+}
+
+/// Time and id of a row: the key of lists by time.
+pub(super) type Key = (DateTime<Utc>, Uuid);
+
+/// A part of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Page<T> {
+    /// The entries, newest first.
+    pub data: Vec<T>,
+    /// Whether there are more.
+    pub has_more: bool,
+    /// `cursor` of the next page.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page of `rows`, which were asked for with [`rows_for`] this limit.
+    pub(super) fn new(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Self {
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| has_more).map(cursor);
+        Self { data: rows, has_more, next_cursor }
+    }
+}
+
+/// How many rows to ask for: one more than are shown tells whether there are more.
+pub(super) fn rows_for(limit: usize) -> i64 {
+    i64::try_from(limit + 1).unwrap_or(i64::MAX)
+}
+
+/// The cursor of a list by id.
+pub(super) fn id_cursor(id: Uuid) -> String {
+    id.simple().to_string()
+}
+
+/// The cursor of a list by time.
+pub(super) fn cursor(at: DateTime<Utc>, id: Uuid) -> String {
+    format!("{:016x}{}", at.timestamp_micros().cast_unsigned(), id.simple())
+}
+
+fn parse_id(text: &str) -> Option<Uuid> {
+    let is_ours = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    Uuid::try_parse(text).ok().filter(|_| is_ours)
+}
+
+fn parse_key(text: &str) -> Option<Key> {
+    let (time, id) = text.split_at_checked(16)?;
+    let is_hex = time.bytes().all(|b| b.is_ascii_hexdigit());
+    let micros = u64::from_str_radix(time, 16).ok().filter(|_| is_hex)?.cast_signed();
+    Some((DateTime::from_timestamp_micros(micros)?, parse_id(id)?))
+}
+
+fn invalid_cursor() -> Problem {
+    Problem::bad_request("invalid_cursor", "The cursor is not one of this list; begin without it.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_parse_to_what_they_were_made_of() {
+        let id = Uuid::now_v7();
+        for at in [DateTime::UNIX_EPOCH, Utc::now(), DateTime::from_timestamp_micros(-5).unwrap()] {
+            let at = DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap();
+            assert_eq!(parse_key(&cursor(at, id)), Some((at, id)));
+        }
+        assert_eq!(parse_id(&id_cursor(id)), Some(id));
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        let id = Uuid::now_v7();
+        for bad in
+            ["x", "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}", &id_cursor(id), &id.to_string()]
+        {
+            assert!(parse_key(bad).is_none(), "{bad}");
+        }
+        assert!(parse_key(&format!("7fffffffffffffff{}", id.simple())).is_none());
+        assert!(parse_key(&format!("+fffffffffffffff{}", id.simple())).is_none());
+        assert!(parse_id(&cursor(Utc::now(), id)).is_none());
+        let refused = Params::parse(Some("cursor=x"), &["cursor"]).cursor().unwrap_err();
+        assert_eq!((refused.status().as_u16(), refused.code()), (400, "invalid_cursor"));
+    }
+
+    #[test]
+    fn every_bad_parameter_is_named() {
+        let query = "limit=0&from=yesterday&form=1&limit=5&to=2026-01-01T00:00:00+01:00&is_valid=maybe&cid=";
+        let mut params = Params::parse(Some(query), &["limit", "from", "to", "is_valid", "cid"]);
+        assert_eq!(params.text("cid"), None);
+        assert_eq!(params.limit(), LIMIT_DEFAULT);
+        assert_eq!(params.time("to").unwrap().to_rfc3339(), "2025-12-31T23:00:00+00:00");
+        assert_eq!((params.time("from"), params.boolean("is_valid")), (None, None));
+        let problem = params.finish().unwrap_err();
+        let pointers: Vec<_> = problem.errors().iter().map(|e| (e.pointer.as_str(), e.code)).collect();
+        let wanted = [
+            ("?form", "unknown"),
+            ("?limit", "repeated"),
+            ("?limit", "range"),
+            ("?from", "time"),
+            ("?is_valid", "type"),
+        ];
+        assert_eq!(pointers, wanted);
+    }
+
+    #[test]
+    fn a_page_says_whether_there_is_more() {
+        let page = Page::new(vec![1, 2, 3], 2, ToString::to_string);
+        assert_eq!((page.data.len(), page.has_more, page.next_cursor.as_deref()), (2, true, Some("2")));
+        let page = Page::new(vec![1, 2], 2, ToString::to_string);
+        assert_eq!((page.has_more, page.next_cursor), (false, None));
+    }
+}

@@ -131,7 +131,7 @@ impl Campaigns {
         }
         // moka lets one caller of a key load and the others wait for it; the load is bounded
         let load = async { timeout(self.miss_timeout, self.look_up(key)).await.map_err(|_| ())? };
-        if let Ok(known) = self.looked_up.try_get_with(key.clone(), load).await {
+        if let Ok(known) = Box::pin(self.looked_up.try_get_with(key.clone(), load)).await {
             return known.map_or(Lookup::Unknown, Lookup::Found);
         }
         self.last_failure.store(self.now_ms(), Ordering::Relaxed);
@@ -245,26 +245,38 @@ impl Campaigns {
     /// after Postgres went back in time.
     async fn poll(&self) -> Result<(), db::Error> {
         let mut horizon = self.horizon.lock().await;
-        let next = db::campaigns::horizon(&self.db).await?;
-        let is_full = self.reload.swap(false, Ordering::Relaxed) || *horizon == 0 || next < *horizon;
-        let since = if is_full { 0 } else { *horizon };
-        let mut changes = Vec::new();
-        let mut after = None;
-        loop {
-            let page = db::campaigns::changed_since(&self.db, since, after, PAGE).await?;
-            after = page.last().map(|change| change.campaign.id);
-            let is_last = page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
-            changes.extend(page);
-            if is_last {
-                break;
-            }
+        let mut is_full = self.reload.load(Ordering::Relaxed) || *horizon == 0;
+        let (mut next, mut changes) = self.read_since(if is_full { 0 } else { *horizon }).await?;
+        if !is_full && next < *horizon {
+            is_full = true;
+            (next, changes) = self.read_since(0).await?;
         }
         *horizon = next;
+        if is_full {
+            self.reload.store(false, Ordering::Relaxed);
+        }
         self.source.store(Source::Database as u64, Ordering::Relaxed);
         if is_full || !changes.is_empty() {
             self.apply(changes, is_full).await;
         }
         Ok(())
+    }
+
+    /// What changed, and what to ask for next time: the smallest horizon of all pages.
+    async fn read_since(&self, since: i64) -> Result<(i64, Vec<db::campaigns::Change>), db::Error> {
+        let mut horizon = i64::MAX;
+        let mut changes = Vec::new();
+        let mut after = None;
+        loop {
+            let page = db::campaigns::changed_since(&self.db, since, after, PAGE).await?;
+            horizon = horizon.min(page.horizon);
+            after = page.list.last().map(|change| change.campaign.id);
+            let is_last = page.list.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
+            changes.extend(page.list);
+            if is_last {
+                return Ok((horizon, changes));
+            }
+        }
     }
 
     async fn apply(&self, changes: Vec<db::campaigns::Change>, is_full: bool) {
@@ -297,13 +309,17 @@ impl Campaigns {
             let campaign = change.campaign;
             let id = campaign.id;
             let known = target.keys.get(&id).and_then(|key| target.by_key.get(key));
-            if !change.is_deleted && known.is_some_and(|k| k.campaign.version == campaign.version) {
+            // what comes late (from a replica, say) is not news
+            if !change.is_deleted && known.is_some_and(|k| k.campaign.version >= campaign.version) {
                 continue;
             }
-            if let Some(old_key) = target.keys.remove(&id) {
-                target.by_key.remove(&old_key);
-            }
             is_changed = true;
+            if let Some(old_key) = target.keys.remove(&id) {
+                // the key may be another campaign's by now
+                if target.by_key.get(&old_key).is_some_and(|k| k.campaign.id == id) {
+                    target.by_key.remove(&old_key);
+                }
+            }
             if !change.is_deleted {
                 target.keys.insert(id, campaign.key.clone());
                 if let Some(routes) = compile(campaign) {

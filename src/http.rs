@@ -1,5 +1,6 @@
 //! HTTP: the routes, and what surrounds every one of them.
 
+mod api;
 mod auth;
 mod campaigns;
 mod click;
@@ -11,6 +12,7 @@ mod events;
 pub mod fields;
 pub mod openapi;
 mod ops;
+mod page;
 mod stats;
 mod tokens;
 
@@ -71,7 +73,7 @@ fn tracking_routes() -> Router<App> {
 
 fn operator_routes() -> Router<App> {
     let (api, document) = openapi::router().split_for_parts();
-    api.merge(openapi::document_route(document))
+    api.merge(openapi::document_route(&document))
         .route("/health", get(ops::health))
         .route("/metrics", get(ops::metrics))
 }
@@ -79,6 +81,7 @@ fn operator_routes() -> Router<App> {
 fn surround(routes: Router<App>, app: &App) -> Router {
     routes
         .fallback(|| async { Problem::not_found("page") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(measure))
         .with_state(app.clone())
@@ -109,6 +112,7 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the layer gives the panic away")]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     metrics::panicked();
     let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());

@@ -270,14 +270,13 @@ async fn shut_down(
 
 /// The last lines at start: what runs where, and how to go on.
 async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Duration) {
-    let postgres = match embedded {
-        Some(embedded) => format!("private, only for octo; data in {}", embedded.data_path().display()),
-        None => {
-            let url = app.config.database.url.as_ref().map_or("", |u| u.expose_secret());
-            let replicas = app.db.replicas().len();
-            let state = if is_up { "" } else { "; DOES NOT ANSWER, clicks wait in the journal" };
-            format!("{}, {replicas} replicas{state}", place_of(url))
-        }
+    let postgres = if let Some(embedded) = embedded {
+        format!("private, only for octo; data in {}", embedded.data_path().display())
+    } else {
+        let url = app.config.database.url.as_ref().map_or("", |u| u.expose_secret());
+        let replicas = app.db.replicas().len();
+        let state = if is_up { "" } else { "; DOES NOT ANSWER, clicks wait in the journal" };
+        format!("{}, {replicas} replicas{state}", place_of(url))
     };
     let redis = match &app.config.redis.url {
         Some(url) => place_of(url.expose_secret()),

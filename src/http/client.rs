@@ -16,7 +16,7 @@ pub struct Peer(pub SocketAddr);
 /// Nothing is believed unless the peer is in `server.trusted_proxies`. Then the header's entries are walked
 /// from the right past trusted proxies; the first other address is the client. An entry that is no address
 /// stops the walk at the last proxy known.
-pub fn address(peer: IpAddr, headers: &HeaderMap, server: &Server) -> IpAddr {
+pub(super) fn address(peer: IpAddr, headers: &HeaderMap, server: &Server) -> IpAddr {
     let is_trusted = |ip: IpAddr| server.trusted_proxies.iter().any(|net: &IpNet| net.contains(&ip));
     let mut client = peer.to_canonical();
     if !is_trusted(client) {

@@ -142,17 +142,17 @@ fn require_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 async fn read_body(body: Body, bytes_max: usize, limit: Duration) -> Result<Bytes, Problem> {
     match timeout(limit, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error))
-            if std::error::Error::source(&error)
-                .is_some_and(|e| e.is::<http_body_util::LengthLimitError>()) =>
-        {
-            Err(Problem::too_large(bytes_max))
-        }
+        Ok(Err(error)) if is_too_long(&error) => Err(Problem::too_large(bytes_max)),
         Ok(Err(_)) => Err(Problem::bad_request("incomplete_body", "The body could not be read to its end.")),
         Err(_) => {
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body did not arrive in time."))
         }
     }
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    std::error::Error::source(error)
+        .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
 }
 
 /// Checks one event; every fault is named.

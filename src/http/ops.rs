@@ -75,10 +75,10 @@ pub(super) async fn health(State(app): State<App>) -> Response {
 async fn components(app: &App) -> Vec<Component> {
     let mut components = vec![journal(app), drain(app)];
     let primary = db::monitor::ping(app.db.primary()).await;
-    components.push(postgres("postgres primary".to_owned(), primary));
+    components.push(postgres("postgres primary".to_owned(), &primary));
     for (i, replica) in app.db.replicas().iter().enumerate() {
         let answer = db::monitor::ping(replica).await;
-        components.push(postgres(format!("postgres replica {i}"), answer));
+        components.push(postgres(format!("postgres replica {i}"), &answer));
     }
     components.push(match app.campaigns.ping_redis().await {
         None => Component::new("redis", true, "not configured"),
@@ -113,7 +113,7 @@ fn drain(app: &App) -> Component {
     Component::new("drain", true, format!("{pending} records on their way to Postgres"))
 }
 
-fn postgres(name: String, answer: Result<db::monitor::Ping, db::Error>) -> Component {
+fn postgres(name: String, answer: &Result<db::monitor::Ping, db::Error>) -> Component {
     match answer {
         Ok(ping) => Component::new(name, true, ping.to_string()),
         Err(db::Error::Unavailable(_)) => {

@@ -7,7 +7,8 @@ use uuid::Uuid;
 use crate::tracker::{Table, Tracker, assert_roll_ups_agree, header};
 
 async fn post(tracker: &Tracker, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Response {
-    let request = tracker.octo.client().post(tracker.octo.url(path)).header("content-type", content_type).body(body);
+    let request =
+        tracker.octo.client().post(tracker.octo.url(path)).header("content-type", content_type).body(body);
     request.send().await.expect("an answer")
 }
 
@@ -33,12 +34,13 @@ async fn an_event_belongs_to_its_clicks_campaign_and_counts_there() {
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     assert_eq!(answer["status"], "accepted");
     tracker.wait_rows(Table::Events, 1).await;
-    let row: (Uuid, Option<Uuid>, Option<Uuid>, String, Option<String>, Value, Option<String>) = sqlx::query_as(
-        "SELECT id, click_id, campaign_id, event_type, event_name, event_data, url FROM events",
-    )
-    .fetch_one(&tracker.pool)
-    .await
-    .unwrap();
+    let row: (Uuid, Option<Uuid>, Option<Uuid>, String, Option<String>, Value, Option<String>) =
+        sqlx::query_as(
+            "SELECT id, click_id, campaign_id, event_type, event_name, event_data, url FROM events",
+        )
+        .fetch_one(&tracker.pool)
+        .await
+        .unwrap();
     assert_eq!(row.0.to_string(), answer["event_id"].as_str().unwrap());
     assert_eq!(row.1, Some(click_id));
     assert_eq!(row.2.map(|id| id.to_string()).as_deref(), campaign["id"].as_str());
@@ -55,7 +57,10 @@ async fn the_same_event_id_is_stored_once_however_often_it_is_sent() {
     let event = json!({ "event_type": "view", "cid": "demo", "event_id": id });
     for _ in 0..5 {
         let (status, answer) = send(&tracker, &event).await;
-        assert_eq!((status, answer["event_id"].as_str()), (StatusCode::ACCEPTED, Some(id.to_string().as_str())));
+        assert_eq!(
+            (status, answer["event_id"].as_str()),
+            (StatusCode::ACCEPTED, Some(id.to_string().as_str()))
+        );
     }
     let batch = json!([event, event, { "event_type": "view", "cid": "demo" }]).to_string();
     assert_eq!(post(&tracker, "/events", "application/json", batch).await.status(), StatusCode::ACCEPTED);
@@ -80,7 +85,8 @@ async fn a_batch_answers_item_by_item_in_order() {
     let response = post(&tracker, "/events", "application/json", batch.to_string()).await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let answer: Value = response.json().await.unwrap();
-    let statuses: Vec<&str> = answer["results"].as_array().unwrap().iter().map(|r| r["status"].as_str().unwrap()).collect();
+    let statuses: Vec<&str> =
+        answer["results"].as_array().unwrap().iter().map(|r| r["status"].as_str().unwrap()).collect();
     assert_eq!(statuses, ["accepted", "rejected", "rejected", "accepted"]);
     assert_eq!(answer["results"][1]["errors"][0]["pointer"], "/1/event_type");
     tracker.wait_rows(Table::Events, 2).await;
@@ -102,13 +108,30 @@ async fn bad_events_get_a_clear_answer_and_their_neighbours_are_stored() {
         (br#"{"event_type":"\ud800"}"#.to_vec(), "application/json", 400),
         (br#"{"value":NaN}"#.to_vec(), "application/json", 400),
         ([vec![b'['; 30_000], vec![b']'; 30_000]].concat(), "application/json", 400),
-        (format!("{{\"event_type\":\"view\",\"cid\":\"demo\",\"properties\":{}1{}}}", "{\"a\":".repeat(33), "}".repeat(33)).into_bytes(), "application/json", 400),
+        (
+            format!(
+                "{{\"event_type\":\"view\",\"cid\":\"demo\",\"properties\":{}1{}}}",
+                "{\"a\":".repeat(33),
+                "}".repeat(33)
+            )
+            .into_bytes(),
+            "application/json",
+            400,
+        ),
         (b"[1,2,3]".to_vec(), "application/json", 422),
         (br#"{"cid":{"a":1},"event_type":[1],"properties":"x"}"#.to_vec(), "application/json", 422),
         (br#"{"event_type":"view"}"#.to_vec(), "application/json", 422),
         (br#"{"event_type":"view","cid":"nobody"}"#.to_vec(), "application/json", 422),
         (br#"{"event_type":"view","click_id":"nonsense"}"#.to_vec(), "application/json", 422),
-        (format!("{{\"event_type\":\"view\",\"cid\":\"demo\",\"properties\":{{{}}}}}", properties.join(",")).into_bytes(), "application/json", 422),
+        (
+            format!(
+                "{{\"event_type\":\"view\",\"cid\":\"demo\",\"properties\":{{{}}}}}",
+                properties.join(",")
+            )
+            .into_bytes(),
+            "application/json",
+            422,
+        ),
         (format!("{{\"event_type\":\"{}\"}}", "a".repeat(65)).into_bytes(), "application/json", 422),
         (format!("{{\"event_type\":\"{}\"}}", "a".repeat(65_537)).into_bytes(), "application/json", 413),
         (good.as_bytes().to_vec(), "multipart/form-data; boundary=x", 415),
@@ -123,7 +146,10 @@ async fn bad_events_get_a_clear_answer_and_their_neighbours_are_stored() {
         assert!(text.len() < 1024, "{shown}: {text}");
         let problem: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(problem["status"], status);
-        assert_eq!(post(&tracker, "/event", "text/plain;charset=UTF-8", good).await.status(), StatusCode::ACCEPTED);
+        assert_eq!(
+            post(&tracker, "/event", "text/plain;charset=UTF-8", good).await.status(),
+            StatusCode::ACCEPTED
+        );
     }
     tracker.wait_rows(Table::Events, count).await;
 }
@@ -131,9 +157,11 @@ async fn bad_events_get_a_clear_answer_and_their_neighbours_are_stored() {
 #[tokio::test]
 async fn every_bad_field_of_an_event_is_named() {
     let tracker = Tracker::start("event_fields").await;
-    let (status, problem) = send(&tracker, &json!({ "event_type": 1, "click_id": "x", "event_id": "y", "properties": [] })).await;
+    let (status, problem) =
+        send(&tracker, &json!({ "event_type": 1, "click_id": "x", "event_id": "y", "properties": [] })).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    let pointers: Vec<&str> = problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
+    let pointers: Vec<&str> =
+        problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
     for wanted in ["/event_type", "/click_id", "/event_id", "/properties"] {
         assert!(pointers.contains(&wanted), "{wanted} is not in {pointers:?}");
     }
@@ -146,7 +174,8 @@ async fn nul_characters_are_replaced_and_the_event_is_kept() {
     let body = r#"{"cid":"demo","event_type":"view","event_name":"a\u0000b","properties":{"a":"x\u0000y","k\u0000":1}}"#;
     assert_eq!(post(&tracker, "/event", "application/json", body).await.status(), StatusCode::ACCEPTED);
     tracker.wait_rows(Table::Events, 1).await;
-    let data: Value = sqlx::query_scalar("SELECT event_data FROM events").fetch_one(&tracker.pool).await.unwrap();
+    let data: Value =
+        sqlx::query_scalar("SELECT event_data FROM events").fetch_one(&tracker.pool).await.unwrap();
     assert_eq!(data, json!({ "a": "x\u{fffd}y", "k\u{fffd}": 1 }));
 }
 
@@ -186,7 +215,8 @@ async fn any_origin_may_send_events_without_credentials() {
     assert_eq!(header(&response, "access-control-allow-origin"), "*");
     assert!(header(&response, "access-control-allow-methods").contains("POST"));
     assert_eq!(header(&response, "access-control-allow-headers").to_lowercase(), "content-type");
-    let request = tracker.octo.client().post(tracker.octo.url("/event")).header("origin", "https://page.example");
+    let request =
+        tracker.octo.client().post(tracker.octo.url("/event")).header("origin", "https://page.example");
     let response = request.body(r#"{"event_type":"view","cid":"demo"}"#).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     assert_eq!(header(&response, "access-control-allow-origin"), "*");

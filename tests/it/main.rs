@@ -5,8 +5,8 @@
 
 mod api;
 mod cache;
-mod click;
 mod cli;
+mod click;
 mod drain;
 mod event;
 mod harness;

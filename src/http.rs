@@ -67,6 +67,7 @@ fn tracking_routes() -> Router<App> {
         .route("/event", post(event::event))
         .route("/events", post(event::events))
         .route("/event.gif", get(event::pixel))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() }) // inside CORS: it answers preflights
         .layer(cors);
     Router::new().route("/click", get(click::click)).route("/c/{key}", get(click::short)).merge(events)
 }

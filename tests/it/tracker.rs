@@ -19,7 +19,7 @@ pub(crate) struct Tracker {
     pub(crate) octo: Octo,
     pub(crate) pool: PgPool,
     pub(crate) token: String,
-    // dropped last: octo holds connections to it
+    #[expect(dead_code, reason = "dropped last: octo holds connections to it")]
     pub(crate) database: Database,
 }
 

@@ -17,6 +17,9 @@ fn options(root: &Path) -> Options {
     }
 }
 
+/// Segment, offset, records.
+type Damage = (u64, u64, u64);
+
 fn open(root: &Path) -> Journal {
     Journal::open(Arc::new(RealDisk), options(root)).unwrap()
 }
@@ -33,7 +36,7 @@ fn append(journal: &Journal, range: Range<u64>) {
     }
 }
 
-fn read_all(journal: &Journal, stream: Uuid, from: u64) -> (Vec<Vec<u8>>, Vec<(u64, u64, u64)>) {
+fn read_all(journal: &Journal, stream: Uuid, from: u64) -> (Vec<Vec<u8>>, Vec<Damage>) {
     let end = journal.streams().into_iter().find(|(id, _)| *id == stream).map_or(0, |(_, end)| end);
     let mut reader = journal.reader(stream, from);
     let (mut records, mut damage) = (Vec::new(), Vec::new());

@@ -19,7 +19,7 @@ pub(crate) struct Tracker {
     pub(crate) octo: Octo,
     pub(crate) pool: PgPool,
     pub(crate) token: String,
-    #[expect(dead_code, reason = "dropped last: octo holds connections to it")]
+    // dropped last: octo holds connections to it
     pub(crate) database: Database,
 }
 

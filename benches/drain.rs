@@ -1,1 +1,2 @@
+//! Written in the bench branch.
 fn main() {}

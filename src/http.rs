@@ -93,7 +93,12 @@ async fn measure(request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = method_label(request.method());
-    let mut response = next.run(request).await;
+    let mut response = if request.headers().get_all(header::HOST).iter().count() > 1 {
+        metrics::http_refused("host"); // RFC 9112 section 3.2
+        Problem::bad_request("host", "A request has one Host.").into_response()
+    } else {
+        next.run(request).await
+    };
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     metrics::http_request(route, method, response.status().as_u16(), start.elapsed());
     let nosniff = HeaderValue::from_static("nosniff");

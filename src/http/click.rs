@@ -50,6 +50,8 @@ pub(super) async fn short(State(app): State<App>, Path(key): Path<String>, reque
 }
 
 async fn visit(app: &App, head: &Head, cid: &str, params: &Params<'_>) -> Response {
+    // `;` does not separate parameters, but no key holds one: a link written with it still finds its campaign
+    let cid = cid.split(';').next().unwrap_or_default();
     let found = match cid.parse::<CampaignKey>() {
         Ok(key) => app.campaigns.get(&key).await,
         Err(_) => Lookup::Unknown,

@@ -167,6 +167,14 @@ async fn nothing_in_a_query_stops_a_known_campaign_from_redirecting() {
 }
 
 #[tokio::test]
+async fn a_link_written_with_semicolons_still_finds_its_campaign() {
+    let tracker = Tracker::start("click_semicolon").await;
+    tracker.simple_campaign("demo").await;
+    let (response, id) = tracker.click("/click?cid=demo;sub1=a").await;
+    assert_eq!(header(&response, "location"), format!("https://offer.example/lp?cid={id}&s=#top"));
+}
+
+#[tokio::test]
 async fn unknown_campaigns_are_404_or_go_to_the_fallback_and_a_missing_one_is_400() {
     let tracker = Tracker::start("click_unknown").await;
     for path in [

@@ -1,2 +1,145 @@
-//! Written in the bench branch.
-fn main() {}
+//! What a click costs in CPU, without sockets and disks: each step of `GET /click`, and all of them in one.
+//!
+//! `cargo bench --bench click_path`
+
+use std::{hint::black_box, net::IpAddr};
+
+use chrono::Utc;
+use criterion::{Criterion, criterion_group, criterion_main};
+use octo::{
+    enrich::{Enricher, Visitor},
+    model::{
+        campaign::{Campaign, CostModel, Destination, Status},
+        click::{Click, InvalidReason},
+        id::ClickId,
+        money::parse_amount,
+        visit::Params,
+    },
+    routing::{self, Decision, Routes},
+    template::Values,
+};
+use uuid::Uuid;
+
+mod support;
+
+use support::{REFERRER, USER_AGENT};
+
+const QUERY: &str = "cid=demo&sub1=ad-1234&sub2=creative%207&sub3=placement+a&click_id=src-000000001234&traffic_source_id=3&cost=0.0125&currency=USD&gclid=abc";
+const OFFER: &str = "https://offer.example/lp?cid={click_id}&s={sub1}&c={country}#top";
+
+fn routes() -> Routes {
+    let offer = |id: i64, weight| Destination {
+        id,
+        name: format!("offer {id}"),
+        url: OFFER.to_owned(),
+        weight,
+        is_active: true,
+        payout: None,
+    };
+    let campaign = Campaign {
+        id: Uuid::now_v7(),
+        key: "demo".parse().expect("a key"),
+        name: "demo".to_owned(),
+        description: None,
+        status: Status::Active,
+        start_at: None,
+        end_at: None,
+        cost_model: CostModel::Cpa,
+        payout: None,
+        daily_budget: None,
+        total_budget: None,
+        fallback_url: None,
+        landing_pages: Vec::new(),
+        offers: vec![offer(1, 3), offer(2, 2), offer(3, 1)],
+        pass_through: true,
+        version: 1,
+        created_at: Utc::now(),
+        updated_at: Utc::now(),
+    };
+    Routes::new(campaign).expect("the destinations are templates")
+}
+
+/// As `http::click` makes it.
+fn click<'a>(
+    id: ClickId,
+    ip: IpAddr,
+    params: &Params<'a>,
+    routes: &Routes,
+    decision: &Decision<'_>,
+    visitor: Visitor,
+) -> Click<'a> {
+    let known = |text: &'static str| (!text.is_empty()).then_some(text.into());
+    Click {
+        id,
+        campaign_id: routes.campaign.id,
+        ip: Some(ip),
+        user_agent: Some(USER_AGENT.into()),
+        referrer: Some(REFERRER.into()),
+        invalid_reason: decision.refused.or(visitor.is_bot.then_some(InvalidReason::Bot)),
+        is_bot: visitor.is_bot,
+        country: visitor.country.map(|c| c.as_str().to_owned().into()),
+        device: Some(visitor.device.as_str().into()),
+        os: known(visitor.os),
+        browser: known(visitor.browser),
+        subs: params.subs.clone(),
+        aff_subs: params.aff_subs.clone(),
+        click_id_param: params.click_id.clone(),
+        landing_page_id: decision.landing_page_id,
+        campaign_offer_id: decision.offer_id,
+        traffic_source_id: params.traffic_source_id.clone(),
+        cost: params.cost.as_deref().and_then(|c| parse_amount(c).ok()),
+        currency: params.currency.as_deref().and_then(|c| c.parse().ok()),
+    }
+}
+
+/// One click from its query string to its destination and its bytes for the journal.
+fn whole(query: &str, ip: IpAddr, enricher: &Enricher, routes: &Routes) -> (String, Vec<u8>) {
+    let params = Params::parse(query);
+    let id = ClickId::now();
+    let decision = routing::decide(routes, &params, id.created_at(), id.seed());
+    let visitor = enricher.describe(USER_AGENT, Some(ip));
+    let click = click(id, ip, &params, routes, &decision, visitor);
+    let values = Values { click: &click, cid: routes.campaign.key.as_str() };
+    let template = decision.template.expect("the campaign has offers");
+    let location = template.expand(&values, &params.unknown);
+    let mut bytes = Vec::with_capacity(512);
+    click.encode(&mut bytes);
+    (location, bytes)
+}
+
+fn click_path(c: &mut Criterion) {
+    let routes = routes();
+    let enricher = Enricher::open(None).expect("the built-in data");
+    let ip: IpAddr = [8, 8, 8, 8].into();
+    let params = Params::parse(QUERY);
+    let id = ClickId::now();
+    let decision = routing::decide(&routes, &params, id.created_at(), id.seed());
+    let template = decision.template.expect("the campaign has offers");
+    let click = click(id, ip, &params, &routes, &decision, enricher.describe(USER_AGENT, Some(ip)));
+    let values = Values { click: &click, cid: "demo" };
+    let mut bytes = Vec::with_capacity(512);
+
+    let mut group = c.benchmark_group("click");
+    group.bench_function("parse query", |b| b.iter(|| Params::parse(black_box(QUERY))));
+    group.bench_function("describe visitor (agent cached)", |b| {
+        b.iter(|| enricher.describe(black_box(USER_AGENT), Some(black_box(ip))));
+    });
+    group.bench_function("decide", |b| {
+        b.iter(|| routing::decide(&routes, black_box(&params), id.created_at(), id.seed()));
+    });
+    group.bench_function("expand template", |b| {
+        b.iter(|| template.expand(black_box(&values), &params.unknown));
+    });
+    group.bench_function("encode", |b| {
+        b.iter(|| {
+            bytes.clear();
+            black_box(&click).encode(&mut bytes);
+            black_box(bytes.len())
+        });
+    });
+    group.bench_function("whole", |b| b.iter(|| whole(black_box(QUERY), ip, &enricher, &routes)));
+    group.finish();
+}
+
+criterion_group!(benches, click_path);
+criterion_main!(benches);

@@ -1,7 +1,7 @@
 //! End to end: the real octo against a bare server that does one INSERT a click and then answers, on one
 //! PostgreSQL with `fsync` on, under the same load.
 //!
-//! `cargo bench --bench side_by_side`. 64 kept-alive connections ask `GET /click` for 8 s, three rounds, one side
+//! `cargo bench --bench side_by_side`. 64 and then 256 kept-alive connections ask `GET /click` for 8 s, three rounds, one side
 //! after the other. "stored/s" counts from the first request to the last row. CPU is the server's and
 //! PostgreSQL's, without the load's, which takes its share of the same cores.
 
@@ -42,7 +42,7 @@ use support::{REFERRER, USER_AGENT, median, percentile_ms};
 
 const ROUNDS: usize = 3;
 const RUN: Duration = Duration::from_secs(8);
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: [usize; 2] = [64, 256];
 const STORED_WITHIN: Duration = Duration::from_mins(2);
 /// Set in the child that is the baseline's server.
 const BASELINE_URL: &str = "SIDE_BY_SIDE_BASELINE_URL";
@@ -83,30 +83,12 @@ async fn main() -> anyhow::Result<()> {
     ];
     let mut bench = Bench { admin: PgConnection::connect(&postgres.admin_url()).await?, postgres };
     for side in sides {
-        bench.round(side, RUN / 8).await?; // opens connections, prepares statements, warms caches
+        bench.round(side, CONNECTIONS[0], RUN / 8).await?; // opens connections, prepares statements, warms caches
     }
 
-    println!(
-        "{:>5}  {:<15} {:>10} {:>8} {:>8} {:>9} {:>19}",
-        "round", "", "answered/s", "p50 ms", "p99 ms", "stored/s", "CPU s/1,000 clicks"
-    );
-    let mut all = [Vec::new(), Vec::new()];
-    for round in 1..=ROUNDS {
-        for (figures, side) in all.iter_mut().zip(sides) {
-            let of_round = bench.round(side, RUN).await?;
-            print(&round.to_string(), side.name, of_round);
-            figures.push(of_round);
-        }
+    for connections in CONNECTIONS {
+        bench.compare(sides, connections).await?;
     }
-    let [octos, inserts] = all.map(|rounds| medians(&rounds));
-    print("med.", "octo", octos);
-    print("med.", "INSERT a click", inserts);
-    println!(
-        "ratio: {:.1} times the answers/s, {:.1} times the stored/s, 1/{:.1} of the CPU a click",
-        octos.answered_per_second / inserts.answered_per_second,
-        octos.stored_per_second / inserts.stored_per_second,
-        inserts.cpu / octos.cpu,
-    );
     Ok(())
 }
 
@@ -127,14 +109,40 @@ struct Bench {
 }
 
 impl Bench {
+    /// Interleaved rounds, their medians and the ratios.
+    async fn compare(&mut self, sides: [Side; 2], connections: usize) -> anyhow::Result<()> {
+        println!(
+            "\n{connections} connections\n{:>5}  {:<15} {:>10} {:>8} {:>8} {:>9} {:>19}",
+            "round", "", "answered/s", "p50 ms", "p99 ms", "stored/s", "CPU s/1,000 clicks"
+        );
+        let mut all = [Vec::new(), Vec::new()];
+        for round in 1..=ROUNDS {
+            for (figures, side) in all.iter_mut().zip(sides) {
+                let of_round = self.round(side, connections, RUN).await?;
+                print(&round.to_string(), side.name, of_round);
+                figures.push(of_round);
+            }
+        }
+        let [octos, inserts] = all.map(|rounds| medians(&rounds));
+        print("med.", "octo", octos);
+        print("med.", "INSERT a click", inserts);
+        println!(
+            "ratio: {:.1} times the answers/s, {:.1} times the stored/s, 1/{:.1} of the CPU a click",
+            octos.answered_per_second / inserts.answered_per_second,
+            octos.stored_per_second / inserts.stored_per_second,
+            inserts.cpu / octos.cpu,
+        );
+        Ok(())
+    }
+
     /// Loads one server and waits until every answered click is a row.
-    async fn round(&mut self, side: Side, run: Duration) -> anyhow::Result<Figures> {
+    async fn round(&mut self, side: Side, connections: usize, run: Duration) -> anyhow::Result<Figures> {
         let Side { address, pid, is_octo, .. } = side;
         sqlx::query("CHECKPOINT").execute(&mut self.admin).await?;
         let (before, rolled_up) = (self.rows().await?, self.rolled_up().await?);
         let (start, cpu) = (Instant::now(), self.cpu(pid));
         let mut tasks = JoinSet::new();
-        for connection in 0..CONNECTIONS {
+        for connection in 0..connections {
             tasks.spawn(ask(address, connection, start, run));
         }
         let mut waits = Vec::new();

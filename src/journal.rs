@@ -31,7 +31,7 @@ use uuid::Uuid;
 use disk::Disk;
 pub use frame::PAYLOAD_BYTES_MAX;
 pub use reader::{Batch, Reader};
-pub use segment::{Scan, Segment, scan, segments, streams};
+pub use segment::{Scan, Segment, scan, segment_path, segments, streams};
 
 /// Bounds of a journal; see `[journal]` in `config/default.toml`.
 #[derive(Debug, Clone)]

@@ -76,9 +76,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     spawn_tasks(&app, &mut tasks, is_up, embedded.is_some());
     let connections = Connections::new(&app.config.server);
     let accepting = CancellationToken::new();
-    serve(&app, &mut tasks, &connections, listener, http::public_router(&app), &accepting)?;
+    serve(&mut tasks, &connections, listener, http::public_router(&app), &accepting)?;
     if let Some(listener) = admin_listener {
-        serve(&app, &mut tasks, &connections, listener, http::admin_router(&app), &accepting)?;
+        serve(&mut tasks, &connections, listener, http::admin_router(&app), &accepting)?;
     }
     app.state.is_started.store(true, Ordering::Relaxed);
     announce(&app, embedded.as_ref(), is_up, started.elapsed()).await;
@@ -213,7 +213,6 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
 }
 
 fn serve(
-    app: &App,
     tasks: &mut Tasks,
     connections: &Connections,
     listener: TcpListener,
@@ -223,9 +222,7 @@ fn serve(
     let address = listener.local_addr()?;
     tracing::info!("listening on http://{address}");
     let accept = connections.accept(listener, router, accepting.clone());
-    let app = app.clone();
     tasks.spawn("listener", async move {
-        let _app = app;
         accept.await;
         Ok(())
     });

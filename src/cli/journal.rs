@@ -98,7 +98,7 @@ fn report(root: &Path) -> anyhow::Result<Report> {
         let mut segments = Vec::with_capacity(all.len());
         for (i, segment) in all.iter().enumerate() {
             let limit_seq = all.get(i + 1).map(|next| next.first_seq);
-            let path = root.join(stream.to_string()).join(format!("{:020}.seg", segment.first_seq));
+            let path = journal::segment_path(root, stream, segment.first_seq);
             // a running octo may have deleted it meanwhile: it was drained
             let Ok(mut file) = RealDisk.open(&path) else { continue };
             let scan = journal::scan(file.as_mut(), segment.bytes, stream, segment.first_seq, limit_seq)?;

@@ -131,7 +131,7 @@ pub(super) fn stream_dir(root: &Path, stream: Uuid) -> PathBuf {
 }
 
 /// Path of a segment.
-pub(super) fn segment_path(root: &Path, stream: Uuid, first_seq: u64) -> PathBuf {
+pub fn segment_path(root: &Path, stream: Uuid, first_seq: u64) -> PathBuf {
     stream_dir(root, stream).join(format!("{first_seq:020}.seg"))
 }
 

@@ -1,14 +1,21 @@
-//! End to end: the real octo against a bare server that does one INSERT a click and then answers, on one
-//! PostgreSQL with `fsync` on, under the same load.
+//! End to end, on one machine under the same load: the real octo between what it cannot beat and what it replaces.
 //!
-//! `cargo bench --bench side_by_side`. 64 and then 256 kept-alive connections ask `GET /click` for 8 s, three rounds, one side
-//! after the other. "stored/s" counts from the first request to the last row. CPU is the server's and
-//! PostgreSQL's, without the load's, which takes its share of the same cores.
+//! `cargo bench --bench side_by_side`. 64 and then 256 kept-alive connections ask for a redirect for 8 s, three
+//! rounds, one side after the other:
+//!
+//! - **nginx**: `return 302` with a buffered access log, when nginx is installed;
+//! - **bare 302**: axum on hyper and tokio, the stack of octo, with a constant answer and nothing else;
+//! - **octo**: `/click` as shipped: fdatasync before each answer, the drain storing in PostgreSQL meanwhile;
+//! - **INSERT a click**: the bare server with one INSERT a click through a pool of 32, then the answer.
+//!
+//! PostgreSQL runs with `fsync` on. "stored/s" counts from the first request to the last row. CPU is user and
+//! system time per 1,000 clicks, the load's not counted, which takes its share of the same cores.
 
 use std::{
-    env,
+    env, fmt,
     io::{BufRead as _, Read as _},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -23,83 +30,111 @@ use axum::{
 };
 use octo::model::visit::Params;
 use sqlx::{Connection as _, PgConnection, PgPool};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{net::TcpListener, time::sleep};
 use uuid::Uuid;
 
 #[path = "../tests/it"]
 mod it {
     pub(crate) mod harness; // an inline module with a path, so that the harness finds its own files
 }
+mod load;
 mod support;
 
 use it::harness::{Octo, PrivatePostgres};
-use support::{REFERRER, USER_AGENT, median, percentile_ms};
+use support::median;
 
 const ROUNDS: usize = 3;
 const RUN: Duration = Duration::from_secs(8);
 const CONNECTIONS: [usize; 2] = [64, 256];
 const STORED_WITHIN: Duration = Duration::from_mins(2);
-/// Set in the child that is the baseline's server.
-const BASELINE_URL: &str = "SIDE_BY_SIDE_BASELINE_URL";
+/// Set in a child that is a server: `bare`, or the URL of the database of `INSERT a click`.
+const SERVE: &str = "SIDE_BY_SIDE_SERVE";
+const BARE: &str = "bare";
+
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Nginx,
+    Bare,
+    Octo,
+    Insert,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nginx => "nginx",
+            Self::Bare => "bare 302",
+            Self::Octo => "octo",
+            Self::Insert => "INSERT a click",
+        })
+    }
+}
 
 /// A server under load.
 #[derive(Debug, Clone, Copy)]
 struct Side {
-    name: &'static str,
+    who: Who,
     address: SocketAddr,
     pid: u32,
-    is_octo: bool,
 }
 
 /// What one side did in one round.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Figures {
-    answered_per_second: f64,
+    requests_per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
     stored_per_second: f64,
-    /// CPU seconds per 1,000 stored clicks.
-    cpu: f64,
+    /// CPU milliseconds per 1,000 requests.
+    server_cpu: f64,
+    postgres_cpu: f64,
+    rss_mb: f64,
+}
+
+impl Figures {
+    fn cpu(&self) -> f64 {
+        self.server_cpu + self.postgres_cpu
+    }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    if let Ok(url) = env::var(BASELINE_URL) {
-        return baseline(&url).await;
+    match env::var(SERVE) {
+        Ok(bare) if bare == BARE => serve(Router::new().route("/click", get(constant))).await,
+        Ok(url) => {
+            let pool = support::baseline_pool(&url).await?;
+            serve(Router::new().route("/click", get(insert)).with_state(pool)).await
+        }
+        Err(_) => compare_all().await,
     }
+}
+
+async fn compare_all() -> anyhow::Result<()> {
     support::print_load();
     let postgres = PrivatePostgres::start().await;
     let octo = Octo::builder().database_url(postgres.url()).start().await; // migrates
-    create_campaign(&octo).await?;
-    let baseline = Baseline::start(&postgres.url())?;
-    let sides = [
-        Side { name: "octo", address: octo.addr(), pid: octo.pid(), is_octo: true },
-        Side { name: "INSERT a click", address: baseline.address, pid: baseline.child.id(), is_octo: false },
+    load::create_campaign(&octo).await?;
+    let (bare, insert) = (Server::start(BARE)?, Server::start(&postgres.url())?);
+    let nginx = Server::nginx().await?;
+    let mut sides = vec![
+        Side { who: Who::Bare, address: bare.address, pid: bare.child.id() },
+        Side { who: Who::Octo, address: octo.addr(), pid: octo.pid() },
+        Side { who: Who::Insert, address: insert.address, pid: insert.child.id() },
     ];
+    match &nginx {
+        Some(nginx) => {
+            sides.insert(0, Side { who: Who::Nginx, address: nginx.address, pid: nginx.child.id() });
+        }
+        None => println!("nginx is not installed (Debian's package nginx-light): left out"),
+    }
     let mut bench = Bench { admin: PgConnection::connect(&postgres.admin_url()).await?, postgres };
-    for side in sides {
+    for &side in &sides {
         bench.round(side, CONNECTIONS[0], RUN / 8).await?; // opens connections, prepares statements, warms caches
     }
-
     for connections in CONNECTIONS {
-        bench.compare(sides, connections).await?;
+        bench.compare(&sides, connections).await?;
     }
-    Ok(())
-}
-
-async fn create_campaign(octo: &Octo) -> anyhow::Result<()> {
-    let offer = "https://offer.example/lp?cid={click_id}&s={sub1}#top";
-    let body = serde_json::json!({
-        "key": "demo", "name": "demo", "offers": [{ "name": "offer", "url": offer }],
-    });
-    let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(octo.admin_token().await);
-    let response = request.json(&body).send().await?;
-    ensure!(response.status().as_u16() == 201, "{}", response.text().await?);
     Ok(())
 }
 
@@ -110,63 +145,54 @@ struct Bench {
 
 impl Bench {
     /// Interleaved rounds, their medians and the ratios.
-    async fn compare(&mut self, sides: [Side; 2], connections: usize) -> anyhow::Result<()> {
-        println!(
-            "\n{connections} connections\n{:>5}  {:<15} {:>10} {:>8} {:>8} {:>9} {:>19}",
-            "round", "", "answered/s", "p50 ms", "p99 ms", "stored/s", "CPU s/1,000 clicks"
-        );
-        let mut all = [Vec::new(), Vec::new()];
+    async fn compare(&mut self, sides: &[Side], connections: usize) -> anyhow::Result<()> {
+        println!("\n{connections} connections; CPU in ms per 1,000 requests\n{HEAD}");
+        let mut all = vec![Vec::new(); sides.len()];
         for round in 1..=ROUNDS {
-            for (figures, side) in all.iter_mut().zip(sides) {
+            for (figures, &side) in all.iter_mut().zip(sides) {
                 let of_round = self.round(side, connections, RUN).await?;
-                print(&round.to_string(), side.name, of_round);
+                print(&round.to_string(), side.who, of_round);
                 figures.push(of_round);
             }
         }
-        let [octos, inserts] = all.map(|rounds| medians(&rounds));
-        print("med.", "octo", octos);
-        print("med.", "INSERT a click", inserts);
-        println!(
-            "ratio: {:.1} times the answers/s, {:.1} times the stored/s, 1/{:.1} of the CPU a click",
-            octos.answered_per_second / inserts.answered_per_second,
-            octos.stored_per_second / inserts.stored_per_second,
-            inserts.cpu / octos.cpu,
-        );
+        let medians: Vec<(Who, Figures)> =
+            sides.iter().zip(&all).map(|(side, rounds)| (side.who, medians(rounds))).collect();
+        for &(who, figures) in &medians {
+            print("med.", who, figures);
+        }
+        let of = |who| medians.iter().find(|(w, _)| *w == who).map(|(_, f)| *f).unwrap_or_default();
+        print_ratios(of(Who::Octo), of(Who::Bare), of(Who::Insert));
         Ok(())
     }
 
-    /// Loads one server and waits until every answered click is a row.
+    /// Loads one server and waits until every answered click is a row, where it stores them.
     async fn round(&mut self, side: Side, connections: usize, run: Duration) -> anyhow::Result<Figures> {
-        let Side { address, pid, is_octo, .. } = side;
+        let Side { who, address, pid } = side;
         sqlx::query("CHECKPOINT").execute(&mut self.admin).await?;
         let (before, rolled_up) = (self.rows().await?, self.rolled_up().await?);
+        support::forget_peak(pid);
         let (start, cpu) = (Instant::now(), self.cpu(pid));
-        let mut tasks = JoinSet::new();
-        for connection in 0..connections {
-            tasks.spawn(ask(address, connection, start, run));
-        }
-        let mut waits = Vec::new();
-        while let Some(of_one) = tasks.join_next().await {
-            waits.extend(of_one??);
-        }
+        let waits = load::run(address, connections, run).await?;
         let asked = start.elapsed();
         let answered = i64::try_from(waits.len())?;
-        let wanted = before + answered;
-        while is_octo && self.rolled_up().await? < rolled_up + answered {
-            ensure!(start.elapsed() < STORED_WITHIN, "{} of {wanted} rows", self.rows().await?);
+        while who == Who::Octo && self.rolled_up().await? < rolled_up + answered {
+            ensure!(start.elapsed() < STORED_WITHIN, "only {} of {answered} stored", self.rows().await? - before);
             sleep(Duration::from_millis(50)).await;
         }
-        let (stored, cpu) = (start.elapsed(), self.cpu(pid).saturating_sub(cpu));
-        let rows = self.rows().await?;
-        ensure!(rows == wanted, "{rows} rows, and {wanted} were answered");
-        waits.sort_unstable();
+        let (stored, end_cpu) = (start.elapsed(), self.cpu(pid));
+        let is_storing = matches!(who, Who::Octo | Who::Insert);
+        let rows = self.rows().await? - before;
+        ensure!(rows == if is_storing { answered } else { 0 }, "{rows} rows, and {answered} were answered");
         let count = waits.len() as f64;
+        let per_1000 = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() / count * 1e6;
         Ok(Figures {
-            answered_per_second: count / asked.as_secs_f64(),
-            p50_ms: percentile_ms(&waits, 50),
-            p99_ms: percentile_ms(&waits, 99),
-            stored_per_second: count / stored.as_secs_f64(),
-            cpu: cpu.as_secs_f64() / count * 1e3,
+            requests_per_second: count / asked.as_secs_f64(),
+            p50_ms: support::percentile_ms(&waits, 50),
+            p99_ms: support::percentile_ms(&waits, 99),
+            stored_per_second: if is_storing { count / stored.as_secs_f64() } else { 0.0 },
+            server_cpu: per_1000(cpu.0, end_cpu.0),
+            postgres_cpu: if is_storing { per_1000(cpu.1, end_cpu.1) } else { 0.0 },
+            rss_mb: support::peak_mb(pid),
         })
     }
 
@@ -182,82 +208,96 @@ impl Bench {
         sqlx::query_scalar("SELECT count(*) FROM clicks").fetch_one(&mut self.admin).await
     }
 
-    fn cpu(&self, server: u32) -> Duration {
-        support::cpu_of(server) + support::cpu_of_tree(self.postgres.pid())
+    /// Of the server with its children, and of PostgreSQL.
+    fn cpu(&self, server: u32) -> (Duration, Duration) {
+        (support::cpu_of_tree(server), support::cpu_of_tree(self.postgres.pid()))
     }
 }
 
-/// One kept-alive connection; gives the microseconds of each answer.
-async fn ask(
-    address: SocketAddr,
-    connection: usize,
-    start: Instant,
-    run: Duration,
-) -> anyhow::Result<Vec<u32>> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let mut waits = Vec::with_capacity(1 << 14);
-    let mut buffer = Vec::with_capacity(4096);
-    while start.elapsed() < run {
-        let number = waits.len();
-        let request = format!(
-            "GET /click?cid=demo&sub1=ad-{connection}-{number}&sub2=creative-7&click_id=src-{number:012}\
-             &traffic_source_id=network-3&cost=0.0125&currency=USD HTTP/1.1\r\nHost: {address}\r\n\
-             User-Agent: {USER_AGENT}\r\nReferer: {REFERRER}\r\n\r\n"
-        );
-        let asked = Instant::now();
-        stream.write_all(request.as_bytes()).await?;
-        answer(&mut stream, &mut buffer).await?;
-        waits.push(support::micros(asked.elapsed()));
-    }
-    Ok(waits)
-}
-
-/// Reads one answer, which must be a redirect without a body.
-async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
-    buffer.clear();
-    while !buffer.ends_with(b"\r\n\r\n") {
-        ensure!(stream.read_buf(buffer).await? > 0, "the server hung up");
-    }
-    ensure!(buffer.starts_with(b"HTTP/1.1 302"), "{}", String::from_utf8_lossy(buffer));
-    Ok(())
-}
-
-/// The baseline's server, a process of its own so that its CPU time can be told from the load's.
-struct Baseline {
+/// A server beside octo, a process of its own so that its CPU time can be told from the load's.
+struct Server {
     child: Child,
     address: SocketAddr,
+    /// Where nginx keeps its files.
+    _directory: Option<tempfile::TempDir>,
 }
 
-impl Baseline {
-    fn start(url: &str) -> anyhow::Result<Self> {
+impl Server {
+    /// This program once more, with the server's name.
+    fn start(name: &str) -> anyhow::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
-        let mut child =
-            command.env(BASELINE_URL, url).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command.env(SERVE, name).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         std::io::BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
-        Ok(Self { child, address: line.trim().parse().context("the baseline's address")? })
+        Ok(Self { child, address: line.trim().parse().context("the server's address")?, _directory: None })
+    }
+
+    /// nginx under a shell that stops it when its own input ends: also when this process is killed.
+    async fn nginx() -> anyhow::Result<Option<Self>> {
+        let Some(program) = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|p| Path::new(p).exists())
+        else {
+            return Ok(None);
+        };
+        let directory = tempfile::tempdir()?;
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?; // free again at once
+        let file = directory.path().join("nginx.conf");
+        std::fs::write(&file, nginx_conf(directory.path(), address))?;
+        let script = "\"$0\" -c \"$1\" & read -r _; kill $!; wait";
+        let child = Command::new("sh")
+            .args(["-c", script, program])
+            .arg(&file)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null()) // it warns about the user directive when not root
+            .spawn()?;
+        let start = Instant::now();
+        while std::net::TcpStream::connect(address).is_err() {
+            ensure!(start.elapsed() < Duration::from_secs(10), "nginx does not listen");
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(Some(Self { child, address, _directory: Some(directory) }))
     }
 }
 
-impl Drop for Baseline {
+impl Drop for Server {
     fn drop(&mut self) {
-        // an error means that it has ended already
-        let _ = self.child.kill();
+        drop(self.child.stdin.take()); // each of them ends with its input
         let _ = self.child.wait();
     }
 }
 
+fn nginx_conf(directory: &Path, address: SocketAddr) -> String {
+    let directory = directory.display();
+    format!(
+        "user root; daemon off; worker_processes auto; pid {directory}/pid; error_log {directory}/error.log;
+         events {{ worker_connections 2048; }}
+         http {{
+             access_log {directory}/access.log combined buffer=64k flush=1s;
+             client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
+             fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+             keepalive_requests 100000000;
+             server {{ listen {address}; location / {{ return 302 https://offer.example/lp?cid=$request_id; }} }}
+         }}"
+    )
+}
+
 /// The child: prints its address, serves, and ends with its parent.
-async fn baseline(url: &str) -> anyhow::Result<()> {
-    let pool = support::baseline_pool(url).await?;
+async fn serve(router: Router) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]); // returns when the parent is gone
         std::process::exit(0);
     });
-    Ok(axum::serve(listener, Router::new().route("/click", get(insert)).with_state(pool)).await?)
+    Ok(axum::serve(listener, router).await?)
+}
+
+/// The same headers as octo's answer.
+async fn constant() -> Response {
+    let headers = [
+        (header::LOCATION, "https://offer.example/lp?cid=019aafc3-0000-7000-8000-000000000000&s=ad-1#top"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (StatusCode::FOUND, headers).into_response()
 }
 
 /// No enrichment, no routing, no template: less work than octo's for the same row.
@@ -277,17 +317,45 @@ async fn insert(State(pool): State<PgPool>, RawQuery(query): RawQuery) -> Respon
 fn medians(rounds: &[Figures]) -> Figures {
     let of = |value: fn(&Figures) -> f64| median(rounds.iter().map(value).collect());
     Figures {
-        answered_per_second: of(|r| r.answered_per_second),
+        requests_per_second: of(|r| r.requests_per_second),
         p50_ms: of(|r| r.p50_ms),
         p99_ms: of(|r| r.p99_ms),
         stored_per_second: of(|r| r.stored_per_second),
-        cpu: of(|r| r.cpu),
+        server_cpu: of(|r| r.server_cpu),
+        postgres_cpu: of(|r| r.postgres_cpu),
+        rss_mb: of(|r| r.rss_mb),
     }
 }
 
-fn print(round: &str, side: &str, f: Figures) {
+const HEAD: &str =
+    "round  side            requests/s   p50 ms   p99 ms  stored/s  server CPU  Postgres CPU  both  peak MB";
+
+fn print(round: &str, who: Who, f: Figures) {
     println!(
-        "{round:>5}  {side:<15} {:>10.0} {:>8.2} {:>8.2} {:>9.0} {:>19.4}",
-        f.answered_per_second, f.p50_ms, f.p99_ms, f.stored_per_second, f.cpu
+        "{round:>5}  {who:<14} {:>11.0} {:>8.2} {:>8.2} {:>9.0} {:>11.1} {:>13.1} {:>5.1} {:>8.1}",
+        f.requests_per_second,
+        f.p50_ms,
+        f.p99_ms,
+        f.stored_per_second,
+        f.server_cpu,
+        f.postgres_cpu,
+        f.cpu(),
+        f.rss_mb
     );
+}
+
+fn print_ratios(octo: Figures, bare: Figures, insert: Figures) {
+    println!(
+        "octo to bare 302: {:.2} of the requests/s (goal: 0.70), {:.2} times the server CPU (goal: 1.6)",
+        octo.requests_per_second / bare.requests_per_second,
+        octo.server_cpu / bare.server_cpu,
+    );
+    println!(
+        "octo to INSERT a click: {:.1} times the stored/s (goal: 8), 1/{:.1} of the CPU, p99 {:.1} ms against p50 {:.1} ms",
+        octo.stored_per_second / insert.stored_per_second,
+        insert.cpu() / octo.cpu(),
+        octo.p99_ms,
+        insert.p50_ms,
+    );
+    println!("octo: {:.1} ms of CPU per 1,000 stored clicks (goal: 50)", octo.cpu());
 }

@@ -101,6 +101,29 @@ pub(crate) fn cpu_of(pid: u32) -> Duration {
 
 /// CPU time of a process and all its descendants so far, the ended ones too: a postmaster and its backends.
 pub(crate) fn cpu_of_tree(root: u32) -> Duration {
+    ticks(tree(root).values().map(|stat| stat.own + stat.reaped).sum())
+}
+
+/// Peak resident memory of a process and its descendants since [`forget_peak`], in MB (`VmHWM` of proc(5)).
+pub(crate) fn peak_mb(root: u32) -> f64 {
+    let peak_kb = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().trim_end_matches(" kB").parse::<f64>().ok()
+    };
+    tree(root).keys().filter_map(peak_kb).sum::<f64>() / 1024.0
+}
+
+/// Lets [`peak_mb`] count from now on (5 in `clear_refs` of proc(5)).
+pub(crate) fn forget_peak(root: u32) {
+    for pid in tree(root).keys() {
+        // a process that has just ended has no peak
+        let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+    }
+}
+
+/// A process and all its descendants.
+fn tree(root: u32) -> HashMap<u32, Stat> {
     let entries = fs::read_dir("/proc").expect("/proc");
     let names = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let all: HashMap<u32, Stat> = names.filter_map(|pid| Some((pid, stat(pid)?))).collect();
@@ -113,7 +136,8 @@ pub(crate) fn cpu_of_tree(root: u32) -> Duration {
         }
         true
     };
-    ticks(all.iter().filter(|(pid, _)| is_below(**pid)).map(|(_, stat)| stat.own + stat.reaped).sum())
+    let below: Vec<u32> = all.keys().copied().filter(|pid| is_below(*pid)).collect();
+    all.into_iter().filter(|(pid, _)| below.contains(pid)).collect()
 }
 
 struct Stat {

@@ -9,13 +9,16 @@
 
 pub mod disk;
 mod frame;
+mod group;
 mod reader;
 mod segment;
 mod writer;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    future::poll_fn,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -25,11 +28,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use disk::Disk;
 pub use frame::PAYLOAD_BYTES_MAX;
+use group::{Group, Place};
 pub use reader::{Batch, Reader};
 pub use segment::{Scan, Segment, scan, segment_path, segments, streams};
 
@@ -72,13 +76,13 @@ pub enum AppendError {
 
 /// Resolves to the record's sequence once it is on disk.
 #[derive(Debug)]
-pub struct Pending(Result<oneshot::Receiver<Result<u64, AppendError>>, AppendError>);
+pub struct Pending(Result<Place, AppendError>);
 
 impl Pending {
     /// Waits for the disk.
     pub async fn durable(&mut self) -> Result<u64, AppendError> {
         match &mut self.0 {
-            Ok(answer) => answer.await.unwrap_or(Err(AppendError::Closed)),
+            Ok(place) => poll_fn(|context| place.poll(context)).await,
             Err(refused) => Err(refused.clone()),
         }
     }
@@ -103,8 +107,11 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
+    /// Unsealed frames. Only the first `bytes` count: what a panicking encoder left behind them does not.
     frames: Vec<u8>,
-    waiters: Vec<oneshot::Sender<Result<u64, AppendError>>>,
+    bytes: usize,
+    records: usize,
+    group: Arc<Group>,
     is_closed: bool,
 }
 
@@ -159,28 +166,36 @@ impl Journal {
 
     /// Queues a record; never blocks. Dropping the answer does not take the record back.
     pub fn append(&self, payload: &[u8]) -> Pending {
-        if payload.is_empty() || payload.len() > PAYLOAD_BYTES_MAX {
-            return Pending(Err(AppendError::Size));
-        }
+        self.append_with(|out| out.extend_from_slice(payload))
+    }
+
+    /// Queues the record that `write` appends to the bytes it is given: it is encoded where it is sent from.
+    pub fn append_with(&self, write: impl FnOnce(&mut Vec<u8>)) -> Pending {
         let options = &self.0.options;
-        let (answer, receiver) = oneshot::channel();
         let mut queue = lock(&self.0.queue);
         if queue.is_closed {
             return Pending(Err(AppendError::Closed));
         }
-        if queue.waiters.len() >= options.queue_records_max
-            || queue.frames.len() + payload.len() > options.queue_bytes_max
-        {
+        if queue.records >= options.queue_records_max {
             return Pending(Err(AppendError::QueueFull));
         }
-        let was_empty = queue.waiters.is_empty();
-        frame::push(&mut queue.frames, payload);
-        queue.waiters.push(answer);
+        let Queue { frames, bytes, .. } = &mut *queue;
+        frames.truncate(*bytes);
+        if !frame::push_with(frames, write) {
+            return Pending(Err(AppendError::Size));
+        }
+        if frames.len() > options.queue_bytes_max {
+            return Pending(Err(AppendError::QueueFull));
+        }
+        *bytes = frames.len();
+        let place = queue.group.place(queue.records);
+        queue.records += 1;
+        let is_first = queue.records == 1;
         drop(queue);
-        if was_empty {
+        if is_first {
             self.0.queued.notify_one();
         }
-        Pending(Ok(receiver))
+        Pending(Ok(place))
     }
 
     /// The stream of this start.

@@ -47,12 +47,19 @@ pub(super) enum NoFrame {
     Bad,
 }
 
-/// Appends an unsealed frame: length and payload, the rest is filled in by [`seal`].
-pub(super) fn push(buffer: &mut Vec<u8>, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).expect("append() refuses payloads over 1 MiB");
-    buffer.extend_from_slice(&length.to_le_bytes());
-    buffer.extend_from_slice(&[0; FRAME_HEAD - 4]);
-    buffer.extend_from_slice(payload);
+/// Appends an unsealed frame: length and payload, the rest is filled in by [`seal`]. `false`, and nothing is
+/// appended, for a payload that is empty or over [`PAYLOAD_BYTES_MAX`].
+pub(super) fn push_with(buffer: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; FRAME_HEAD]);
+    write(buffer);
+    let length = buffer.len() - start - FRAME_HEAD;
+    let word = u32::try_from(length).ok().filter(|_| (1..=PAYLOAD_BYTES_MAX).contains(&length));
+    match word {
+        Some(word) => buffer[start..start + 4].copy_from_slice(&word.to_le_bytes()),
+        None => buffer.truncate(start),
+    }
+    word.is_some()
 }
 
 /// Numbers and checksums the unsealed frames of one batch from `first_seq` on; returns how many.
@@ -147,7 +154,7 @@ mod tests {
     fn batch(payloads: &[&[u8]], first_seq: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         for payload in payloads {
-            push(&mut bytes, payload);
+            assert!(push_with(&mut bytes, |out| out.extend_from_slice(payload)));
         }
         assert_eq!(seal(&mut bytes, STREAM, first_seq), payloads.len() as u64);
         bytes

@@ -95,7 +95,7 @@ fn a_torn_tail_is_cut_and_the_rest_is_kept() {
     let path = last_segment(dir.path(), first.stream());
     let whole = fs::read(&path).unwrap();
     let mut unsealed = Vec::new();
-    frame::push(&mut unsealed, b"never synced");
+    assert!(frame::push_with(&mut unsealed, |out| out.extend_from_slice(b"never synced")));
     frame::seal(&mut unsealed, first.stream(), 10);
     for cut in 1..unsealed.len() {
         fs::write(&path, [&whole[..], &unsealed[..cut]].concat()).unwrap();

@@ -1,15 +1,13 @@
 //! The one thread that writes: take, seal, write, sync, answer.
 
 use std::{
-    io,
+    io, mem,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Instant, SystemTime},
 };
 
-use tokio::sync::oneshot;
-
 use super::{
-    AppendError, Kept, Shared,
+    AppendError, Group, Kept, Shared,
     disk::Write,
     frame::{self, SEGMENT_HEAD},
     lock,
@@ -17,12 +15,12 @@ use super::{
 };
 use crate::metrics;
 
-type Waiters = Vec<oneshot::Sender<Result<u64, AppendError>>>;
-
 pub(super) struct Writer {
     shared: Arc<Shared>,
     current: Option<Current>,
     next_seq: u64,
+    /// Whose records are being written.
+    group: Arc<Group>,
 }
 
 /// The segment being written.
@@ -39,16 +37,16 @@ impl Writer {
         shared.disk.sync_dir(root)?;
         let kept = Kept { segments: Vec::new(), end_seq: None, drained_seq: 0 };
         lock(&shared.kept).insert(shared.stream, kept);
-        let mut writer = Self { shared, current: None, next_seq: 0 };
+        let mut writer = Self { shared, current: None, next_seq: 0, group: Arc::default() };
         writer.current = Some(writer.open_segment()?);
         Ok(writer)
     }
 
     /// Until the journal is closed and its queue is empty.
     pub(super) fn run(mut self) {
-        let (mut frames, mut waiters) = (Vec::new(), Waiters::new());
-        while self.take(&mut frames, &mut waiters) {
-            self.commit(&mut frames, &mut waiters);
+        let mut frames = Vec::new();
+        while self.take(&mut frames) {
+            self.commit(&mut frames);
             frames.clear();
         }
         let mut all = lock(&self.shared.kept);
@@ -57,34 +55,31 @@ impl Writer {
         }
     }
 
-    /// Swaps the queue with two empty vectors; `false` when closed and empty.
-    fn take(&self, frames: &mut Vec<u8>, waiters: &mut Waiters) -> bool {
+    /// Swaps the queue with an empty one; `false` when closed and empty.
+    fn take(&mut self, frames: &mut Vec<u8>) -> bool {
         let mut queue = lock(&self.shared.queue);
-        while queue.waiters.is_empty() && !queue.is_closed {
+        while queue.records == 0 && !queue.is_closed {
             queue = self.shared.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        std::mem::swap(&mut queue.frames, frames);
-        std::mem::swap(&mut queue.waiters, waiters);
-        !waiters.is_empty()
+        let bytes = mem::take(&mut queue.bytes);
+        queue.frames.truncate(bytes);
+        mem::swap(&mut queue.frames, frames);
+        self.group = mem::take(&mut queue.group);
+        mem::take(&mut queue.records) > 0
     }
 
-    fn commit(&mut self, frames: &mut [u8], waiters: &mut Waiters) {
+    fn commit(&mut self, frames: &mut [u8]) {
         let first_seq = self.next_seq;
         let count = frame::seal(frames, self.shared.stream, first_seq);
         let written = self.write(frames);
         self.shared.is_writable.store(written.is_ok(), Ordering::Relaxed);
         metrics::journal_committed(written.is_ok(), count, frames.len());
-        match written {
-            Ok(()) => {
-                self.next_seq += count;
-                self.shared.durable.send_replace(self.next_seq);
-                for (seq, waiter) in (first_seq..).zip(waiters.drain(..)) {
-                    let _ = waiter.send(Ok(seq)); // the sender may have hung up; its record stays
-                }
-            }
-            // the sequences are used again by the next batch: nothing of this one was acknowledged
-            Err(error) => waiters.drain(..).for_each(|w| drop(w.send(Err(error.clone())))),
+        // after a failure the sequences are used again by the next batch: nothing of this one was acknowledged
+        if written.is_ok() {
+            self.next_seq += count;
+            self.shared.durable.send_replace(self.next_seq);
         }
+        self.group.answer(written.map(|()| first_seq));
     }
 
     /// Returns once the batch is durable. A file whose write or sync failed is never written again: the
@@ -183,5 +178,15 @@ impl Writer {
             }
         }
         Ok(())
+    }
+}
+
+/// Nobody waits for a thread that is gone, not even after a panic.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.shared.queue);
+        queue.is_closed = true;
+        queue.group.answer(Err(AppendError::Closed));
+        self.group.answer(Err(AppendError::Closed));
     }
 }

@@ -1,9 +1,30 @@
 //! Every metric: its name, help and labels, and one recording function. Nothing else in the crate names a
 //! metric. Labels are enums, route patterns or query names, never ids, keys, addresses or raw paths.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+/// The series that each redirect touches, looked up once: a look-up costs an allocation and a hash of the
+/// labels. First used after the recorder is installed: a handle made before that counts nothing.
+struct Redirects {
+    redirected: Counter,
+    campaign_found: Counter,
+    requests: Counter,
+    duration: Histogram,
+}
+
+static REDIRECTS: LazyLock<Redirects> = LazyLock::new(|| Redirects {
+    redirected: click_counter("redirected"),
+    campaign_found: cache_counter("process", "hit"),
+    requests: request_counter(CLICK_ROUTE, "GET", "302"),
+    duration: request_histogram(CLICK_ROUTE),
+});
+
+/// The route most requests take.
+pub const CLICK_ROUTE: &str = "/click";
 
 /// Registers help texts and units; call once, after the recorder is installed.
 pub fn describe() {
@@ -60,11 +81,21 @@ pub fn describe() {
 
 /// One answered request. `route` is the pattern of the route, `unmatched` where there is none.
 pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
-    let route = route.to_owned();
-    histogram!("octo_http_request_duration_seconds", "route" => route.clone()).record(took);
-    let status = status_label(status);
-    counter!("octo_http_requests_total", "route" => route, "method" => method, "status" => status)
-        .increment(1);
+    if (route, method, status) == (CLICK_ROUTE, "GET", 302) {
+        REDIRECTS.duration.record(took);
+        REDIRECTS.requests.increment(1);
+    } else {
+        request_histogram(route).record(took);
+        request_counter(route, method, status_label(status)).increment(1);
+    }
+}
+
+fn request_histogram(route: &str) -> Histogram {
+    histogram!("octo_http_request_duration_seconds", "route" => route.to_owned())
+}
+
+fn request_counter(route: &str, method: &'static str, status: &'static str) -> Counter {
+    counter!("octo_http_requests_total", "route" => route.to_owned(), "method" => method, "status" => status)
 }
 
 /// The number of connections changed to `open`.
@@ -89,7 +120,14 @@ pub fn http_refused(reason: &'static str) {
 
 /// What became of a click: `redirected`, `invalid`, `fallback`, `unknown_campaign`, `no_destination`, `bad_request`.
 pub fn click(outcome: &'static str) {
-    counter!("octo_clicks_total", "outcome" => outcome).increment(1);
+    match outcome {
+        "redirected" => REDIRECTS.redirected.increment(1),
+        _ => click_counter(outcome).increment(1),
+    }
+}
+
+fn click_counter(outcome: &'static str) -> Counter {
+    counter!("octo_clicks_total", "outcome" => outcome)
 }
 
 /// A click was answered but is not on disk.
@@ -207,7 +245,14 @@ pub fn query_error(name: &'static str, class: &'static str) {
 /// A look-up of a campaign: layer `process`, `redis` or `database`; outcome `hit`, `miss`, `stale`,
 /// `negative` or `error`.
 pub fn cache_request(layer: &'static str, outcome: &'static str) {
-    counter!("octo_campaign_cache_requests_total", "layer" => layer, "outcome" => outcome).increment(1);
+    match (layer, outcome) {
+        ("process", "hit") => REDIRECTS.campaign_found.increment(1),
+        _ => cache_counter(layer, outcome).increment(1),
+    }
+}
+
+fn cache_counter(layer: &'static str, outcome: &'static str) -> Counter {
+    counter!("octo_campaign_cache_requests_total", "layer" => layer, "outcome" => outcome)
 }
 
 /// Campaigns in memory.

@@ -176,7 +176,11 @@ impl Bench {
         let asked = start.elapsed();
         let answered = i64::try_from(waits.len())?;
         while who == Who::Octo && self.rolled_up().await? < rolled_up + answered {
-            ensure!(start.elapsed() < STORED_WITHIN, "only {} of {answered} stored", self.rows().await? - before);
+            ensure!(
+                start.elapsed() < STORED_WITHIN,
+                "only {} of {answered} stored",
+                self.rows().await? - before
+            );
             sleep(Duration::from_millis(50)).await;
         }
         let (stored, end_cpu) = (start.elapsed(), self.cpu(pid));

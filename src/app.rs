@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use crate::{
     cache::Campaigns, config::Config, db::Db, enrich::Enricher, journal::Journal, telemetry::Metrics,
 };
@@ -27,6 +29,8 @@ pub struct Parts {
     pub state: State,
     /// What links are built from, without a trailing slash.
     pub public_url: String,
+    /// `Referrer-Policy` of a redirect; `None` sends none.
+    pub referrer_policy: Option<HeaderValue>,
 }
 
 /// The life of the process, as `/readyz` sees it.

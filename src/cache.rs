@@ -113,10 +113,23 @@ impl Campaigns {
 
     /// The campaign of a key, from memory; only a key that is not there is looked up, with a deadline.
     pub async fn get(&self, key: &CampaignKey) -> Lookup {
-        if let Some(routes) = self.in_memory(key) {
-            metrics::cache_request("process", "hit");
-            return Lookup::Found(routes);
+        match self.in_memory(key) {
+            Some(routes) => Lookup::Found(routes),
+            None => self.look_up(key).await,
         }
+    }
+
+    /// The campaign of a key, if it is in memory.
+    pub fn in_memory(&self, key: &CampaignKey) -> Option<Arc<Routes>> {
+        let routes = self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.get(key).cloned();
+        if routes.is_some() {
+            metrics::cache_request("process", "hit");
+        }
+        routes
+    }
+
+    /// The campaign of a key that is not in memory, with a deadline.
+    pub async fn look_up(&self, key: &CampaignKey) -> Lookup {
         Box::pin(self.get_cold(key)).await // the rare way is big; keep it out of every click's future
     }
 
@@ -130,7 +143,7 @@ impl Campaigns {
             return Lookup::Unavailable;
         }
         // moka lets one caller of a key load and the others wait for it; the load is bounded
-        let load = async { timeout(self.miss_timeout, self.look_up(key)).await.map_err(|_| ())? };
+        let load = async { timeout(self.miss_timeout, self.load(key)).await.map_err(|_| ())? };
         if let Ok(known) = Box::pin(self.looked_up.try_get_with(key.clone(), load)).await {
             return known.map_or(Lookup::Unknown, Lookup::Found);
         }
@@ -215,11 +228,7 @@ impl Campaigns {
         }
     }
 
-    fn in_memory(&self, key: &CampaignKey) -> Option<Arc<Routes>> {
-        self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.get(key).cloned()
-    }
-
-    async fn look_up(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, ()> {
+    async fn load(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, ()> {
         if let Some(redis) = &self.redis
             && let Some(campaign) = redis.get(key).await
         {

@@ -16,16 +16,20 @@ mod page;
 mod stats;
 mod tokens;
 
-use std::{any::Any, time::Instant};
+use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
 
 use axum::{
     Router,
-    extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, Method, header},
+    body::Body,
+    extract::MatchedPath,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures_util::FutureExt;
+use hyper::{Request, body::Incoming};
+use tower::ServiceExt;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{Any as AnyOrigin, CorsLayer},
@@ -40,36 +44,74 @@ pub const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
 /// The header that says why an event was dropped.
 pub const X_OCTO_DROPPED: HeaderName = HeaderName::from_static("x-octo-dropped");
 
-/// What strangers reach: redirects, events, probes; everything else too when there is no admin listener.
-pub fn public_router(app: &App) -> Router {
-    let routes = tracking_routes().route("/livez", get(ops::livez)).route("/readyz", get(ops::readyz));
-    let routes = if app.config.server.admin_listen.is_some() {
-        routes.route("/health", get(ops::bare_health))
-    } else {
-        routes.merge(operator_routes())
-    };
-    surround(routes, app)
+/// Answers the requests of one listener: tracking links here, everything else by the router.
+///
+/// Links are most of what octo is asked for. They need no layers, no boxed futures and no body, so they go
+/// past the router: that halves what octo itself costs a click (`benches/side_by_side.rs`).
+#[derive(Clone)]
+pub struct Service {
+    app: App,
+    router: Router,
+    has_links: bool,
 }
 
-/// What operators reach on `server.admin_listen`.
-pub fn admin_router(app: &App) -> Router {
-    let routes = Router::new().route("/livez", get(ops::livez)).route("/readyz", get(ops::readyz));
-    surround(routes.merge(operator_routes()), app)
+impl Service {
+    /// What strangers reach: redirects, events, probes; everything else too when there is no admin listener.
+    pub fn public(app: &App) -> Self {
+        let routes = event_routes().merge(probe_routes());
+        let routes = if app.config.server.admin_listen.is_some() {
+            routes.route("/health", get(ops::bare_health))
+        } else {
+            routes.merge(operator_routes())
+        };
+        Self { app: app.clone(), router: surround(routes, app), has_links: true }
+    }
+
+    /// What operators reach on `server.admin_listen`.
+    pub fn admin(app: &App) -> Self {
+        let router = surround(probe_routes().merge(operator_routes()), app);
+        Self { app: app.clone(), router, has_links: false }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response {
+        let is_link = self.has_links && click::is_link(request.uri().path());
+        if !is_link {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            let Ok(response) = self.router.clone().oneshot(request).await;
+            return response;
+        }
+        let start = Instant::now();
+        let (head, _) = request.into_parts();
+        let mut response = match refuse(&head.headers) {
+            Some(refused) => refused,
+            None => match AssertUnwindSafe(click::answer(&self.app, peer, &head)).catch_unwind().await {
+                Ok(response) => response,
+                Err(panic) => panicked(panic),
+            },
+        };
+        finish(&mut response, click::route(head.uri.path()), &head.method, start);
+        response
+    }
 }
 
-fn tracking_routes() -> Router<App> {
+fn probe_routes() -> Router<App> {
+    Router::new().route("/livez", get(ops::livez)).route("/readyz", get(ops::readyz))
+}
+
+fn event_routes() -> Router<App> {
     let cors = CorsLayer::new()
         .allow_origin(AnyOrigin)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE])
         .expose_headers([X_OCTO_DROPPED]);
-    let events = Router::new()
+    Router::new()
         .route("/event", post(event::event))
         .route("/events", post(event::events))
         .route("/event.gif", get(event::pixel))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() }) // inside CORS: it answers preflights
-        .layer(cors);
-    Router::new().route("/click", get(click::click)).route("/c/{key}", get(click::short)).merge(events)
+        .layer(cors)
 }
 
 fn operator_routes() -> Router<App> {
@@ -88,22 +130,31 @@ fn surround(routes: Router<App>, app: &App) -> Router {
         .with_state(app.clone())
 }
 
-/// Times and counts every request; unknown paths and methods share one label.
-async fn measure(request: Request, next: Next) -> Response {
+async fn measure(request: axum::extract::Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = method_label(request.method());
-    let mut response = if request.headers().get_all(header::HOST).iter().count() > 1 {
-        metrics::http_refused("host"); // RFC 9112 section 3.2
-        Problem::bad_request("host", "A request has one Host.").into_response()
-    } else {
-        next.run(request).await
+    let method = request.method().clone();
+    let mut response = match refuse(request.headers()) {
+        Some(refused) => refused,
+        None => next.run(request).await,
     };
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    metrics::http_request(route, method, response.status().as_u16(), start.elapsed());
+    finish(&mut response, route.as_ref().map_or("unmatched", MatchedPath::as_str), &method, start);
+    response
+}
+
+/// A request has one Host (RFC 9112 section 3.2).
+fn refuse(headers: &HeaderMap) -> Option<Response> {
+    (headers.get_all(header::HOST).iter().count() > 1).then(|| {
+        metrics::http_refused("host");
+        Problem::bad_request("host", "A request has one Host.").into_response()
+    })
+}
+
+/// Counts and times a request; unknown paths and methods share one label.
+fn finish(response: &mut Response, route: &str, method: &Method, start: Instant) {
+    metrics::http_request(route, method_label(method), response.status().as_u16(), start.elapsed());
     let nosniff = HeaderValue::from_static("nosniff");
     response.headers_mut().entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(nosniff);
-    response
 }
 
 fn method_label(method: &Method) -> &'static str {

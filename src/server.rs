@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::http::HeaderValue;
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
@@ -60,6 +61,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let enricher = Enricher::open(config.tracking.country_file.as_deref())
         .map_err(|e| CannotStart(format!("tracking.country_file: {:#}", anyhow::Error::from(e))))?;
     let public_url = public_url(&config, listener.local_addr()?);
+    let referrer_policy =
+        HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
     let app: App = Arc::new(Parts {
         config,
         db,
@@ -69,6 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         metrics,
         state: State::default(),
         public_url,
+        referrer_policy,
     });
 
     let mut tasks = Tasks::default();
@@ -76,9 +80,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     spawn_tasks(&app, &mut tasks, is_up, embedded.is_some());
     let connections = Connections::new(&app.config.server);
     let accepting = CancellationToken::new();
-    serve(&mut tasks, &connections, listener, http::public_router(&app), &accepting)?;
+    serve(&mut tasks, &connections, listener, http::Service::public(&app), &accepting)?;
     if let Some(listener) = admin_listener {
-        serve(&mut tasks, &connections, listener, http::admin_router(&app), &accepting)?;
+        serve(&mut tasks, &connections, listener, http::Service::admin(&app), &accepting)?;
     }
     app.state.is_started.store(true, Ordering::Relaxed);
     announce(&app, embedded.as_ref(), is_up, started.elapsed()).await;
@@ -216,12 +220,12 @@ fn serve(
     tasks: &mut Tasks,
     connections: &Connections,
     listener: TcpListener,
-    router: axum::Router,
+    service: http::Service,
     accepting: &CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     tracing::info!("listening on http://{address}");
-    let accept = connections.accept(listener, router, accepting.clone());
+    let accept = connections.accept(listener, service, accepting.clone());
     tasks.spawn("listener", async move {
         accept.await;
         Ok(())

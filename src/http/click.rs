@@ -4,22 +4,24 @@
 //! database: the campaign comes from memory, the click goes to the journal.
 
 use axum::{
-    extract::{Path, Request, State},
+    body::{Body, Bytes},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as Head},
     response::{IntoResponse, Response},
 };
+use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
 use super::{
     X_CLICK_ID,
     client::{self, Peer},
+    error::Problem,
 };
 use crate::{
     app::App,
     cache::Lookup,
     config::millis,
     journal::{AppendError, Pending},
-    metrics,
+    metrics::{self, CLICK_ROUTE},
     model::{
         click::{Click, InvalidReason},
         id::{CampaignKey, ClickId},
@@ -31,54 +33,96 @@ use crate::{
     template::Values,
 };
 
-/// `GET /click`
-pub(super) async fn click(State(app): State<App>, request: Request) -> Response {
-    let (head, _) = request.into_parts();
-    let params = Params::parse(head.uri.query().unwrap_or_default());
-    if let Some(cid) = params.cid.as_deref() {
-        return visit(&app, &head, cid, &params).await;
+/// Whether a path is a link's.
+pub(super) fn is_link(path: &str) -> bool {
+    path == CLICK_ROUTE || short_key(path).is_some()
+}
+
+/// The route of a link, for metrics.
+pub(super) fn route(path: &str) -> &'static str {
+    if path == CLICK_ROUTE { CLICK_ROUTE } else { "/c/{key}" }
+}
+
+/// `/c/KEY`
+fn short_key(path: &str) -> Option<&str> {
+    path.strip_prefix("/c/").filter(|key| !key.is_empty() && !key.contains('/'))
+}
+
+/// Answers a link, once its click is on disk.
+pub(super) async fn answer(app: &App, peer: Peer, head: &Head) -> Response {
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        let allow = HeaderValue::from_static("GET, HEAD");
+        return Problem::method_not_allowed().with_header(header::ALLOW, allow).into_response();
     }
-    metrics::click("bad_request");
-    plain(StatusCode::BAD_REQUEST, "The parameter cid is missing.\n")
+    let answer = match visit(app, peer, head, |key| app.campaigns.in_memory(key).map(Lookup::Found)) {
+        Ok(answer) => answer,
+        Err(key) => {
+            let found = app.campaigns.look_up(&key).await;
+            visit(app, peer, head, |_| Some(found.clone())).expect("the look-up has an answer")
+        }
+    };
+    if let Some(pending) = answer.pending {
+        on_disk(app, pending).await;
+    }
+    answer.response
 }
 
-/// `GET /c/{key}`
-pub(super) async fn short(State(app): State<App>, Path(key): Path<String>, request: Request) -> Response {
-    let (head, _) = request.into_parts();
+/// What a visitor is told, as soon as the click is on disk.
+struct Answer {
+    response: Response,
+    pending: Option<Pending>,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self { response, pending: None }
+    }
+}
+
+/// Turns a visit into a click in the journal's queue and the answer to it, without waiting for anything.
+/// `Err` is the key of a campaign that `campaign` does not know.
+fn visit(
+    app: &App,
+    peer: Peer,
+    head: &Head,
+    campaign: impl FnOnce(&CampaignKey) -> Option<Lookup>,
+) -> Result<Answer, CampaignKey> {
     let params = Params::parse(head.uri.query().unwrap_or_default());
-    visit(&app, &head, &key, &params).await
-}
-
-async fn visit(app: &App, head: &Head, cid: &str, params: &Params<'_>) -> Response {
+    let path_key = short_key(head.uri.path()).map(|key| percent_decode_str(key).decode_utf8_lossy());
+    let Some(cid) = path_key.as_deref().or(params.cid.as_deref()) else {
+        metrics::click("bad_request");
+        return Ok(plain(StatusCode::BAD_REQUEST, "The parameter cid is missing.\n").into());
+    };
     // `;` does not separate parameters, but no key holds one: a link written with it still finds its campaign
     let cid = cid.split(';').next().unwrap_or_default();
     let found = match cid.parse::<CampaignKey>() {
-        Ok(key) => app.campaigns.get(&key).await,
+        Ok(key) => campaign(&key).ok_or(key)?,
         Err(_) => Lookup::Unknown,
     };
-    let Lookup::Found(routes) = found else { return unknown(app, &found) };
+    let Lookup::Found(routes) = found else { return Ok(unknown(app, &found).into()) };
     let id = ClickId::now();
-    let decision = routing::decide(&routes, params, id.created_at(), id.seed());
+    let decision = routing::decide(&routes, &params, id.created_at(), id.seed());
     let Some(template) = decision.template else {
         metrics::click("no_destination");
-        return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n");
+        return Ok(plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into());
     };
-    let click = accept(app, head, id, params, &routes, &decision);
+    let click = accept(app, peer, head, id, &params, &routes, &decision);
     let pass_through = if routes.campaign.pass_through { params.unknown.as_slice() } else { &[] };
     let values = Values { click: &click, cid: routes.campaign.key.as_str() };
     let location = template.expand(&values, pass_through);
-    if head.method == Method::HEAD {
-        metrics::click("head");
-    } else {
-        metrics::click(if click.is_valid() { "redirected" } else { "invalid" });
-        record(app, &click).await;
-    }
-    redirect(app, &location, Some(id))
+    let pending = (head.method != Method::HEAD).then(|| app.journal.append_with(|out| click.encode(out)));
+    metrics::click(match pending {
+        None => "head",
+        Some(_) if click.is_valid() => "redirected",
+        Some(_) => "invalid",
+    });
+    Ok(Answer { response: redirect(app, location, Some(id)), pending })
 }
 
 /// The click that this visit becomes.
 fn accept<'a>(
     app: &App,
+    peer: Peer,
     head: &Head,
     id: ClickId,
     params: &Params<'a>,
@@ -88,9 +132,8 @@ fn accept<'a>(
     let headers = &head.headers;
     let text = |name| headers.get(name).map(|v: &HeaderValue| clean_bytes(v.as_bytes(), HEADER_CHARS_MAX));
     let user_agent = text(header::USER_AGENT);
-    let peer = head.extensions.get::<Peer>().map(|peer| peer.0.ip());
-    let ip = peer.map(|peer| client::address(peer, headers, &app.config.server));
-    let visitor = app.enricher.describe(user_agent.as_deref().unwrap_or_default(), ip);
+    let ip = client::address(peer.0.ip(), headers, &app.config.server);
+    let visitor = app.enricher.describe(user_agent.as_deref().unwrap_or_default(), Some(ip));
     let label = || match visitor.is_bot {
         _ if is_prefetch(headers) => Some(InvalidReason::Prefetch),
         is_bot => is_bot.then_some(InvalidReason::Bot),
@@ -102,7 +145,7 @@ fn accept<'a>(
     Click {
         id,
         campaign_id: routes.campaign.id,
-        ip,
+        ip: Some(ip),
         user_agent: user_agent.map(Into::into),
         referrer: text(header::REFERER).map(Into::into),
         invalid_reason: decision.refused.or_else(label),
@@ -124,10 +167,7 @@ fn accept<'a>(
 
 /// Waits until the click is on disk; if it cannot be, the visitor is redirected all the same and the click
 /// is counted.
-async fn record(app: &App, click: &Click<'_>) {
-    let mut bytes = Vec::with_capacity(512);
-    click.encode(&mut bytes);
-    let mut pending = app.journal.append(&bytes);
+async fn on_disk(app: &App, mut pending: Pending) {
     match timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await {
         Ok(answer) => count_unrecorded(&answer),
         Err(_) => count_later(pending),
@@ -155,28 +195,31 @@ fn unknown(app: &App, found: &Lookup) -> Response {
         _ => "unknown_campaign",
     });
     match &app.config.tracking.fallback_url {
-        Some(url) => redirect(app, url.as_str(), None),
+        Some(url) => redirect(app, url.to_string(), None),
         None => plain(StatusCode::NOT_FOUND, "There is no such campaign.\n"),
     }
 }
 
-fn redirect(app: &App, location: &str, id: Option<ClickId>) -> Response {
-    let mut headers = HeaderMap::with_capacity(8);
-    let mut put = |name: HeaderName, value: &str| {
+fn redirect(app: &App, location: String, id: Option<ClickId>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::FOUND;
+    let headers = response.headers_mut();
+    headers.reserve(8);
+    let mut put = |name: HeaderName, value: String| {
         // a destination is ASCII by its template, the others are ours
-        if let Ok(value) = HeaderValue::from_str(value) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
             headers.insert(name, value);
         }
     };
     put(header::LOCATION, location);
     if let Some(id) = id {
-        put(X_CLICK_ID, &id.to_string());
+        put(X_CLICK_ID, id.to_string());
     }
-    if !app.config.tracking.referrer_policy.is_empty() {
-        put(header::REFERRER_POLICY, &app.config.tracking.referrer_policy);
+    if let Some(policy) = &app.referrer_policy {
+        headers.insert(header::REFERRER_POLICY, policy.clone());
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    (StatusCode::FOUND, headers).into_response()
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response {

@@ -1,26 +1,23 @@
 //! The accept loop: a cap on connections, time-outs for heads and idle connections, and a bounded end.
 //!
-//! `axum::serve` has none of these. hyper's own header time-out also runs while a kept-alive connection is
-//! idle, so it serves as the idle time-out here, and [`Timed`] gives a head its shorter one.
+//! `axum::serve` has none of these, and hyper's own header time-out sets a timer for each request. [`Timed`]
+//! bounds a head and an idle connection with one timer that is rarely touched.
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{Router, body::Body};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -28,11 +25,10 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use crate::{
     config::{self, millis},
-    http::Peer,
+    http::{Peer, Service},
     metrics,
 };
 
@@ -45,24 +41,23 @@ struct Shared {
     graceful: std::sync::Mutex<Option<GracefulShutdown>>,
     permits: Arc<Semaphore>,
     open: AtomicUsize,
-    header_timeout: Duration,
+    limits: Limits,
     http: http1::Builder,
 }
 
 impl Connections {
     pub(super) fn new(config: &config::Server) -> Self {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(millis(config.idle_timeout_ms))
-            .max_buf_size(config.head_bytes_max)
-            .max_headers(config.headers_max)
-            .half_close(false);
+        http.max_buf_size(config.head_bytes_max).max_headers(config.headers_max).half_close(false);
         Self {
             shared: Arc::new(Shared {
                 graceful: std::sync::Mutex::new(Some(GracefulShutdown::new())),
                 permits: Arc::new(Semaphore::new(config.max_connections)),
                 open: AtomicUsize::new(0),
-                header_timeout: millis(config.header_timeout_ms),
+                limits: Limits {
+                    head: millis(config.header_timeout_ms),
+                    idle: millis(config.idle_timeout_ms),
+                },
                 http,
             }),
         }
@@ -72,7 +67,7 @@ impl Connections {
     pub(super) fn accept(
         &self,
         listener: TcpListener,
-        router: Router,
+        service: Service,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let shared = self.shared.clone();
@@ -81,7 +76,7 @@ impl Connections {
                 loop {
                     let Ok(permit) = shared.permits.clone().acquire_owned().await else { return };
                     match listener.accept().await {
-                        Ok((stream, peer)) => shared.clone().serve(stream, peer, router.clone(), permit),
+                        Ok((stream, peer)) => shared.clone().serve(stream, peer, service.clone(), permit),
                         Err(error) => {
                             metrics::http_accept_failed();
                             tracing::warn!(%error, "cannot accept a connection");
@@ -113,7 +108,7 @@ impl Shared {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        router: Router,
+        service: Service,
         permit: OwnedSemaphorePermit,
     ) {
         metrics::http_accepted();
@@ -122,16 +117,16 @@ impl Shared {
             return;
         }
         let phase = Arc::new(Phase::default());
-        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.header_timeout));
+        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.limits));
+        let service = Arc::new((service, phase));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let (router, phase) = (router.clone(), phase.clone());
+            let service = service.clone();
             async move {
+                let (service, phase) = &*service;
                 phase.set(Phase::ANSWERING);
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(Peer(peer));
-                let response = router.oneshot(request).await;
+                let response = service.answer(Peer(peer), request).await;
                 phase.set(Phase::IDLE);
-                response
+                Ok::<_, Infallible>(response)
             }
         });
         let connection = self.http.serve_connection(io, service);
@@ -166,43 +161,93 @@ fn note(error: &hyper::Error) {
     }
 }
 
-/// What a connection is doing, as far as time-outs care.
+/// What a connection is doing, as far as time-outs care: the phase in the low two bits, above them how often
+/// it has changed.
 #[derive(Debug)]
-struct Phase(AtomicU8);
+struct Phase(AtomicUsize);
 
 impl Phase {
-    const HEAD: u8 = 0;
-    const ANSWERING: u8 = 1;
-    const IDLE: u8 = 2;
+    const HEAD: usize = 0;
+    const ANSWERING: usize = 1;
+    const IDLE: usize = 2;
+    const MASK: usize = 3;
 
-    fn set(&self, phase: u8) {
-        self.0.store(phase, Ordering::Relaxed);
+    fn set(&self, phase: usize) {
+        let changes = self.get() & !Self::MASK;
+        self.0.store(changes.wrapping_add(Self::MASK + 1) | phase, Ordering::Relaxed);
     }
 
-    fn is(&self, phase: u8) -> bool {
-        self.0.load(Ordering::Relaxed) == phase
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn is(&self, phase: usize) -> bool {
+        self.get() & Self::MASK == phase
     }
 }
 
 /// A new connection owes a head at once.
 impl Default for Phase {
     fn default() -> Self {
-        Self(AtomicU8::new(Self::HEAD))
+        Self(AtomicUsize::new(Self::HEAD))
     }
 }
 
-/// A stream whose reads fail when a head takes longer than its time-out, counted from its first byte (or from
-/// the start of the connection).
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// For a head, from its first byte or from the start of the connection.
+    head: Duration,
+    /// For the first byte of the next head.
+    idle: Duration,
+}
+
+/// A stream whose reads fail when a head takes too long, and end when none comes.
+///
+/// The timer is set only where a read must wait and it would ring too late: a request whose head comes in one
+/// piece, as nearly all do, touches no timer.
 struct Timed {
     stream: TcpStream,
     phase: Arc<Phase>,
-    limit: Duration,
-    deadline: Pin<Box<Sleep>>,
+    limits: Limits,
+    /// When reads saw the phase begin.
+    since: Instant,
+    seen: usize,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Timed {
-    fn new(stream: TcpStream, phase: Arc<Phase>, limit: Duration) -> Self {
-        Self { stream, phase, limit, deadline: Box::pin(sleep(limit)) }
+    fn new(stream: TcpStream, phase: Arc<Phase>, limits: Limits) -> Self {
+        let timer = Box::pin(sleep(limits.head));
+        Self { stream, phase, limits, since: Instant::now(), seen: Phase::HEAD, timer }
+    }
+
+    /// When the client will have taken too long; `None` while it is our turn.
+    fn deadline(&mut self) -> Option<Instant> {
+        let phase = self.phase.get();
+        if phase != self.seen {
+            (self.seen, self.since) = (phase, Instant::now());
+        }
+        match phase & Phase::MASK {
+            Phase::HEAD => Some(self.since + self.limits.head),
+            Phase::IDLE => Some(self.since + self.limits.idle),
+            _ => None,
+        }
+    }
+
+    /// Ready when the deadline has passed; else the task is woken at the deadline or before.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline() else { return Poll::Pending };
+        if self.timer.deadline() > deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
     }
 }
 
@@ -212,20 +257,30 @@ impl AsyncRead for Timed {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.phase.is(Phase::HEAD) && self.deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the request head took too long",
-            )));
-        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if polled.is_ready() && buffer.filled().len() > before && self.phase.is(Phase::IDLE) {
-            self.phase.set(Phase::HEAD);
-            let deadline = Instant::now() + self.limit;
-            self.deadline.as_mut().reset(deadline);
+        let is_late = match &polled {
+            Poll::Pending => self.poll_deadline(cx).is_ready(),
+            // drip by drip is no way around the deadline
+            Poll::Ready(_) => {
+                self.phase.is(Phase::HEAD) && self.deadline().is_some_and(|d| d <= Instant::now())
+            }
+        };
+        let is_idle = self.phase.is(Phase::IDLE);
+        match is_late {
+            // nobody was in the middle of anything: the same as a client that hangs up
+            true if is_idle => Poll::Ready(Ok(())),
+            true => {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the request head took too long");
+                Poll::Ready(Err(error))
+            }
+            false => {
+                if is_idle && polled.is_ready() && buffer.filled().len() > before {
+                    self.phase.set(Phase::HEAD);
+                }
+                polled
+            }
         }
-        polled
     }
 }
 

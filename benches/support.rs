@@ -94,9 +94,9 @@ pub(crate) async fn insert_click(pool: &PgPool, click: &Click<'_>) -> sqlx::Resu
         .map(drop)
 }
 
-/// CPU time of one process so far, without its children.
+/// CPU time of one process so far, and of its children that have ended.
 pub(crate) fn cpu_of(pid: u32) -> Duration {
-    stat(pid).map_or(Duration::ZERO, |stat| ticks(stat.own))
+    stat(pid).map_or(Duration::ZERO, |stat| ticks(stat.own + stat.reaped))
 }
 
 /// CPU time of a process and all its descendants so far, the ended ones too: a postmaster and its backends.

@@ -5,6 +5,7 @@
 
 pub mod campaigns;
 pub mod clicks;
+mod copy;
 pub mod events;
 pub mod ingest;
 pub mod migrations;

@@ -1,0 +1,101 @@
+//! Rows in PostgreSQL's binary COPY format: the cheapest way in, for both ends.
+//!
+//! ```text
+//! data  = "PGCOPY\n\xff\r\n\0" | flags i32 0 | extension i32 0 | row* | i16 -1
+//! row   = number of fields i16 | field*
+//! field = length i32, -1 for NULL | bytes as the type's `send` function writes them
+//! ```
+//! Everything is big-endian. Source: <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format";
+//! `inet` from `network_send` (`src/backend/utils/adt/network.c`).
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use sqlx::{Encode, encode::IsNull, postgres::PgArgumentBuffer};
+use uuid::Uuid;
+
+const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
+const NULL: i32 = -1;
+/// 2000-01-01 in microseconds since 1970: where PostgreSQL's clock begins.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = AF_INET + 1;
+
+/// Rows being written.
+#[derive(Debug)]
+pub(super) struct CopyData {
+    bytes: Vec<u8>,
+    columns: i16,
+}
+
+impl CopyData {
+    /// No rows yet; each will have `columns` fields.
+    pub(super) fn new(columns: i16, bytes_expected: usize) -> Self {
+        let mut bytes = Vec::with_capacity(bytes_expected);
+        bytes.extend_from_slice(SIGNATURE);
+        bytes.extend_from_slice(&[0; 8]);
+        Self { bytes, columns }
+    }
+
+    /// Begins a row.
+    pub(super) fn row(&mut self) {
+        self.bytes.extend_from_slice(&self.columns.to_be_bytes());
+    }
+
+    /// Ends the data.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.bytes.extend_from_slice(&(-1i16).to_be_bytes());
+        self.bytes
+    }
+
+    pub(super) fn uuid(&mut self, value: Uuid) {
+        self.field(Some(value.as_bytes()));
+    }
+
+    pub(super) fn bool(&mut self, value: bool) {
+        self.field(Some(&[u8::from(value)]));
+    }
+
+    pub(super) fn text(&mut self, value: Option<&str>) {
+        self.field(value.map(str::as_bytes));
+    }
+
+    pub(super) fn bigint(&mut self, value: Option<i64>) {
+        self.field(value.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
+    }
+
+    pub(super) fn timestamptz(&mut self, value: DateTime<Utc>) {
+        self.bigint(Some(value.timestamp_micros() - EPOCH_MICROS));
+    }
+
+    /// One address: family, bits of the mask, whether it is a network, bytes of the address, the address.
+    pub(super) fn inet(&mut self, value: Option<IpAddr>) {
+        match value {
+            Some(IpAddr::V4(ip)) => {
+                let [a, b, c, d] = ip.octets();
+                self.field(Some(&[AF_INET, 32, 0, 4, a, b, c, d]));
+            }
+            Some(IpAddr::V6(ip)) => {
+                let mut bytes = [0; 20];
+                bytes[..4].copy_from_slice(&[AF_INET6, 128, 0, 16]);
+                bytes[4..].copy_from_slice(&ip.octets());
+                self.field(Some(&bytes));
+            }
+            None => self.field(None),
+        }
+    }
+
+    pub(super) fn numeric(&mut self, value: Option<Decimal>) {
+        let mut buffer = PgArgumentBuffer::default();
+        let encoded = value.map(|value| value.encode_by_ref(&mut buffer));
+        self.field(matches!(encoded, Some(Ok(IsNull::No))).then_some(buffer.as_slice()));
+    }
+
+    fn field(&mut self, value: Option<&[u8]>) {
+        let length =
+            value.map_or(NULL, |bytes| i32::try_from(bytes.len()).expect("a record has at most 1 MiB"));
+        self.bytes.extend_from_slice(&length.to_be_bytes());
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+    }
+}

@@ -123,14 +123,14 @@ fn visit(
 fn accept<'a>(
     app: &App,
     peer: Peer,
-    head: &Head,
+    head: &'a Head,
     id: ClickId,
     params: &Params<'a>,
     routes: &Routes,
     decision: &Decision<'_>,
 ) -> Click<'a> {
     let headers = &head.headers;
-    let text = |name| headers.get(name).map(|v: &HeaderValue| clean_bytes(v.as_bytes(), HEADER_CHARS_MAX));
+    let text = |name| headers.get(name).map(|v| clean_bytes(v.as_bytes(), HEADER_CHARS_MAX));
     let user_agent = text(header::USER_AGENT);
     let ip = client::address(peer.0.ip(), headers, &app.config.server);
     let visitor = app.enricher.describe(user_agent.as_deref().unwrap_or_default(), Some(ip));
@@ -146,8 +146,8 @@ fn accept<'a>(
         id,
         campaign_id: routes.campaign.id,
         ip: Some(ip),
-        user_agent: user_agent.map(Into::into),
-        referrer: text(header::REFERER).map(Into::into),
+        user_agent,
+        referrer: text(header::REFERER),
         invalid_reason: decision.refused.or_else(label),
         is_bot: visitor.is_bot,
         country: visitor.country.map(|c| c.as_str().to_owned().into()),

@@ -10,16 +10,19 @@ pub const HEADER_CHARS_MAX: usize = 2048;
 
 /// Removes control characters and cuts after `chars_max` characters.
 pub fn clean(text: &str, chars_max: usize) -> Cow<'_, str> {
-    let plain = text.len() <= chars_max && !text.chars().any(char::is_control);
-    if plain {
+    let is_ascii_text = || text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    if text.len() <= chars_max && (is_ascii_text() || !text.chars().any(char::is_control)) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().filter(|c| !c.is_control()).take(chars_max).collect())
 }
 
 /// [`clean`] for bytes: invalid UTF-8 becomes U+FFFD.
-pub fn clean_bytes(bytes: &[u8], chars_max: usize) -> String {
-    clean(&String::from_utf8_lossy(bytes), chars_max).into_owned()
+pub fn clean_bytes(bytes: &[u8], chars_max: usize) -> Cow<'_, str> {
+    match String::from_utf8_lossy(bytes) {
+        Cow::Borrowed(text) => clean(text, chars_max),
+        Cow::Owned(text) => Cow::Owned(clean(&text, chars_max).into_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -48,7 +48,10 @@ struct Shared {
 impl Connections {
     pub(super) fn new(config: &config::Server) -> Self {
         let mut http = http1::Builder::new();
-        http.max_buf_size(config.head_bytes_max).max_headers(config.headers_max).half_close(false);
+        http.writev(false) // an answer is one small piece
+            .max_buf_size(config.head_bytes_max)
+            .max_headers(config.headers_max)
+            .half_close(false);
         Self {
             shared: Arc::new(Shared {
                 graceful: std::sync::Mutex::new(Some(GracefulShutdown::new())),

@@ -6,10 +6,12 @@ use std::{
 };
 
 use anyhow::ensure;
+use sqlx::PgConnection;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinSet,
+    time::sleep,
 };
 
 use crate::{
@@ -17,11 +19,22 @@ use crate::{
     support::{REFERRER, USER_AGENT, micros},
 };
 
-/// The campaign that the load asks for.
+const STORED_WITHIN: Duration = Duration::from_mins(2);
+
+/// A load.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) address: SocketAddr,
+    pub(crate) connections: usize,
+    /// Links are spread over the campaigns `demo-0` to `demo-N`.
+    pub(crate) campaigns: usize,
+}
+
+/// The campaign `demo-0`.
 pub(crate) async fn create_campaign(octo: &Octo) -> anyhow::Result<()> {
     let offer = "https://offer.example/lp?cid={click_id}&s={sub1}#top";
     let body = serde_json::json!({
-        "key": "demo", "name": "demo", "offers": [{ "name": "offer", "url": offer }],
+        "key": "demo-0", "name": "demo", "offers": [{ "name": "offer", "url": offer }],
     });
     let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(octo.admin_token().await);
     let response = request.json(&body).send().await?;
@@ -29,39 +42,64 @@ pub(crate) async fn create_campaign(octo: &Octo) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks for `run`; gives the microseconds of each answer, sorted. Any answer but a 302 is an error.
-pub(crate) async fn run(address: SocketAddr, connections: usize, run: Duration) -> anyhow::Result<Vec<u32>> {
-    let until = Instant::now() + run;
-    let mut tasks = JoinSet::new();
-    for connection in 0..connections {
-        tasks.spawn(ask(address, connection, until));
+impl Load {
+    /// Asks for `run`; gives the microseconds of each answer, sorted. Any answer but a 302 is an error.
+    pub(crate) async fn run(self, run: Duration) -> anyhow::Result<Vec<u32>> {
+        let until = Instant::now() + run;
+        let mut tasks = JoinSet::new();
+        for connection in 0..self.connections {
+            tasks.spawn(self.ask(connection, until));
+        }
+        let mut waits = Vec::new();
+        while let Some(of_one) = tasks.join_next().await {
+            waits.extend(of_one??);
+        }
+        waits.sort_unstable();
+        Ok(waits)
     }
-    let mut waits = Vec::new();
-    while let Some(of_one) = tasks.join_next().await {
-        waits.extend(of_one??);
+
+    async fn ask(self, connection: usize, until: Instant) -> anyhow::Result<Vec<u32>> {
+        let address = self.address;
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let mut waits = Vec::with_capacity(1 << 14);
+        let mut buffer = Vec::with_capacity(4096);
+        while Instant::now() < until {
+            let number = waits.len();
+            let campaign = fastrand::usize(..self.campaigns);
+            let request = format!(
+                "GET /click?cid=demo-{campaign}&sub1=ad-{connection}-{number}&sub2=creative-7\
+                 &click_id=src-{number:012}&traffic_source_id=network-3&cost=0.0125&currency=USD HTTP/1.1\r\n\
+                 Host: {address}\r\nUser-Agent: {USER_AGENT}\r\nReferer: {REFERRER}\r\n\r\n"
+            );
+            let asked = Instant::now();
+            stream.write_all(request.as_bytes()).await?;
+            answer(&mut stream, &mut buffer).await?;
+            waits.push(micros(asked.elapsed()));
+        }
+        Ok(waits)
     }
-    waits.sort_unstable();
-    Ok(waits)
 }
 
-async fn ask(address: SocketAddr, connection: usize, until: Instant) -> anyhow::Result<Vec<u32>> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let mut waits = Vec::with_capacity(1 << 14);
-    let mut buffer = Vec::with_capacity(4096);
-    while Instant::now() < until {
-        let number = waits.len();
-        let request = format!(
-            "GET /click?cid=demo&sub1=ad-{connection}-{number}&sub2=creative-7&click_id=src-{number:012}\
-             &traffic_source_id=network-3&cost=0.0125&currency=USD HTTP/1.1\r\nHost: {address}\r\n\
-             User-Agent: {USER_AGENT}\r\nReferer: {REFERRER}\r\n\r\n"
-        );
-        let asked = Instant::now();
-        stream.write_all(request.as_bytes()).await?;
-        answer(&mut stream, &mut buffer).await?;
-        waits.push(micros(asked.elapsed()));
+/// Clicks that octo has stored, by its roll-ups, which move in the transaction of the rows: cheap to ask while
+/// it stores, where counting rows would be charged to it.
+pub(crate) async fn rolled_up(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    let sql = "SELECT coalesce(sum(clicks), 0)::int8 FROM campaign_stats_hourly";
+    sqlx::query_scalar(sql).fetch_one(connection).await
+}
+
+/// Waits until octo has stored `count` clicks.
+pub(crate) async fn wait_stored(connection: &mut PgConnection, count: i64) -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        let stored = rolled_up(connection).await?;
+        if stored >= count {
+            ensure!(stored == count, "{stored} stored, {count} answered");
+            return Ok(());
+        }
+        ensure!(start.elapsed() < STORED_WITHIN, "only {stored} of {count} stored");
+        sleep(Duration::from_millis(50)).await;
     }
-    Ok(waits)
 }
 
 /// Reads one answer, which must be a redirect; its body, where there is one, comes with the head.

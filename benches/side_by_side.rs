@@ -41,12 +41,12 @@ mod load;
 mod support;
 
 use it::harness::{Octo, PrivatePostgres};
+use load::Load;
 use support::median;
 
 const ROUNDS: usize = 3;
 const RUN: Duration = Duration::from_secs(8);
 const CONNECTIONS: [usize; 2] = [64, 256];
-const STORED_WITHIN: Duration = Duration::from_mins(2);
 /// Set in a child that is a server: `bare`, or the URL of the database of `INSERT a click`.
 const SERVE: &str = "SIDE_BY_SIDE_SERVE";
 const BARE: &str = "bare";
@@ -169,10 +169,10 @@ impl Bench {
     async fn round(&mut self, side: Side, connections: usize, run: Duration) -> anyhow::Result<Figures> {
         let Side { who, address, pid } = side;
         sqlx::query("CHECKPOINT").execute(&mut self.admin).await?;
-        let (before, rolled_up) = (self.rows().await?, self.rolled_up().await?);
+        let (before, rolled_up) = (self.rows().await?, load::rolled_up(&mut self.admin).await?);
         support::forget_peak(pid);
         let (start, cpu) = (Instant::now(), self.cpu(pid));
-        let waits = load::run(address, connections, run).await?;
+        let waits = Load { address, connections, campaigns: 1 }.run(run).await?;
         let asked = start.elapsed();
         let answered = i64::try_from(waits.len())?;
         while who == Who::Octo && self.rolled_up().await? < rolled_up + answered {
@@ -198,14 +198,6 @@ impl Bench {
             postgres_cpu: if is_storing { per_1000(cpu.1, end_cpu.1) } else { 0.0 },
             rss_mb: support::peak_mb(pid),
         })
-    }
-
-    /// Clicks stored so far. By octo's roll-ups, which move in the transaction of its rows: cheap to ask while
-    /// it stores, where counting rows would be charged to it. The baseline writes none, and needs none: its
-    /// rows are there when it answers.
-    async fn rolled_up(&mut self) -> sqlx::Result<i64> {
-        let sql = "SELECT coalesce(sum(clicks), 0)::int8 FROM campaign_stats_hourly";
-        sqlx::query_scalar(sql).fetch_one(&mut self.admin).await
     }
 
     async fn rows(&mut self) -> sqlx::Result<i64> {

@@ -104,14 +104,21 @@ pub(crate) fn cpu_of_tree(root: u32) -> Duration {
     ticks(tree(root).values().map(|stat| stat.own + stat.reaped).sum())
 }
 
-/// Peak resident memory of a process and its descendants since [`forget_peak`], in MB (`VmHWM` of proc(5)).
+/// Peak resident memory of a process and its descendants since [`forget_peak`], in MB.
 pub(crate) fn peak_mb(root: u32) -> f64 {
-    let peak_kb = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().trim_end_matches(" kB").parse::<f64>().ok()
-    };
-    tree(root).keys().filter_map(peak_kb).sum::<f64>() / 1024.0
+    tree(root).keys().filter_map(|pid| status_mb(*pid, "VmHWM:")).sum()
+}
+
+/// Resident memory of one process, in MB.
+pub(crate) fn resident_mb(pid: u32) -> f64 {
+    status_mb(pid, "VmRSS:").unwrap_or_default()
+}
+
+/// A figure in kB of `/proc/PID/status`, see proc(5).
+fn status_mb(pid: u32, name: &str) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix(name))?.trim().trim_end_matches(" kB");
+    Some(kilobytes.parse::<f64>().ok()? / 1024.0)
 }
 
 /// Lets [`peak_mb`] count from now on (5 in `clear_refs` of proc(5)).

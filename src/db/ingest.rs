@@ -213,18 +213,29 @@ async fn store_in(
     rows: &Rows<'_>,
 ) -> Result<(), StoreError> {
     bounded(limit, advance(transaction, stream, lo, hi)).await?;
-    let mut stats = Stats::default();
-    if !rows.clicks.is_empty() {
-        bounded(limit, insert_clicks(transaction, &rows.clicks, &mut stats)).await?;
-    }
-    if !rows.events.is_empty() {
-        bounded(limit, insert_events(transaction, &rows.events, &mut stats)).await?;
-    }
     if !rows.dead_letters.is_empty() {
         bounded(limit, insert_dead_letters(transaction, stream, &rows.dead_letters)).await?;
     }
+    insert(transaction, limit, &rows.clicks, &rows.events).await
+}
+
+/// Inserts clicks and events and adds them to the roll-ups, within the caller's transaction; `limit` bounds
+/// each statement.
+pub(super) async fn insert(
+    c: &mut PgConnection,
+    limit: Duration,
+    clicks: &[&Click<'_>],
+    events: &[&Event<'_>],
+) -> Result<(), StoreError> {
+    let mut stats = Stats::default();
+    if !clicks.is_empty() {
+        bounded(limit, insert_clicks(c, clicks, &mut stats)).await?;
+    }
+    if !events.is_empty() {
+        bounded(limit, insert_events(c, events, &mut stats)).await?;
+    }
     if !stats.0.is_empty() {
-        bounded(limit, upsert_stats(transaction, &stats)).await?;
+        bounded(limit, upsert_stats(c, &stats)).await?;
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ use crate::model::{click::Click, event::Event};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
+    ("ingest.connect", SET_SESSION),
     ("watermark.list", LIST_WATERMARKS),
     ("watermark.begin", BEGIN_WATERMARKS),
     ("watermark.advance", ADVANCE_WATERMARK),
@@ -31,6 +32,9 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("stats.upsert_batch", UPSERT_STATS),
     ("dead_letters.insert_batch", INSERT_DEAD_LETTERS),
 ];
+
+const SET_SESSION: &str =
+    "SELECT set_config('statement_timeout', $1, false), set_config('synchronous_commit', 'on', false)";
 
 const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)";
 
@@ -168,12 +172,11 @@ impl Ingest {
     pub async fn connect(pool: &Pool, statement_timeout: Duration) -> Result<Self, Error> {
         let mut connection = pool.connect().await?;
         let milliseconds = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
-        sqlx::query("SELECT set_config('statement_timeout', $1, false), set_config('synchronous_commit', 'on', false)")
-            .bind(milliseconds)
-            .execute(&mut connection)
-            .await
-            .map_err(|e| monitor::classify("ingest.connect", e))?;
-        Ok(Self { connection, timeout: statement_timeout + Duration::from_secs(1) })
+        let limit = statement_timeout + Duration::from_secs(1);
+        let set = sqlx::query(SET_SESSION).bind(milliseconds).execute(&mut connection);
+        let set = timeout(limit, set).await.unwrap_or_else(|_| Err(timed_out()));
+        set.map_err(|e| monitor::classify("ingest.connect", e))?;
+        Ok(Self { connection, timeout: limit })
     }
 
     /// Where each stream is in this database; new streams begin at 0.

@@ -114,9 +114,14 @@ ON CONFLICT (campaign_id, hour) DO UPDATE SET
     bot_clicks = s.bot_clicks + excluded.bot_clicks,
     events = s.events + excluded.events";
 
+// A letter may be there already: where the watermark was set back by hand, records are sent again.
 const INSERT_DEAD_LETTERS: &str = "
 INSERT INTO dead_letters (stream, seq, record, sqlstate, message)
-SELECT $1, * FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])";
+SELECT $1, * FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
+ON CONFLICT (stream, seq) DO UPDATE SET
+    record = excluded.record,
+    sqlstate = excluded.sqlstate,
+    message = excluded.message";
 
 /// Consecutive records of a stream, ready to be stored.
 #[derive(Debug, Default)]

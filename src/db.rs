@@ -5,6 +5,7 @@
 
 pub mod campaigns;
 pub mod clicks;
+pub mod dead_letters;
 pub mod events;
 pub mod ingest;
 pub mod migrations;

@@ -19,7 +19,7 @@ use crate::{
     config::{self, millis},
     db::{
         Db,
-        ingest::{DeadLetter, Ingest, Rows, StoreError},
+        ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError},
     },
     journal::{Batch, Journal, Reader},
     metrics,
@@ -180,7 +180,7 @@ fn rows<'a>(items: &'a [Item<'a>]) -> Rows<'a> {
                 rows.events.push(event);
                 continue;
             }
-            (None, Err(malformed)) => ("malformed".to_owned(), malformed.to_string()),
+            (None, Err(malformed)) => (MALFORMED.to_owned(), malformed.to_string()),
         };
         rows.dead_letters.push(DeadLetter { seq: item.seq, record: item.payload, sqlstate, message });
     }
@@ -196,7 +196,7 @@ fn count_stored(items: &[Item<'_>]) {
 }
 
 fn dead_letter_class(sqlstate: &str) -> &'static str {
-    ["21", "22", "23", "42", "54", "malformed"]
+    ["21", "22", "23", "42", "54", MALFORMED]
         .into_iter()
         .find(|class| sqlstate.starts_with(class))
         .unwrap_or("other")

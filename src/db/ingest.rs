@@ -123,6 +123,9 @@ ON CONFLICT (stream, seq) DO UPDATE SET
     sqlstate = excluded.sqlstate,
     message = excluded.message";
 
+/// In place of a SQLSTATE: the bytes are no record.
+pub const MALFORMED: &str = "malformed";
+
 /// Consecutive records of a stream, ready to be stored.
 #[derive(Debug, Default)]
 pub struct Rows<'a> {

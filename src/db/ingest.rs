@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::time::timeout;
@@ -363,9 +363,14 @@ struct Hour {
 
 impl Stats {
     fn of(&mut self, campaign_id: Uuid, at: DateTime<Utc>) -> &mut Hour {
-        let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
-        self.0.entry((campaign_id, hour)).or_default()
+        self.0.entry((campaign_id, hour_of(at))).or_default()
     }
+}
+
+/// The hour a time is in, for every time: chrono's own way ends in the year 2262.
+fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    let seconds = at.timestamp();
+    DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(at)
 }
 
 async fn upsert_stats(c: &mut PgConnection, stats: &Stats) -> Result<(), StoreError> {

@@ -136,7 +136,8 @@ async fn store(ingest: &mut Ingest, stream: Uuid, batch: &Batch) -> Result<(), S
             Ok(()) => count_stored(&items[range]),
             Err(StoreError::Refused { sqlstate, message }) => match range.len() {
                 1 if items[range.start].refused.is_none() => {
-                    tracing::warn!(%stream, seq = items[range.start].seq, sqlstate, message, "a record became a dead letter");
+                    // what was refused may be in the message: it is with the letter, not in the log
+                    tracing::warn!(%stream, seq = items[range.start].seq, sqlstate, "a record became a dead letter");
                     items[range.start].refused = Some((sqlstate, message));
                     todo.push((lo, hi, range));
                 }

@@ -90,8 +90,5 @@ fn text(letter: &DeadLetter) -> String {
     let DeadLetter { stream, seq, sqlstate, message, created_at, bytes, .. } = letter;
     // one line a letter, whatever a trigger of the owner says
     let message = message.replace(char::is_control, " ");
-    format!(
-        "{stream} {seq}  {sqlstate}  {:.19}  {what} ({bytes} bytes)  {message}",
-        created_at.to_rfc3339()
-    )
+    format!("{stream} {seq}  {sqlstate}  {:.19}  {what} ({bytes} bytes)  {message}", created_at.to_rfc3339())
 }

@@ -246,9 +246,7 @@ async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<
     let retried = match Record::decode(&record) {
         Ok(Record::Click(click)) => store_click(&mut transaction, &click).await?,
         Ok(Record::Event(event)) => store_event(&mut transaction, &event).await?,
-        Err(malformed) => {
-            Retried::Refused { sqlstate: MALFORMED.to_owned(), message: malformed.to_string() }
-        }
+        Err(malformed) => Retried::Refused { sqlstate: MALFORMED.to_owned(), message: malformed.to_string() },
     };
     let settled = match &retried {
         Retried::Stored | Retried::AlreadyStored => sqlx::query(DELETE_SQL).bind(stream).bind(seq),

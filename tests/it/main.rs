@@ -20,6 +20,8 @@ mod harness_test;
 mod load;
 mod ops;
 mod outage;
+mod poison;
+mod records;
 mod replay;
 mod start;
 mod statements;

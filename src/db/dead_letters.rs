@@ -3,8 +3,6 @@
 //! The drain is who puts them here (see `db::ingest`). All of this asks the primary: who has just tried a letter
 //! again wants to see what became of it.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{Connection, FromRow, PgConnection};
@@ -281,8 +279,7 @@ async fn store_event(c: &mut PgConnection, event: &Event<'_>) -> sqlx::Result<Re
 /// As the drain does it, within a savepoint: a refusal leaves the transaction and its lock on the letter as they were.
 async fn insert(c: &mut PgConnection, clicks: &[&Click<'_>], events: &[&Event<'_>]) -> sqlx::Result<Retried> {
     let mut savepoint = c.begin().await?;
-    // the pool bounds the whole
-    match ingest::insert(&mut savepoint, Duration::MAX, clicks, events).await {
+    match ingest::insert_checked(&mut savepoint, clicks, events).await {
         Ok(()) => {
             savepoint.commit().await?;
             Ok(Retried::Stored)

@@ -24,6 +24,7 @@ use crate::model::{click::Click, event::Event};
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("ingest.connect", SET_SESSION),
+    ("dead_letter.check", CHECK_CONSTRAINTS),
     ("watermark.list", LIST_WATERMARKS),
     ("watermark.begin", BEGIN_WATERMARKS),
     ("watermark.advance", ADVANCE_WATERMARK),
@@ -35,6 +36,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
 
 const SET_SESSION: &str =
     "SELECT set_config('statement_timeout', $1, false), set_config('synchronous_commit', 'on', false)";
+
+const CHECK_CONSTRAINTS: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)";
 
@@ -232,7 +235,7 @@ async fn store_in(
 
 /// Inserts clicks and events and adds them to the roll-ups, within the caller's transaction; `limit` bounds
 /// each statement.
-pub(super) async fn insert(
+async fn insert(
     c: &mut PgConnection,
     limit: Duration,
     clicks: &[&Click<'_>],
@@ -249,6 +252,16 @@ pub(super) async fn insert(
         bounded(limit, upsert_stats(c, &stats)).await?;
     }
     Ok(())
+}
+
+/// [`insert`] for a transaction that is bounded as a whole, with what constraints would say at its commit.
+pub(super) async fn insert_checked(
+    c: &mut PgConnection,
+    clicks: &[&Click<'_>],
+    events: &[&Event<'_>],
+) -> Result<(), StoreError> {
+    insert(c, Duration::MAX, clicks, events).await?;
+    bounded(Duration::MAX, async { Ok(sqlx::query(CHECK_CONSTRAINTS).execute(c).await.map(drop)?) }).await
 }
 
 async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ mod api;
 mod cache;
 mod cli;
 mod click;
+mod dead_letters;
 mod drain;
 mod event;
 mod harness;

@@ -62,7 +62,8 @@ async fn drain(
     let mut ingest = Ingest::connect(db.primary(), millis(options.statement_timeout_ms)).await?;
     let streams: Vec<Uuid> = journal.streams().into_iter().map(|(stream, _)| stream).collect();
     let mut readers = BTreeMap::new();
-    for (stream, seq) in ingest.watermarks(&streams).await? {
+    let mut stored_seqs = ingest.watermarks(&streams).await?;
+    for (&stream, &seq) in &stored_seqs {
         journal.set_drained(stream, seq);
         readers.insert(stream, journal.reader(stream, seq));
     }
@@ -80,6 +81,7 @@ async fn drain(
                 note_damage(journal, stream, &batch);
                 store(&mut ingest, stream, &batch).await?;
                 journal.set_drained(stream, batch.hi);
+                stored_seqs.insert(stream, batch.hi);
                 *failures = 0;
             }
             // an earlier start's stream does not grow any more
@@ -94,6 +96,12 @@ async fn drain(
             }
             tokio::select! {
                 changed = durable.changed() => changed.context("the journal is gone")?,
+                // nobody tells an idle connection of a failover, nor of a server that went back in time
+                () = sleep(millis(options.check_interval_ms)) => {
+                    if ingest.watermarks(&streams).await? != stored_seqs {
+                        return Err(StoreError::Moved.into());
+                    }
+                }
                 () = stop.cancelled() => {}
             }
         }

@@ -267,13 +267,16 @@ async fn store_click(c: &mut PgConnection, click: &Click<'_>) -> sqlx::Result<Re
 
 async fn store_event(c: &mut PgConnection, event: &Event<'_>) -> sqlx::Result<Retried> {
     let query = sqlx::query_scalar(HAS_EVENT_SQL).bind(event.created_at).bind(event.id);
-    // a time that Postgres cannot hold is in no row: the insert says what is wrong with it
-    match query.bind(event.is_idempotent).fetch_one(&mut *c.begin().await?).await {
-        Ok(true) => return Ok(Retried::AlreadyStored),
-        Ok(false) | Err(sqlx::Error::Database(_)) => {}
-        Err(error) => return Err(error),
+    let mut savepoint = c.begin().await?;
+    let has_event = query.bind(event.is_idempotent).fetch_one(&mut *savepoint).await;
+    savepoint.rollback().await?;
+    match has_event {
+        Ok(true) => Ok(Retried::AlreadyStored),
+        Ok(false) => insert(c, &[], &[event]).await,
+        // a time that Postgres cannot hold is in no row: the insert says what is wrong with it
+        Err(error) if error.as_database_error().is_some() => insert(c, &[], &[event]).await,
+        Err(error) => Err(error),
     }
-    insert(c, &[], &[event]).await
 }
 
 /// As the drain does it, within a savepoint: a refusal leaves the transaction and its lock on the letter as they were.

@@ -1,5 +1,6 @@
 //! Dead letters: shown, tried again once the cause is gone, raced, refused again, forgotten; by API and command line.
 
+use chrono::{TimeZone, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -191,6 +192,20 @@ async fn a_letter_that_is_refused_again_stays_and_says_why() {
     let (status, problem) = it.ask(Method::POST, &format!("{}/retry", it.letter(7))).await;
     assert_eq!((status, &problem["sqlstate"]), (409, &json!("malformed")));
     assert_roll_ups_agree(&it.tracker.pool).await;
+}
+
+#[tokio::test]
+async fn an_event_of_a_time_that_postgres_cannot_hold_stays_for_that_reason() {
+    let it = refused("letters_time").await;
+    let mut long_ago = event(Uuid::now_v7());
+    long_ago.created_at = Utc.with_ymd_and_hms(-10_000, 1, 1, 0, 0, 0).unwrap();
+    sqlx::query("UPDATE dead_letters SET record = $1 WHERE seq = 7")
+        .bind(encode_event(&long_ago))
+        .execute(&it.tracker.pool)
+        .await
+        .unwrap();
+    let (status, problem) = it.ask(Method::POST, &format!("{}/retry", it.letter(7))).await;
+    assert_eq!((status, &problem["sqlstate"]), (409, &json!("22008")), "{problem}");
 }
 
 #[tokio::test]

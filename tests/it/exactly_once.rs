@@ -2,7 +2,7 @@
 //! are lost, late or never come, connections that end anywhere, servers that come back, also older than they were.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -138,13 +138,21 @@ async fn assert_exactly_once(octo: &Octo, pool: &PgPool, confirmed: &Confirmed) 
 async fn assert_stored_once(pool: &PgPool, confirmed: &Confirmed) {
     let clicks: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM clicks").fetch_all(pool).await.unwrap();
     let events: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM events").fetch_all(pool).await.unwrap();
-    let distinct: HashSet<&Uuid> = clicks.iter().collect();
-    assert_eq!(distinct.len(), clicks.len(), "clicks that are there twice");
-    assert_eq!(distinct, confirmed.clicks.iter().collect(), "stored and confirmed clicks");
-    assert_eq!(events.iter().collect::<BTreeSet<_>>().len(), events.len(), "events that are there twice");
-    assert_eq!(events.into_iter().collect::<BTreeSet<_>>(), confirmed.events, "stored and confirmed events");
     assert_eq!(Table::DeadLetters.count(pool).await.unwrap(), 0, "dead letters");
+    assert_same("clicks", &clicks, &confirmed.clicks.iter().copied().collect());
+    assert_same("events", &events, &confirmed.events);
     assert_roll_ups_agree(pool).await;
+}
+
+fn assert_same(what: &str, stored: &[Uuid], confirmed: &BTreeSet<Uuid>) {
+    let distinct: BTreeSet<Uuid> = stored.iter().copied().collect();
+    let twice = stored.len() - distinct.len();
+    let (lost, strange) = (confirmed.difference(&distinct).count(), distinct.difference(confirmed).count());
+    assert_eq!(
+        (twice, lost, strange),
+        (0, 0, 0),
+        "{what} that are there twice, that are lost, that nobody sent"
+    );
 }
 
 /// Under load, with these faults one after the other.

@@ -160,7 +160,7 @@ pub enum StoreError {
     #[error("the watermark is not where the batch begins")]
     Moved,
     /// Postgres refuses a row for what it holds.
-    #[error("a row was refused: {message} (SQLSTATE {sqlstate})")]
+    #[error("a row was refused (SQLSTATE {sqlstate})")] // the message may hold what was refused
     Refused {
         /// Five characters.
         sqlstate: String,

@@ -32,9 +32,15 @@ pub struct Problem {
     code: &'static str,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
-    sqlstate: Option<String>,
+    refusal: Option<Box<Refusal>>,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// PostgreSQL's no; boxed, because a [`Problem`] travels in every `Result`.
+#[derive(Debug)]
+struct Refusal {
+    sqlstate: String,
 }
 
 /// One bad field of a request.
@@ -62,7 +68,7 @@ impl Problem {
     /// A refusal with `status`; `code` is stable and for programs, `detail` is for people.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         let detail = detail.into();
-        Self { status, code, detail, errors: Vec::new(), sqlstate: None, headers: Vec::new(), source: None }
+        Self { status, code, detail, errors: Vec::new(), refusal: None, headers: Vec::new(), source: None }
     }
 
     /// 400
@@ -146,7 +152,7 @@ impl Problem {
     /// With why PostgreSQL refused a record.
     #[must_use]
     pub fn with_sqlstate(mut self, sqlstate: String) -> Self {
-        self.sqlstate = Some(sqlstate);
+        self.refusal = Some(Box::new(Refusal { sqlstate }));
         self
     }
 
@@ -189,7 +195,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: cut(&self.detail, DETAIL_CHARS_MAX),
             code: self.code,
-            sqlstate: self.sqlstate.clone(),
+            sqlstate: self.refusal.as_ref().map(|refusal| refusal.sqlstate.clone()),
             errors_omitted: self.errors.len() - errors.len(),
             errors,
         }

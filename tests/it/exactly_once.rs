@@ -318,6 +318,14 @@ DELETE FROM campaign_stats_hourly; INSERT INTO campaign_stats_hourly SELECT * FR
 UPDATE ingest_watermark w SET seq = o.seq FROM old_watermark o WHERE o.stream = w.stream;
 COMMIT";
 
+async fn wait_clicks(pool: &PgPool) {
+    eventually(SOON, async || {
+        anyhow::ensure!(Table::Clicks.count(pool).await? > 0, "nothing is stored yet");
+        Ok(())
+    })
+    .await;
+}
+
 async fn remember(pool: &PgPool) -> i64 {
     let mut connection = pool.acquire().await.unwrap();
     let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
@@ -333,7 +341,7 @@ async fn a_watermark_set_back_with_its_rows_brings_them_again_under_load() {
     let (octo, pool) = (octo(database.url(), |b| b).await, database.pool().await);
     let load = Load::start(&octo);
     load.go_on(10).await;
-    eventually(SOON, async || Ok(anyhow::ensure!(Table::Clicks.count(&pool).await? > 0))).await;
+    wait_clicks(&pool).await;
     let seq = remember(&pool).await;
     load.go_on(20).await;
     sqlx::raw_sql(GO_BACK).execute(&pool).await.unwrap();
@@ -351,7 +359,7 @@ async fn a_watermark_set_back_with_its_rows_brings_them_again_when_nothing_else_
     let (octo, pool) = (octo(database.url(), |b| b).await, database.pool().await);
     let load = Load::start(&octo);
     load.go_on(5).await;
-    eventually(SOON, async || Ok(anyhow::ensure!(Table::Clicks.count(&pool).await? > 0))).await;
+    wait_clicks(&pool).await;
     let seq = remember(&pool).await;
     load.go_on(10).await;
     let confirmed = load.stop().await;

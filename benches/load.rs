@@ -14,10 +14,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{
-    it::harness::Octo,
-    support::{REFERRER, USER_AGENT, micros},
-};
+use crate::support::{REFERRER, USER_AGENT, micros};
 
 const STORED_WITHIN: Duration = Duration::from_mins(2);
 
@@ -28,18 +25,6 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     /// Links are spread over the campaigns `demo-0` to `demo-N`.
     pub(crate) campaigns: usize,
-}
-
-/// The campaign `demo-0`.
-pub(crate) async fn create_campaign(octo: &Octo) -> anyhow::Result<()> {
-    let offer = "https://offer.example/lp?cid={click_id}&s={sub1}#top";
-    let body = serde_json::json!({
-        "key": "demo-0", "name": "demo", "offers": [{ "name": "offer", "url": offer }],
-    });
-    let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(octo.admin_token().await);
-    let response = request.json(&body).send().await?;
-    ensure!(response.status().as_u16() == 201, "{}", response.text().await?);
-    Ok(())
 }
 
 impl Load {

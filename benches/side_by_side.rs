@@ -114,7 +114,7 @@ async fn compare_all() -> anyhow::Result<()> {
     support::print_load();
     let postgres = PrivatePostgres::start().await;
     let octo = Octo::builder().database_url(postgres.url()).start().await; // migrates
-    load::create_campaign(&octo).await?;
+    create_campaign(&octo).await?;
     let (bare, insert) = (Server::start(BARE)?, Server::start(&postgres.url())?);
     let nginx = Server::nginx().await?;
     let mut sides = vec![
@@ -135,6 +135,18 @@ async fn compare_all() -> anyhow::Result<()> {
     for connections in CONNECTIONS {
         bench.compare(&sides, connections).await?;
     }
+    Ok(())
+}
+
+/// The campaign that the load asks for.
+async fn create_campaign(octo: &Octo) -> anyhow::Result<()> {
+    let offer = "https://offer.example/lp?cid={click_id}&s={sub1}#top";
+    let body = serde_json::json!({
+        "key": "demo-0", "name": "demo", "offers": [{ "name": "offer", "url": offer }],
+    });
+    let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(octo.admin_token().await);
+    let response = request.json(&body).send().await?;
+    ensure!(response.status().as_u16() == 201, "{}", response.text().await?);
     Ok(())
 }
 
@@ -175,13 +187,8 @@ impl Bench {
         let waits = Load { address, connections, campaigns: 1 }.run(run).await?;
         let asked = start.elapsed();
         let answered = i64::try_from(waits.len())?;
-        while who == Who::Octo && self.rolled_up().await? < rolled_up + answered {
-            ensure!(
-                start.elapsed() < STORED_WITHIN,
-                "only {} of {answered} stored",
-                self.rows().await? - before
-            );
-            sleep(Duration::from_millis(50)).await;
+        if who == Who::Octo {
+            load::wait_stored(&mut self.admin, rolled_up + answered).await?;
         }
         let (stored, end_cpu) = (start.elapsed(), self.cpu(pid));
         let is_storing = matches!(who, Who::Octo | Who::Insert);

@@ -1,5 +1,6 @@
 //! The command line: serve, migrate, token, config, journal, healthcheck.
 
+mod dead_letters;
 mod journal;
 
 use std::{
@@ -71,7 +72,7 @@ enum Command {
         #[command(subcommand)]
         action: Show,
     },
-    /// Look into the journal on disk; works while octo runs
+    /// Look into the journal and at what PostgreSQL refused of it; works while octo runs
     Journal {
         #[command(subcommand)]
         action: journal::Command,

@@ -138,6 +138,7 @@ pub struct Drain {
     pub retry_min_ms: u64,
     pub retry_max_ms: u64,
     pub statement_timeout_ms: u64,
+    pub check_interval_ms: u64,
 }
 
 /// `[cache]`
@@ -325,6 +326,7 @@ impl Config {
         at_least("drain.batch_bytes_max", self.drain.batch_bytes_max as u64, 65_536);
         at_least("drain.retry_min_ms", self.drain.retry_min_ms, 1);
         at_least("drain.retry_max_ms", self.drain.retry_max_ms, self.drain.retry_min_ms);
+        at_least("drain.check_interval_ms", self.drain.check_interval_ms, 1);
         at_least("cache.poll_interval_s", self.cache.poll_interval_s, 1);
         if self.database.min_connections > self.database.max_connections {
             faults.push("database.min_connections is larger than database.max_connections".to_owned());

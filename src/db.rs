@@ -6,6 +6,7 @@
 pub mod campaigns;
 pub mod clicks;
 mod copy;
+pub mod dead_letters;
 pub mod events;
 pub mod ingest;
 pub mod migrations;

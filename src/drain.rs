@@ -19,7 +19,7 @@ use crate::{
     config::{self, millis},
     db::{
         Db,
-        ingest::{DeadLetter, Ingest, Rows, StoreError},
+        ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError},
     },
     journal::{Batch, Journal, Reader},
     metrics,
@@ -62,7 +62,8 @@ async fn drain(
     let mut ingest = Ingest::connect(db.primary(), millis(options.statement_timeout_ms)).await?;
     let streams: Vec<Uuid> = journal.streams().into_iter().map(|(stream, _)| stream).collect();
     let mut readers = BTreeMap::new();
-    for (stream, seq) in ingest.watermarks(&streams).await? {
+    let mut stored_seqs = ingest.watermarks(&streams).await?;
+    for (&stream, &seq) in &stored_seqs {
         journal.set_drained(stream, seq);
         readers.insert(stream, journal.reader(stream, seq));
     }
@@ -80,6 +81,7 @@ async fn drain(
                 note_damage(journal, stream, &batch);
                 store(&mut ingest, stream, &batch).await?;
                 journal.set_drained(stream, batch.hi);
+                stored_seqs.insert(stream, batch.hi);
                 *failures = 0;
             }
             // an earlier start's stream does not grow any more
@@ -94,6 +96,12 @@ async fn drain(
             }
             tokio::select! {
                 changed = durable.changed() => changed.context("the journal is gone")?,
+                // nobody tells an idle connection of a failover, nor of a server that went back in time
+                () = sleep(millis(options.check_interval_ms)) => {
+                    if ingest.watermarks(&streams).await? != stored_seqs {
+                        return Err(StoreError::Moved.into());
+                    }
+                }
                 () = stop.cancelled() => {}
             }
         }
@@ -136,7 +144,8 @@ async fn store(ingest: &mut Ingest, stream: Uuid, batch: &Batch) -> Result<(), S
             Ok(()) => count_stored(&items[range]),
             Err(StoreError::Refused { sqlstate, message }) => match range.len() {
                 1 if items[range.start].refused.is_none() => {
-                    tracing::warn!(%stream, seq = items[range.start].seq, sqlstate, message, "a record became a dead letter");
+                    // what was refused may be in the message: it is with the letter, not in the log
+                    tracing::warn!(%stream, seq = items[range.start].seq, sqlstate, "a record became a dead letter");
                     items[range.start].refused = Some((sqlstate, message));
                     todo.push((lo, hi, range));
                 }
@@ -180,7 +189,7 @@ fn rows<'a>(items: &'a [Item<'a>]) -> Rows<'a> {
                 rows.events.push(event);
                 continue;
             }
-            (None, Err(malformed)) => ("malformed".to_owned(), malformed.to_string()),
+            (None, Err(malformed)) => (MALFORMED.to_owned(), malformed.to_string()),
         };
         rows.dead_letters.push(DeadLetter { seq: item.seq, record: item.payload, sqlstate, message });
     }
@@ -196,7 +205,7 @@ fn count_stored(items: &[Item<'_>]) {
 }
 
 fn dead_letter_class(sqlstate: &str) -> &'static str {
-    ["21", "22", "23", "42", "54", "malformed"]
+    ["21", "22", "23", "42", "54", MALFORMED]
         .into_iter()
         .find(|class| sqlstate.starts_with(class))
         .unwrap_or("other")

@@ -6,6 +6,7 @@ mod campaigns;
 mod click;
 mod clicks;
 mod client;
+mod dead_letters;
 pub mod error;
 mod event;
 mod events;

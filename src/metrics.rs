@@ -56,6 +56,7 @@ pub fn describe() {
     c("octo_drain_errors_total", "Transactions of the drain that failed, by class.");
     g("octo_drain_lag_seconds", "Age of the newest record in Postgres when it was stored.");
     c("octo_dead_letters_total", "Records Postgres refuses for what they hold, by SQLSTATE class.");
+    c("octo_dead_letters_retried_total", "Dead letters that were tried again, by outcome.");
     g("octo_default_partition_rows", "Rows in a DEFAULT partition: no partition of their day was there.");
     c("octo_journal_written_bytes_total", "Bytes made durable.");
     g("octo_db_pool_connections", "Connections of a pool by state.");
@@ -196,6 +197,11 @@ pub fn drain_error(class: &'static str) {
 /// A record went to the dead letters.
 pub fn dead_letter(class: &'static str) {
     counter!("octo_dead_letters_total", "class" => class).increment(1);
+}
+
+/// A dead letter was tried again: `stored`, `already_stored`, `refused`.
+pub fn dead_letter_retried(outcome: &'static str) {
+    counter!("octo_dead_letters_retried_total", "outcome" => outcome).increment(1);
 }
 
 /// Rows found in a DEFAULT partition.

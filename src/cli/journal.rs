@@ -1,4 +1,4 @@
-//! `octo journal inspect|verify`: what is on disk, read without a lock beside a running octo.
+//! `octo journal ...`: what is on disk, read without a lock beside a running octo; and what PostgreSQL refused of it.
 
 use std::{path::Path, process::ExitCode, time::SystemTime};
 
@@ -7,9 +7,13 @@ use clap::Subcommand;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::print;
+use super::{
+    dead_letters::{self, Which},
+    print, with_db,
+};
 use crate::{
     config::Config,
+    db::Db,
     journal::{
         self, Scan, Segment,
         disk::{Disk, RealDisk},
@@ -17,7 +21,7 @@ use crate::{
     model::id::time_of_uuid,
 };
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
     /// Show streams, segments and records
     Inspect {
@@ -30,6 +34,26 @@ pub(super) enum Command {
         /// As JSON on stdout
         #[arg(long)]
         json: bool,
+    },
+    /// List the records that PostgreSQL refused, newest first
+    DeadLetters {
+        /// As JSON on stdout, one letter a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Store refused records now that the cause is gone; exit code 1 when one is refused again
+    Retry {
+        /// The stream of one letter, as in `octo journal dead-letters`
+        #[arg(requires = "seq", required_unless_present = "all", conflicts_with = "all")]
+        stream: Option<Uuid>,
+        /// Its sequence
+        seq: Option<i64>,
+        /// Every letter, oldest first
+        #[arg(long)]
+        all: bool,
+        /// With --all: only those refused for this SQLSTATE
+        #[arg(long, requires = "all", value_name = "CODE")]
+        sqlstate: Option<String>,
     },
 }
 
@@ -70,11 +94,24 @@ struct Damage {
 }
 
 pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Inspect { json } => look(config, json, false),
+        Command::Verify { json } => look(config, json, true),
+        Command::DeadLetters { json } => {
+            with_db(config, async move |db: Db| dead_letters::list(&db, json).await)
+        }
+        Command::Retry { stream, seq, sqlstate, .. } => {
+            let which = match (stream, seq) {
+                (Some(stream), Some(seq)) => Which::One { stream, seq },
+                _ => Which::All { sqlstate },
+            };
+            with_db(config, async move |db: Db| dead_letters::retry(&db, which).await)
+        }
+    }
+}
+
+fn look(config: &Config, json: bool, is_verify: bool) -> anyhow::Result<ExitCode> {
     let report = report(&config.journal_dir())?;
-    let (json, is_verify) = match command {
-        Command::Inspect { json } => (json, false),
-        Command::Verify { json } => (json, true),
-    };
     if json {
         print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
     } else {

@@ -7,7 +7,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Db, Error};
-use crate::model::{id::ClickId, money::Money};
+use crate::model::{
+    self,
+    click::InvalidReason,
+    id::ClickId,
+    money::{Currency, Money},
+};
 
 /// Every statement of this module, for the test that prepares them.
 pub const STATEMENTS: &[(&str, &str)] = &[("click.get", GET_SQL), ("click.list", LIST_SQL)];
@@ -86,6 +91,53 @@ pub struct Click {
     pub created_at: DateTime<Utc>,
     /// When the row last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+/// A click that is not stored yet, as it would be.
+impl From<&model::click::Click<'_>> for Click {
+    fn from(click: &model::click::Click<'_>) -> Self {
+        let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
+        let [sub1, sub2, sub3, sub4, sub5] = click.subs.each_ref().map(text);
+        let [affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5] =
+            click.aff_subs.each_ref().map(text);
+        Self {
+            id: click.id.uuid(),
+            campaign_id: click.campaign_id,
+            campaign_key: None,
+            ip_address: click.ip.map(|ip| ip.to_string()),
+            user_agent: text(&click.user_agent),
+            referrer: text(&click.referrer),
+            is_valid: click.is_valid(),
+            invalid_reason: click.invalid_reason.map(InvalidReason::as_str).map(str::to_owned),
+            is_bot: click.is_bot,
+            country: text(&click.country),
+            device: text(&click.device),
+            os: text(&click.os),
+            browser: text(&click.browser),
+            sub1,
+            sub2,
+            sub3,
+            sub4,
+            sub5,
+            click_id_param: text(&click.click_id_param),
+            affiliate_sub,
+            affiliate_sub2,
+            affiliate_sub3,
+            affiliate_sub4,
+            affiliate_sub5,
+            landing_page_id: click.landing_page_id,
+            campaign_offer_id: click.campaign_offer_id,
+            traffic_source_id: text(&click.traffic_source_id),
+            cost: click
+                .cost
+                .map(|amount| Json(Money { amount, currency: click.currency.unwrap_or(Currency::USD) })),
+            currency: click.currency.map(|currency| currency.to_string()),
+            conversion_type: None,
+            converted_at: None,
+            created_at: click.id.created_at(),
+            updated_at: click.id.created_at(),
+        }
+    }
 }
 
 /// Which clicks are asked for.

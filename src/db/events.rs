@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Db, Error};
-use crate::model::id::ClickId;
+use crate::model::{self, id::ClickId};
 
 /// How much earlier than its click an event may be: clocks of nodes differ.
 const CLOCKS_DIFFER_BY: TimeDelta = TimeDelta::hours(1);
@@ -46,6 +46,28 @@ pub struct Event {
     pub user_id: Option<String>,
     /// When it arrived.
     pub created_at: DateTime<Utc>,
+}
+
+/// An event that is not stored yet, as it would be; properties that are no JSON are shown as text.
+impl From<&model::event::Event<'_>> for Event {
+    fn from(event: &model::event::Event<'_>) -> Self {
+        let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
+        let json = |t: &str| serde_json::from_str(t).unwrap_or_else(|_| t.into());
+        Self {
+            id: event.id,
+            click_id: event.click_id.map(ClickId::uuid),
+            campaign_id: event.campaign_id,
+            campaign_key: text(&event.cid),
+            event_type: event.event_type.clone().into_owned(),
+            event_name: text(&event.event_name),
+            properties: event.properties.as_deref().map(json).map(Json),
+            url: text(&event.url),
+            referrer: text(&event.referrer),
+            session_id: text(&event.session_id),
+            user_id: text(&event.user_id),
+            created_at: event.created_at,
+        }
+    }
 }
 
 /// `SELECT` of whole events, with what follows the join.

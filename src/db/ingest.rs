@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -24,6 +24,8 @@ use crate::model::{click::Click, event::Event, money::Currency};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
+    ("ingest.connect", SET_SESSION),
+    ("dead_letter.check", CHECK_CONSTRAINTS),
     ("watermark.list", LIST_WATERMARKS),
     ("watermark.begin", BEGIN_WATERMARKS),
     ("watermark.advance", ADVANCE_WATERMARK),
@@ -31,6 +33,11 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("stats.upsert_batch", UPSERT_STATS),
     ("dead_letters.insert_batch", INSERT_DEAD_LETTERS),
 ];
+
+const SET_SESSION: &str =
+    "SELECT set_config('statement_timeout', $1, false), set_config('synchronous_commit', 'on', false)";
+
+const CHECK_CONSTRAINTS: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)";
 
@@ -93,9 +100,17 @@ ON CONFLICT (campaign_id, hour) DO UPDATE SET
     bot_clicks = s.bot_clicks + excluded.bot_clicks,
     events = s.events + excluded.events";
 
+// A letter may be there already: where the watermark was set back by hand, records are sent again.
 const INSERT_DEAD_LETTERS: &str = "
 INSERT INTO dead_letters (stream, seq, record, sqlstate, message)
-SELECT $1, * FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])";
+SELECT $1, * FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
+ON CONFLICT (stream, seq) DO UPDATE SET
+    record = excluded.record,
+    sqlstate = excluded.sqlstate,
+    message = excluded.message";
+
+/// In place of a SQLSTATE: the bytes are no record.
+pub const MALFORMED: &str = "malformed";
 
 /// Consecutive records of a stream, ready to be stored.
 #[derive(Debug, Default)]
@@ -128,7 +143,7 @@ pub enum StoreError {
     #[error("the watermark is not where the batch begins")]
     Moved,
     /// Postgres refuses a row for what it holds.
-    #[error("a row was refused: {message} (SQLSTATE {sqlstate})")]
+    #[error("a row was refused (SQLSTATE {sqlstate})")] // the message may hold what was refused
     Refused {
         /// Five characters.
         sqlstate: String,
@@ -151,12 +166,11 @@ impl Ingest {
     pub async fn connect(pool: &Pool, statement_timeout: Duration) -> Result<Self, Error> {
         let mut connection = pool.connect().await?;
         let milliseconds = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
-        sqlx::query("SELECT set_config('statement_timeout', $1, false), set_config('synchronous_commit', 'on', false)")
-            .bind(milliseconds)
-            .execute(&mut connection)
-            .await
-            .map_err(|e| monitor::classify("ingest.connect", e))?;
-        Ok(Self { connection, timeout: statement_timeout + Duration::from_secs(1) })
+        let limit = statement_timeout + Duration::from_secs(1);
+        let set = sqlx::query(SET_SESSION).bind(milliseconds).execute(&mut connection);
+        let set = timeout(limit, set).await.unwrap_or_else(|_| Err(timed_out()));
+        set.map_err(|e| monitor::classify("ingest.connect", e))?;
+        Ok(Self { connection, timeout: limit })
     }
 
     /// Where each stream is in this database; new streams begin at 0.
@@ -196,20 +210,41 @@ async fn store_in(
     rows: &Rows<'_>,
 ) -> Result<(), StoreError> {
     bounded(limit, advance(transaction, stream, lo, hi)).await?;
-    let mut stats = Stats::default();
-    if !rows.clicks.is_empty() {
-        bounded(limit, insert_clicks(transaction, &rows.clicks, &mut stats)).await?;
-    }
-    if !rows.events.is_empty() {
-        bounded(limit, insert_events(transaction, &rows.events, &mut stats)).await?;
-    }
     if !rows.dead_letters.is_empty() {
         bounded(limit, insert_dead_letters(transaction, stream, &rows.dead_letters)).await?;
     }
+    insert(transaction, limit, &rows.clicks, &rows.events).await
+}
+
+/// Inserts clicks and events and adds them to the roll-ups, within the caller's transaction; `limit` bounds
+/// each statement.
+async fn insert(
+    c: &mut PgConnection,
+    limit: Duration,
+    clicks: &[&Click<'_>],
+    events: &[&Event<'_>],
+) -> Result<(), StoreError> {
+    let mut stats = Stats::default();
+    if !clicks.is_empty() {
+        bounded(limit, insert_clicks(c, clicks, &mut stats)).await?;
+    }
+    if !events.is_empty() {
+        bounded(limit, insert_events(c, events, &mut stats)).await?;
+    }
     if !stats.0.is_empty() {
-        bounded(limit, upsert_stats(transaction, &stats)).await?;
+        bounded(limit, upsert_stats(c, &stats)).await?;
     }
     Ok(())
+}
+
+/// [`insert`] for a transaction that is bounded as a whole, with what constraints would say at its commit.
+pub(super) async fn insert_checked(
+    c: &mut PgConnection,
+    clicks: &[&Click<'_>],
+    events: &[&Event<'_>],
+) -> Result<(), StoreError> {
+    insert(c, Duration::MAX, clicks, events).await?;
+    bounded(Duration::MAX, async { Ok(sqlx::query(CHECK_CONSTRAINTS).execute(c).await.map(drop)?) }).await
 }
 
 async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> Result<(), StoreError> {
@@ -329,9 +364,14 @@ struct Hour {
 
 impl Stats {
     fn of(&mut self, campaign_id: Uuid, at: DateTime<Utc>) -> &mut Hour {
-        let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
-        self.0.entry((campaign_id, hour)).or_default()
+        self.0.entry((campaign_id, hour_of(at))).or_default()
     }
+}
+
+/// The hour a time is in, for every time: chrono's own way ends in the year 2262.
+fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    let seconds = at.timestamp();
+    DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(at)
 }
 
 async fn upsert_stats(c: &mut PgConnection, stats: &Stats) -> Result<(), StoreError> {

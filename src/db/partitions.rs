@@ -8,8 +8,14 @@ use super::{Db, Error};
 pub const STATEMENTS: &[(&str, &str)] =
     &[("partitions.make", MAKE), ("partitions.drop", DROP), ("partitions.default_rows", DEFAULT_ROWS)];
 
-const MAKE: &str = "SELECT octo_make_partitions($1)";
-const DROP: &str = "SELECT octo_drop_partitions($1)";
+// One node at a time: two that create the same table fail on the catalogue's own keys, and both statements look
+// again behind the lock (a function's statements see what was committed meanwhile).
+const MAKE: &str = "
+WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(1868788848))
+SELECT octo_make_partitions($1) FROM locked";
+const DROP: &str = "
+WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(1868788848))
+SELECT octo_drop_partitions($1) FROM locked";
 const DEFAULT_ROWS: &str =
     "SELECT (SELECT count(*) FROM clicks_default), (SELECT count(*) FROM events_default)";
 

@@ -32,8 +32,15 @@ pub struct Problem {
     code: &'static str,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
+    refusal: Option<Box<Refusal>>,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// PostgreSQL's no; boxed, because a [`Problem`] travels in every `Result`.
+#[derive(Debug)]
+struct Refusal {
+    sqlstate: String,
 }
 
 /// One bad field of a request.
@@ -60,7 +67,8 @@ impl FieldError {
 impl Problem {
     /// A refusal with `status`; `code` is stable and for programs, `detail` is for people.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), source: None }
+        let detail = detail.into();
+        Self { status, code, detail, errors: Vec::new(), refusal: None, headers: Vec::new(), source: None }
     }
 
     /// 400
@@ -141,6 +149,13 @@ impl Problem {
         self
     }
 
+    /// With why PostgreSQL refused a record.
+    #[must_use]
+    pub fn with_sqlstate(mut self, sqlstate: String) -> Self {
+        self.refusal = Some(Box::new(Refusal { sqlstate }));
+        self
+    }
+
     /// With a header of the answer, in place of one of that name.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -180,6 +195,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: cut(&self.detail, DETAIL_CHARS_MAX),
             code: self.code,
+            sqlstate: self.refusal.as_ref().map(|refusal| refusal.sqlstate.clone()),
             errors_omitted: self.errors.len() - errors.len(),
             errors,
         }
@@ -215,6 +231,10 @@ pub struct ProblemBody {
     /// What is wrong, for programs; stable.
     #[schema(value_type = String, example = "invalid_fields")]
     pub code: &'static str,
+    /// Why PostgreSQL refused a record, where it is about one.
+    #[schema(example = "22P05")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
     /// Every bad field there is room for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,

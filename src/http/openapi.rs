@@ -19,7 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     api::ROOT,
-    campaigns, clicks,
+    campaigns, clicks, dead_letters,
     error::{FieldError, ProblemBody},
     events, stats, tokens,
 };
@@ -36,6 +36,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(stats::router())
         .merge(clicks::router())
         .merge(events::router())
+        .merge(dead_letters::router())
         .merge(tokens::router());
     OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, api)
 }
@@ -64,6 +65,7 @@ pub fn document_route(document: &utoipa::openapi::OpenApi) -> Router<App> {
         (name = "stats", description = "Figures over time."),
         (name = "clicks", description = "What visits became."),
         (name = "events", description = "What followed a click."),
+        (name = "dead letters", description = "Records that PostgreSQL refused for what they hold."),
         (name = "tokens", description = "Who may use this API."),
         (name = "document", description = "This document."),
     ),
@@ -154,6 +156,10 @@ mod tests {
             ("/api/v1/clicks", &["get"]),
             ("/api/v1/clicks/{click_id}", &["get"]),
             ("/api/v1/events", &["get"]),
+            ("/api/v1/dead-letters", &["get"]),
+            ("/api/v1/dead-letters/retry", &["post"]),
+            ("/api/v1/dead-letters/{stream}/{seq}", &["get", "delete"]),
+            ("/api/v1/dead-letters/{stream}/{seq}/retry", &["post"]),
             ("/api/v1/tokens", &["get", "post"]),
             ("/api/v1/tokens/{id}", &["delete"]),
             ("/api/v1/openapi.json", &["get"]),

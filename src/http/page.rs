@@ -108,6 +108,11 @@ impl<'q> Params<'q> {
         self.text("cursor").map(|text| parse_id(text).ok_or_else(invalid_cursor)).transpose()
     }
 
+    /// Where the page begins, in a list by number.
+    pub(super) fn number_cursor(&self) -> Result<Option<i64>, Problem> {
+        self.text("cursor").map(|text| parse_number(text).ok_or_else(invalid_cursor)).transpose()
+    }
+
     /// Where the page begins, in a list by time.
     pub(super) fn cursor(&self) -> Result<Option<Key>, Problem> {
         self.text("cursor").map(|text| parse_key(text).ok_or_else(invalid_cursor)).transpose()
@@ -158,6 +163,11 @@ pub(super) fn id_cursor(id: Uuid) -> String {
     id.simple().to_string()
 }
 
+/// The cursor of a list by number.
+pub(super) fn number_cursor(number: i64) -> String {
+    format!("{number:016x}")
+}
+
 /// The cursor of a list by time.
 pub(super) fn cursor(at: DateTime<Utc>, id: Uuid) -> String {
     format!("{:016x}{}", at.timestamp_micros().cast_unsigned(), id.simple())
@@ -166,6 +176,11 @@ pub(super) fn cursor(at: DateTime<Utc>, id: Uuid) -> String {
 fn parse_id(text: &str) -> Option<Uuid> {
     let is_ours = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
     Uuid::try_parse(text).ok().filter(|_| is_ours)
+}
+
+fn parse_number(text: &str) -> Option<i64> {
+    let is_ours = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    i64::from_str_radix(text, 16).ok().filter(|_| is_ours)
 }
 
 fn parse_key(text: &str) -> Option<Key> {
@@ -191,6 +206,9 @@ mod tests {
             assert_eq!(parse_key(&cursor(at, id)), Some((at, id)));
         }
         assert_eq!(parse_id(&id_cursor(id)), Some(id));
+        for number in [0, 1, 255, i64::MAX] {
+            assert_eq!(parse_number(&number_cursor(number)), Some(number));
+        }
     }
 
     #[test]
@@ -204,6 +222,9 @@ mod tests {
         assert!(parse_key(&format!("7fffffffffffffff{}", id.simple())).is_none());
         assert!(parse_key(&format!("+fffffffffffffff{}", id.simple())).is_none());
         assert!(parse_id(&cursor(Utc::now(), id)).is_none());
+        for bad in ["7", "+fffffffffffffff", "ffffffffffffffff", &id_cursor(id)] {
+            assert!(parse_number(bad).is_none(), "{bad}");
+        }
         let refused = Params::parse(Some("cursor=x"), &["cursor"]).cursor().unwrap_err();
         assert_eq!((refused.status().as_u16(), refused.code()), (400, "invalid_cursor"));
     }

@@ -1,6 +1,12 @@
 //! Journal to Postgres: rows that Postgres refuses, and roll-ups that agree.
 
+use octo::{
+    config::{Flags, Loaded},
+    db::{Db, partitions},
+};
+
 use crate::{
+    harness::Database,
     load::send_all,
     tracker::{Table, Tracker, assert_roll_ups_agree},
 };
@@ -72,6 +78,24 @@ async fn partitions_are_made_ahead_and_the_watermark_is_where_the_journal_ends()
     .await
     .unwrap();
     assert_eq!((partitions, seq), (11, 5), "two days back, today, seven ahead, and the default");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_start_together_make_and_drop_partitions_one_after_the_other() {
+    let database = Database::create("drain_together").await;
+    let loaded = Loaded::load(None, [], &Flags::default()).unwrap();
+    let db = Db::new(&database.url().into(), &loaded.config.database).unwrap();
+    let made = futures_util::future::join_all((0..8).map(|_| partitions::make(&db, 7))).await;
+    let made: Vec<i32> = made.into_iter().map(Result::unwrap).collect();
+    assert_eq!((made.iter().sum::<i32>(), made.iter().filter(|m| **m > 0).count()), (20, 1), "{made:?}");
+    let cutoff = chrono::Utc::now() + chrono::TimeDelta::days(3);
+    let dropped = futures_util::future::join_all((0..8).map(|_| partitions::drop_before(&db, cutoff))).await;
+    let dropped: Vec<i32> = dropped.into_iter().map(Result::unwrap).collect();
+    assert_eq!(
+        (dropped.iter().sum::<i32>(), dropped.iter().filter(|m| **m > 0).count()),
+        (10, 1),
+        "{dropped:?}"
+    );
 }
 
 #[tokio::test]

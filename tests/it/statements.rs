@@ -13,6 +13,7 @@ async fn every_statement_prepares_against_the_migrated_schema() {
     let modules = [
         db::campaigns::STATEMENTS,
         db::clicks::STATEMENTS,
+        db::dead_letters::STATEMENTS,
         db::events::STATEMENTS,
         db::ingest::STATEMENTS,
         db::monitor::STATEMENTS,

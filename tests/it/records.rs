@@ -1,0 +1,93 @@
+//! Records as a test wants them, written into a journal before octo starts: past the edge, which would clean them.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use octo::{
+    journal::{Journal, Options, disk::RealDisk},
+    model::{click::Click, event::Event, id::ClickId},
+};
+use uuid::Uuid;
+
+/// A click of this moment that holds nothing but its campaign.
+pub(crate) fn click(campaign_id: Uuid) -> Click<'static> {
+    Click {
+        id: ClickId::now(),
+        campaign_id,
+        ip: None,
+        user_agent: None,
+        referrer: None,
+        invalid_reason: None,
+        is_bot: false,
+        country: None,
+        device: None,
+        os: None,
+        browser: None,
+        subs: Default::default(),
+        aff_subs: Default::default(),
+        click_id_param: None,
+        landing_page_id: None,
+        campaign_offer_id: None,
+        traffic_source_id: None,
+        cost: None,
+        currency: None,
+    }
+}
+
+/// An event of this moment that holds nothing but its campaign.
+pub(crate) fn event(campaign_id: Uuid) -> Event<'static> {
+    Event {
+        id: Uuid::now_v7(),
+        is_idempotent: false,
+        created_at: milliseconds(Utc::now()),
+        click_id: None,
+        campaign_id: Some(campaign_id),
+        cid: None,
+        event_type: "view".into(),
+        event_name: None,
+        url: None,
+        referrer: None,
+        session_id: None,
+        user_id: None,
+        properties: None,
+    }
+}
+
+/// As a record keeps it.
+pub(crate) fn milliseconds(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(time.timestamp_millis()).expect("a time it already is")
+}
+
+pub(crate) fn encode_click(click: &Click<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    click.encode(&mut bytes);
+    bytes
+}
+
+pub(crate) fn encode_event(event: &Event<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    event.encode(&mut bytes);
+    bytes
+}
+
+/// Writes a stream into the journal of a data directory that no octo uses at the moment; gives its id.
+pub(crate) async fn write_journal(data_dir: &Path, records: &[Vec<u8>]) -> Uuid {
+    let root = data_dir.join("journal");
+    std::fs::create_dir_all(&root).expect("a directory");
+    let options = Options {
+        root,
+        segment_bytes: 64 << 20,
+        bytes_max: 1 << 30,
+        queue_records_max: records.len(),
+        queue_bytes_max: 256 << 20,
+        keep_drained: Duration::from_hours(1),
+    };
+    let journal = Journal::open(Arc::new(RealDisk), options).expect("a journal");
+    let mut pending: Vec<_> = records.iter().map(|record| journal.append(record)).collect();
+    for (seq, pending) in (0..).zip(&mut pending) {
+        assert_eq!(pending.durable().await.expect("on disk"), seq);
+    }
+    let stream = journal.stream();
+    tokio::task::spawn_blocking(move || journal.close()).await.expect("no panic");
+    stream
+}

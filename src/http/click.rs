@@ -11,7 +11,7 @@ use axum::{
 use tokio::time::timeout;
 
 use super::{
-    X_CLICK_ID,
+    X_CLICK_ID, X_OCTO_RECORDED,
     client::{self, Peer},
 };
 use crate::{
@@ -67,13 +67,16 @@ async fn visit(app: &App, head: &Head, cid: &str, params: &Params<'_>) -> Respon
     let pass_through = if routes.campaign.pass_through { params.unknown.as_slice() } else { &[] };
     let values = Values { click: &click, cid: routes.campaign.key.as_str() };
     let location = template.expand(&values, pass_through);
+    let mut response = redirect(app, &location, Some(id));
     if head.method == Method::HEAD {
         metrics::click("head");
-    } else {
-        metrics::click(if click.is_valid() { "redirected" } else { "invalid" });
-        record(app, &click).await;
+        return response;
     }
-    redirect(app, &location, Some(id))
+    metrics::click(if click.is_valid() { "redirected" } else { "invalid" });
+    if !record(app, &click).await {
+        response.headers_mut().insert(X_OCTO_RECORDED, HeaderValue::from_static("0"));
+    }
+    response
 }
 
 /// The click that this visit becomes.
@@ -122,16 +125,18 @@ fn accept<'a>(
     }
 }
 
-/// Waits until the click is on disk; if it cannot be, the visitor is redirected all the same and the click
-/// is counted.
-async fn record(app: &App, click: &Click<'_>) {
+/// Waits until the click is on disk and says whether it is; if it cannot be, the visitor is redirected all the
+/// same and the click is counted.
+async fn record(app: &App, click: &Click<'_>) -> bool {
     let mut bytes = Vec::with_capacity(512);
     click.encode(&mut bytes);
     let mut pending = app.journal.append(&bytes);
-    match timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await {
-        Ok(answer) => count_unrecorded(&answer),
-        Err(_) => count_later(pending),
-    }
+    let Ok(answer) = timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await else {
+        count_later(pending);
+        return false;
+    };
+    count_unrecorded(&answer);
+    answer.is_ok()
 }
 
 /// The disk did not answer in time, but it may yet: the click counts as unrecorded only if it is not.

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Forwarder, Octo, OctoBuilder, PrivatePostgres, PrivateRedis, eventually, migrate},
+    harness::{Forwarder, Octo, OctoBuilder, PrivatePostgres, PrivateRedis, Scratch, eventually, migrate},
     tracker::{SOON, Table},
     verify::{Verdict, verify},
     visitors::{CAMPAIGNS, Click, Seen, Trail, Visitors, connect},
@@ -134,6 +134,41 @@ async fn a_failover_to_a_lagging_replica_loses_no_answered_click() {
     report(&format!("failover to a replica {} clicks behind", before - after), &seen, &verdict);
     assert!(after < before, "the database went back in time: {before} stored, then {after}");
     assert_nobody_noticed(&seen);
+}
+
+/// As after a restored snapshot of a virtual machine: two journals hold the same streams, and both are drained at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_octos_on_copies_of_one_journal_store_each_click_once() {
+    let in_small_steps = |b: OctoBuilder| {
+        b.env("OCTO_DRAIN__BATCH_ROWS", "10")
+            .env("OCTO_DRAIN__RETRY_MIN_MS", "10")
+            .env("OCTO_DRAIN__RETRY_MAX_MS", "20")
+    };
+    let mut run = Run::start(in_small_steps).await;
+    run.postgres.stop_fast().await;
+    let visitors = run.visitors();
+    sleep(at_length(3)).await;
+    let seen = visitors.finish().await;
+    run.octo.kill9().await;
+    let scratch = Scratch::create();
+    let copied =
+        Command::new("cp").arg("-a").args([run.octo.data_dir(), scratch.dir().join("data")]).status();
+    assert!(copied.unwrap().success());
+    run.octo.start_again().await;
+    let twin = in_small_steps(Octo::builder().database_url(run.postgres.url()))
+        .data_dir(scratch.dir().join("data"))
+        .start()
+        .await;
+    run.postgres.start_again().await;
+    let verdict = run.verify().await;
+    verify(&twin, &run.pool, &run.trail).await;
+    let mut moved = 0;
+    for octo in [&run.octo, &twin] {
+        moved += metric(octo, "octo_drain_errors_total{class=\"moved\"}").await.unwrap_or(0);
+    }
+    report(&format!("two octos on copies of one journal ({moved} batches refused)"), &seen, &verdict);
+    assert_nobody_noticed(&seen);
+    assert!(moved > 0, "both drained at the same time");
 }
 
 /// Takes a replica off its primary: what it has received by now is all that it will have.
@@ -454,9 +489,8 @@ impl Run {
     }
 
     async fn metric(&self, name: &str) -> usize {
-        let metrics = self.octo.get("/metrics").await.text().await.unwrap();
-        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {metrics}"))
+        let metric = metric(&self.octo, name).await;
+        metric.unwrap_or_else(|| panic!("no {name} in /metrics"))
     }
 
     /// Open sockets of octo, to visitors and to its stores.
@@ -471,6 +505,12 @@ impl Run {
         let counted = self.metric("octo_clicks_unrecorded_total").await;
         assert_eq!((verdict.stored + counted, verdict.unrecorded), (seen.sent, counted), "{verdict:?}");
     }
+}
+
+/// The value of a metric, if it has one by now.
+async fn metric(octo: &Octo, name: &str) -> Option<usize> {
+    let metrics = octo.get("/metrics").await.text().await.unwrap();
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?.parse().ok()
 }
 
 /// A port that nobody uses, on an address that nobody uses.

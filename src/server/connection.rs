@@ -27,7 +27,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower::ServiceExt;
 
 use crate::{
@@ -35,6 +35,10 @@ use crate::{
     http::Peer,
     metrics,
 };
+
+/// A head that is being sent when the server stops must be complete within this time: it is no request yet, and
+/// the time of the stop belongs to requests, the journal and the drain.
+const LAST_HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The connections of all listeners.
 pub(super) struct Connections {
@@ -46,6 +50,7 @@ struct Shared {
     permits: Arc<Semaphore>,
     open: AtomicUsize,
     header_timeout: Duration,
+    stopping: CancellationToken,
     http: http1::Builder,
 }
 
@@ -63,6 +68,7 @@ impl Connections {
                 permits: Arc::new(Semaphore::new(config.max_connections)),
                 open: AtomicUsize::new(0),
                 header_timeout: millis(config.header_timeout_ms),
+                stopping: CancellationToken::new(),
                 http,
             }),
         }
@@ -101,6 +107,7 @@ impl Connections {
     pub(super) async fn finish(self, deadline: Duration) {
         let graceful = self.shared.graceful.lock().ok().and_then(|mut g| g.take());
         let Some(graceful) = graceful else { return };
+        self.shared.stopping.cancel();
         if timeout(deadline, graceful.shutdown()).await.is_err() {
             let open = self.shared.open.load(Ordering::Relaxed);
             tracing::warn!(open, "connections did not finish in time and were cut off");
@@ -122,7 +129,7 @@ impl Shared {
             return;
         }
         let phase = Arc::new(Phase::default());
-        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.header_timeout));
+        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.header_timeout, &self.stopping));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let (router, phase) = (router.clone(), phase.clone());
             async move {
@@ -192,17 +199,30 @@ impl Default for Phase {
 }
 
 /// A stream whose reads fail when a head takes longer than its time-out, counted from its first byte (or from
-/// the start of the connection).
+/// the start of the connection). The time-out is short once the server stops.
 struct Timed {
     stream: TcpStream,
     phase: Arc<Phase>,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
+    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Timed {
-    fn new(stream: TcpStream, phase: Arc<Phase>, limit: Duration) -> Self {
-        Self { stream, phase, limit, deadline: Box::pin(sleep(limit)) }
+    fn new(stream: TcpStream, phase: Arc<Phase>, limit: Duration, stopping: &CancellationToken) -> Self {
+        let stopping = Some(Box::pin(stopping.clone().cancelled_owned()));
+        Self { stream, phase, limit, deadline: Box::pin(sleep(limit)), stopping }
+    }
+
+    /// Whether the head is overdue. Asked only while one is owed: a request costs nothing here.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready()) {
+            self.stopping = None;
+            self.limit = self.limit.min(LAST_HEAD_TIMEOUT);
+            let deadline = self.deadline.deadline().min(Instant::now() + self.limit);
+            self.deadline.as_mut().reset(deadline);
+        }
+        self.deadline.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -212,7 +232,7 @@ impl AsyncRead for Timed {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.phase.is(Phase::HEAD) && self.deadline.as_mut().poll(cx).is_ready() {
+        if self.phase.is(Phase::HEAD) && self.is_late(cx) {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the request head took too long",

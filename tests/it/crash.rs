@@ -412,21 +412,25 @@ async fn hang_up(address: SocketAddr, trail: &Trail, click: Click) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_ends_in_time_past_a_hundred_half_sent_heads() {
-    const DEADLINE: Duration = Duration::from_secs(3);
-    let deadline_ms = DEADLINE.as_millis().to_string();
-    let mut run = Run::start(|b| b.env("OCTO_SERVER__SHUTDOWN_TIMEOUT_MS", deadline_ms)).await;
+    const DEADLINE: Duration = Duration::from_secs(10); // server.shutdown_timeout_ms
+    let mut run = Run::start(|b| b).await;
     let visitors = run.visitors();
+    sleep(at_length(2)).await;
     let mut half_sent = Vec::new();
     for _ in 0..100 {
         let mut stream = connect(run.address).await.unwrap();
         stream.write_all(b"GET /click?cid=alpha&sub1=half-sent HTTP/1.1\r\nHo").await.unwrap();
         half_sent.push(stream);
     }
-    sleep(at_length(2)).await;
-    let answered = visitors.answered();
+    eventually(SOON, async || {
+        let open = run.metric("octo_http_connections").await;
+        ensure!(open > half_sent.len(), "{open} connections are open");
+        Ok(())
+    })
+    .await;
     let stopping = Instant::now();
     run.octo.sigterm();
-    let status = run.octo.wait_exit(DEADLINE * 3).await;
+    let status = run.octo.wait_exit(DEADLINE * 2).await;
     let took = stopping.elapsed();
     let seen = visitors.finish().await;
     run.octo.start_again().await;
@@ -437,8 +441,7 @@ async fn sigterm_under_load_ends_in_time_past_a_hundred_half_sent_heads() {
         &verdict,
     );
     assert!(status.success(), "{status}: {}", run.octo.stderr());
-    assert!(took < DEADLINE + Duration::from_secs(2), "it took {took:?}");
-    assert!(answered > 0);
+    assert!(took < DEADLINE / 2, "it took {took:?}: the heads had the time of the journal and the drain");
     assert_only_broken_connections(&seen);
 }
 

@@ -191,11 +191,6 @@ impl Visitors {
         Self { visit, stop, sending }
     }
 
-    /// Answers so far.
-    pub(crate) fn answered(&self) -> usize {
-        lock(&self.visit.outcomes).answers.len()
-    }
-
     /// Stops sending, waits for what is still to be answered, closes the connections.
     pub(crate) async fn finish(self) -> Seen {
         let started = lock(&self.visit.outcomes).started;

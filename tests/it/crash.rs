@@ -260,7 +260,7 @@ async fn wait_readiness(octo: &Octo, status: u16) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_fdatasync_fails_now_and_then_no_answered_click_is_lost() {
-    let run = Run::start(|b| injecting(b, "fdatasync:error=EIO:when=20+20")).await;
+    let run = Run::start(|b| injecting(b, "fdatasync:error=EIO:when=20..2000+20")).await;
     let visitors = run.visitors();
     sleep(at_length(5)).await;
     let seen = visitors.finish().await;

@@ -55,10 +55,11 @@ pub(crate) async fn verify(octo: &Octo, pool: &PgPool, trail: &Trail) -> Verdict
     Verdict { acked: acked.len(), stored: rows.len(), unrecorded }
 }
 
-/// The watermark of every stream on disk is where the stream ends.
+/// The watermark of every stream on disk is where the stream ends. Reading a journal takes time from the server, so
+/// that is done again only when the watermarks are where it ended before.
 async fn wait_drained(octo: &Octo, pool: &PgPool) {
+    let mut ends = stream_ends(&octo.inspect_journal().await).expect("an undamaged journal");
     eventually(Duration::from_mins(1), async || {
-        let ends = stream_ends(&octo.inspect_journal().await)?;
         let streams: Vec<Uuid> = ends.keys().copied().collect();
         let watermarks: Vec<(Uuid, i64)> =
             sqlx::query_as("SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)")
@@ -67,6 +68,8 @@ async fn wait_drained(octo: &Octo, pool: &PgPool) {
                 .await?;
         let watermarks: BTreeMap<Uuid, i64> = watermarks.into_iter().collect();
         ensure!(watermarks == ends, "watermarks {watermarks:?}, streams end at {ends:?}");
+        ends = stream_ends(&octo.inspect_journal().await)?;
+        ensure!(watermarks == ends, "the journal grows: watermarks {watermarks:?}, streams end at {ends:?}");
         Ok(())
     })
     .await;

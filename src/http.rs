@@ -44,6 +44,8 @@ use error::Problem;
 pub const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
 /// The header that says why an event was dropped.
 pub const X_OCTO_DROPPED: HeaderName = HeaderName::from_static("x-octo-dropped");
+/// `0` on a redirect whose click was not on disk when it was answered; not sent otherwise.
+pub const X_OCTO_RECORDED: HeaderName = HeaderName::from_static("x-octo-recorded");
 
 /// Answers the requests of one listener: tracking links here, everything else by the router.
 ///

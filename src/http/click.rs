@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
 use super::{
-    X_CLICK_ID,
+    X_CLICK_ID, X_OCTO_RECORDED,
     client::{self, Peer},
     error::Problem,
 };
@@ -54,15 +54,17 @@ pub(super) async fn answer(app: &App, peer: Peer, head: &Head) -> Response {
         let allow = HeaderValue::from_static("GET, HEAD");
         return Problem::method_not_allowed().with_header(header::ALLOW, allow).into_response();
     }
-    let answer = match visit(app, peer, head, |key| app.campaigns.in_memory(key).map(Lookup::Found)) {
+    let mut answer = match visit(app, peer, head, |key| app.campaigns.in_memory(key).map(Lookup::Found)) {
         Ok(answer) => answer,
         Err(key) => {
             let found = app.campaigns.look_up(&key).await;
             visit(app, peer, head, |_| Some(found.clone())).expect("the look-up has an answer")
         }
     };
-    if let Some(pending) = answer.pending {
-        on_disk(app, pending).await;
+    if let Some(pending) = answer.pending
+        && !is_on_disk(app, pending).await
+    {
+        answer.response.headers_mut().insert(X_OCTO_RECORDED, HeaderValue::from_static("0"));
     }
     answer.response
 }
@@ -165,13 +167,15 @@ fn accept<'a>(
     }
 }
 
-/// Waits until the click is on disk; if it cannot be, the visitor is redirected all the same and the click
-/// is counted.
-async fn on_disk(app: &App, mut pending: Pending) {
-    match timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await {
-        Ok(answer) => count_unrecorded(&answer),
-        Err(_) => count_later(pending),
-    }
+/// Waits until the click is on disk and says whether it is; if it cannot be, the visitor is redirected all the
+/// same and the click is counted.
+async fn is_on_disk(app: &App, mut pending: Pending) -> bool {
+    let Ok(answer) = timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await else {
+        count_later(pending);
+        return false;
+    };
+    count_unrecorded(&answer);
+    answer.is_ok()
 }
 
 /// The disk did not answer in time, but it may yet: the click counts as unrecorded only if it is not.

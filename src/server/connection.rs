@@ -24,13 +24,17 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
     config::{self, millis},
     http::{Peer, Service},
     metrics,
 };
+
+/// A head that is being sent when the server stops must be complete within this time: it is no request yet, and
+/// the time of the stop belongs to requests, the journal and the drain.
+const LAST_HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The connections of all listeners.
 pub(super) struct Connections {
@@ -42,6 +46,7 @@ struct Shared {
     permits: Arc<Semaphore>,
     open: AtomicUsize,
     limits: Limits,
+    stopping: CancellationToken,
     http: http1::Builder,
 }
 
@@ -61,6 +66,7 @@ impl Connections {
                     head: millis(config.header_timeout_ms),
                     idle: millis(config.idle_timeout_ms),
                 },
+                stopping: CancellationToken::new(),
                 http,
             }),
         }
@@ -99,6 +105,7 @@ impl Connections {
     pub(super) async fn finish(self, deadline: Duration) {
         let graceful = self.shared.graceful.lock().ok().and_then(|mut g| g.take());
         let Some(graceful) = graceful else { return };
+        self.shared.stopping.cancel();
         if timeout(deadline, graceful.shutdown()).await.is_err() {
             let open = self.shared.open.load(Ordering::Relaxed);
             tracing::warn!(open, "connections did not finish in time and were cut off");
@@ -120,7 +127,7 @@ impl Shared {
             return;
         }
         let phase = Arc::new(Phase::default());
-        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.limits));
+        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.limits, &self.stopping));
         let service = Arc::new((service, phase));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let service = service.clone();
@@ -217,12 +224,14 @@ struct Timed {
     since: Instant,
     seen: usize,
     timer: Pin<Box<Sleep>>,
+    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Timed {
-    fn new(stream: TcpStream, phase: Arc<Phase>, limits: Limits) -> Self {
+    fn new(stream: TcpStream, phase: Arc<Phase>, limits: Limits, stopping: &CancellationToken) -> Self {
         let timer = Box::pin(sleep(limits.head));
-        Self { stream, phase, limits, since: Instant::now(), seen: Phase::HEAD, timer }
+        let stopping = Some(Box::pin(stopping.clone().cancelled_owned()));
+        Self { stream, phase, limits, since: Instant::now(), seen: Phase::HEAD, timer, stopping }
     }
 
     /// When the client will have taken too long; `None` while it is our turn.
@@ -238,8 +247,20 @@ impl Timed {
         }
     }
 
+    /// Heads have little time once the server stops. Asked only where one is owed.
+    fn note_stop(&mut self, cx: &mut Context<'_>) {
+        let is_owed = self.phase.is(Phase::HEAD);
+        if is_owed && self.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready()) {
+            self.stopping = None;
+            self.since = Instant::now();
+            self.seen = self.phase.get();
+            self.limits.head = self.limits.head.min(LAST_HEAD_TIMEOUT);
+        }
+    }
+
     /// Ready when the deadline has passed; else the task is woken at the deadline or before.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.note_stop(cx);
         let Some(deadline) = self.deadline() else { return Poll::Pending };
         if self.timer.deadline() > deadline {
             self.timer.as_mut().reset(deadline);

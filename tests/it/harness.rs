@@ -4,6 +4,7 @@
 //! - [`Database::create`]: a fresh, migrated database on them, dropped when the test ends. What most tests want.
 //! - [`PrivatePostgres`], [`PrivateRedis`]: servers for a test that kills, stops or freezes them.
 //! - [`Octo`]: the real binary, with its own data directory, on a free port.
+//! - [`Forwarder`]: an address whose server can be changed behind its clients' back, as a failover does it.
 //!
 //! # Nothing is left behind
 //!
@@ -20,10 +21,12 @@
 #![allow(dead_code, reason = "an offer to all test files; not every item is taken up yet")]
 
 mod database;
+mod forwarder;
 mod machine;
 mod octo;
 mod postgres;
 mod private;
+
 mod redis;
 mod sandbox;
 mod servers;
@@ -35,9 +38,11 @@ use std::time::{Duration, Instant};
 #[allow(unused_imports, reason = "see the head of this file")]
 pub(crate) use self::{
     database::{Database, migrate},
+    forwarder::Forwarder,
     machine::{Signal, signal},
     octo::{Octo, OctoBuilder, announced_address},
     private::{PrivatePostgres, PrivateRedis},
+    sandbox::Scratch,
     servers::Servers,
 };
 
@@ -62,12 +67,16 @@ pub(crate) fn eventually<T>(
     let place = Location::caller();
     async move {
         let started = Instant::now();
+        let mut last = String::from("none");
         for tries in 1.. {
             match tokio::time::timeout(timeout.saturating_sub(started.elapsed()), probe()).await {
                 Ok(Ok(answer)) => return answer,
-                Ok(Err(_)) if started.elapsed() + POLL < timeout => tokio::time::sleep(POLL).await,
+                Ok(Err(error)) if started.elapsed() + POLL < timeout => {
+                    last = format!("{error:#}");
+                    tokio::time::sleep(POLL).await;
+                }
                 Ok(Err(error)) => give_up(place, timeout, tries, &format!("{error:#}")),
-                Err(_) => give_up(place, timeout, tries, &"the probe itself did not answer"),
+                Err(_) => give_up(place, timeout, tries, &format!("{last}; then the probe did not answer")),
             }
         }
         unreachable!("the loop ends by an answer or by giving up")

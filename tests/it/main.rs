@@ -1,7 +1,7 @@
 //! The integration tests: one binary, one file a feature, real PostgreSQL, real Redis and the real `octo`.
 //!
-//! `harness` brings the servers up and takes them down again; `tracker` is a running octo with a campaign; every
-//! other file is named for what it tests.
+//! `harness` brings the servers up and takes them down again; `tracker` is a running octo with a campaign;
+//! `load` and `visitors` send clicks, `verify` finds out what became of them; every other file is named for what it tests.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -13,6 +13,7 @@ mod api;
 mod cache;
 mod cli;
 mod click;
+mod crash;
 mod dead_letters;
 mod drain;
 mod event;
@@ -28,4 +29,6 @@ mod replay;
 mod start;
 mod statements;
 mod tracker;
+mod verify;
+mod visitors;
 mod wire;

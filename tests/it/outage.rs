@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     harness::{Octo, PrivatePostgres, eventually, migrate},
     load::{percentile, send_all},
-    tracker::{SOON, Table, Tracker},
+    tracker::{SOON, Table, Tracker, header},
 };
 
 async fn create_campaign(octo: &Octo) {
@@ -92,6 +92,11 @@ async fn a_full_journal_still_redirects_counts_exactly_and_tells_the_balancer() 
     assert!(answers.len() == 1000 && answers.iter().all(|a| a.status == 302));
     assert_eq!(octo.get("/readyz").await.status(), 503);
     assert_eq!(octo.get("/livez").await.status(), 200);
+    let unrecorded_click = octo.get("/click?cid=demo").await;
+    assert_eq!(
+        (unrecorded_click.status().as_u16(), header(&unrecorded_click, "x-octo-recorded")),
+        (302, "0".to_owned())
+    );
     let event = octo
         .client()
         .post(octo.url("/event"))
@@ -113,11 +118,13 @@ async fn a_full_journal_still_redirects_counts_exactly_and_tells_the_balancer() 
     let pool = postgres.pool().await;
     eventually(SOON, async || {
         let stored = Table::Clicks.count(&pool).await?;
-        anyhow::ensure!(stored == 1000 - unrecorded, "{stored} stored, {unrecorded} unrecorded of 1000");
+        anyhow::ensure!(stored == 1001 - unrecorded, "{stored} stored, {unrecorded} unrecorded of 1001");
         Ok(())
     })
     .await;
     // drained segments make room again
+    let recorded_click = octo.get("/click?cid=demo").await;
+    assert_eq!(header(&recorded_click, "x-octo-recorded"), "");
     let again = send_all(octo.addr(), click_requests(10), 1).await;
     assert!(again.iter().all(|a| a.status == 302));
     assert_eq!(octo.get("/readyz").await.status(), 200);

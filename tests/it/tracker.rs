@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::harness::{Database, Octo, OctoBuilder, eventually};
@@ -99,7 +99,7 @@ pub(crate) fn header(response: &Response, name: &str) -> String {
 }
 
 /// The roll-ups must say what the raw rows say, in one snapshot.
-pub(crate) async fn assert_roll_ups_agree(pool: &PgPool) {
+pub(crate) async fn assert_roll_ups_agree(database: impl PgExecutor<'_>) {
     let differing: i64 = sqlx::query_scalar(
         "
         WITH raw AS (
@@ -118,7 +118,7 @@ pub(crate) async fn assert_roll_ups_agree(pool: &PgPool) {
         WHERE (raw.clicks, raw.valid_clicks, raw.bot_clicks, raw.events)
             IS DISTINCT FROM (s.clicks, s.valid_clicks, s.bot_clicks, s.events)",
     )
-    .fetch_one(pool)
+    .fetch_one(database)
     .await
     .expect("both can be read");
     assert_eq!(differing, 0, "hours whose roll-up is not the sum of its rows");

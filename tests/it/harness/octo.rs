@@ -26,6 +26,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 pub(crate) struct OctoBuilder {
     env: Vec<(OsString, OsString)>,
     args: Vec<OsString>,
+    wrapper: Vec<OsString>,
     data_dir: Option<PathBuf>,
     sandbox: Sandbox,
 }
@@ -40,6 +41,13 @@ impl OctoBuilder {
     /// Adds a flag, such as `--log-format` and then `json`, before the subcommand.
     pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// Starts the server, and no other command, as the last arguments of this one, which must become `octo` and not
+    /// its parent: `unshare`, `strace -D`.
+    pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(OsString::from).collect();
         self
     }
 
@@ -85,7 +93,20 @@ impl OctoBuilder {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_octo"));
+        self.set_up(Command::new(env!("CARGO_BIN_EXE_octo")))
+    }
+
+    fn serve_command(&self) -> Command {
+        let mut words =
+            self.wrapper.iter().map(OsString::as_os_str).chain([env!("CARGO_BIN_EXE_octo").as_ref()]);
+        let mut command = Command::new(words.next().expect("octo at least"));
+        command.args(words);
+        let mut command = self.set_up(command);
+        command.arg("serve");
+        command
+    }
+
+    fn set_up(&self, mut command: Command) -> Command {
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_for_octo(&name.to_string_lossy())) {
             command.env_remove(name);
         }
@@ -96,7 +117,8 @@ impl OctoBuilder {
         command
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where the data of the server will be.
+    pub(crate) fn data(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(|| self.sandbox.dir().join("data"))
     }
 }
@@ -121,7 +143,7 @@ impl Octo {
     pub(crate) fn builder() -> OctoBuilder {
         // the temporary directory: its path is short, and a Unix socket's path may have 100 bytes
         let sandbox = must(Sandbox::create(&std::env::temp_dir(), None, None));
-        OctoBuilder { env: Vec::new(), args: Vec::new(), data_dir: None, sandbox }
+        OctoBuilder { env: Vec::new(), args: Vec::new(), wrapper: Vec::new(), data_dir: None, sandbox }
     }
 
     async fn start(builder: OctoBuilder) -> Result<Self> {
@@ -208,6 +230,26 @@ impl Octo {
         self.builder.run(args).await
     }
 
+    /// What `octo journal inspect --json` says of the journal, also of one that only the running server sees.
+    pub(crate) async fn inspect_journal(&self) -> serde_json::Value {
+        must(self.try_inspect_journal().await.context("octo journal inspect"))
+    }
+
+    async fn try_inspect_journal(&self) -> Result<serde_json::Value> {
+        let mut command = self.builder.command();
+        command.env("OCTO_JOURNAL__DIR", self.path_as_it_sees(&self.data_dir().join("journal")));
+        let output =
+            tokio::process::Command::from(command).args(["journal", "inspect", "--json"]).output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// A path in the mount namespace of the running server.
+    pub(crate) fn path_as_it_sees(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.pid()));
+        root.join(path.strip_prefix("/").expect("an absolute path"))
+    }
+
     /// A new token for the admin API, made by the command line.
     pub(crate) async fn admin_token(&self) -> String {
         self.token("admin").await
@@ -239,7 +281,7 @@ fn spawn(builder: &OctoBuilder, start: u32) -> Result<Child> {
     let dir = builder.sandbox.dir();
     let stderr = File::create(stderr_path(dir, start))?;
     let stdout = File::create(dir.join(format!("stdout-{start}.log")))?;
-    builder.command().arg("serve").stdout(stdout).stderr(stderr).spawn().context("could not start octo")
+    builder.serve_command().stdout(stdout).stderr(stderr).spawn().context("could not start octo")
 }
 
 fn stderr_path(dir: &Path, start: u32) -> PathBuf {

@@ -47,6 +47,21 @@ impl Drop for Sandbox {
     }
 }
 
+/// An empty directory for a test's own files.
+pub(crate) struct Scratch(Sandbox);
+
+impl Scratch {
+    /// Makes it.
+    pub(crate) fn create() -> Self {
+        Self(super::must(Sandbox::create(&std::env::temp_dir(), None, None)))
+    }
+
+    /// Where it is.
+    pub(crate) fn dir(&self) -> &Path {
+        self.0.dir()
+    }
+}
+
 /// Gives a directory to the user that runs the servers.
 pub(super) fn give(dir: &Path, owner: Option<User>) -> Result<()> {
     let Some(user) = owner else { return Ok(()) };

@@ -137,6 +137,7 @@ impl Journal {
     /// Recovers what earlier starts left, begins a stream, starts the writer's thread.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<Self> {
         disk.create_dir(&options.root)?;
+        sync_above(disk.as_ref(), &options.root)?;
         let kept = recover(disk.as_ref(), &options.root)?;
         let bytes = kept.values().flat_map(|k| &k.segments).map(|s| s.bytes).sum();
         let journal = Self(Arc::new(Shared {
@@ -307,6 +308,21 @@ impl Shared {
             }
         }
     }
+}
+
+/// Makes the names of `root` and the directories above survive a power cut. Always: whoever made them may have
+/// been killed before it could.
+fn sync_above(disk: &dyn Disk, root: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem};
+    for above in root.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match disk.sync_dir(above) {
+            // not ours to read or write, so nothing in it was made by us
+            Err(e) if matches!(e.kind(), PermissionDenied | ReadOnlyFilesystem | InvalidInput) => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Finds the end of every stream, cuts torn tails, removes streams without a record.

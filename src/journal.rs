@@ -219,10 +219,7 @@ impl Journal {
 
     /// Notes damage, so that the segment is kept.
     pub fn set_corrupt(&self, stream: Uuid, first_seq: u64) {
-        let mark = segment::corrupt_path(&self.0.options.root, stream, first_seq);
-        if let Err(error) = self.0.disk.create(&mark)
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
+        if let Err(error) = self.0.mark_corrupt(stream, first_seq) {
             tracing::error!(%stream, first_seq, %error, "cannot mark a damaged journal segment");
         }
         let mut all = lock(&self.0.kept);
@@ -293,6 +290,15 @@ impl Shared {
             !is_gone
         });
         removed
+    }
+
+    /// Makes the mark of a damaged segment, durably; fine when it is there.
+    fn mark_corrupt(&self, stream: Uuid, first_seq: u64) -> io::Result<()> {
+        let root = &self.options.root;
+        match self.disk.create(&segment::corrupt_path(root, stream, first_seq)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => self.disk.sync_dir(&segment::stream_dir(root, stream)),
+        }
     }
 
     fn remove(&self, stream: Uuid, segment: &Segment) -> bool {

@@ -353,6 +353,9 @@ fn recover_end(disk: &dyn Disk, root: &Path, stream: Uuid, segments: &mut Vec<Se
         let path = segment::segment_path(root, stream, last.first_seq);
         let scan = segment::scan(disk.open(&path)?.as_mut(), last.bytes, stream, last.first_seq, None)?;
         end_seq = scan.end_seq;
+        if last.is_corrupt {
+            break; // damage was found in it before: what looks like a torn tail may be what is damaged
+        }
         if scan.records > 0 {
             if scan.torn_bytes > 0 {
                 tracing::info!(

@@ -130,6 +130,27 @@ fn damage_in_synced_records_is_reported_passed_over_and_never_deleted() {
 }
 
 #[test]
+fn a_segment_marked_as_damaged_is_neither_cut_nor_removed_by_the_next_start() {
+    for (records, damaged) in [(1, frame::FRAME_HEAD + 2), (20, 300)] {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path());
+        append(&first, 0..records);
+        first.close();
+        let path = last_segment(dir.path(), first.stream());
+        let mut bytes = fs::read(&path).unwrap();
+        let from = frame::SEGMENT_HEAD + damaged;
+        bytes[from..].fill(0xff); // up to the end: as after a torn write
+        fs::write(&path, &bytes).unwrap();
+        first.set_corrupt(first.stream(), 0); // as the drain does when it meets that
+        for _ in 0..2 {
+            let journal = open(dir.path());
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+            assert_eq!(journal.stats().corrupt_segments, 1);
+        }
+    }
+}
+
+#[test]
 fn drained_segments_are_deleted_when_old_enough_and_never_before() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());

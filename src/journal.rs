@@ -410,4 +410,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+mod proof;
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
 mod tests;

@@ -144,6 +144,7 @@ impl Journal {
     /// Recovers what earlier starts left, begins a stream, starts the writer's thread.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<Self> {
         disk.create_dir(&options.root)?;
+        sync_above(disk.as_ref(), &options.root)?;
         let kept = recover(disk.as_ref(), &options.root)?;
         let bytes = kept.values().flat_map(|k| &k.segments).map(|s| s.bytes).sum();
         let journal = Self(Arc::new(Shared {
@@ -233,10 +234,7 @@ impl Journal {
 
     /// Notes damage, so that the segment is kept.
     pub fn set_corrupt(&self, stream: Uuid, first_seq: u64) {
-        let mark = segment::corrupt_path(&self.0.options.root, stream, first_seq);
-        if let Err(error) = self.0.disk.create(&mark)
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
+        if let Err(error) = self.0.mark_corrupt(stream, first_seq) {
             tracing::error!(%stream, first_seq, %error, "cannot mark a damaged journal segment");
         }
         let mut all = lock(&self.0.kept);
@@ -309,6 +307,15 @@ impl Shared {
         removed
     }
 
+    /// Makes the mark of a damaged segment, durably; fine when it is there.
+    fn mark_corrupt(&self, stream: Uuid, first_seq: u64) -> io::Result<()> {
+        let root = &self.options.root;
+        match self.disk.create(&segment::corrupt_path(root, stream, first_seq)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => self.disk.sync_dir(&segment::stream_dir(root, stream)),
+        }
+    }
+
     fn remove(&self, stream: Uuid, segment: &Segment) -> bool {
         let path = segment::segment_path(&self.options.root, stream, segment.first_seq);
         match self.disk.remove(&path) {
@@ -322,6 +329,21 @@ impl Shared {
             }
         }
     }
+}
+
+/// Makes the names of `root` and the directories above survive a power cut. Always: whoever made them may have
+/// been killed before it could.
+fn sync_above(disk: &dyn Disk, root: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem};
+    for above in root.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match disk.sync_dir(above) {
+            // not ours to read or write, so nothing in it was made by us
+            Err(e) if matches!(e.kind(), PermissionDenied | ReadOnlyFilesystem | InvalidInput) => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Finds the end of every stream, cuts torn tails, removes streams without a record.
@@ -346,6 +368,9 @@ fn recover_end(disk: &dyn Disk, root: &Path, stream: Uuid, segments: &mut Vec<Se
         let path = segment::segment_path(root, stream, last.first_seq);
         let scan = segment::scan(disk.open(&path)?.as_mut(), last.bytes, stream, last.first_seq, None)?;
         end_seq = scan.end_seq;
+        if last.is_corrupt {
+            break; // damage was found in it before: what looks like a torn tail may be what is damaged
+        }
         if scan.records > 0 {
             if scan.torn_bytes > 0 {
                 tracing::info!(
@@ -399,5 +424,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod proof;
+#[cfg(test)]
+mod simulated;
 #[cfg(test)]
 mod tests;

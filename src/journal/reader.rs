@@ -10,7 +10,7 @@ use super::{
     segment::{segment_path, segments},
 };
 
-const READ_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 1 << 16;
 
 /// A position in a stream.
 pub struct Reader {
@@ -179,9 +179,8 @@ impl Reader {
 
 /// Appends up to `length` bytes of the file to `buffer`; says how many there were.
 fn fill(file: &mut dyn Read, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    let before = buffer.len();
-    buffer.resize(before + length, 0);
-    let filled = file.read_at(offset, &mut buffer[before..])?;
-    buffer.truncate(before + filled);
+    let mut chunk = vec![0; length];
+    let filled = file.read_at(offset, &mut chunk)?;
+    buffer.extend_from_slice(&chunk[..filled]);
     Ok(filled)
 }

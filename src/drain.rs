@@ -76,7 +76,7 @@ async fn drain(
             let Some(mut reader) = readers.remove(&stream) else { continue };
             while reader.next_seq() < end_seq {
                 let batch;
-                (reader, batch) = read(reader, end_seq, options).await?;
+                (reader, batch) = read(reader, end_seq, options, *failures).await?;
                 stored += batch.len();
                 note_damage(journal, stream, &batch);
                 store(&mut ingest, stream, &batch).await?;
@@ -114,9 +114,16 @@ async fn drain(
     }
 }
 
-/// Reads the next batch on a thread that may block.
-async fn read(mut reader: Reader, end_seq: u64, options: &config::Drain) -> anyhow::Result<(Reader, Batch)> {
-    let (rows, bytes) = (options.batch_rows, options.batch_bytes_max);
+/// Reads the next batch on a thread that may block. After failures in a row it is a smaller one: a batch may be
+/// more than Postgres can store within the time-out.
+async fn read(
+    mut reader: Reader,
+    end_seq: u64,
+    options: &config::Drain,
+    failures: u32,
+) -> anyhow::Result<(Reader, Batch)> {
+    let rows = (options.batch_rows >> failures.min(usize::BITS - 1)).max(1);
+    let bytes = options.batch_bytes_max;
     tokio::task::spawn_blocking(move || {
         let batch = reader.read(end_seq, rows, bytes)?;
         Ok((reader, batch))

@@ -243,6 +243,44 @@ async fn faults_of_every_kind_may_follow_each_other() {
     survive("once_all", faults).await;
 }
 
+/// Many rows go in by COPY, which is another conversation than that of prepared statements.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_may_be_cut_reset_silent_or_unconfirmed() {
+    let database = Database::create("once_copy").await;
+    let proxy = Proxy::start(&database.url()).await;
+    let copy = 2; // behind the watermark
+    let faults = [
+        Fault::CutBeforeStatement(copy),
+        Fault::SilenceAfterStatement(copy),
+        Fault::ResetAfterBytes(100_000),
+        Fault::CutBeforeStatement(copy + 1),
+        Fault::CutBeforeCommit,
+        Fault::CutAfterCommit, // the last: then everything is stored
+    ];
+    proxy.harm(faults);
+    let data = tempfile::tempdir().unwrap();
+    let clicks: Vec<_> = std::iter::repeat_with(|| click(Uuid::nil())).take(6000).collect();
+    let records: Vec<Vec<u8>> = clicks.iter().map(encode_click).collect();
+    let stream = write_journal(data.path(), &records).await;
+    let builder = Octo::builder().database_url(proxy.url(&database.url())).data_dir(data.path());
+    let builder = builder.env("OCTO_DRAIN__RETRY_MAX_MS", "100").env("OCTO_DRAIN__BATCH_ROWS", "200000");
+    let _octo = builder.env("OCTO_DRAIN__STATEMENT_TIMEOUT_MS", "2000").start().await;
+    let pool = database.pool().await;
+    eventually(PATIENCE, async || {
+        let seq: i64 = sqlx::query_scalar("SELECT seq FROM ingest_watermark WHERE stream = $1")
+            .bind(stream)
+            .fetch_one(&pool)
+            .await?;
+        anyhow::ensure!(seq == 6000, "drained up to {seq}");
+        anyhow::ensure!(proxy.done() == faults.len(), "{} of {} faults", proxy.done(), faults.len());
+        Ok(())
+    })
+    .await;
+    assert!(proxy.copies() >= faults.len(), "{} COPYs", proxy.copies());
+    let confirmed = clicks.iter().map(|click| click.id.uuid()).collect();
+    assert_stored_once(&pool, &Confirmed { clicks: confirmed, ..Confirmed::default() }).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_may_be_killed_and_stopped_and_come_back() {
     let mut postgres = PrivatePostgres::start().await;

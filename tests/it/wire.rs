@@ -60,6 +60,8 @@ struct Shared {
     done: AtomicUsize,
     /// Connections of the drain so far.
     drains: AtomicUsize,
+    /// COPYs of the drain so far.
+    copies: AtomicUsize,
     /// Everything open now ends when this changes.
     generation: watch::Sender<u32>,
 }
@@ -77,6 +79,8 @@ struct State {
     is_drain: bool,
     fault: Option<Fault>,
     statements: usize,
+    /// A COPY has begun and its rows are on their way.
+    is_copying: bool,
     /// The client hears nothing any more.
     is_mute: bool,
     /// What the server still has to answer before the fault.
@@ -101,6 +105,7 @@ impl Proxy {
             faults: Mutex::default(),
             done: AtomicUsize::new(0),
             drains: AtomicUsize::new(0),
+            copies: AtomicUsize::new(0),
             generation: watch::Sender::new(0),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
@@ -129,6 +134,11 @@ impl Proxy {
     /// How often the drain has connected.
     pub(crate) fn drains(&self) -> usize {
         self.shared.drains.load(Ordering::SeqCst)
+    }
+
+    /// How often the drain has begun a COPY.
+    pub(crate) fn copies(&self) -> usize {
+        self.shared.copies.load(Ordering::SeqCst)
     }
 
     /// Ends every connection, and leads to another server from now on.
@@ -280,7 +290,10 @@ fn judge(frame: &[u8], wire: &Wire, shared: &Shared) -> Next {
             }
         }
     }
-    state.statements += usize::from(kind == b'B');
+    let is_copy = kind == b'Q' && body.trim_ascii_start().starts_with(b"COPY");
+    shared.copies.fetch_add(usize::from(is_copy), Ordering::SeqCst);
+    state.statements += usize::from(kind == b'B' || is_copy);
+    state.is_copying = (state.is_copying || is_copy) && kind != b'c'; // CopyDone
     let is_commit = kind == b'Q' && body.starts_with(b"COMMIT");
     match state.fault {
         Some(Fault::CutBeforeCommit) if is_commit => settle(&mut state, shared, Next::End),
@@ -294,7 +307,7 @@ fn judge(frame: &[u8], wire: &Wire, shared: &Shared) -> Next {
             state.is_mute = true;
             Next::Pass
         }
-        Some(Fault::SilenceAfterStatement(n)) if n == state.statements => {
+        Some(Fault::SilenceAfterStatement(n)) if n == state.statements && !state.is_copying => {
             state.awaited = Some(b"");
             state.is_mute = true;
             Next::Pass

@@ -3,6 +3,7 @@
 use std::{
     io, mem,
     sync::{Arc, PoisonError, atomic::Ordering},
+    thread,
     time::{Instant, SystemTime},
 };
 
@@ -57,15 +58,24 @@ impl Writer {
 
     /// Swaps the queue with an empty one; `false` when closed and empty.
     fn take(&mut self, frames: &mut Vec<u8>) -> bool {
+        self.wait();
+        // lets those who are ready to run queue more for the same sync, which costs CPU too; an idle machine comes
+        // back at once
+        thread::yield_now();
         let mut queue = lock(&self.shared.queue);
-        while queue.records == 0 && !queue.is_closed {
-            queue = self.shared.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
         let bytes = mem::take(&mut queue.bytes);
         queue.frames.truncate(bytes);
         mem::swap(&mut queue.frames, frames);
         self.group = mem::take(&mut queue.group);
         mem::take(&mut queue.records) > 0
+    }
+
+    /// Returns when there are records, or will be none any more.
+    fn wait(&self) {
+        let mut queue = lock(&self.shared.queue);
+        while queue.records == 0 && !queue.is_closed {
+            queue = self.shared.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     fn commit(&mut self, frames: &mut [u8]) {

@@ -77,7 +77,7 @@ fn click<'a>(
         referrer: Some(REFERRER.into()),
         invalid_reason: decision.refused.or(visitor.is_bot.then_some(InvalidReason::Bot)),
         is_bot: visitor.is_bot,
-        country: visitor.country.map(|c| c.as_str().to_owned().into()),
+        country: visitor.country.map(|c| c.as_str().into()),
         device: Some(visitor.device.as_str().into()),
         os: known(visitor.os),
         browser: known(visitor.browser),

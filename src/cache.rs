@@ -113,14 +113,14 @@ impl Campaigns {
 
     /// The campaign of a key, from memory; only a key that is not there is looked up, with a deadline.
     pub async fn get(&self, key: &CampaignKey) -> Lookup {
-        match self.in_memory(key) {
+        match self.in_memory(key.as_str()) {
             Some(routes) => Lookup::Found(routes),
             None => self.look_up(key).await,
         }
     }
 
     /// The campaign of a key, if it is in memory.
-    pub fn in_memory(&self, key: &CampaignKey) -> Option<Arc<Routes>> {
+    pub fn in_memory(&self, key: &str) -> Option<Arc<Routes>> {
         let routes = self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.get(key).cloned();
         if routes.is_some() {
             metrics::cache_request("process", "hit");

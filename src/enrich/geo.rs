@@ -29,10 +29,23 @@ pub struct Country([u8; 2]);
 #[error("not a country code: two letters are expected, such as DE")]
 pub struct InvalidCountry;
 
+/// `AA` to `ZZ`, so that a code can be borrowed from nobody.
+static CODES: [[u8; 2]; 26 * 26] = {
+    let mut codes = [*b"AA"; 26 * 26];
+    let (mut i, mut code) = (0, *b"AA");
+    while i < codes.len() {
+        codes[i] = code;
+        code = if code[1] < b'Z' { [code[0], code[1] + 1] } else { [code[0] + 1, b'A'] };
+        i += 1;
+    }
+    codes
+};
+
 impl Country {
     /// The code, such as `DE`.
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).unwrap_or_default() // parsing lets only ASCII letters in
+    pub fn as_str(self) -> &'static str {
+        let [first, second] = self.0.map(|letter| usize::from(letter - b'A')); // parsing lets only A to Z in
+        str::from_utf8(&CODES[first * 26 + second]).unwrap_or_default()
     }
 }
 

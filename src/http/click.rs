@@ -87,7 +87,7 @@ fn visit(
     app: &App,
     peer: Peer,
     head: &Head,
-    campaign: impl FnOnce(&CampaignKey) -> Option<Lookup>,
+    campaign: impl FnOnce(&str) -> Option<Lookup>,
 ) -> Result<Answer, CampaignKey> {
     let params = Params::parse(head.uri.query().unwrap_or_default());
     let path_key = short_key(head.uri.path()).map(|key| percent_decode_str(key).decode_utf8_lossy());
@@ -97,9 +97,9 @@ fn visit(
     };
     // `;` does not separate parameters, but no key holds one: a link written with it still finds its campaign
     let cid = cid.split(';').next().unwrap_or_default();
-    let found = match cid.parse::<CampaignKey>() {
-        Ok(key) => campaign(&key).ok_or(key)?,
-        Err(_) => Lookup::Unknown,
+    let found = match campaign(cid) {
+        Some(found) => found,
+        None => cid.parse().map_or(Ok(Lookup::Unknown), Err)?,
     };
     let Lookup::Found(routes) = found else { return Ok(unknown(app, &found).into()) };
     let id = ClickId::now();
@@ -152,7 +152,7 @@ fn accept<'a>(
         referrer: text(header::REFERER),
         invalid_reason: decision.refused.or_else(label),
         is_bot: visitor.is_bot,
-        country: visitor.country.map(|c| c.as_str().to_owned().into()),
+        country: visitor.country.map(|c| c.as_str().into()),
         device: Some(visitor.device.as_str().into()),
         os: known(visitor.os),
         browser: known(visitor.browser),

@@ -8,7 +8,7 @@
 //! absent field. A reader skips tags it does not know, so an older octo can drain a newer journal; a tag is
 //! never used again for something else.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, io::Write as _, net::IpAddr};
 
 use chrono::DateTime;
 use rust_decimal::Decimal;
@@ -115,7 +115,7 @@ impl Click<'_> {
         put_i64(out, tag::LANDING_PAGE_ID, self.landing_page_id);
         put_i64(out, tag::CAMPAIGN_OFFER_ID, self.campaign_offer_id);
         put_text(out, tag::TRAFFIC_SOURCE_ID, self.traffic_source_id.as_deref());
-        put_text(out, tag::COST, self.cost.map(|c| c.to_string()).as_deref());
+        put_amount(out, tag::COST, self.cost);
         put_text(out, tag::CURRENCY, self.currency.as_ref().map(Currency::as_str));
     }
 }
@@ -276,6 +276,17 @@ fn put(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 fn put_text(out: &mut Vec<u8>, tag: u8, text: Option<&str>) {
     if let Some(text) = text {
         put(out, tag, text.as_bytes());
+    }
+}
+
+fn put_amount(out: &mut Vec<u8>, tag: u8, amount: Option<Decimal>) {
+    if let Some(amount) = amount {
+        out.extend_from_slice(&[tag, 0]);
+        let start = out.len();
+        let _ = write!(out, "{amount}"); // writing to a Vec does not fail
+        let length = out.len() - start;
+        debug_assert!(length < 0x80, "a Decimal has at most 31 characters");
+        out[start - 1] = length.to_le_bytes()[0];
     }
 }
 

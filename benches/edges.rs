@@ -6,8 +6,9 @@
 //!   10 s while it works. Not one answer may be anything but a redirect.
 //! - **waiting**: the memory of octo while 1,000,000 clicks pile up in the journal of a stopped PostgreSQL, and
 //!   while they are drained.
-//! - **campaigns**: links of one campaign in an octo that has one, against links spread over 100,000 in an octo
-//!   that has those.
+//! - **campaigns**: links of one campaign in an octo that has one, against links spread evenly over 100,000 in an
+//!   octo that has those; with PostgreSQL frozen, which shows the redirects alone, and with the drain running, for
+//!   which each click of 100,000 campaigns is a roll-up row of its own.
 //!
 //! Three rounds each, one side after the other; the medians are compared.
 
@@ -156,35 +157,55 @@ async fn waiting() -> anyhow::Result<()> {
 }
 
 async fn campaigns() -> anyhow::Result<()> {
-    println!("\ncampaigns: requests/s of {CONNECTIONS} connections and CPU of octo in ms per 1,000");
-    println!("round  one campaign    CPU   {CAMPAIGNS} campaigns    CPU");
+    println!("\ncampaigns: requests/s of {CONNECTIONS} connections, CPU in ms per 1,000");
     let (mut one, mut many) = (Tracker::start(1).await?, Tracker::start(CAMPAIGNS).await?);
-    let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
-    for round in 1..=ROUNDS {
-        of_one.push(speed(&mut one).await?);
-        of_many.push(speed(&mut many).await?);
-        let ((speed, cpu), (speed_many, cpu_many)) = (of_one[round - 1], of_many[round - 1]);
-        println!("{round:>5} {speed:>13.0} {cpu:>6.1} {speed_many:>18.0} {cpu_many:>6.1}");
+    for is_frozen in [true, false] {
+        println!("{}", if is_frozen { "redirects alone (PostgreSQL frozen)" } else { "with the drain" });
+        println!("round  campaigns  requests/s   octo  PostgreSQL");
+        let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
+        for round in 1..=ROUNDS {
+            of_one.push(one.speed(is_frozen, round).await?);
+            of_many.push(many.speed(is_frozen, round).await?);
+        }
+        let medians = |of: Vec<(f64, f64)>| {
+            let (speed, cpu) = of.into_iter().unzip();
+            (median(speed), median(cpu))
+        };
+        let ((speed, cpu), (speed_many, cpu_many)) = (medians(of_one), medians(of_many));
+        println!(
+            "{CAMPAIGNS} campaigns to one: {:.3} of the requests/s (goal: 0.95), {:.2} times octo's CPU",
+            speed_many / speed,
+            cpu_many / cpu
+        );
     }
-    let medians = |of: Vec<(f64, f64)>| {
-        let (speed, cpu) = of.into_iter().unzip();
-        (median(speed), median(cpu))
-    };
-    let ((speed, cpu), (speed_many, cpu_many)) = (medians(of_one), medians(of_many));
-    println!(
-        "{CAMPAIGNS} campaigns to one: {:.3} of the requests/s (goal: 0.95), {:.2} times the CPU",
-        speed_many / speed,
-        cpu_many / cpu
-    );
     Ok(())
 }
 
-/// Requests/s, and CPU milliseconds per 1,000.
-async fn speed(tracker: &mut Tracker) -> anyhow::Result<(f64, f64)> {
-    let cpu = support::cpu_of(tracker.octo.pid());
-    let count = tracker.ask(RUN).await?.len() as f64;
-    tracker.wait_stored().await?;
-    let cpu = support::cpu_of(tracker.octo.pid()).saturating_sub(cpu);
-    ensure!(count > 0.0, "nothing was answered");
-    Ok((count / RUN.as_secs_f64(), cpu.as_secs_f64() * 1e6 / count))
+impl Tracker {
+    /// Requests/s, and octo's CPU milliseconds per 1,000.
+    async fn speed(&mut self, is_frozen: bool, round: usize) -> anyhow::Result<(f64, f64)> {
+        let cpu = self.cpu();
+        if is_frozen {
+            self.postgres.sigstop();
+        }
+        let asked = self.ask(RUN).await;
+        let mut cpu_end = self.cpu();
+        self.postgres.sigcont(); // before an error ends this
+        let count = asked?.len() as f64;
+        self.wait_stored().await?;
+        if !is_frozen {
+            cpu_end = self.cpu();
+        }
+        ensure!(count > 0.0, "nothing was answered");
+        let per_1000 = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e6 / count;
+        let (speed, octo) = (count / RUN.as_secs_f64(), per_1000(cpu.0, cpu_end.0));
+        let postgres = per_1000(cpu.1, cpu_end.1);
+        println!("{round:>5} {:>10} {speed:>11.0} {octo:>6.1} {postgres:>11.1}", self.campaigns);
+        Ok((speed, octo))
+    }
+
+    /// Of octo and of PostgreSQL.
+    fn cpu(&self) -> (Duration, Duration) {
+        (support::cpu_of(self.octo.pid()), support::cpu_of_tree(self.postgres.pid()))
+    }
 }

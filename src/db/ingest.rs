@@ -4,7 +4,7 @@
 //! happened to the answer of an earlier COMMIT, and two drains of one stream cannot both succeed.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     future::Future,
     time::Duration,
 };
@@ -266,8 +266,9 @@ async fn insert(
     if !events.is_empty() {
         bounded(limit, insert_events(c, events, &mut stats)).await?;
     }
-    if !stats.0.is_empty() {
-        bounded(limit, upsert_stats(c, &stats)).await?;
+    let hours = stats.into_hours();
+    if !hours.is_empty() {
+        bounded(limit, upsert_stats(c, &hours)).await?;
     }
     Ok(())
 }
@@ -299,10 +300,7 @@ async fn insert_clicks(
         copy_clicks(c, clicks).await?;
     }
     for click in clicks {
-        let hour = stats.of(click.campaign_id, click.id.created_at());
-        hour.clicks += 1;
-        hour.valid_clicks += i64::from(click.is_valid());
-        hour.bot_clicks += i64::from(click.is_bot);
+        stats.add_click(click);
     }
     Ok(())
 }
@@ -407,7 +405,7 @@ async fn insert_events(
         .await?;
     for (campaign_id, created_at) in stored {
         if let Some(campaign_id) = campaign_id {
-            stats.of(campaign_id, created_at).events += 1;
+            stats.add_event(campaign_id, created_at);
         }
     }
     Ok(())
@@ -429,12 +427,15 @@ async fn insert_dead_letters(
     Ok(())
 }
 
-/// What a batch adds to the roll-ups, in the order of the key: two drains lock rows in the same order.
+/// What a batch adds to the roll-ups.
 #[derive(Debug, Default)]
-struct Stats(BTreeMap<(Uuid, DateTime<Utc>), Hour>);
+struct Stats(Vec<Hour>);
 
-#[derive(Debug, Default)]
+/// An hour of a campaign.
+#[derive(Debug, Clone, Copy)]
 struct Hour {
+    campaign_id: Uuid,
+    begin: DateTime<Utc>,
     clicks: i64,
     valid_clicks: i64,
     bot_clicks: i64,
@@ -442,8 +443,48 @@ struct Hour {
 }
 
 impl Stats {
-    fn of(&mut self, campaign_id: Uuid, at: DateTime<Utc>) -> &mut Hour {
-        self.0.entry((campaign_id, hour_of(at))).or_default()
+    fn add_click(&mut self, click: &Click<'_>) {
+        self.0.push(Hour {
+            clicks: 1,
+            valid_clicks: click.is_valid().into(),
+            bot_clicks: click.is_bot.into(),
+            ..Hour::new(click.campaign_id, click.id.created_at())
+        });
+    }
+
+    fn add_event(&mut self, campaign_id: Uuid, created_at: DateTime<Utc>) {
+        self.0.push(Hour { events: 1, ..Hour::new(campaign_id, created_at) });
+    }
+
+    /// Each hour once, in the order of the key: two drains lock rows in the same order.
+    fn into_hours(self) -> Vec<Hour> {
+        let mut hours = self.0;
+        hours.sort_unstable_by_key(Hour::key);
+        hours.dedup_by(|later, first| {
+            let is_same = later.key() == first.key();
+            if is_same {
+                first.add(later);
+            }
+            is_same
+        });
+        hours
+    }
+}
+
+impl Hour {
+    fn new(campaign_id: Uuid, at: DateTime<Utc>) -> Self {
+        Self { campaign_id, begin: hour_of(at), clicks: 0, valid_clicks: 0, bot_clicks: 0, events: 0 }
+    }
+
+    fn key(&self) -> (Uuid, DateTime<Utc>) {
+        (self.campaign_id, self.begin)
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.clicks += other.clicks;
+        self.valid_clicks += other.valid_clicks;
+        self.bot_clicks += other.bot_clicks;
+        self.events += other.events;
     }
 }
 
@@ -453,15 +494,14 @@ fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(at)
 }
 
-async fn upsert_stats(c: &mut PgConnection, stats: &Stats) -> Result<(), StoreError> {
-    let hours: Vec<(&(Uuid, DateTime<Utc>), &Hour)> = stats.0.iter().collect();
+async fn upsert_stats(c: &mut PgConnection, hours: &[Hour]) -> Result<(), StoreError> {
     sqlx::query(UPSERT_STATS)
-        .bind(column(&hours, |(key, _)| key.0))
-        .bind(column(&hours, |(key, _)| key.1))
-        .bind(column(&hours, |(_, hour)| hour.clicks))
-        .bind(column(&hours, |(_, hour)| hour.valid_clicks))
-        .bind(column(&hours, |(_, hour)| hour.bot_clicks))
-        .bind(column(&hours, |(_, hour)| hour.events))
+        .bind(column(hours, |h| h.campaign_id))
+        .bind(column(hours, |h| h.begin))
+        .bind(column(hours, |h| h.clicks))
+        .bind(column(hours, |h| h.valid_clicks))
+        .bind(column(hours, |h| h.bot_clicks))
+        .bind(column(hours, |h| h.events))
         .execute(c)
         .await?;
     Ok(())

@@ -51,6 +51,31 @@ pub struct Click<'a> {
 }
 
 impl Click<'_> {
+    /// A click of which nothing else is known.
+    pub fn new(id: ClickId, campaign_id: Uuid) -> Self {
+        Self {
+            id,
+            campaign_id,
+            ip: None,
+            user_agent: None,
+            referrer: None,
+            invalid_reason: None,
+            is_bot: false,
+            country: None,
+            device: None,
+            os: None,
+            browser: None,
+            subs: Default::default(),
+            aff_subs: Default::default(),
+            click_id_param: None,
+            landing_page_id: None,
+            campaign_offer_id: None,
+            traffic_source_id: None,
+            cost: None,
+            currency: None,
+        }
+    }
+
     /// Whether it counts.
     pub fn is_valid(&self) -> bool {
         self.invalid_reason.is_none()

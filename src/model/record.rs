@@ -159,27 +159,8 @@ impl<'a> Record<'a> {
 }
 
 fn decode_click(bytes: &[u8]) -> Result<Click<'_>, Malformed> {
-    let mut click = Click {
-        id: ClickId::from_uuid(Uuid::from_u128(0x7000 << 64)).expect("version 7"),
-        campaign_id: Uuid::nil(),
-        ip: None,
-        user_agent: None,
-        referrer: None,
-        invalid_reason: None,
-        is_bot: false,
-        country: None,
-        device: None,
-        os: None,
-        browser: None,
-        subs: Default::default(),
-        aff_subs: Default::default(),
-        click_id_param: None,
-        landing_page_id: None,
-        campaign_offer_id: None,
-        traffic_source_id: None,
-        cost: None,
-        currency: None,
-    };
+    let any = ClickId::from_uuid(Uuid::from_u128(0x7000 << 64)).expect("version 7");
+    let mut click = Click::new(any, Uuid::nil());
     let (mut has_id, mut has_campaign) = (false, false);
     for field in (Fields { rest: bytes }) {
         let field = field?;

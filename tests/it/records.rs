@@ -11,27 +11,7 @@ use uuid::Uuid;
 
 /// A click of this moment that holds nothing but its campaign.
 pub(crate) fn click(campaign_id: Uuid) -> Click<'static> {
-    Click {
-        id: ClickId::now(),
-        campaign_id,
-        ip: None,
-        user_agent: None,
-        referrer: None,
-        invalid_reason: None,
-        is_bot: false,
-        country: None,
-        device: None,
-        os: None,
-        browser: None,
-        subs: Default::default(),
-        aff_subs: Default::default(),
-        click_id_param: None,
-        landing_page_id: None,
-        campaign_offer_id: None,
-        traffic_source_id: None,
-        cost: None,
-        currency: None,
-    }
+    Click::new(ClickId::now(), campaign_id)
 }
 
 /// An event of this moment that holds nothing but its campaign.

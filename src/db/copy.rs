@@ -31,11 +31,20 @@ pub(super) struct CopyData {
 
 impl CopyData {
     /// No rows yet; each will have `columns` fields.
-    pub(super) fn new(columns: i16, bytes_expected: usize) -> Self {
-        let mut bytes = Vec::with_capacity(bytes_expected);
-        bytes.extend_from_slice(SIGNATURE);
+    pub(super) fn new(columns: i16) -> Self {
+        let mut bytes = SIGNATURE.to_vec();
         bytes.extend_from_slice(&[0; 8]);
         Self { bytes, columns }
+    }
+
+    /// What was written since [`clear`](Self::clear).
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Forgets what has been sent.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
     }
 
     /// Begins a row.
@@ -44,9 +53,8 @@ impl CopyData {
     }
 
     /// Ends the data.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(super) fn end(&mut self) {
         self.bytes.extend_from_slice(&(-1i16).to_be_bytes());
-        self.bytes
     }
 
     pub(super) fn uuid(&mut self, value: Uuid) {

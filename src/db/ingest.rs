@@ -93,6 +93,9 @@ const CLICK_COLUMNS: i16 = 30;
 /// little for many rows, and most of the time of a few.
 const COPY_ROWS_MIN: usize = 1_000;
 
+/// Bytes in one message of a COPY.
+const COPY_PIECE_BYTES: usize = 64 * 1024;
+
 // An event belongs to the campaign it named, else to its click's, else to the one whose key it named.
 const INSERT_EVENTS: &str = "
 WITH incoming AS (
@@ -339,12 +342,18 @@ async fn unnest_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> Result<()
 }
 
 async fn copy_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> Result<(), StoreError> {
-    let mut data = CopyData::new(CLICK_COLUMNS, clicks.len() * 512);
+    let mut data = CopyData::new(CLICK_COLUMNS);
+    let mut copy = c.copy_in_raw(COPY_CLICKS).await?;
     for click in clicks {
         copy_click(&mut data, click);
+        // piece by piece: Postgres stores one while the next is encoded
+        if data.bytes().len() >= COPY_PIECE_BYTES {
+            copy.send(data.bytes()).await?;
+            data.clear();
+        }
     }
-    let mut copy = c.copy_in_raw(COPY_CLICKS).await?;
-    copy.send(data.finish()).await?;
+    data.end();
+    copy.send(data.bytes()).await?;
     copy.finish().await?;
     Ok(())
 }

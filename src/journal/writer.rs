@@ -194,6 +194,9 @@ impl Writer {
 /// Nobody waits for a thread that is gone, not even after a panic.
 impl Drop for Writer {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.is_writable.store(false, Ordering::Relaxed); // readiness says so
+        }
         let mut queue = lock(&self.shared.queue);
         queue.is_closed = true;
         queue.group.answer(Err(AppendError::Closed));

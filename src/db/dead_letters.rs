@@ -33,7 +33,11 @@ pub const STATEMENTS: &[(&str, &str)] = &[
 /// Longest record that a list shows, in bytes; one alone is shown whole. It bounds a page.
 const LISTED_BYTES_MAX: i32 = 16 * 1024;
 
-const LIST_SQL: &str = "
+/// `SELECT` of letters, with what is shown of the record and what follows.
+macro_rules! select_letters {
+    ($record:literal, $tail:literal) => {
+        concat!(
+            "
     SELECT
         id,
         stream,
@@ -42,26 +46,30 @@ const LIST_SQL: &str = "
         message,
         created_at,
         octet_length(record) AS bytes,
-        CASE WHEN octet_length(record) <= $4 THEN record END AS record
-    FROM dead_letters
+        ",
+            $record,
+            " AS record
+    FROM dead_letters",
+            $tail
+        )
+    };
+}
+
+const LIST_SQL: &str = select_letters!(
+    "CASE WHEN octet_length(record) <= $4 THEN record END",
+    "
     WHERE id < $1
       AND ($2::text IS NULL OR sqlstate = $2)
     ORDER BY id DESC
-    LIMIT $3";
+    LIMIT $3"
+);
 
-const GET_SQL: &str = "
-    SELECT
-        id,
-        stream,
-        seq,
-        sqlstate,
-        message,
-        created_at,
-        octet_length(record) AS bytes,
-        record
-    FROM dead_letters
+const GET_SQL: &str = select_letters!(
+    "record",
+    "
     WHERE stream = $1
-      AND seq = $2";
+      AND seq = $2"
+);
 
 // oldest first, as they came: a click before the events that name it
 const LIST_KEYS_SQL: &str = "

@@ -49,43 +49,35 @@ const BEGIN_WATERMARKS: &str =
 const ADVANCE_WATERMARK: &str =
     "UPDATE ingest_watermark SET seq = $3, updated_at = now() WHERE stream = $1 AND seq = $2";
 
-const INSERT_CLICKS: &str = "
-INSERT INTO clicks (
+/// What the drain knows of a click, in the order of `copy_click` and of the arrays of `unnest_clicks`.
+macro_rules! click_columns {
+    () => {
+        "
     id, campaign_id, ip_address, user_agent, referrer, is_valid, invalid_reason, is_bot,
     country, device, os, browser,
     sub1, sub2, sub3, sub4, sub5,
     affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5,
     click_id_param, landing_page_id, campaign_offer_id, traffic_source_id, cost, currency, created_at, updated_at
-)
-SELECT
-    id, campaign_id, ip_address::inet, user_agent, referrer, is_valid, invalid_reason, is_bot,
-    country, device, os, browser,
-    sub1, sub2, sub3, sub4, sub5,
-    affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5,
-    click_id_param, landing_page_id, campaign_offer_id, traffic_source_id, cost, currency, created_at, created_at
-FROM unnest(
-    $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[], $8::bool[],
+"
+    };
+}
+
+const INSERT_CLICKS: &str = concat!(
+    "INSERT INTO clicks (",
+    click_columns!(),
+    ")
+SELECT * FROM unnest(
+    $1::uuid[], $2::uuid[], $3::text[]::inet[], $4::text[], $5::text[], $6::bool[], $7::text[], $8::bool[],
     $9::text[], $10::text[], $11::text[], $12::text[],
     $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
     $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
-    $23::text[], $24::int8[], $25::int8[], $26::text[], $27::numeric[], $28::text[], $29::timestamptz[]
-) AS t (
-    id, campaign_id, ip_address, user_agent, referrer, is_valid, invalid_reason, is_bot,
-    country, device, os, browser,
-    sub1, sub2, sub3, sub4, sub5,
-    affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5,
-    click_id_param, landing_page_id, campaign_offer_id, traffic_source_id, cost, currency, created_at
-)";
+    $23::text[], $24::int8[], $25::int8[], $26::text[], $27::numeric[], $28::text[],
+    $29::timestamptz[], $29::timestamptz[]
+)"
+);
 
 // COPY is no statement that can be prepared; parsing it takes less than storing one row.
-const COPY_CLICKS: &str = "
-COPY clicks (
-    id, campaign_id, ip_address, user_agent, referrer, is_valid, invalid_reason, is_bot,
-    country, device, os, browser,
-    sub1, sub2, sub3, sub4, sub5,
-    affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5,
-    click_id_param, landing_page_id, campaign_offer_id, traffic_source_id, cost, currency, created_at, updated_at
-) FROM STDIN (FORMAT binary)";
+const COPY_CLICKS: &str = concat!("COPY clicks (", click_columns!(), ") FROM STDIN (FORMAT binary)");
 const CLICK_COLUMNS: i16 = 30;
 
 /// From this many rows on, clicks are copied. COPY takes half the CPU of an INSERT of arrays, but over TCP its

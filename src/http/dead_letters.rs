@@ -85,9 +85,7 @@ struct Refused {
     responses((status = 200, description = "A page.", body = Page<DeadLetter>), Problems),
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let mut params = Params::parse(query.as_deref(), &["sqlstate", "limit", "cursor"]);
-    let (limit, after, sqlstate) = (params.limit(), params.number_cursor()?, sqlstate(&mut params));
-    params.finish()?;
+    let Choice { sqlstate, after, limit } = Choice::parse(query.as_deref())?;
     let rows = dead_letters::list(&app.db, sqlstate, after, rows_for(limit)).await?;
     answer(StatusCode::OK, &Page::new(rows, limit, |row| number_cursor(row.id)))
 }
@@ -143,9 +141,7 @@ async fn retry_many(
     State(app): State<App>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let mut params = Params::parse(query.as_deref(), &["sqlstate", "limit", "cursor"]);
-    let (limit, after, sqlstate) = (params.limit(), params.number_cursor()?, sqlstate(&mut params));
-    params.finish()?;
+    let Choice { sqlstate, after, limit } = Choice::parse(query.as_deref())?;
     let keys = dead_letters::list_keys(&app.db, sqlstate, after, rows_for(limit)).await?;
     let page = Page::new(keys, limit, |key| number_cursor(key.id));
     let mut outcomes =
@@ -174,6 +170,22 @@ async fn retry_many(
 async fn delete(_: Admin, State(app): State<App>, letter: Letter) -> Result<Response, Problem> {
     let is_found = dead_letters::delete(&app.db, letter.stream, letter.seq).await?;
     if is_found { Ok(api::no_content()) } else { Err(no_such_letter()) }
+}
+
+/// Which letters a query asks for.
+struct Choice {
+    sqlstate: Option<String>,
+    after: Option<i64>,
+    limit: usize,
+}
+
+impl Choice {
+    fn parse(query: Option<&str>) -> Result<Self, Problem> {
+        let mut params = Params::parse(query, &["sqlstate", "limit", "cursor"]);
+        let (limit, after, sqlstate) = (params.limit(), params.number_cursor()?, sqlstate(&mut params));
+        params.finish()?;
+        Ok(Self { sqlstate, after, limit })
+    }
 }
 
 /// The letter in the path.

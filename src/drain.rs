@@ -147,8 +147,9 @@ async fn store(ingest: &mut Ingest, stream: Uuid, batch: &Batch) -> Result<(), S
     metrics::journal_oldest_pending(items.first().map_or(0.0, |i| seconds(created_at(i))));
     let mut todo = vec![(batch.lo, batch.hi, 0..items.len())];
     while let Some((lo, hi, range)) = todo.pop() {
-        match ingest.store(stream, lo, hi, &rows(&items[range.clone()])).await {
-            Ok(()) => count_stored(&items[range]),
+        let rows = rows(&items[range.clone()]);
+        match ingest.store(stream, lo, hi, &rows).await {
+            Ok(()) => count_stored(&rows),
             Err(StoreError::Refused { sqlstate, message }) => match range.len() {
                 1 if items[range.start].refused.is_none() => {
                     // what was refused may be in the message: it is with the letter, not in the log
@@ -203,10 +204,9 @@ fn rows<'a>(items: &'a [Item<'a>]) -> Rows<'a> {
     rows
 }
 
-fn count_stored(items: &[Item<'_>]) {
-    let rows = rows(items);
+fn count_stored(rows: &Rows<'_>) {
     metrics::drained(rows.clicks.len(), rows.events.len());
-    for letter in rows.dead_letters {
+    for letter in &rows.dead_letters {
         metrics::dead_letter(dead_letter_class(&letter.sqlstate));
     }
 }

@@ -238,9 +238,7 @@ fn from_query(query: &str) -> Value {
 }
 
 fn append(app: &App, event: &Event<'_>) -> Pending {
-    let mut bytes = Vec::with_capacity(512);
-    event.encode(&mut bytes);
-    app.journal.append(&bytes)
+    app.journal.append_with(|out| event.encode(out))
 }
 
 /// Waits until the event is on disk; 503 otherwise, because senders of events retry.

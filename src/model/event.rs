@@ -37,3 +37,24 @@ pub struct Event<'a> {
     /// A JSON object, as text.
     pub properties: Option<Cow<'a, str>>,
 }
+
+impl<'a> Event<'a> {
+    /// An event of which nothing else is known.
+    pub fn new(id: Uuid, event_type: impl Into<Cow<'a, str>>, created_at: DateTime<Utc>) -> Self {
+        Self {
+            id,
+            is_idempotent: false,
+            created_at,
+            click_id: None,
+            campaign_id: None,
+            cid: None,
+            event_type: event_type.into(),
+            event_name: None,
+            url: None,
+            referrer: None,
+            session_id: None,
+            user_id: None,
+            properties: None,
+        }
+    }
+}

@@ -197,21 +197,7 @@ fn decode_click(bytes: &[u8]) -> Result<Click<'_>, Malformed> {
 }
 
 fn decode_event(bytes: &[u8]) -> Result<Event<'_>, Malformed> {
-    let mut event = Event {
-        id: Uuid::nil(),
-        is_idempotent: false,
-        created_at: DateTime::UNIX_EPOCH,
-        click_id: None,
-        campaign_id: None,
-        cid: None,
-        event_type: Cow::Borrowed(""),
-        event_name: None,
-        url: None,
-        referrer: None,
-        session_id: None,
-        user_id: None,
-        properties: None,
-    };
+    let mut event = Event::new(Uuid::nil(), "", DateTime::UNIX_EPOCH);
     for field in (Fields { rest: bytes }) {
         let field = field?;
         match field.tag {

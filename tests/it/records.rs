@@ -16,21 +16,8 @@ pub(crate) fn click(campaign_id: Uuid) -> Click<'static> {
 
 /// An event of this moment that holds nothing but its campaign.
 pub(crate) fn event(campaign_id: Uuid) -> Event<'static> {
-    Event {
-        id: Uuid::now_v7(),
-        is_idempotent: false,
-        created_at: milliseconds(Utc::now()),
-        click_id: None,
-        campaign_id: Some(campaign_id),
-        cid: None,
-        event_type: "view".into(),
-        event_name: None,
-        url: None,
-        referrer: None,
-        session_id: None,
-        user_id: None,
-        properties: None,
-    }
+    let bare = Event::new(Uuid::now_v7(), "view", milliseconds(Utc::now()));
+    Event { campaign_id: Some(campaign_id), ..bare }
 }
 
 /// As a record keeps it.

@@ -25,10 +25,11 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Forwarder, Octo, OctoBuilder, PrivatePostgres, PrivateRedis, Scratch, eventually, migrate},
+    harness::{Octo, OctoBuilder, PrivatePostgres, PrivateRedis, Scratch, eventually, migrate},
     tracker::{SOON, Table},
     verify::{Verdict, verify},
     visitors::{CAMPAIGNS, Click, Seen, Trail, Visitors, connect},
+    wire::Proxy,
 };
 
 /// A server is to answer everybody else within this time while one thing fails; generous, for a busy machine.
@@ -110,11 +111,11 @@ async fn a_frozen_postgres_costs_no_visitor_anything_and_stores_nothing_twice() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_to_a_lagging_replica_loses_no_answered_click() {
-    let (mut run, forwarder) = Run::start_behind_forwarder().await;
+    let (mut run, proxy) = Run::start_behind_proxy().await;
     let replica = run.postgres.replica(Some(1000)).await;
     let visitors = run.visitors();
     sleep(at_length(2)).await;
-    cut_off(&replica).await;
+    replica.cut_off().await;
     let held_back = run.stored().await;
     eventually(at_length(10), async || {
         let stored = run.stored().await;
@@ -127,7 +128,7 @@ async fn a_failover_to_a_lagging_replica_loses_no_answered_click() {
     replica.promote().await;
     run.pool = replica.pool().await;
     let after = run.stored().await;
-    forwarder.switch(&replica.url());
+    proxy.point_at(&replica.url());
     sleep(at_length(2)).await;
     let seen = visitors.finish().await;
     let verdict = run.verify().await;
@@ -169,21 +170,6 @@ async fn two_octos_on_copies_of_one_journal_store_each_click_once() {
     report(&format!("two octos on copies of one journal ({moved} batches refused)"), &seen, &verdict);
     assert_nobody_noticed(&seen);
     assert!(moved > 0, "both drained at the same time");
-}
-
-/// Takes a replica off its primary: what it has received by now is all that it will have.
-async fn cut_off(replica: &PrivatePostgres) {
-    let mut admin = replica.admin().await;
-    for statement in ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"] {
-        sqlx::raw_sql(statement).execute(&mut admin).await.unwrap();
-    }
-    eventually(SOON, async || {
-        let receivers: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM pg_stat_wal_receiver").fetch_one(&mut admin).await?;
-        ensure!(receivers == 0, "the replica still listens to its primary");
-        Ok(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -463,11 +449,11 @@ impl Run {
     }
 
     /// The address that octo knows can be switched to another Postgres.
-    async fn start_behind_forwarder() -> (Self, Forwarder) {
+    async fn start_behind_proxy() -> (Self, Proxy) {
         let postgres = PrivatePostgres::start().await;
-        let forwarder = Forwarder::to(&postgres.url()).await;
-        let builder = Octo::builder().database_url(forwarder.url(&postgres.url()));
-        (Self::start_on(postgres, builder).await, forwarder)
+        let proxy = Proxy::start(&postgres.url()).await;
+        let builder = Octo::builder().database_url(proxy.url(&postgres.url()));
+        (Self::start_on(postgres, builder).await, proxy)
     }
 
     async fn start_on(postgres: PrivatePostgres, builder: OctoBuilder) -> Self {

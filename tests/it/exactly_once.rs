@@ -312,10 +312,7 @@ async fn a_failover_to_a_replica_that_lags_brings_everything_again_that_it_had_n
     let (pool, replica_pool) = (primary.pool().await, replica.pool().await);
     load.go_on(10).await;
     // the replica hears nothing more: an apply delay would end with the promotion, and nothing would be missing
-    let mut admin = replica.admin().await;
-    for sql in ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"] {
-        sqlx::raw_sql(sql).execute(&mut admin).await.unwrap();
-    }
+    replica.cut_off().await;
     let seq = async |pool: &PgPool| -> anyhow::Result<i64> {
         Ok(sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM ingest_watermark").fetch_one(pool).await?)
     };

@@ -4,7 +4,6 @@
 //! - [`Database::create`]: a fresh, migrated database on them, dropped when the test ends. What most tests want.
 //! - [`PrivatePostgres`], [`PrivateRedis`]: servers for a test that kills, stops or freezes them.
 //! - [`Octo`]: the real binary, with its own data directory, on a free port.
-//! - [`Forwarder`]: an address whose server can be changed behind its clients' back, as a failover does it.
 //!
 //! # Nothing is left behind
 //!
@@ -21,7 +20,6 @@
 #![allow(dead_code, reason = "an offer to all test files; not every item is taken up yet")]
 
 mod database;
-mod forwarder;
 mod machine;
 mod octo;
 mod postgres;
@@ -38,7 +36,6 @@ use std::time::{Duration, Instant};
 #[allow(unused_imports, reason = "see the head of this file")]
 pub(crate) use self::{
     database::{Database, migrate},
-    forwarder::Forwarder,
     machine::{Signal, signal},
     octo::{Octo, OctoBuilder, announced_address},
     private::{PrivatePostgres, PrivateRedis},

@@ -16,6 +16,7 @@ use super::sandbox::Sandbox;
 use super::{POLL, eventually, must};
 
 const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
+const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A PostgreSQL of one's own, primary or replica. Dropping it ends it and removes its files.
 pub(crate) struct PrivatePostgres {
@@ -113,6 +114,22 @@ impl PrivatePostgres {
     pub(crate) fn sigcont(&self) {
         signal(Signal::Cont, &children(self.pid()));
         signal(Signal::Cont, &[self.pid()]);
+    }
+
+    /// Takes a replica off its primary: what it has received by now is all that it will have.
+    pub(crate) async fn cut_off(&self) {
+        let mut admin = self.admin().await;
+        for statement in ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"] {
+            let done = sqlx::raw_sql(statement).execute(&mut admin).await;
+            must(done.context("could not take the replica off its primary"));
+        }
+        eventually(CUT_OFF_TIMEOUT, async || {
+            let receivers: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM pg_stat_wal_receiver").fetch_one(&mut admin).await?;
+            ensure!(receivers == 0, "the replica still listens to its primary");
+            Ok(())
+        })
+        .await;
     }
 
     /// Makes a replica the primary, and returns when it takes writes.

@@ -12,7 +12,6 @@ use octo::{
         campaign::{Campaign, CostModel, Destination, Status},
         click::{Click, InvalidReason},
         id::ClickId,
-        money::parse_amount,
         visit::Params,
     },
     routing::{self, Decision, Routes},
@@ -59,7 +58,7 @@ fn routes() -> Routes {
     Routes::new(campaign).expect("the destinations are templates")
 }
 
-/// As `http::click` makes it.
+/// As `http::click` makes it, its headers taken as clean.
 fn click<'a>(
     id: ClickId,
     ip: IpAddr,
@@ -68,28 +67,16 @@ fn click<'a>(
     decision: &Decision<'_>,
     visitor: Visitor,
 ) -> Click<'a> {
-    let known = |text: &'static str| (!text.is_empty()).then_some(text.into());
-    Click {
-        id,
-        campaign_id: routes.campaign.id,
-        ip: Some(ip),
-        user_agent: Some(USER_AGENT.into()),
-        referrer: Some(REFERRER.into()),
-        invalid_reason: decision.refused.or(visitor.is_bot.then_some(InvalidReason::Bot)),
-        is_bot: visitor.is_bot,
-        country: visitor.country.map(|c| c.as_str().into()),
-        device: Some(visitor.device.as_str().into()),
-        os: known(visitor.os),
-        browser: known(visitor.browser),
-        subs: params.subs.clone(),
-        aff_subs: params.aff_subs.clone(),
-        click_id_param: params.click_id.clone(),
-        landing_page_id: decision.landing_page_id,
-        campaign_offer_id: decision.offer_id,
-        traffic_source_id: params.traffic_source_id.clone(),
-        cost: params.cost.as_deref().and_then(|c| parse_amount(c).ok()),
-        currency: params.currency.as_deref().and_then(|c| c.parse().ok()),
-    }
+    let mut click = Click::new(id, routes.campaign.id);
+    params.describe(&mut click);
+    visitor.describe(&mut click);
+    click.ip = Some(ip);
+    click.user_agent = Some(USER_AGENT.into());
+    click.referrer = Some(REFERRER.into());
+    click.invalid_reason = decision.refused.or(visitor.is_bot.then_some(InvalidReason::Bot));
+    click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
+    click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
+    click
 }
 
 /// One click from its query string to its destination and its bytes for the journal.

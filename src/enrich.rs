@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use moka::sync::Cache;
 
+use crate::model::click::Click;
+
 pub use self::geo::{Country, InvalidCountry};
 pub use self::user_agent::Device;
 use self::{bot::Bots, geo::Countries, user_agent::Rules};
@@ -63,6 +65,18 @@ pub enum Error {
         /// The operator's file.
         path: PathBuf,
     },
+}
+
+impl Visitor {
+    /// Puts what is known of the visitor into a click.
+    pub fn describe(&self, click: &mut Click<'_>) {
+        let known = |text: &'static str| (!text.is_empty()).then_some(text.into());
+        click.is_bot = self.is_bot;
+        click.country = self.country.map(|c| c.as_str().into());
+        click.device = Some(self.device.as_str().into());
+        click.os = known(self.os);
+        click.browser = known(self.browser);
+    }
 }
 
 /// Describes visitors. One per process, shared: describing takes `&self` and never waits for I/O.

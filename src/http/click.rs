@@ -25,7 +25,6 @@ use crate::{
     model::{
         click::{Click, InvalidReason},
         id::{CampaignKey, ClickId},
-        money::parse_amount,
         text::{HEADER_CHARS_MAX, clean_bytes},
         visit::Params,
     },
@@ -140,31 +139,16 @@ fn accept<'a>(
         _ if is_prefetch(headers) => Some(InvalidReason::Prefetch),
         is_bot => is_bot.then_some(InvalidReason::Bot),
     };
-    let known = |text: &'static str| (!text.is_empty()).then_some(text.into());
-    let number = |text: Option<&str>| text.and_then(|t| t.parse().ok());
-    let cost = params.cost.as_deref().and_then(|c| parse_amount(c).ok());
-    let currency = params.currency.as_deref().and_then(|c| c.parse().ok());
-    Click {
-        id,
-        campaign_id: routes.campaign.id,
-        ip: Some(ip),
-        user_agent,
-        referrer: text(header::REFERER),
-        invalid_reason: decision.refused.or_else(label),
-        is_bot: visitor.is_bot,
-        country: visitor.country.map(|c| c.as_str().into()),
-        device: Some(visitor.device.as_str().into()),
-        os: known(visitor.os),
-        browser: known(visitor.browser),
-        subs: params.subs.clone(),
-        aff_subs: params.aff_subs.clone(),
-        click_id_param: params.click_id.clone(),
-        landing_page_id: decision.landing_page_id.or_else(|| number(params.landing_page_id.as_deref())),
-        campaign_offer_id: decision.offer_id.or_else(|| number(params.campaign_offer_id.as_deref())),
-        traffic_source_id: params.traffic_source_id.clone(),
-        cost,
-        currency,
-    }
+    let mut click = Click::new(id, routes.campaign.id);
+    params.describe(&mut click);
+    visitor.describe(&mut click);
+    click.ip = Some(ip);
+    click.referrer = text(header::REFERER);
+    click.user_agent = user_agent;
+    click.invalid_reason = decision.refused.or_else(label);
+    click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
+    click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
+    click
 }
 
 /// Waits until the click is on disk and says whether it is; if it cannot be, the visitor is redirected all the

@@ -8,7 +8,11 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use super::text::{PARAMETER_CHARS_MAX, clean};
+use super::{
+    click::Click,
+    money::parse_amount,
+    text::{PARAMETER_CHARS_MAX, clean},
+};
 
 /// Unknown parameters kept for pass-through.
 const UNKNOWN_MAX: usize = 64;
@@ -52,6 +56,19 @@ impl<'a> Params<'a> {
             }
         }
         params
+    }
+
+    /// Puts what the link says into a click; values that are no number, amount or currency are left out.
+    pub fn describe(&self, click: &mut Click<'a>) {
+        let number = |text: &Option<Cow<'_, str>>| text.as_deref().and_then(|t| t.parse().ok());
+        click.subs.clone_from(&self.subs);
+        click.aff_subs.clone_from(&self.aff_subs);
+        click.click_id_param.clone_from(&self.click_id);
+        click.landing_page_id = number(&self.landing_page_id);
+        click.campaign_offer_id = number(&self.campaign_offer_id);
+        click.traffic_source_id.clone_from(&self.traffic_source_id);
+        click.cost = self.cost.as_deref().and_then(|c| parse_amount(c).ok());
+        click.currency = self.currency.as_deref().and_then(|c| c.parse().ok());
     }
 
     fn slot(&mut self, name: &str) -> Option<&mut Option<Cow<'a, str>>> {

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::{
-    cache::Campaigns, config::Config, db::Db, enrich::Enricher, journal::Journal, telemetry::Metrics,
+    cache::Campaigns,
+    config::Config,
+    db::{Db, statistics::Statistics},
+    enrich::Enricher,
+    journal::Journal,
+    telemetry::Metrics,
 };
 
 /// Everything a handler needs; clones share it.
@@ -19,6 +24,8 @@ pub struct Parts {
     pub db: Arc<Db>,
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
+    /// What the primary said of itself.
+    pub statistics: Arc<Statistics>,
     /// Facts on disk.
     pub journal: Journal,
     /// Device, country, bot.

@@ -1,17 +1,25 @@
 //! Campaigns in memory: what a click sees. Process memory, then Redis, then Postgres.
 //!
-//! The whole set is held and kept fresh by polling for changed campaigns; a notification from Postgres only
-//! makes the next poll come at once. While the stores are down the set stays as it is, and it is also saved
-//! on disk, so that a start without any store still redirects.
+//! The whole set is held and kept fresh by polling for changed campaigns; notifications from Postgres and hints
+//! by way of Redis only make the next poll come at once. While the stores are down the set stays as it is, and
+//! it is also saved on disk, so that a start without any store still redirects.
+//!
+//! A key that is not in the set is looked up: in Redis, then by one node at a time in Postgres. What is found is
+//! kept for a moment, and served again should both stores be down afterwards.
 
+mod breaker;
+mod figures;
+mod hints;
 mod redis;
+mod report;
 mod saved;
+mod servers;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex as StdMutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -24,28 +32,46 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::redis::Redis;
+use self::{
+    hints::Hint,
+    redis::{Filler, Found, Redis},
+};
 use crate::{
     config::{Config, millis},
     db::{self, Db},
-    metrics,
+    metrics::{
+        self,
+        CacheLayer::{Database, Process},
+        CacheOutcome,
+    },
     model::{campaign::Campaign, id::CampaignKey},
     routing::Routes,
 };
+pub use report::{Layer, RedisReport, Report, ServerFigures};
 
 /// Campaigns read from Postgres in one query.
 const PAGE: i64 = 2000;
 
-/// After a failed look-up, how long further unknown keys are not looked up, in milliseconds.
+/// After Postgres failed a look-up, how long it is not asked for further keys, in milliseconds.
 const PAUSE_AFTER_FAILURE_MS: u64 = 1000;
+
+/// Changes that wait for Redis at most; it keeps a campaign for `redis.campaign_ttl_s` anyway.
+const UNWRITTEN_MAX: usize = 10_000;
+
+/// Between two attempts to hear hints, and two looks at what waits for Redis.
+const REDIS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The campaigns a node knows.
 pub struct Campaigns {
     db: Arc<Db>,
     redis: Option<Redis>,
+    /// This process, as other nodes see it.
+    node: String,
     set: RwLock<Set>,
     /// What was looked up because it was not in the set; `None`: there is no such campaign.
     looked_up: moka::future::Cache<CampaignKey, Option<Arc<Routes>>>,
+    /// What was found that way, for when nothing can be looked up.
+    last_known: moka::future::Cache<CampaignKey, Arc<Routes>>,
     last_failure: AtomicU64,
     born: Instant,
     miss_timeout: Duration,
@@ -53,6 +79,19 @@ pub struct Campaigns {
     horizon: Mutex<i64>,
     poll_now: Notify,
     reload: AtomicBool,
+    /// When Postgres last said what the set is, in milliseconds after `born`; 0: never.
+    confirmed: AtomicU64,
+    /// Whether that was longer than `stale_after` ago: what the click path looks at instead of a clock.
+    is_stale: AtomicBool,
+    stale_after: Duration,
+    /// Moves when campaigns change: a look-up that began before begins again.
+    changes: AtomicU64,
+    /// Campaigns that changed and are not yet in Redis as they are.
+    unwritten: StdMutex<HashSet<CampaignKey>>,
+    write_now: Notify,
+    /// One writer at a time, or the older of two states might be written last.
+    writing: Mutex<()>,
+    figures: figures::Bounds,
     file: PathBuf,
     source: AtomicU64,
 }
@@ -61,6 +100,19 @@ pub struct Campaigns {
 struct Set {
     by_key: HashMap<CampaignKey, Arc<Routes>>,
     keys: HashMap<Uuid, CampaignKey>,
+}
+
+/// What [`Campaigns::flush`] did.
+#[derive(Debug, Clone, Copy, serde::Serialize, utoipa::ToSchema)]
+pub struct Flushed {
+    /// Keys that were looked up and are forgotten.
+    pub looked_up_forgotten: u64,
+    /// Campaigns read from Postgres.
+    pub campaigns_loaded: usize,
+    /// Keys deleted in Redis; null: there is no Redis, or it does not answer.
+    pub redis_keys_deleted: Option<u64>,
+    /// Whether the other nodes were told by way of Redis; false also where there is none.
+    pub others_told: bool,
 }
 
 /// What is known of a key.
@@ -89,13 +141,17 @@ impl Campaigns {
     /// An empty set, filled from disk if there is a saved one.
     pub fn new(db: Arc<Db>, config: &Config) -> anyhow::Result<Self> {
         let file = config.server.data_dir.join("campaigns.json");
+        let node = Uuid::new_v4().simple().to_string();
+        let keys = || moka::future::Cache::builder().max_capacity(config.cache.negative_keys_max);
         let campaigns = Self {
             db,
-            redis: Redis::new(&config.redis)?,
+            redis: Redis::new(config, node.clone())?,
+            node,
             set: RwLock::default(),
-            looked_up: moka::future::Cache::builder()
+            looked_up: keys().time_to_live(millis(config.cache.negative_ttl_ms)).build(),
+            last_known: moka::future::Cache::builder()
                 .max_capacity(config.cache.negative_keys_max)
-                .time_to_live(millis(config.cache.negative_ttl_ms))
+                .time_to_live(Duration::from_secs(config.redis.campaign_ttl_s))
                 .build(),
             last_failure: AtomicU64::new(0),
             born: Instant::now(),
@@ -104,6 +160,19 @@ impl Campaigns {
             horizon: Mutex::new(0),
             poll_now: Notify::new(),
             reload: AtomicBool::new(false),
+            confirmed: AtomicU64::new(0),
+            is_stale: AtomicBool::new(true),
+            stale_after: Duration::from_secs(config.cache.poll_interval_s)
+                .saturating_mul(config.cache.stale_after_polls),
+            changes: AtomicU64::new(0),
+            unwritten: StdMutex::default(),
+            write_now: Notify::new(),
+            writing: Mutex::new(()),
+            figures: figures::Bounds {
+                ttl: Duration::from_secs(config.cache.stats_ttl_s),
+                questions_max: config.cache.stats_questions_max,
+                bytes_max: config.cache.stats_bytes_max,
+            },
             file,
             source: AtomicU64::new(Source::Nothing as u64),
         };
@@ -112,7 +181,7 @@ impl Campaigns {
     }
 
     /// The campaign of a key, from memory; only a key that is not there is looked up, with a deadline.
-    pub async fn get(&self, key: &CampaignKey) -> Lookup {
+    pub async fn get(self: &Arc<Self>, key: &CampaignKey) -> Lookup {
         match self.in_memory(key.as_str()) {
             Some(routes) => Lookup::Found(routes),
             None => self.look_up(key).await,
@@ -123,50 +192,113 @@ impl Campaigns {
     pub fn in_memory(&self, key: &str) -> Option<Arc<Routes>> {
         let routes = self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.get(key).cloned();
         if routes.is_some() {
-            metrics::cache_request("process", "hit");
+            let is_stale = self.is_stale.load(Ordering::Relaxed);
+            metrics::cache_request(Process, if is_stale { CacheOutcome::Stale } else { CacheOutcome::Hit });
         }
         routes
     }
 
     /// The campaign of a key that is not in memory, with a deadline.
-    pub async fn look_up(&self, key: &CampaignKey) -> Lookup {
+    pub async fn look_up(self: &Arc<Self>, key: &CampaignKey) -> Lookup {
         Box::pin(self.get_cold(key)).await // the rare way is big; keep it out of every click's future
     }
 
-    async fn get_cold(&self, key: &CampaignKey) -> Lookup {
+    async fn get_cold(self: &Arc<Self>, key: &CampaignKey) -> Lookup {
         if let Some(known) = self.looked_up.get(key).await {
-            metrics::cache_request("process", if known.is_some() { "hit" } else { "negative" });
+            let is_known = known.is_some();
+            metrics::cache_request(
+                Process,
+                if is_known { CacheOutcome::Hit } else { CacheOutcome::Negative },
+            );
             return known.map_or(Lookup::Unknown, Lookup::Found);
         }
-        metrics::cache_request("process", "miss");
-        if self.failed_lately() {
-            return Lookup::Unavailable;
-        }
-        // moka lets one caller of a key load and the others wait for it; the load is bounded
-        let load = async { timeout(self.miss_timeout, self.load(key)).await.map_err(|_| ())? };
-        if let Ok(known) = Box::pin(self.looked_up.try_get_with(key.clone(), load)).await {
-            return known.map_or(Lookup::Unknown, Lookup::Found);
-        }
-        self.last_failure.store(self.now_ms(), Ordering::Relaxed);
-        Lookup::Unavailable
+        let (this, key) = (self.clone(), key.clone());
+        // moka lets one caller of a key load and the others wait for it: it must not end with that one
+        let load = to_the_end(async move {
+            match this.looked_up.try_get_with(key.clone(), this.load_in_time(&key)).await {
+                Ok(known) => {
+                    metrics::cache_request(Process, CacheOutcome::Miss);
+                    known.map_or(Lookup::Unknown, Lookup::Found)
+                }
+                Err(_) => this.known_last(&key).await,
+            }
+        });
+        load.await.unwrap_or(Lookup::Unavailable)
     }
 
-    /// Sees every change made in Postgres until now; used after a change through the API.
-    pub async fn refresh(&self) {
-        if let Err(error) = self.poll().await {
-            tracing::warn!(error = format!("{error:#}"), "cannot refresh the campaigns; the next poll will");
-        }
+    /// What was found of a key before, for when it cannot be looked up.
+    async fn known_last(&self, key: &CampaignKey) -> Lookup {
+        let known = self.last_known.get(key).await;
+        let is_known = known.is_some();
+        metrics::cache_request(Process, if is_known { CacheOutcome::Stale } else { CacheOutcome::Miss });
+        known.map_or(Lookup::Unavailable, Lookup::Found)
+    }
+
+    /// Sees every change made in Postgres until now.
+    pub async fn refresh(self: &Arc<Self>) {
+        let this = self.clone();
+        to_the_end(async move { this.see_changes().await }).await;
+    }
+
+    /// After a change through the API: forgets all that is kept of a campaign here and in Redis, sees the change,
+    /// and tells the other nodes.
+    pub async fn invalidate_campaign(self: &Arc<Self>, key: &CampaignKey) {
+        let (this, key) = (self.clone(), key.clone());
+        to_the_end(async move {
+            this.forget(&key).await;
+            if let Some(redis) = &this.redis {
+                redis.forget(std::slice::from_ref(&key)).await;
+            }
+            if this.see_changes().await {
+                // also where another poll has seen and written it before: that is what was just deleted
+                this.must_write([key.clone()]);
+                this.write_to_redis().await;
+            }
+            this.tell(&Hint::Changed(key)).await;
+        })
+        .await;
+    }
+
+    /// Forgets what was looked up, deletes what Redis has of the campaigns known here, reads every campaign
+    /// again, and tells the other nodes to.
+    pub async fn flush(self: &Arc<Self>) -> Result<Flushed, db::Error> {
+        let this = self.clone();
+        let flush = to_the_end(async move {
+            let looked_up_forgotten = this.forget_all().await;
+            let redis_keys_deleted = match &this.redis {
+                Some(redis) => redis.forget(&this.keys()).await,
+                None => None,
+            };
+            this.reload.store(true, Ordering::Relaxed);
+            this.poll().await?;
+            let others_told = this.tell(&Hint::Flushed).await;
+            Ok(Flushed {
+                looked_up_forgotten,
+                campaigns_loaded: this.state().0,
+                redis_keys_deleted,
+                others_told,
+            })
+        });
+        flush.await.unwrap_or_else(|| Err(db::Error::Unavailable("the flush did not end".into())))
     }
 
     /// Polls for changes until the stop signal.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = self.keep_polling(&stop) => {}
+            () = self.watch_age() => {}
+        }
+        Ok(())
+    }
+
+    async fn keep_polling(&self, stop: &CancellationToken) {
         let mut failures = 0u32;
         while !stop.is_cancelled() {
             match self.poll().await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;
-                    metrics::cache_request("database", "error");
+                    metrics::cache_request(Database, CacheOutcome::Error);
                     if failures % 12 == 1 {
                         let error = format!("{error:#}");
                         tracing::warn!(error, "cannot read campaigns; serving those in memory");
@@ -179,14 +311,66 @@ impl Campaigns {
                 () = stop.cancelled() => {}
             }
         }
+    }
+
+    /// Marks the set as stale when no poll has confirmed it for a while; a poll may hang, so beside it.
+    async fn watch_age(&self) {
+        loop {
+            sleep(self.poll_interval.min(Duration::from_secs(1))).await;
+            let is_stale = self.confirmed_age().is_none_or(|age| age > self.stale_after);
+            let was_stale = self.is_stale.swap(is_stale, Ordering::Relaxed);
+            if is_stale && !was_stale {
+                tracing::warn!(
+                    "the campaigns in memory are not confirmed any more; serving them as they are"
+                );
+            }
+        }
+    }
+
+    /// Hears hints from other nodes and brings to Redis what could not be written, until the stop signal.
+    pub async fn keep_redis(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let Some(redis) = &self.redis else {
+            stop.cancelled().await;
+            return Ok(());
+        };
+        let hearing = async {
+            loop {
+                if let Err(error) = hints::hear(&self, redis).await {
+                    tracing::debug!(error, "not hearing hints by way of Redis; polling goes on");
+                }
+                sleep(REDIS_INTERVAL).await;
+            }
+        };
+        let writing = async {
+            loop {
+                tokio::select! {
+                    () = sleep(REDIS_INTERVAL) => {}
+                    () = self.write_now.notified() => {}
+                }
+                if !redis.is_closed() {
+                    redis.ping().await; // the trial, also where nobody asks
+                }
+                self.write_to_redis().await;
+            }
+        };
+        tokio::select! {
+            () = hearing => {}
+            () = writing => {}
+            () = stop.cancelled() => {}
+        }
         Ok(())
     }
 
     /// Listens for notifications until the stop signal; each one brings the next poll forward.
     pub async fn listen(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        if !self.db.direct().is_session() {
+            tracing::info!("no notifications come through PgBouncer: changed campaigns are polled for");
+            stop.cancelled().await;
+            return Ok(());
+        }
         while !stop.is_cancelled() {
             let heard = async {
-                let mut listener = self.db.primary().listen("octo_campaigns").await?;
+                let mut listener = self.db.direct().listen("octo_campaigns").await?;
                 self.poll_now.notify_one(); // what was said while nobody listened
                 loop {
                     let notification = listener.recv().await?;
@@ -220,32 +404,140 @@ impl Campaigns {
         (count, source)
     }
 
-    /// Whether Redis is configured and answers; `None` when it is not configured.
-    pub async fn ping_redis(&self) -> Option<bool> {
+    /// Whether no poll has confirmed the set for longer than `cache.stale_after_polls` intervals.
+    pub fn is_stale(&self) -> bool {
+        self.is_stale.load(Ordering::Relaxed)
+    }
+
+    fn confirmed_age(&self) -> Option<Duration> {
+        let at = self.confirmed.load(Ordering::Relaxed);
+        (at > 0).then(|| Duration::from_millis(self.now_ms().saturating_sub(at)))
+    }
+
+    /// Whether Redis answers, and what kind of Redis it is; `None` when none is configured.
+    pub async fn ping_redis(&self) -> Option<(bool, &'static str)> {
+        let redis = self.redis.as_ref()?;
+        Some((redis.ping().await, redis.servers().mode().name()))
+    }
+
+    /// This process, as other nodes see it.
+    fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Does what another node asks for.
+    async fn obey(&self, hint: &Hint) {
+        match hint {
+            Hint::Changed(key) => self.forget(key).await,
+            Hint::Flushed => {
+                self.forget_all().await;
+                self.reload.store(true, Ordering::Relaxed);
+            }
+            Hint::Other => {}
+        }
+        self.poll_now.notify_one();
+    }
+
+    async fn tell(&self, hint: &Hint) -> bool {
         match &self.redis {
-            Some(redis) => Some(redis.ping().await),
-            None => None,
+            Some(redis) => redis.publish(&hints::channel(redis), &hint.said_by(&self.node)).await,
+            None => false,
         }
     }
 
+    /// Forgets what was looked up under a key.
+    async fn forget(&self, key: &CampaignKey) {
+        self.looked_up.invalidate(key).await;
+        self.last_known.invalidate(key).await;
+    }
+
+    async fn forget_all(&self) -> u64 {
+        self.looked_up.run_pending_tasks().await; // so that the count is right
+        let count = self.looked_up.entry_count();
+        self.looked_up.invalidate_all();
+        self.last_known.invalidate_all();
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        count
+    }
+
+    fn keys(&self) -> Vec<CampaignKey> {
+        self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.keys().cloned().collect()
+    }
+
+    async fn load_in_time(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, ()> {
+        let load = async {
+            loop {
+                let changes = self.changes.load(Ordering::Relaxed);
+                let found = self.load(key).await?;
+                // what changed meanwhile may have changed this
+                if changes == self.changes.load(Ordering::Relaxed) {
+                    return Ok(found);
+                }
+            }
+        };
+        let found = timeout(self.miss_timeout, load).await.unwrap_or_else(|_| {
+            self.note_failure();
+            Err(())
+        })?;
+        match &found {
+            Some(routes) => self.last_known.insert(key.clone(), routes.clone()).await,
+            None => self.last_known.invalidate(key).await,
+        }
+        Ok(found)
+    }
+
     async fn load(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, ()> {
-        if let Some(redis) = &self.redis
-            && let Some(campaign) = redis.get(key).await
-        {
-            return Ok(compile(campaign));
+        let Some(redis) = &self.redis else { return self.ask_database(key).await.map(routes) };
+        let was_garbage = match redis.get(key).await {
+            Found::Campaign(campaign) => return Ok(compile(*campaign)),
+            Found::Deleted => return Ok(None),
+            Found::Failed => return self.ask_database(key).await.map(routes),
+            Found::Nothing => false,
+            Found::Garbage => true,
+        };
+        match redis.claim(key).await {
+            Filler::Other(campaign) => Ok(routes(campaign.map(|campaign| *campaign))),
+            Filler::Us => {
+                let found = self.ask_database(key).await?;
+                redis.fill(key, found.as_ref(), was_garbage).await;
+                Ok(routes(found))
+            }
+        }
+    }
+
+    async fn ask_database(&self, key: &CampaignKey) -> Result<Option<Campaign>, ()> {
+        if self.failed_lately() {
+            return Err(());
         }
         match db::campaigns::by_key(&self.db, key.as_str()).await {
             Ok(found) => {
-                metrics::cache_request("database", if found.is_some() { "hit" } else { "negative" });
-                if let (Some(redis), Some(campaign)) = (&self.redis, &found) {
-                    redis.set(campaign).await;
-                }
-                Ok(found.and_then(compile))
+                let is_found = found.is_some();
+                metrics::cache_request(
+                    Database,
+                    if is_found { CacheOutcome::Hit } else { CacheOutcome::Negative },
+                );
+                Ok(found)
             }
             Err(error) => {
-                metrics::cache_request("database", "error");
+                metrics::cache_request(Database, CacheOutcome::Error);
+                self.note_failure();
                 tracing::debug!(error = ?error, "cannot look a campaign up");
                 Err(())
+            }
+        }
+    }
+
+    /// Polls, and brings what changed to Redis; whether Postgres answered.
+    async fn see_changes(&self) -> bool {
+        match self.poll().await {
+            Ok(()) => {
+                self.write_to_redis().await;
+                true
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(error, "cannot refresh the campaigns; the next poll will");
+                false
             }
         }
     }
@@ -254,30 +546,59 @@ impl Campaigns {
     /// after Postgres went back in time.
     async fn poll(&self) -> Result<(), db::Error> {
         let mut horizon = self.horizon.lock().await;
-        let mut is_full = self.reload.load(Ordering::Relaxed) || *horizon == 0;
-        let (mut next, mut changes) = self.read_since(if is_full { 0 } else { *horizon }).await?;
-        if !is_full && next < *horizon {
-            is_full = true;
-            (next, changes) = self.read_since(0).await?;
-        }
+        let mut is_full = self.reload.swap(false, Ordering::Relaxed) || *horizon == 0;
+        let read = async {
+            let (mut next, mut changes) =
+                self.read_since(if is_full { 0 } else { *horizon }, *horizon == 0).await?;
+            if !is_full && next < *horizon {
+                is_full = true;
+                (next, changes) = self.read_since(0, false).await?;
+            }
+            Ok((next, changes))
+        };
+        let (next, changes) = match read.await {
+            Ok(read) => read,
+            Err(error) => {
+                // asked for and not done
+                self.reload.fetch_or(is_full && *horizon != 0, Ordering::Relaxed);
+                return Err(error);
+            }
+        };
         *horizon = next;
-        if is_full {
-            self.reload.store(false, Ordering::Relaxed);
+        let is_first = self.source.swap(Source::Database as u64, Ordering::Relaxed) == Source::Nothing as u64;
+        self.confirmed.store(self.now_ms(), Ordering::Relaxed);
+        self.is_stale.store(false, Ordering::Relaxed);
+        if !is_full && changes.is_empty() {
+            return Ok(());
         }
-        self.source.store(Source::Database as u64, Ordering::Relaxed);
-        if is_full || !changes.is_empty() {
-            self.apply(changes, is_full).await;
+        let keys = self.replace(changes, is_full);
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        for key in &keys {
+            self.forget(key).await;
+        }
+        let is_other = is_full || !keys.is_empty();
+        // the first load does not fill Redis: look-ups do
+        if !is_first {
+            self.must_write(keys);
+        }
+        if is_other {
+            self.save().await;
         }
         Ok(())
     }
 
-    /// What changed, and what to ask for next time: the smallest horizon of all pages.
-    async fn read_since(&self, since: i64) -> Result<(i64, Vec<db::campaigns::Change>), db::Error> {
+    /// What changed, and what to ask for next time: the smallest horizon of all pages. A node that has read nothing
+    /// yet takes what a replica says (`may_lag`).
+    async fn read_since(
+        &self,
+        since: i64,
+        may_lag: bool,
+    ) -> Result<(i64, Vec<db::campaigns::Change>), db::Error> {
         let mut horizon = i64::MAX;
         let mut changes = Vec::new();
         let mut after = None;
         loop {
-            let page = db::campaigns::changed_since(&self.db, since, after, PAGE).await?;
+            let page = db::campaigns::changed_since(&self.db, since, after, PAGE, may_lag).await?;
             horizon = horizon.min(page.horizon);
             after = page.list.last().map(|change| change.campaign.id);
             let is_last = page.list.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
@@ -288,59 +609,67 @@ impl Campaigns {
         }
     }
 
-    async fn apply(&self, changes: Vec<db::campaigns::Change>, is_full: bool) {
-        if let Some(redis) = &self.redis {
-            // the first load does not fill Redis: look-ups do
-            for change in changes.iter().filter(|_| !is_full) {
-                if change.is_deleted {
-                    redis.delete(&change.campaign.key).await;
-                } else {
-                    redis.set(&change.campaign).await;
-                }
+    /// Notes that Redis has something else of these campaigns; the next writer brings it there.
+    fn must_write(&self, changed: impl IntoIterator<Item = CampaignKey>) {
+        if self.redis.is_none() {
+            return;
+        }
+        let mut unwritten = self.unwritten();
+        unwritten.extend(changed);
+        if unwritten.len() > UNWRITTEN_MAX {
+            tracing::warn!("too many changes wait for Redis, which forgets campaigns by itself in time");
+            unwritten.clear();
+        }
+        drop(unwritten);
+        self.write_now.notify_one();
+    }
+
+    /// Writes what changed to Redis, as it is now. What Redis does not take waits for the next time.
+    async fn write_to_redis(&self) {
+        let Some(redis) = &self.redis else { return };
+        let _one = self.writing.lock().await;
+        let keys: Vec<CampaignKey> = self.unwritten().iter().cloned().collect();
+        for key in &keys {
+            if !redis.is_closed() {
+                return;
             }
-        }
-        for change in &changes {
-            self.looked_up.invalidate(&change.campaign.key).await;
-        }
-        let is_changed = self.replace(changes, is_full);
-        if is_changed {
-            self.save().await;
+            self.unwritten().remove(key); // before it is looked at: a change from now on is noted again
+            let set = || self.set.read().unwrap_or_else(PoisonError::into_inner);
+            let routes = set().by_key.get(key.as_str()).cloned();
+            if redis.put(key, routes.as_ref().map(|r| &r.campaign)).await {
+                // what was looked up while Redis still had the old
+                self.changes.fetch_add(1, Ordering::Relaxed);
+                self.forget(key).await;
+            } else {
+                self.unwritten().insert(key.clone());
+            }
         }
     }
 
-    /// Puts changes into the set; says whether it is another set now.
-    fn replace(&self, changes: Vec<db::campaigns::Change>, is_full: bool) -> bool {
+    fn unwritten(&self) -> std::sync::MutexGuard<'_, HashSet<CampaignKey>> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts changes into the set; returns the keys that mean something else now, or nothing any more.
+    fn replace(&self, changes: Vec<db::campaigns::Change>, is_full: bool) -> Vec<CampaignKey> {
         let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
-        let mut fresh = Set::default();
-        let target = if is_full { &mut fresh } else { &mut *set };
-        let mut is_changed = is_full;
-        for change in changes {
-            let campaign = change.campaign;
-            let id = campaign.id;
-            let known = target.keys.get(&id).and_then(|key| target.by_key.get(key));
-            // what comes late (from a replica, say) is not news
-            if !change.is_deleted && known.is_some_and(|k| k.campaign.version >= campaign.version) {
-                continue;
-            }
-            is_changed = true;
-            if let Some(old_key) = target.keys.remove(&id) {
-                // the key may be another campaign's by now
-                if target.by_key.get(&old_key).is_some_and(|k| k.campaign.id == id) {
-                    target.by_key.remove(&old_key);
-                }
-            }
-            if !change.is_deleted {
-                target.keys.insert(id, campaign.key.clone());
-                if let Some(routes) = compile(campaign) {
-                    target.by_key.insert(routes.campaign.key.clone(), routes);
-                }
-            }
-        }
+        let mut keys = Vec::new();
         if is_full {
+            let fresh = whole(changes);
+            let version = |routes: &Arc<Routes>| (routes.campaign.id, routes.campaign.version);
+            let is_other = |(key, routes): &(&CampaignKey, &Arc<Routes>), set: &Set| {
+                set.by_key.get(*key).map(version) != Some(version(routes))
+            };
+            keys.extend(fresh.by_key.iter().filter(|e| is_other(e, &set)).map(|(key, _)| key.clone()));
+            keys.extend(set.by_key.keys().filter(|key| !fresh.by_key.contains_key(*key)).cloned());
             *set = fresh;
+        } else {
+            for change in changes {
+                set.apply(change, &mut keys);
+            }
         }
         metrics::cache_campaigns(set.by_key.len());
-        is_changed
+        keys
     }
 
     async fn save(&self) {
@@ -368,6 +697,10 @@ impl Campaigns {
         }
     }
 
+    fn note_failure(&self) {
+        self.last_failure.store(self.now_ms(), Ordering::Relaxed);
+    }
+
     fn failed_lately(&self) -> bool {
         let last = self.last_failure.load(Ordering::Relaxed);
         last != 0 && self.now_ms().saturating_sub(last) < PAUSE_AFTER_FAILURE_MS
@@ -376,6 +709,53 @@ impl Campaigns {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
+}
+
+impl Set {
+    /// Puts a change in, and names the keys it is about.
+    fn apply(&mut self, change: db::campaigns::Change, changed: &mut Vec<CampaignKey>) {
+        let campaign = change.campaign;
+        let id = campaign.id;
+        let known = self.keys.get(&id).and_then(|key| self.by_key.get(key));
+        // what comes late (from a replica, say) is not news
+        if !change.is_deleted && known.is_some_and(|k| k.campaign.version >= campaign.version) {
+            return;
+        }
+        changed.push(campaign.key.clone());
+        if let Some(old_key) = self.keys.remove(&id) {
+            // the key may be another campaign's by now
+            if self.by_key.get(&old_key).is_some_and(|k| k.campaign.id == id) {
+                self.by_key.remove(&old_key);
+            }
+            changed.push(old_key);
+        }
+        if !change.is_deleted {
+            self.keys.insert(id, campaign.key.clone());
+            if let Some(routes) = compile(campaign) {
+                self.by_key.insert(routes.campaign.key.clone(), routes);
+            }
+        }
+    }
+}
+
+/// The set that these campaigns make.
+fn whole(campaigns: Vec<db::campaigns::Change>) -> Set {
+    let mut set = Set::default();
+    for campaign in campaigns {
+        set.apply(campaign, &mut Vec::new());
+    }
+    set
+}
+
+fn routes(campaign: Option<Campaign>) -> Option<Arc<Routes>> {
+    campaign.and_then(compile)
+}
+
+/// Runs `work` to its end even if the caller hangs up: half a change must not stay half. `None`: it panicked.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    #[expect(clippy::disallowed_methods, reason = "every step of it is bounded")]
+    let task = tokio::spawn(work);
+    task.await.ok()
 }
 
 /// A campaign ready to route; one with a broken destination (written by hand) is left out and named.

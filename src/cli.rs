@@ -179,11 +179,11 @@ fn with_db(
 
 fn migrate(action: Migrate) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> {
     async move |db: Db| {
-        let steps = migrations::status(db.primary()).await?;
+        let steps = migrations::status(db.direct()).await?;
         let pending: Vec<_> = steps.iter().filter(|s| !s.is_applied).collect();
         match action {
             Migrate::Up => {
-                let count = migrations::up(db.primary()).await?;
+                let count = migrations::up(db.direct()).await?;
                 eprintln!(
                     "ran {count} migrations; the schema is at {}",
                     steps.last().map_or(0, |s| s.version)
@@ -203,7 +203,7 @@ fn migrate(action: Migrate) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> 
                 print(&pending.iter().map(sql).collect::<String>())?;
             }
         }
-        db.close().await;
+        db.close();
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -230,7 +230,7 @@ fn token(action: Token) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> {
                 eprintln!("revoked {id}");
             }
         }
-        db.close().await;
+        db.close();
         Ok(ExitCode::SUCCESS)
     }
 }

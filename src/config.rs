@@ -19,7 +19,15 @@ use toml::{Table, Value};
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// Keys whose values are shown as `***`.
-const SECRETS: [&str; 3] = ["database.url", "database.replica_urls", "redis.url"];
+const SECRETS: [&str; 7] = [
+    "database.url",
+    "database.replica_urls",
+    "database.direct_url",
+    "redis.url",
+    "redis.cluster_urls",
+    "redis.sentinel_urls",
+    "redis.password",
+];
 
 /// The effective configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -95,10 +103,29 @@ pub struct Database {
     pub acquire_timeout_ms: u64,
     pub connect_timeout_ms: u64,
     pub statement_timeout_ms: u64,
+    pub maintenance_timeout_ms: u64,
+    pub idle_timeout_s: u64,
+    pub idle_check_ms: u64,
+    pub max_lifetime_s: u64,
     pub slow_query_ms: u64,
+    pub slow_query_plans: bool,
     pub prepared_statements: bool,
+    #[serde(deserialize_with = "optional_secret")]
+    pub direct_url: Option<SecretString>,
+    pub probe_interval_ms: u64,
+    pub probe_timeout_ms: u64,
+    pub replica_lag_max_ms: u64,
+    pub replica_lag_bytes_max: u64,
+    pub replica_failures_max: u32,
+    pub replica_eject_min_ms: u64,
+    pub replica_eject_max_ms: u64,
+    pub primary_reads_max: u32,
     pub migrate_on_start: bool,
     pub partitions_ahead_days: u32,
+    pub statistics_interval_s: u64,
+    pub statistics_timeout_ms: u64,
+    pub statistics_tables_max: u32,
+    pub statistics_partitions_max: u32,
 }
 
 /// `[redis]`
@@ -108,7 +135,19 @@ pub struct Database {
 pub struct Redis {
     #[serde(deserialize_with = "optional_secret")]
     pub url: Option<SecretString>,
+    pub cluster_urls: Vec<SecretString>,
+    pub sentinel_urls: Vec<SecretString>,
+    #[serde(deserialize_with = "optional")]
+    pub sentinel_master: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub username: Option<String>,
+    #[serde(deserialize_with = "optional_secret")]
+    pub password: Option<SecretString>,
+    pub database: i64,
+    pub connect_timeout_ms: u64,
     pub command_timeout_ms: u64,
+    pub breaker_failures: u32,
+    pub breaker_wait_ms: u64,
     pub campaign_ttl_s: u64,
     pub pool_size: usize,
 }
@@ -147,9 +186,14 @@ pub struct Drain {
 #[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
 pub struct Cache {
     pub poll_interval_s: u64,
+    pub stale_after_polls: u32,
     pub miss_timeout_ms: u64,
+    pub filler_wait_ms: u64,
     pub negative_ttl_ms: u64,
     pub negative_keys_max: u64,
+    pub stats_ttl_s: u64,
+    pub stats_questions_max: usize,
+    pub stats_bytes_max: usize,
 }
 
 /// `[tracking]`
@@ -313,10 +357,28 @@ impl Config {
         at_least("database.max_connections", self.database.max_connections.into(), 2);
         at_least("database.acquire_timeout_ms", self.database.acquire_timeout_ms, 10);
         at_least("database.connect_timeout_ms", self.database.connect_timeout_ms, 10);
+        at_least("database.statement_timeout_ms", self.database.statement_timeout_ms, 10);
+        at_least("database.maintenance_timeout_ms", self.database.maintenance_timeout_ms, 10);
+        at_least("database.max_lifetime_s", self.database.max_lifetime_s, 1);
+        at_least("database.probe_interval_ms", self.database.probe_interval_ms, 10);
+        at_least("database.probe_timeout_ms", self.database.probe_timeout_ms, 10);
+        at_least("database.replica_failures_max", self.database.replica_failures_max.into(), 1);
+        let eject_min = self.database.replica_eject_min_ms;
+        at_least("database.replica_eject_max_ms", self.database.replica_eject_max_ms, eject_min);
+        at_least("database.primary_reads_max", self.database.primary_reads_max.into(), 1);
         at_least("database.partitions_ahead_days", self.database.partitions_ahead_days.into(), 1);
+        at_least("database.statistics_interval_s", self.database.statistics_interval_s, 1);
+        at_least("database.statistics_timeout_ms", self.database.statistics_timeout_ms, 10);
+        at_least("database.statistics_tables_max", self.database.statistics_tables_max.into(), 1);
         at_least("redis.command_timeout_ms", self.redis.command_timeout_ms, 1);
         at_least("redis.campaign_ttl_s", self.redis.campaign_ttl_s, 1);
         at_least("redis.pool_size", self.redis.pool_size as u64, 1);
+        at_least("redis.connect_timeout_ms", self.redis.connect_timeout_ms, 10);
+        at_least("redis.breaker_failures", self.redis.breaker_failures.into(), 1);
+        at_least("redis.breaker_wait_ms", self.redis.breaker_wait_ms, 1);
+        at_least("cache.stale_after_polls", self.cache.stale_after_polls.into(), 1);
+        at_least("cache.miss_timeout_ms", self.cache.miss_timeout_ms, 1);
+        at_least("cache.stats_questions_max", self.cache.stats_questions_max as u64, 1);
         at_least("journal.segment_bytes", self.journal.segment_bytes, 4096);
         at_least("journal.max_bytes", self.journal.max_bytes, self.journal.segment_bytes.saturating_mul(2));
         at_least("journal.queue_records_max", self.journal.queue_records_max as u64, 1);
@@ -339,9 +401,23 @@ impl Config {
                 faults.push(format!("{key} must begin with http:// or https://"));
             }
         }
-        let urls = self.database.url.iter().chain(&self.database.replica_urls);
+        let urls =
+            self.database.url.iter().chain(&self.database.direct_url).chain(&self.database.replica_urls);
         if urls.map(ExposeSecret::expose_secret).any(|u| !is_postgres_url(u)) {
-            faults.push("database.url and database.replica_urls must begin with postgres://".to_owned());
+            faults.push("database.url, direct_url and replica_urls must begin with postgres://".to_owned());
+        }
+        let redis = &self.redis;
+        let kinds = [redis.url.is_some(), !redis.cluster_urls.is_empty(), !redis.sentinel_urls.is_empty()];
+        if kinds.into_iter().filter(|is_set| *is_set).count() > 1 {
+            faults.push(
+                "only one of redis.url, redis.cluster_urls and redis.sentinel_urls may be set".to_owned(),
+            );
+        }
+        if redis.sentinel_master.is_some() == redis.sentinel_urls.is_empty() {
+            faults.push("redis.sentinel_urls and redis.sentinel_master belong together".to_owned());
+        }
+        if redis.database < 0 {
+            faults.push("redis.database must not be negative".to_owned());
         }
         if self.tracking.referrer_policy.parse::<http::HeaderValue>().is_err() {
             faults.push("tracking.referrer_policy is not a header value".to_owned());
@@ -622,6 +698,21 @@ mod tests {
     fn a_list_in_the_environment_is_separated_by_commas() {
         let loaded = load(&[("OCTO_SERVER__TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.0/8")]).unwrap();
         assert_eq!(loaded.config.server.trusted_proxies.len(), 2);
+    }
+
+    #[test]
+    fn redis_is_one_server_or_a_cluster_or_what_sentinel_names() {
+        let one = ("REDIS_URL", "redis://a");
+        let cluster = ("OCTO_REDIS__CLUSTER_URLS", "redis://:canary@a,redis://:canary@b");
+        let error = load(&[one, cluster]).unwrap_err().to_string();
+        assert!(error.contains("only one of redis.url"), "{error}");
+        let loaded = load(&[cluster, ("OCTO_REDIS__PASSWORD", "canary")]).unwrap();
+        assert_eq!(loaded.config.redis.cluster_urls.len(), 2);
+        assert!(!format!("{loaded} {:?}", loaded.config).contains("canary"));
+        let sentinel = ("OCTO_REDIS__SENTINEL_URLS", "redis://a:26379");
+        let error = load(&[sentinel]).unwrap_err().to_string();
+        assert!(error.contains("belong together"), "{error}");
+        assert!(load(&[sentinel, ("OCTO_REDIS__SENTINEL_MASTER", "m")]).is_ok());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Postgres: the pools and every SQL statement of octo. Nothing above this module sees SQL or a connection.
 //!
-//! A query is a function in the module of its noun, run through [`Db::read`] or [`Db::write`] under the name
-//! `noun.verb`. Both own the whole of acquire, time-out and clean-up (see [`pool`]).
+//! A query is a function in the module of its noun, run through [`Db::read`], [`Db::read_primary`] or
+//! [`Db::write`] under the name `noun.verb`. They own the whole of acquire, time-out and clean-up (see [`pool`])
+//! and the choice of the server (see [`replicas`]).
 
 pub mod campaigns;
 pub mod clicks;
@@ -12,22 +13,73 @@ pub mod ingest;
 pub mod migrations;
 pub mod monitor;
 pub mod partitions;
+pub mod plan;
 pub mod pool;
+pub mod position;
+pub mod replicas;
+pub mod statistics;
 pub mod stats;
 pub mod tokens;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use futures_util::future::BoxFuture;
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::PgConnection;
+use futures_util::future::{BoxFuture, join, join_all};
+use secrecy::SecretString;
+use sqlx::{
+    FromRow, PgConnection, Postgres,
+    postgres::{PgArguments, PgRow},
+};
+use tokio::{
+    sync::{Semaphore, SetOnce},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::config;
+use crate::{config, config::millis, metrics};
 use pool::Pool;
+use replicas::{
+    Replicas,
+    probe::{Answer, History, Probe},
+};
 
 /// After every time that is stored: the end of an open range (9999-12-31).
 const FAR_FUTURE: chrono::DateTime<chrono::Utc> =
     chrono::DateTime::from_timestamp(253_402_300_799, 0).expect("a time chrono can hold");
+
+/// Every statement that octo prepares, under the name it is measured by: `noun.verb`.
+pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let modules = [
+        STATEMENTS,
+        campaigns::STATEMENTS,
+        clicks::STATEMENTS,
+        dead_letters::STATEMENTS,
+        events::STATEMENTS,
+        ingest::STATEMENTS,
+        migrations::STATEMENTS,
+        partitions::STATEMENTS,
+        pool::STATEMENTS,
+        pool::connector::STATEMENTS,
+        replicas::probe::STATEMENTS,
+        statistics::STATEMENTS,
+        stats::STATEMENTS,
+        tokens::STATEMENTS,
+    ];
+    modules.into_iter().flatten().copied()
+}
+
+/// What octo runs without preparing it, and why.
+pub const UNPREPARED: &[(&str, &str)] = &[
+    ("clicks.copy_batch", "COPY belongs to the simple protocol"),
+    ("ingest.commit", "what begins and ends a transaction is sqlx's: BEGIN, COMMIT, ROLLBACK, SAVEPOINT"),
+    ("plan.explain", "PREPARE and EXPLAIN EXECUTE of a statement of the list"),
+    ("migrate.up", "the files of migrations/ hold many statements each, and run once"),
+];
 
 /// Why a query gave no answer. "Not found" is no error: it is `Ok(None)`.
 #[derive(Debug, thiserror::Error)]
@@ -52,47 +104,167 @@ pub enum Error {
     },
 }
 
+/// Whether statements are prepared once and kept by name; not behind PgBouncer in transaction mode, where the
+/// next transaction may run on another server. Of the process, like its configuration.
+static IS_PREPARED: AtomicBool = AtomicBool::new(true);
+
+/// Every statement of this file.
+const STATEMENTS: &[(&str, &str)] = &[("position.current", POSITION)];
+
+// Where the log is safe on the primary's disk. A commit that was answered is in it.
+const POSITION: &str = "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint";
+
+/// A statement, prepared once per connection if the configuration allows it.
+fn query(sql: &'static str) -> sqlx::query::Query<'static, Postgres, PgArguments> {
+    sqlx::query(sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
+}
+
+/// As [`query`], for rows.
+fn query_as<T: for<'r> FromRow<'r, PgRow>>(
+    sql: &'static str,
+) -> sqlx::query::QueryAs<'static, Postgres, T, PgArguments> {
+    sqlx::query_as(sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
+}
+
+/// As [`query`], for one value.
+fn query_scalar<T>(sql: &'static str) -> sqlx::query::QueryScalar<'static, Postgres, T, PgArguments>
+where
+    (T,): for<'r> FromRow<'r, PgRow>,
+{
+    sqlx::query_scalar(sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
+}
+
+fn is_worth_elsewhere<T>(answer: &Result<T, Error>) -> bool {
+    answer.as_ref().err().is_some_and(monitor::is_worth_elsewhere)
+}
+
 /// The primary and its read replicas.
 pub struct Db {
     primary: Pool,
-    replicas: Vec<Pool>,
-    next_replica: AtomicUsize,
+    /// Past PgBouncer, where there is one.
+    direct: Pool,
+    replicas: Replicas,
+    /// Where the last write of this process ends in the primary's log.
+    written: AtomicU64,
+    /// Reads that the primary takes over while no replica can answer: few, it has the writes to do.
+    spare: Semaphore,
+    acquire_timeout: Duration,
+    maintenance_timeout: Duration,
+    probe_interval: Duration,
+    probe_timeout: Duration,
+    primary_seen: Mutex<Option<(Instant, Answer)>>,
+    probed: SetOnce<()>,
 }
 
 impl Db {
     /// Pools that connect when they are first used. `primary_url` is the configured one or the embedded's.
     pub fn new(primary_url: &SecretString, config: &config::Database) -> Result<Self, Error> {
-        let pool = |name, url: &SecretString| Pool::new(name, url.expose_secret(), config);
+        IS_PREPARED.store(config.prepared_statements, Ordering::Relaxed);
+        monitor::configure(millis(config.slow_query_ms), config.slow_query_plans);
+        let primary = Pool::new("primary", primary_url, config)?;
+        let direct = match &config.direct_url {
+            Some(url) => {
+                Pool::new("direct", url, &config::Database { prepared_statements: true, ..config.clone() })?
+            }
+            None => primary.clone(),
+        };
         Ok(Self {
-            primary: pool("primary", primary_url)?,
-            replicas: config.replica_urls.iter().map(|url| pool("replica", url)).collect::<Result<_, _>>()?,
-            next_replica: AtomicUsize::new(0),
+            primary,
+            direct,
+            replicas: Replicas::new(config)?,
+            written: AtomicU64::new(0),
+            spare: Semaphore::new(config.primary_reads_max as usize),
+            acquire_timeout: millis(config.acquire_timeout_ms),
+            maintenance_timeout: millis(config.maintenance_timeout_ms),
+            probe_interval: millis(config.probe_interval_ms),
+            probe_timeout: millis(config.probe_timeout_ms),
+            primary_seen: Mutex::default(),
+            probed: SetOnce::new(),
         })
     }
 
-    /// Runs a query on the primary.
+    /// Runs a query that writes, on the primary; later reads of this process see what it wrote.
     pub async fn write<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.primary.run(query, run).await
+        let answer = self.primary.run(query, run).await?;
+        // it is written: that its position cannot be read is no failure, a read may be a second old then
+        let position = self
+            .primary
+            .run("position.current", |c| Box::pin(self::query_scalar::<i64>(POSITION).fetch_one(c)));
+        if let Ok(position) = position.await {
+            self.written.fetch_max(u64::try_from(position).unwrap_or(0), Ordering::Relaxed);
+        }
+        Ok(answer)
     }
 
-    /// Runs a query on the next replica in turn; on the primary when there is none or it is unavailable.
+    /// Runs work on the schema or on many rows, on the primary, which may take `database.maintenance_timeout_ms`.
+    pub async fn maintain<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        self.primary.run_within(query, self.maintenance_timeout, run).await
+    }
+
+    /// Runs a read that must see everything, on the primary. It is tried once more where the connection was
+    /// already lost.
+    pub async fn read_primary<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+    {
+        match self.primary.run(query, run.clone()).await {
+            Err(error) if monitor::is_worth_again(&error) => self.primary.run(query, run).await,
+            answer => answer,
+        }
+    }
+
+    /// Runs a read on the next fit replica in turn that has what this process wrote and what
+    /// [`position::at_least`] asks for; if that fails on another one, and if that fails too on the primary.
     pub async fn read<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
-        if !self.replicas.is_empty() {
-            let turn = self.next_replica.fetch_add(1, Ordering::Relaxed) % self.replicas.len();
-            match self.replicas[turn].run(query, run.clone()).await {
-                Err(Error::Unavailable(_)) => {}
-                answer => return answer,
-            }
+        if self.replicas.is_empty() {
+            return self.read_primary(query, run).await;
         }
-        self.primary.run(query, run).await
+        let position = self.written().max(position::needed());
+        let Some(first) = self.replicas.choose(position, None) else {
+            if self.replicas.is_any_fit() {
+                metrics::primary_read("position");
+                return self.read_primary(query, run).await;
+            }
+            return self.read_spare(query, run).await;
+        };
+        let mut answer = self.replicas.run(first, query, run.clone()).await;
+        if is_worth_elsewhere(&answer)
+            && let Some(second) = self.replicas.choose(position, Some(first))
+        {
+            answer = self.replicas.run(second, query, run.clone()).await;
+        }
+        if is_worth_elsewhere(&answer) { self.read_spare(query, run).await } else { answer }
+    }
+
+    /// The primary in the place of replicas that are gone: a few reads at a time.
+    async fn read_spare<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+    {
+        metrics::primary_read("no_replica");
+        let Ok(Ok(_permit)) = timeout(self.acquire_timeout, self.spare.acquire()).await else {
+            return Err(Error::Unavailable("no replica answers, and the primary takes no more reads".into()));
+        };
+        self.read_primary(query, run).await
+    }
+
+    /// Where the last write of this process ends in the primary's log, in bytes; 0: it has not written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// The primary's pool.
@@ -100,22 +272,88 @@ impl Db {
         &self.primary
     }
 
-    /// The replicas' pools, in the order of the configuration.
-    pub fn replicas(&self) -> &[Pool] {
+    /// To the primary itself, past PgBouncer, for what needs a session: migrations and notifications. Its pool is
+    /// not kept filled.
+    pub fn direct(&self) -> &Pool {
+        &self.direct
+    }
+
+    /// The replicas.
+    pub fn replicas(&self) -> &Replicas {
         &self.replicas
+    }
+
+    /// Every pool: the primary's, then the replicas'.
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        std::iter::once(&self.primary).chain(self.replicas.pools())
+    }
+
+    /// How long ago the primary last said that it is one; `None`: it did not since its last failure.
+    pub fn primary_seen(&self) -> Option<Duration> {
+        let seen = self.primary_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.filter(|(_, answer)| !answer.is_standby).map(|(at, _)| at.elapsed())
+    }
+
+    /// Waits until [`Db::watch`] has asked every server once; each has `probe_timeout_ms` to answer.
+    pub async fn probed(&self) {
+        self.probed.wait().await;
     }
 
     /// Sets the gauges of the pools.
     pub fn observe_pools(&self) {
-        self.primary.observe();
-        self.replicas.iter().for_each(Pool::observe);
+        self.pools().for_each(Pool::observe);
+    }
+
+    /// Asks the servers where they are and looks after the pools, until the stop signal.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let keeping = join_all(self.pools().map(|pool| pool.keep(stop.clone())));
+        join(keeping, self.probe_until(&stop)).await;
+        Ok(())
+    }
+
+    async fn probe_until(&self, stop: &CancellationToken) {
+        let probe = |pool: &Pool| Probe::new(pool, self.probe_timeout);
+        let mut primary = probe(&self.primary);
+        let mut replicas: Vec<Probe> = self.replicas.pools().map(probe).collect();
+        let mut history = History::default();
+        let mut ticks = interval(self.probe_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let asking = join(primary.ask(), join_all(replicas.iter_mut().map(Probe::ask)));
+            let (of_primary, of_replicas) = asking.await;
+            let now = Instant::now();
+            self.note_primary(of_primary, now);
+            if let Some(answer) = of_primary.filter(|answer| !answer.is_standby) {
+                history.push(now, answer.position);
+            }
+            self.replicas.note(&of_replicas, &history, now);
+            let _ = self.probed.set(()); // an error: it was set before
+        }
+    }
+
+    /// A primary that went away or became a standby: what is open leads to the wrong server.
+    fn note_primary(&self, answer: Option<Answer>, now: Instant) {
+        let mut seen = self.primary_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_primary = |answer: Option<Answer>| answer.is_some_and(|answer| !answer.is_standby);
+        let was_primary = is_primary(seen.map(|(_, answer)| answer));
+        *seen = answer.map(|answer| (now, answer));
+        drop(seen);
+        metrics::primary_up(is_primary(answer));
+        if was_primary && !is_primary(answer) {
+            let server = self.primary.server();
+            tracing::warn!(server, "the primary does not answer, or takes no writes any more");
+            self.primary.renew();
+        } else if !was_primary && is_primary(answer) {
+            tracing::info!(server = self.primary.server(), "the primary answers");
+        }
     }
 
     /// Closes all connections.
-    pub async fn close(&self) {
-        self.primary.close().await;
-        for replica in &self.replicas {
-            replica.close().await;
-        }
+    pub fn close(&self) {
+        self.pools().for_each(Pool::close);
     }
 }

@@ -14,7 +14,9 @@ pub mod fields;
 pub mod openapi;
 mod ops;
 mod page;
+mod position;
 mod stats;
+mod system;
 mod tokens;
 
 use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
@@ -23,7 +25,7 @@ use axum::{
     Router,
     body::Body,
     extract::MatchedPath,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -65,14 +67,14 @@ impl Service {
         let routes = if app.config.server.admin_listen.is_some() {
             routes.route("/health", get(ops::bare_health))
         } else {
-            routes.merge(operator_routes())
+            routes.merge(operator_routes(app))
         };
         Self { app: app.clone(), router: surround(routes, app), has_links: true }
     }
 
     /// What operators reach on `server.admin_listen`.
     pub fn admin(app: &App) -> Self {
-        let router = surround(probe_routes().merge(operator_routes()), app);
+        let router = surround(probe_routes().merge(operator_routes(app)), app);
         Self { app: app.clone(), router, has_links: false }
     }
 
@@ -117,9 +119,10 @@ fn event_routes() -> Router<App> {
         .layer(cors)
 }
 
-fn operator_routes() -> Router<App> {
+fn operator_routes(app: &App) -> Router<App> {
     let (api, document) = openapi::router().split_for_parts();
-    api.merge(openapi::document_route(&document))
+    api.layer(middleware::from_fn_with_state(app.clone(), position::see))
+        .merge(openapi::document_route(&document))
         .route("/health", get(ops::health))
         .route("/metrics", get(ops::metrics))
 }
@@ -155,7 +158,10 @@ fn refuse(headers: &HeaderMap) -> Option<Response> {
 
 /// Counts and times a request; unknown paths and methods share one label.
 fn finish(response: &mut Response, route: &str, method: &Method, start: Instant) {
-    metrics::http_request(route, method_label(method), response.status().as_u16(), start.elapsed());
+    let status = response.status();
+    // whichever methods strangers try, a route gets one series for those that it does not have
+    let method = if status == StatusCode::METHOD_NOT_ALLOWED { "other" } else { method_label(method) };
+    metrics::http_request(route, method, status.as_u16(), start.elapsed());
     let nosniff = HeaderValue::from_static("nosniff");
     response.headers_mut().entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(nosniff);
 }

@@ -1,7 +1,13 @@
 //! Every metric: its name, help and labels, and one recording function. Nothing else in the crate names a
 //! metric. Labels are enums, route patterns or query names, never ids, keys, addresses or raw paths.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -11,14 +17,12 @@ use metrics::{
 /// labels. First used after the recorder is installed: a handle made before that counts nothing.
 struct Redirects {
     redirected: Counter,
-    campaign_found: Counter,
     requests: Counter,
     duration: Histogram,
 }
 
 static REDIRECTS: LazyLock<Redirects> = LazyLock::new(|| Redirects {
     redirected: click_counter("redirected"),
-    campaign_found: cache_counter("process", "hit"),
     requests: request_counter(CLICK_ROUTE, "GET", "302"),
     duration: request_histogram(CLICK_ROUTE),
 });
@@ -26,58 +30,188 @@ static REDIRECTS: LazyLock<Redirects> = LazyLock::new(|| Redirects {
 /// The route most requests take.
 pub const CLICK_ROUTE: &str = "/click";
 
-/// Registers help texts and units; call once, after the recorder is installed.
-pub fn describe() {
-    let c = |name: &'static str, help: &'static str| describe_counter!(name, help);
-    let g = |name: &'static str, help: &'static str| describe_gauge!(name, help);
-    let h = |name: &'static str, help: &'static str| describe_histogram!(name, Unit::Seconds, help);
-    c("octo_http_requests_total", "Requests answered.");
-    h("octo_http_request_duration_seconds", "Time from a request's head to its answer's.");
-    c("octo_http_connections_total", "Connections accepted or refused.");
-    g("octo_http_connections", "Connections open.");
-    c("octo_http_refused_total", "Requests refused before a route was looked for.");
-    c("octo_clicks_total", "Clicks by what became of them.");
-    c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them.");
-    c("octo_events_total", "Events by what became of them.");
-    c("octo_journal_records_total", "Records made durable.");
-    c("octo_journal_errors_total", "Writes or syncs of the journal that failed.");
-    h("octo_journal_fsync_duration_seconds", "Time of one fdatasync.");
-    g("octo_journal_pending_records", "Durable records not yet in Postgres.");
-    g("octo_journal_bytes", "Bytes of the journal on disk.");
-    g("octo_journal_segments", "Segments on disk.");
-    g("octo_journal_corrupt_segments", "Segments with damage; they are kept until a person deletes them.");
-    c("octo_journal_damaged_records_total", "Records that could not be read back.");
+/// What `/metrics` knows of a metric before it has a series.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// What it says.
+    pub help: &'static str,
+}
+
+const fn c(name: &'static str, help: &'static str) -> Family {
+    Family { name, kind: "counter", help }
+}
+
+const fn g(name: &'static str, help: &'static str) -> Family {
+    Family { name, kind: "gauge", help }
+}
+
+const fn h(name: &'static str, help: &'static str) -> Family {
+    Family { name, kind: "histogram", help }
+}
+
+impl Family {
+    /// The unit is the end of the name.
+    fn unit(self) -> Unit {
+        let name = self.name.strip_suffix("_total").unwrap_or(self.name);
+        match name.rsplit('_').next() {
+            Some("seconds") => Unit::Seconds,
+            Some("bytes") => Unit::Bytes,
+            _ => Unit::Count,
+        }
+    }
+}
+
+/// Every metric of octo; `process_*` describe themselves.
+pub const FAMILIES: &[Family] = &[
+    c("octo_http_requests_total", "Requests answered."),
+    h("octo_http_request_duration_seconds", "Time from a request's head to its answer's."),
+    c("octo_http_connections_total", "Connections accepted or refused."),
+    g("octo_http_connections", "Connections open."),
+    c("octo_http_refused_total", "Requests refused before a route was looked for."),
+    c("octo_clicks_total", "Clicks by what became of them."),
+    c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
+    c("octo_events_total", "Events by what became of them."),
+    c("octo_journal_records_total", "Records made durable."),
+    c("octo_journal_written_bytes_total", "Bytes made durable."),
+    c("octo_journal_errors_total", "Writes or syncs of the journal that failed."),
+    h("octo_journal_fsync_duration_seconds", "Time of one fdatasync."),
+    g("octo_journal_pending_records", "Durable records not yet in Postgres."),
+    g("octo_journal_bytes", "Bytes of the journal on disk."),
+    g("octo_journal_segments", "Segments on disk."),
+    g("octo_journal_corrupt_segments", "Segments with damage; they are kept until a person deletes them."),
+    c("octo_journal_damaged_records_total", "Records that could not be read back."),
     g(
         "octo_journal_oldest_pending_timestamp_seconds",
         "Unix time of the oldest record not in Postgres; 0: none.",
-    );
-    c("octo_drain_rows_total", "Rows stored in Postgres.");
-    describe_histogram!("octo_drain_batch_rows", "Records in one transaction.");
-    c("octo_drain_errors_total", "Transactions of the drain that failed, by class.");
-    g("octo_drain_lag_seconds", "Age of the newest record in Postgres when it was stored.");
-    c("octo_dead_letters_total", "Records Postgres refuses for what they hold, by SQLSTATE class.");
-    c("octo_dead_letters_retried_total", "Dead letters that were tried again, by outcome.");
-    g("octo_default_partition_rows", "Rows in a DEFAULT partition: no partition of their day was there.");
-    c("octo_journal_written_bytes_total", "Bytes made durable.");
-    g("octo_db_pool_connections", "Connections of a pool by state.");
-    g("octo_db_pool_max_connections", "Connections a pool may open.");
-    g("octo_db_pool_pending_acquires", "Callers waiting for a connection.");
-    h("octo_db_pool_acquire_duration_seconds", "Wait for a connection.");
-    c("octo_db_pool_timeouts_total", "Waits for a connection that ran out.");
-    c("octo_db_connections_created_total", "Connections opened.");
-    c("octo_db_connections_failed_total", "Connections that could not be opened.");
-    h("octo_db_query_duration_seconds", "Time of a query.");
-    c("octo_db_query_errors_total", "Queries that failed, by SQLSTATE class.");
-    c("octo_db_slow_queries_total", "Queries slower than database.slow_query_ms.");
-    c("octo_campaign_cache_requests_total", "Campaign look-ups by layer and outcome.");
-    g("octo_campaign_cache_campaigns", "Campaigns in memory.");
-    c("octo_redis_commands_total", "Redis commands by outcome.");
-    h("octo_redis_command_duration_seconds", "Time of a Redis command.");
-    g("octo_build_info", "1, labelled with the version.");
-    c("octo_panics_total", "Requests that panicked.");
+    ),
+    g("octo_disk_free_bytes", "Bytes that octo may still write on the journal's file system."),
+    g("octo_disk_size_bytes", "Size of the journal's file system."),
+    c("octo_drain_rows_total", "Rows stored in Postgres."),
+    h("octo_drain_batch_rows", "Records in one transaction."),
+    c("octo_drain_errors_total", "Transactions of the drain that failed, by class."),
+    g("octo_drain_lag_seconds", "Age of the newest record in Postgres when it was stored."),
+    c("octo_dead_letters_total", "Records Postgres refuses for what they hold, by SQLSTATE class."),
+    c("octo_dead_letters_retried_total", "Dead letters that were tried again, by outcome."),
+    g("octo_default_partition_rows", "Rows in a DEFAULT partition: no partition of their day was there."),
+    g("octo_db_pool_connections", "Connections of a pool by state."),
+    g("octo_db_pool_max_connections", "Connections a pool may open."),
+    g("octo_db_pool_pending_acquires", "Callers waiting for a connection."),
+    h("octo_db_pool_acquire_duration_seconds", "Wait for a connection."),
+    c("octo_db_pool_timeouts_total", "Waits for a connection that ran out."),
+    c("octo_db_connections_created_total", "Connections opened."),
+    c("octo_db_connections_failed_total", "Connections that could not be opened."),
+    c("octo_db_connections_returned_total", "Connections that came back to their pool after use."),
+    c("octo_db_connections_closed_total", "Connections of a pool that were closed."),
+    h("octo_db_query_duration_seconds", "Time of a query."),
+    c("octo_db_query_errors_total", "Queries that failed, by SQLSTATE class."),
+    c("octo_db_slow_queries_total", "Queries slower than database.slow_query_ms."),
+    g("octo_db_primary_up", "1 while the primary takes writes."),
+    c(
+        "octo_db_primary_reads_total",
+        "Reads that the primary answered although there are replicas, by reason.",
+    ),
+    g("octo_db_replica_up", "1 while reads go to this replica, 0 while it is ejected."),
+    g("octo_db_replica_lag_bytes", "Bytes of the primary's log that this replica has not replayed."),
+    g("octo_db_replica_lag_seconds", "How far this replica is behind the primary; 0 when it has everything."),
+    c("octo_db_replica_reads_total", "Reads sent to this replica."),
+    g(
+        "octo_db_statistics_timestamp_seconds",
+        "Unix time of the last complete reading of the database's statistics; 0: none yet. The gauges read with \
+         them are NaN when it is too long ago.",
+    ),
+    g("octo_db_cache_hit_ratio", "Part of the blocks found in the database's own cache of late, 0 to 1."),
+    g("octo_db_active_connections", "Connections to this database that are running a statement."),
+    g("octo_db_server_connections", "Connections of clients to the whole server."),
+    g("octo_db_server_max_connections", "Connections the server takes (max_connections)."),
+    g(
+        "octo_db_longest_transaction_seconds",
+        "Age of the oldest transaction of this database that we may see.",
+    ),
+    g("octo_db_table_bytes", "Size of a table with its partitions, indexes and TOAST."),
+    g("octo_db_table_dead_rows", "Dead rows of a table with its partitions, as the server estimates them."),
+    g("octo_db_standbys", "Standbys connected to the primary, by state; `hidden` without pg_monitor."),
+    g("octo_db_standby_lag_bytes", "Log that the standby furthest behind has not replayed; NaN if hidden."),
+    c("octo_campaign_cache_requests_total", "Campaign look-ups by layer and outcome."),
+    g("octo_campaign_cache_campaigns", "Campaigns in memory."),
+    c("octo_redis_commands_total", "Redis commands by outcome."),
+    h("octo_redis_command_duration_seconds", "Time of a Redis command."),
+    g("octo_redis_breaker_open", "1 while Redis is not asked because it failed too often, else 0."),
+    c("octo_stats_cache_requests_total", "Questions for figures by whether Redis had the answer."),
+    g("octo_build_info", "1, labelled with the version."),
+    c("octo_panics_total", "Requests that panicked."),
+    g("tokio_workers", "Threads that run tasks."),
+    g("tokio_alive_tasks", "Tasks that have not ended."),
+    g("tokio_global_queue_depth", "Tasks waiting for any thread."),
+    c(
+        "tokio_worker_busy_seconds_total",
+        "Time the threads spent running tasks, all together, in whole seconds.",
+    ),
+    c("tokio_worker_parks_total", "How often a thread ran out of work and slept."),
+];
+
+/// Outcomes that are known beforehand. A counter that begins at 0 shows its first increase; one that begins
+/// to exist with it does not.
+const FROM_ZERO: &[(&str, &str, &[&str])] = &[
+    ("octo_http_connections_total", "outcome", &["accepted", "failed"]),
+    ("octo_http_refused_total", "reason", &["parse", "too_large", "timeout", "host"]),
+    (
+        "octo_clicks_total",
+        "outcome",
+        &[
+            "redirected",
+            "invalid",
+            "head",
+            "fallback",
+            "unknown_campaign",
+            "unavailable",
+            "no_destination",
+            "bad_request",
+        ],
+    ),
+    ("octo_events_total", "outcome", &["accepted", "invalid", "unknown_campaign", "unrecorded"]),
+    ("octo_drain_rows_total", "table", &["clicks", "events"]),
+    ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),
+    ("octo_dead_letters_total", "class", &["21", "22", "23", "42", "54", "malformed", "other"]),
+    ("octo_redis_commands_total", "outcome", &["ok", "error", "timeout", "open"]),
+    ("octo_db_primary_reads_total", "reason", &["position", "no_replica"]),
+    ("octo_dead_letters_retried_total", "outcome", &["stored", "already_stored", "refused"]),
+];
+
+/// Registers help texts and units, and what is counted from zero; call once, after the recorder is installed.
+pub fn describe() {
+    for family in FAMILIES {
+        let Family { name, kind, help } = *family;
+        match kind {
+            "counter" => describe_counter!(name, family.unit(), help),
+            "gauge" => describe_gauge!(name, family.unit(), help),
+            _ => describe_histogram!(name, family.unit(), help),
+        }
+    }
+    for &(name, label, values) in FROM_ZERO {
+        for &value in values {
+            counter!(name, label => value).increment(0);
+        }
+    }
+    for name in [
+        "octo_clicks_unrecorded_total",
+        "octo_journal_records_total",
+        "octo_journal_written_bytes_total",
+        "octo_journal_errors_total",
+        "octo_journal_damaged_records_total",
+        "octo_panics_total",
+    ] {
+        counter!(name).increment(0);
+    }
+    observe_cache();
+    for status in ["302", "500", "503"] {
+        request_counter(CLICK_ROUTE, "GET", status).increment(0);
+    }
     gauge!("octo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    counter!("octo_clicks_unrecorded_total").increment(0);
-    counter!("octo_panics_total").increment(0);
+    gauge!("octo_db_statistics_timestamp_seconds").set(0.0);
 }
 
 /// One answered request. `route` is the pattern of the route, `unmatched` where there is none.
@@ -119,7 +253,7 @@ pub fn http_refused(reason: &'static str) {
     counter!("octo_http_refused_total", "reason" => reason).increment(1);
 }
 
-/// What became of a click: `redirected`, `invalid`, `fallback`, `unknown_campaign`, `no_destination`, `bad_request`.
+/// What became of a click: one of the outcomes in `FROM_ZERO`.
 pub fn click(outcome: &'static str) {
     match outcome {
         "redirected" => REDIRECTS.redirected.increment(1),
@@ -209,30 +343,72 @@ pub fn default_partition_rows(table: &'static str, rows: u64) {
     gauge!("octo_default_partition_rows", "table" => table).set(rows as f64);
 }
 
-/// State of a pool.
-pub fn pool_state(pool: &'static str, idle: usize, used: usize, max: u32, pending: usize) {
-    gauge!("octo_db_pool_connections", "pool" => pool, "state" => "idle").set(idle as f64);
-    gauge!("octo_db_pool_connections", "pool" => pool, "state" => "used").set(used as f64);
-    gauge!("octo_db_pool_max_connections", "pool" => pool).set(f64::from(max));
-    gauge!("octo_db_pool_pending_acquires", "pool" => pool).set(pending as f64);
+/// State of a pool; its counters are there from now on.
+pub fn pool_state(pool: &str, idle: usize, used: usize, max: usize, pending: usize) {
+    gauge!("octo_db_pool_connections", "pool" => pool.to_owned(), "state" => "idle").set(idle as f64);
+    gauge!("octo_db_pool_connections", "pool" => pool.to_owned(), "state" => "used").set(used as f64);
+    gauge!("octo_db_pool_max_connections", "pool" => pool.to_owned()).set(max as f64);
+    gauge!("octo_db_pool_pending_acquires", "pool" => pool.to_owned()).set(pending as f64);
+    for name in [
+        "octo_db_pool_timeouts_total",
+        "octo_db_connections_created_total",
+        "octo_db_connections_failed_total",
+        "octo_db_connections_returned_total",
+        "octo_db_connections_closed_total",
+    ] {
+        counter!(name, "pool" => pool.to_owned()).increment(0);
+    }
 }
 
 /// A connection was handed out, or the wait ran out.
-pub fn pool_acquire(pool: &'static str, took: Duration, timed_out: bool) {
-    histogram!("octo_db_pool_acquire_duration_seconds", "pool" => pool).record(took);
+pub fn pool_acquire(pool: &str, took: Duration, timed_out: bool) {
+    histogram!("octo_db_pool_acquire_duration_seconds", "pool" => pool.to_owned()).record(took);
     if timed_out {
-        counter!("octo_db_pool_timeouts_total", "pool" => pool).increment(1);
+        counter!("octo_db_pool_timeouts_total", "pool" => pool.to_owned()).increment(1);
     }
 }
 
 /// A connection was opened.
-pub fn connection_created(pool: &'static str) {
-    counter!("octo_db_connections_created_total", "pool" => pool).increment(1);
+pub fn connection_created(pool: &str) {
+    counter!("octo_db_connections_created_total", "pool" => pool.to_owned()).increment(1);
 }
 
 /// A connection could not be opened.
-pub fn connection_failed(pool: &'static str) {
-    counter!("octo_db_connections_failed_total", "pool" => pool).increment(1);
+pub fn connection_failed(pool: &str) {
+    counter!("octo_db_connections_failed_total", "pool" => pool.to_owned()).increment(1);
+}
+
+/// A connection came back to its pool in order.
+pub fn connection_returned(pool: &str) {
+    counter!("octo_db_connections_returned_total", "pool" => pool.to_owned()).increment(1);
+}
+
+/// A pooled connection was closed.
+pub fn connection_closed(pool: &str) {
+    counter!("octo_db_connections_closed_total", "pool" => pool.to_owned()).increment(1);
+}
+
+/// Whether the primary takes writes.
+pub fn primary_up(is_up: bool) {
+    gauge!("octo_db_primary_up").set(f64::from(u8::from(is_up)));
+}
+
+/// What the last probe says of a replica. `replica` is its place in the configuration.
+pub fn replica(replica: &str, is_up: bool, lag_bytes: u64, lag: Duration) {
+    gauge!("octo_db_replica_up", "replica" => replica.to_owned()).set(f64::from(u8::from(is_up)));
+    gauge!("octo_db_replica_lag_bytes", "replica" => replica.to_owned()).set(lag_bytes as f64);
+    gauge!("octo_db_replica_lag_seconds", "replica" => replica.to_owned()).set(lag.as_secs_f64());
+}
+
+/// A read was given to a replica.
+pub fn replica_read(replica: &str) {
+    counter!("octo_db_replica_reads_total", "replica" => replica.to_owned()).increment(1);
+}
+
+/// A read went to the primary although there are replicas: `position` (none has replayed what it must see) or
+/// `no_replica` (none can answer).
+pub fn primary_read(reason: &'static str) {
+    counter!("octo_db_primary_reads_total", "reason" => reason).increment(1);
 }
 
 /// A query ran.
@@ -248,17 +424,71 @@ pub fn query_error(name: &'static str, class: &'static str) {
     counter!("octo_db_query_errors_total", "query" => name, "class" => class).increment(1);
 }
 
-/// A look-up of a campaign: layer `process`, `redis` or `database`; outcome `hit`, `miss`, `stale`,
-/// `negative` or `error`.
-pub fn cache_request(layer: &'static str, outcome: &'static str) {
-    match (layer, outcome) {
-        ("process", "hit") => REDIRECTS.campaign_found.increment(1),
-        _ => cache_counter(layer, outcome).increment(1),
+/// A layer of the campaign cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheLayer {
+    /// Memory of this process.
+    Process,
+    /// Redis.
+    Redis,
+    /// Postgres.
+    Database,
+}
+
+/// What became of a look-up in a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheOutcome {
+    /// Found.
+    Hit,
+    /// Not there: the next layer is asked.
+    Miss,
+    /// Found, and not confirmed lately.
+    Stale,
+    /// Known not to be there.
+    Negative,
+    /// No answer, or one that is no campaign.
+    Error,
+}
+
+impl CacheLayer {
+    /// In the order they are asked.
+    pub const ALL: [Self; 3] = [Self::Process, Self::Redis, Self::Database];
+
+    /// As the label says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Redis => "redis",
+            Self::Database => "database",
+        }
     }
 }
 
-fn cache_counter(layer: &'static str, outcome: &'static str) -> Counter {
-    counter!("octo_campaign_cache_requests_total", "layer" => layer, "outcome" => outcome)
+const CACHE_OUTCOMES: [&str; 5] = ["hit", "miss", "stale", "negative", "error"];
+
+/// Look-ups by layer and outcome. They are counted here, because `/system/cache` shows them too and the
+/// recorder's counters cannot be read; [`observe_cache`] hands them on.
+static CACHE_REQUESTS: [[AtomicU64; CACHE_OUTCOMES.len()]; CacheLayer::ALL.len()] =
+    [const { [const { AtomicU64::new(0) }; CACHE_OUTCOMES.len()] }; CacheLayer::ALL.len()];
+
+/// A look-up of a campaign.
+pub fn cache_request(layer: CacheLayer, outcome: CacheOutcome) {
+    CACHE_REQUESTS[layer as usize][outcome as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Look-ups of a layer since the start: hits, misses, stale, negative, errors.
+pub fn cache_requests(layer: CacheLayer) -> [u64; CACHE_OUTCOMES.len()] {
+    CACHE_REQUESTS[layer as usize].each_ref().map(|count| count.load(Ordering::Relaxed))
+}
+
+/// Hands the look-ups to the recorder: before each scrape.
+pub fn observe_cache() {
+    for layer in CacheLayer::ALL {
+        for (outcome, count) in CACHE_OUTCOMES.into_iter().zip(cache_requests(layer)) {
+            let labels = [("layer", layer.name()), ("outcome", outcome)];
+            counter!("octo_campaign_cache_requests_total", &labels).absolute(count);
+        }
+    }
 }
 
 /// Campaigns in memory.
@@ -270,6 +500,71 @@ pub fn cache_campaigns(count: usize) {
 pub fn redis_command(outcome: &'static str, took: Duration) {
     counter!("octo_redis_commands_total", "outcome" => outcome).increment(1);
     histogram!("octo_redis_command_duration_seconds").record(took);
+}
+
+/// A Redis command that was not sent, because the breaker is open.
+pub fn redis_refused() {
+    counter!("octo_redis_commands_total", "outcome" => "open").increment(1);
+}
+
+/// Whether the breaker of Redis is open (or half open).
+pub fn redis_breaker(is_open: bool) {
+    gauge!("octo_redis_breaker_open").set(if is_open { 1.0 } else { 0.0 });
+}
+
+/// A question for figures of a campaign: `hit`, `miss` or `error`.
+pub fn stats_cache_request(outcome: &'static str) {
+    counter!("octo_stats_cache_requests_total", "outcome" => outcome).increment(1);
+}
+
+/// The journal's file system; NaN when it does not answer.
+pub fn disk(free_bytes: f64, size_bytes: f64) {
+    gauge!("octo_disk_free_bytes").set(free_bytes);
+    gauge!("octo_disk_size_bytes").set(size_bytes);
+}
+
+/// The database's statistics were read in full.
+pub fn statistics_read(unix_seconds: f64) {
+    gauge!("octo_db_statistics_timestamp_seconds").set(unix_seconds);
+}
+
+/// Part of the blocks found in the database's cache, of tables (`heap`) or indexes (`index`).
+pub fn cache_hit_ratio(kind: &'static str, ratio: f64) {
+    gauge!("octo_db_cache_hit_ratio", "kind" => kind).set(ratio);
+}
+
+/// What the server's connections do.
+pub fn database_activity(active: f64, server: f64, server_max: f64, longest_transaction_s: f64) {
+    gauge!("octo_db_active_connections").set(active);
+    gauge!("octo_db_server_connections").set(server);
+    gauge!("octo_db_server_max_connections").set(server_max);
+    gauge!("octo_db_longest_transaction_seconds").set(longest_transaction_s);
+}
+
+/// A table of ours with all its partitions; the number of tables is bounded by the migrations.
+pub fn table(name: &str, bytes: f64, dead_rows: f64) {
+    gauge!("octo_db_table_bytes", "table" => name.to_owned()).set(bytes);
+    gauge!("octo_db_table_dead_rows", "table" => name.to_owned()).set(dead_rows);
+}
+
+/// Standbys in a state that `pg_stat_replication` knows, or `hidden`.
+pub fn standbys(state: &'static str, count: f64) {
+    gauge!("octo_db_standbys", "state" => state).set(count);
+}
+
+/// What the standby furthest behind has not replayed.
+pub fn standby_lag(bytes: f64) {
+    gauge!("octo_db_standby_lag_bytes").set(bytes);
+}
+
+/// The runtime's threads and tasks. Over all threads together: a label for each would be a series for each
+/// core of a large machine.
+pub fn runtime(workers: usize, tasks: usize, queued: usize, busy: Duration, parks: u64) {
+    gauge!("tokio_workers").set(workers as f64);
+    gauge!("tokio_alive_tasks").set(tasks as f64);
+    gauge!("tokio_global_queue_depth").set(queued as f64);
+    counter!("tokio_worker_busy_seconds_total").absolute(busy.as_secs());
+    counter!("tokio_worker_parks_total").absolute(parks);
 }
 
 /// A request panicked.

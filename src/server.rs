@@ -67,6 +67,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config,
         db,
         campaigns,
+        statistics: Arc::default(),
         journal,
         enricher,
         metrics,
@@ -78,6 +79,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     let is_up = database::prepare(&app, embedded.is_some()).await?;
     spawn_tasks(&app, &mut tasks, is_up, embedded.is_some());
+    app.db.probed().await;
     let connections = Connections::new(&app.config.server);
     let accepting = CancellationToken::new();
     serve(&mut tasks, &connections, listener, http::Service::public(&app), &accepting)?;
@@ -191,8 +193,10 @@ fn public_url(config: &Config, listening: SocketAddr) -> String {
 fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
     let stop = tasks.stop_signal();
     let ready = Arc::new(Semaphore::new(0));
+    tasks.spawn("database-watch", app.db.clone().watch(stop.clone()));
     tasks.spawn("campaigns", app.campaigns.clone().run(stop.clone()));
     tasks.spawn("campaign-notifications", app.campaigns.clone().listen(stop.clone()));
+    tasks.spawn("campaign-redis", app.campaigns.clone().keep_redis(stop.clone()));
     tasks.spawn("database", database::keep(app.clone(), is_up, is_embedded, ready.clone(), stop.clone()));
     let drain = drain::run(app.journal.clone(), app.db.clone(), app.config.drain.clone(), stop.clone());
     let stopping = stop.clone();
@@ -205,15 +209,9 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
         drain.await
     });
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
-    let metrics = app.metrics.clone();
-    tasks.spawn("metrics-upkeep", async move {
-        loop {
-            tokio::select! {
-                () = sleep(Duration::from_secs(5)) => metrics.run_upkeep(),
-                () = stop.cancelled() => return Ok(()),
-            }
-        }
-    });
+    let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
+    tasks.spawn("database-statistics", statistics);
+    tasks.spawn("metrics-upkeep", app.metrics.clone().keep(app.config.journal_dir(), stop));
 }
 
 fn serve(
@@ -260,7 +258,7 @@ async fn shut_down(
     if pending > 0 {
         tracing::info!(pending, "records are safe in the journal and will be stored at the next start");
     }
-    app.db.close().await;
+    app.db.close();
     if let Some(embedded) = embedded
         && let Err(error) = embedded.stop().await
     {
@@ -274,15 +272,11 @@ async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Dur
     let postgres = if let Some(embedded) = embedded {
         format!("private, only for octo; data in {}", embedded.data_path().display())
     } else {
-        let url = app.config.database.url.as_ref().map_or("", |u| u.expose_secret());
         let replicas = app.db.replicas().len();
         let state = if is_up { "" } else { "; DOES NOT ANSWER, clicks wait in the journal" };
-        format!("{}, {replicas} replicas{state}", place_of(url))
+        format!("{}, {replicas} replicas{state}", app.db.primary().server())
     };
-    let redis = match &app.config.redis.url {
-        Some(url) => place_of(url.expose_secret()),
-        None => "not configured, not needed".to_owned(),
-    };
+    let redis = redis_place(&app.config.redis);
     let (count, source) = app.campaigns.state();
     let campaigns = match source {
         Source::Disk => format!("{count}, saved by an earlier start"),
@@ -327,6 +321,18 @@ fn admin_token_line(data_dir: &Path) -> String {
     match std::fs::read_to_string(&file) {
         Ok(token) => format!("{} (kept in {})", token.trim(), file.display()),
         Err(_) => "make one with `octo token create --scope admin`".to_owned(),
+    }
+}
+
+fn redis_place(config: &crate::config::Redis) -> String {
+    let places = |urls: &[SecretString]| -> String {
+        urls.iter().map(|u| place_of(u.expose_secret())).collect::<Vec<_>>().join(", ")
+    };
+    match (&config.url, &config.sentinel_master) {
+        (Some(url), _) => place_of(url.expose_secret()),
+        (None, Some(master)) => format!("{master}, named by Sentinel at {}", places(&config.sentinel_urls)),
+        (None, None) if config.cluster_urls.is_empty() => "not configured, not needed".to_owned(),
+        (None, None) => format!("Cluster at {}", places(&config.cluster_urls)),
     }
 }
 

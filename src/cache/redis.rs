@@ -1,116 +1,379 @@
-//! The shared layer: `campaign:{key}` holds a campaign as JSON with a schema version. Every command has a
-//! deadline; whatever goes wrong is a miss and counted, never an error of a click.
+//! The shared layer. Every command has a deadline and passes the breaker; whatever goes wrong is a miss and
+//! counted, never an error of a click.
+//!
+//! | key | holds |
+//! |---|---|
+//! | `campaign:{key}` | `{"schema", "key", "campaign"}`; `campaign` is null: it is deleted |
+//! | `campaign:{key}:filler` | who looks the campaign up in Postgres just now, or `none`: there is no such campaign |
+//! | `click_stats:{key}` | a hash: question -> figures; see [`super::figures`] |
+//!
+//! A campaign that a node saw change is written whatever is there. What a look-up brings, perhaps from a replica
+//! that lags, is written only where nothing is: it never takes the place of something newer.
 
 use std::{
-    future::Future,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use deadpool_redis::{Config as PoolConfig, Connection, Pool, PoolError, Runtime};
-use redis::AsyncCommands;
-use secrecy::ExposeSecret;
+use deadpool_redis::PoolError;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, aio::PubSub, cmd};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{Instant as Deadline, sleep, timeout_at};
 
+use super::{
+    breaker::{Breaker, Permit},
+    servers::{Connection, Servers},
+};
 use crate::{
     config::{self, millis},
-    metrics,
+    metrics::{
+        self,
+        CacheLayer::Redis as Layer,
+        CacheOutcome::{Error, Hit, Miss, Negative},
+    },
     model::{campaign::Campaign, id::CampaignKey},
 };
 
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
+
+/// In place of a filler: it looked, and there is no such campaign.
+const NONE: &str = "none";
+
+/// Between two looks at what another node's look-up brought.
+const FILLER_POLL: Duration = Duration::from_millis(10);
+
+/// Keys of one UNLINK.
+const KEYS_OF_A_COMMAND: usize = 200;
 
 pub(super) struct Redis {
-    pool: Pool,
+    servers: Servers,
+    breaker: Mutex<Breaker>,
     timeout: Duration,
-    ttl_s: u64,
+    campaign_ttl_s: u64,
+    filler_ttl: Duration,
+    filler_wait: Duration,
+    negative_ttl: Duration,
+    /// This process, as other nodes see it.
+    node: String,
+}
+
+/// What the shared layer knows of a key.
+pub(super) enum Found {
+    Campaign(Box<Campaign>),
+    /// It was deleted a while ago.
+    Deleted,
+    Nothing,
+    /// What is there is no campaign of ours.
+    Garbage,
+    /// Redis did not answer.
+    Failed,
+}
+
+/// Who asks Postgres for a campaign.
+pub(super) enum Filler {
+    /// This node; so does one whose Redis fails, or who waited in vain for another.
+    Us,
+    /// Another node did, and this came of it.
+    Other(Option<Box<Campaign>>),
+}
+
+/// Why a command has no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The breaker is open.
+    Open,
+    Timeout,
+    /// Redis is well and says no: a key of another type, no memory left.
+    Refused(RedisError),
+    Broken(PoolError),
+}
+
+/// What is sent.
+pub(super) enum Ask {
+    One(Cmd),
+    /// All or nothing; the keys are of one slot.
+    Together(Pipeline),
 }
 
 #[derive(Serialize)]
 struct Out<'a> {
     schema: u32,
-    campaign: &'a Campaign,
+    key: &'a CampaignKey,
+    campaign: Option<&'a Campaign>,
 }
 
 #[derive(Deserialize)]
 struct In {
     schema: u32,
-    campaign: Campaign,
+    key: CampaignKey,
+    #[serde(deserialize_with = "Option::deserialize")] // null, not absent
+    campaign: Option<Box<Campaign>>,
 }
 
 impl Redis {
     /// `None` when no Redis is configured. Connects when it is first used.
-    pub(super) fn new(config: &config::Redis) -> anyhow::Result<Option<Self>> {
-        let Some(url) = &config.url else { return Ok(None) };
-        let pool = PoolConfig::from_url(url.expose_secret())
-            .builder()
-            .context("redis.url is not valid")?
-            .max_size(config.pool_size)
-            .runtime(Runtime::Tokio1)
-            .build()?;
-        let timeout = millis(config.command_timeout_ms);
-        Ok(Some(Self { pool, timeout, ttl_s: config.campaign_ttl_s }))
+    pub(super) fn new(config: &config::Config, node: String) -> anyhow::Result<Option<Self>> {
+        let Some(servers) = Servers::new(&config.redis)? else { return Ok(None) };
+        metrics::redis_breaker(false);
+        let wait = millis(config.redis.breaker_wait_ms);
+        Ok(Some(Self {
+            servers,
+            breaker: Mutex::new(Breaker::new(config.redis.breaker_failures, wait)),
+            timeout: millis(config.redis.command_timeout_ms),
+            campaign_ttl_s: config.redis.campaign_ttl_s,
+            filler_ttl: millis(config.cache.miss_timeout_ms),
+            filler_wait: millis(config.cache.filler_wait_ms),
+            negative_ttl: millis(config.cache.negative_ttl_ms),
+            node,
+        }))
     }
 
-    pub(super) async fn get(&self, key: &CampaignKey) -> Option<Campaign> {
-        let name = redis_key(key);
-        let bytes: Option<Vec<u8>> = self.command(|mut c| async move { c.get(name).await }).await?;
-        let Some(bytes) = bytes else {
-            metrics::cache_request("redis", "miss");
-            return None;
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    /// `closed`, `open` or `half_open`.
+    pub(super) fn breaker(&self) -> &'static str {
+        self.lock().name()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed()
+    }
+
+    pub(super) async fn get(&self, key: &CampaignKey) -> Found {
+        let found = self.read(key).await;
+        metrics::cache_request(
+            Layer,
+            match found {
+                Found::Campaign(_) => Hit,
+                Found::Deleted => Negative,
+                Found::Nothing => Miss,
+                Found::Garbage | Found::Failed => Error,
+            },
+        );
+        found
+    }
+
+    async fn read(&self, key: &CampaignKey) -> Found {
+        let answer: Result<Option<Vec<u8>>, Failure> =
+            self.command(cmd("GET").arg(campaign_key(key)).take()).await;
+        let bytes = match answer {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Found::Nothing,
+            Err(failure) if failure.is_wrong_type() => return Found::Garbage,
+            Err(_) => return Found::Failed,
         };
-        let campaign = serde_json::from_slice::<In>(&bytes)
-            .ok()
-            .filter(|value| value.schema == SCHEMA && value.campaign.key == *key)
-            .map(|value| value.campaign);
-        metrics::cache_request("redis", if campaign.is_some() { "hit" } else { "error" });
-        campaign
+        match serde_json::from_slice::<In>(&bytes) {
+            Ok(In { schema: SCHEMA, key: of, campaign: None }) if of == *key => Found::Deleted,
+            Ok(In { schema: SCHEMA, campaign: Some(campaign), .. }) if campaign.key == *key => {
+                Found::Campaign(campaign)
+            }
+            _ => Found::Garbage,
+        }
     }
 
-    pub(super) async fn set(&self, campaign: &Campaign) {
-        let Ok(bytes) = serde_json::to_vec(&Out { schema: SCHEMA, campaign }) else { return };
-        let name = redis_key(&campaign.key);
+    /// Lets one node ask Postgres for a campaign. The others wait shortly for what comes of it.
+    pub(super) async fn claim(&self, key: &CampaignKey) -> Filler {
+        let mut claim = cmd("SET");
+        claim.arg(filler_key(key)).arg(&self.node).arg("NX").arg("PX").arg(ms(self.filler_ttl));
+        match self.command::<Option<String>>(claim).await {
+            Ok(None) => self.wait_for_other(key).await,
+            Ok(Some(_)) | Err(_) => Filler::Us,
+        }
+    }
+
+    async fn wait_for_other(&self, key: &CampaignKey) -> Filler {
+        let deadline = Deadline::now() + self.filler_wait;
+        loop {
+            match self.read(key).await {
+                Found::Campaign(campaign) => return Filler::Other(Some(campaign)),
+                Found::Deleted => return Filler::Other(None),
+                Found::Failed => return Filler::Us,
+                Found::Nothing | Found::Garbage => {}
+            }
+            let filler: Result<Option<String>, _> =
+                self.command(cmd("GET").arg(filler_key(key)).take()).await;
+            match filler.ok().flatten().as_deref() {
+                Some(NONE) => return Filler::Other(None),
+                Some(_) if Deadline::now() < deadline => sleep(FILLER_POLL).await,
+                _ => return Filler::Us,
+            }
+        }
+    }
+
+    /// Leaves what a look-up brought for the others, unless something is there; in place of garbage, whatever
+    /// it is.
+    pub(super) async fn fill(&self, key: &CampaignKey, campaign: Option<&Campaign>, was_garbage: bool) {
+        if was_garbage && campaign.is_none() {
+            self.ignore(cmd("DEL").arg(campaign_key(key)).take()).await;
+        }
+        let mut set = cmd("SET");
+        if campaign.is_some() {
+            set = self.set_command(key, campaign);
+            set.arg((!was_garbage).then_some("NX"));
+        } else {
+            set.arg(filler_key(key)).arg(NONE).arg("PX").arg(ms(self.negative_ttl));
+        }
+        self.ignore(set).await;
+    }
+
+    /// Writes a campaign as it is now, or that it is deleted. Where Redis takes no more (`maxmemory`), what it has
+    /// goes at least. `false`: it may still have something else.
+    pub(super) async fn put(&self, key: &CampaignKey, campaign: Option<&Campaign>) -> bool {
+        match self.command::<()>(self.set_command(key, campaign)).await {
+            Ok(()) => true,
+            Err(Failure::Refused(_)) => {
+                self.command::<u64>(cmd("UNLINK").arg(campaign_key(key)).take()).await.is_ok()
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn set_command(&self, key: &CampaignKey, campaign: Option<&Campaign>) -> Cmd {
+        let value = serde_json::to_vec(&Out { schema: SCHEMA, key, campaign });
         // +-10 %, so that campaigns written together do not expire together
-        let ttl = self.ttl_s * fastrand::u64(90..=110) / 100;
-        let _: Option<()> =
-            self.command(|mut c| async move { c.set_ex(name, bytes, ttl.max(1)).await }).await;
+        let ttl = (self.campaign_ttl_s * fastrand::u64(90..=110) / 100).max(1);
+        let mut set = cmd("SET");
+        set.arg(campaign_key(key)).arg(value.unwrap_or_default()).arg("EX").arg(ttl);
+        set
     }
 
-    pub(super) async fn delete(&self, key: &CampaignKey) {
-        let name = redis_key(key);
-        let _: Option<()> = self.command(|mut c| async move { c.del(name).await }).await;
+    /// Deletes everything of these campaigns, by name: never by KEYS or SCAN. Says how many keys there were;
+    /// `None`: Redis does not answer.
+    pub(super) async fn forget(&self, keys: &[CampaignKey]) -> Option<u64> {
+        let names: Vec<String> =
+            keys.iter().flat_map(|key| [campaign_key(key), filler_key(key), stats_key(key)]).collect();
+        let mut deleted = 0;
+        for names in names.chunks(KEYS_OF_A_COMMAND) {
+            // in a Cluster, redis-rs divides it by slot
+            deleted += self.command::<u64>(cmd("UNLINK").arg(names).take()).await.ok()?;
+        }
+        Some(deleted)
+    }
+
+    /// Says something to the other nodes; whether Redis took it.
+    pub(super) async fn publish(&self, channel: &str, text: &str) -> bool {
+        self.command::<u64>(cmd("PUBLISH").arg(channel).arg(text).take()).await.is_ok()
+    }
+
+    pub(super) async fn subscribe(&self, channel: &str) -> redis::RedisResult<PubSub> {
+        self.servers.subscribe(channel).await
     }
 
     pub(super) async fn ping(&self) -> bool {
-        let pong: Option<String> =
-            self.command(|mut c| async move { redis::cmd("PING").query_async(&mut c).await }).await;
-        pong.is_some()
+        self.command::<redis::Value>(cmd("PING")).await.is_ok()
     }
 
-    /// One command within the deadline, connection included; `None` when it failed.
-    async fn command<T, F>(&self, run: impl FnOnce(Connection) -> F) -> Option<T>
-    where
-        F: Future<Output = redis::RedisResult<T>>,
-    {
+    /// Sends a command whose failure changes nothing.
+    async fn ignore(&self, command: Cmd) {
+        if let Err(failure) = self.command::<()>(command).await {
+            tracing::debug!(?failure, "a Redis command failed");
+        }
+    }
+
+    async fn command<T: FromRedisValue>(&self, command: Cmd) -> Result<T, Failure> {
+        self.ask(&Ask::One(command)).await
+    }
+
+    /// Sends one command (or some together) within the deadline, connection included.
+    pub(super) async fn ask<T: FromRedisValue>(&self, ask: &Ask) -> Result<T, Failure> {
+        let Some(permit) = self.lock().admit(Instant::now()) else {
+            metrics::redis_refused();
+            return Err(Failure::Open);
+        };
         let start = Instant::now();
-        let work = async {
-            let connection = self.pool.get().await?;
-            run(connection).await.map_err(PoolError::Backend)
-        };
-        let (answer, outcome) = match timeout(self.timeout, work).await {
-            Ok(Ok(answer)) => (Some(answer), "ok"),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a Redis command failed");
-                (None, "error")
-            }
-            Err(_) => (None, "timeout"),
-        };
-        metrics::redis_command(outcome, start.elapsed());
+        let answer = self.send(ask, Deadline::now() + self.timeout).await;
+        metrics::redis_command(answer.as_ref().map_or_else(Failure::outcome, |_| "ok"), start.elapsed());
+        let is_well = matches!(answer, Ok(_) | Err(Failure::Refused(_)));
+        self.record(permit, is_well);
         answer
+    }
+
+    async fn send<T: FromRedisValue>(&self, ask: &Ask, deadline: Deadline) -> Result<T, Failure> {
+        let connection = timeout_at(deadline, self.servers.connection()).await;
+        let mut connection = connection.map_err(|_| Failure::Timeout)?.map_err(Failure::Broken)?;
+        let answer = timeout_at(deadline, ask.send(&mut connection)).await;
+        let failure = match answer {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) if is_answer(&error) => return Err(Failure::Refused(error)),
+            Ok(Err(error)) => Failure::Broken(PoolError::Backend(error)),
+            Err(_) => Failure::Timeout,
+        };
+        self.servers.discard(&connection);
+        Err(failure)
+    }
+
+    fn record(&self, permit: Permit, is_well: bool) {
+        let mut breaker = self.lock();
+        let was = breaker.name();
+        breaker.record(permit, is_well, Instant::now());
+        let (is, is_closed) = (breaker.name(), breaker.is_closed());
+        drop(breaker);
+        if was == is {
+            return;
+        }
+        metrics::redis_breaker(!is_closed);
+        match (was, is) {
+            ("closed", _) => tracing::warn!("Redis does not answer; it is left alone until it does"),
+            (_, "closed") => tracing::info!("Redis answers again"),
+            _ => {}
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn redis_key(key: &CampaignKey) -> String {
+impl Ask {
+    async fn send<T: FromRedisValue>(&self, connection: &mut Connection) -> redis::RedisResult<T> {
+        match self {
+            Self::One(command) => command.query_async(connection).await,
+            Self::Together(pipeline) => pipeline.query_async(connection).await,
+        }
+    }
+}
+
+impl Failure {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Timeout | Self::Broken(PoolError::Timeout(_)) => "timeout",
+            Self::Refused(_) | Self::Broken(_) => "error",
+        }
+    }
+
+    /// The key holds a value of another type.
+    pub(super) fn is_wrong_type(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.code() == Some("WRONGTYPE"))
+    }
+}
+
+/// Whether an error is the answer of a server that is well. One that loads its data, lost its master or became a
+/// replica also says something, but is of no use.
+fn is_answer(error: &RedisError) -> bool {
+    use ServerErrorKind::{CrossSlot, ExecAbort, NoPerm, ResponseError};
+    matches!(
+        error.kind(),
+        ErrorKind::Server(ResponseError | NoPerm | CrossSlot | ExecAbort)
+            | ErrorKind::Extension
+            | ErrorKind::UnexpectedReturnType
+    )
+}
+
+fn campaign_key(key: &CampaignKey) -> String {
     format!("campaign:{key}")
+}
+
+fn filler_key(key: &CampaignKey) -> String {
+    format!("campaign:{key}:filler")
+}
+
+pub(super) fn stats_key(key: &CampaignKey) -> String {
+    format!("click_stats:{key}")
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }

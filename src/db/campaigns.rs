@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sqlx::{Connection, FromRow, PgConnection, types::Json};
 use uuid::Uuid;
 
-use super::{Db, Error};
+use super::{Db, Error, monitor::part};
 use crate::model::{
     campaign::{Campaign, CostModel, Destination, Status},
     id::CampaignKey,
@@ -23,7 +23,7 @@ const KEY_ATTEMPTS: u32 = 5;
 /// Characters of a made-up key; 32 of them, none that is easily taken for another.
 const KEY_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
-/// Every statement of this module, for the test that prepares them.
+/// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("campaign.changed_since", CHANGED_SINCE_SQL),
     ("campaign.by_key", BY_KEY_SQL),
@@ -382,13 +382,20 @@ const REPLACE_OFFERS_SQL: &str = "
 /// Campaigns changed in transactions from `since` on, in order of id after `after`, at most `limit`. With
 /// `since` 0: all that are not deleted; else deleted ones too.
 ///
-/// From the primary, so that a node sees what it wrote; from a replica while the primary is unavailable. The
+/// From the primary, so that a node sees what it wrote; with `may_lag`, from a replica while the primary is
+/// unavailable: good for a node that knows nothing yet, but it could take a change back from one that does. The
 /// horizon is read in the statement that reads the rows, so both come from one snapshot of one server: the
 /// horizon of one server says nothing about the rows of another that lags.
-pub async fn changed_since(db: &Db, since: i64, after: Option<Uuid>, limit: i64) -> Result<Changes, Error> {
+pub async fn changed_since(
+    db: &Db,
+    since: i64,
+    after: Option<Uuid>,
+    limit: i64,
+    may_lag: bool,
+) -> Result<Changes, Error> {
     let after = after.unwrap_or(Uuid::nil());
-    match db.write("campaign.changed_since", move |c| select_changes(c, since, after, limit)).await {
-        Err(Error::Unavailable(_)) if !db.replicas().is_empty() => {
+    match db.read_primary("campaign.changed_since", move |c| select_changes(c, since, after, limit)).await {
+        Err(Error::Unavailable(_)) if may_lag && !db.replicas().is_empty() => {
             db.read("campaign.changed_since", move |c| select_changes(c, since, after, limit)).await
         }
         answer => answer,
@@ -404,20 +411,20 @@ pub async fn by_key(db: &Db, key: &str) -> Result<Option<Campaign>, Error> {
 /// As [`by_key`], from the primary: a writer sees what it wrote.
 pub async fn get_by_key(db: &Db, key: &str) -> Result<Option<Campaign>, Error> {
     let key = key.to_owned();
-    db.write("campaign.by_key", move |c| Box::pin(async move { select_by_key(c, &key).await })).await
+    db.read_primary("campaign.by_key", move |c| Box::pin(async move { select_by_key(c, &key).await })).await
 }
 
 /// The campaign with this id; from the primary.
 pub async fn get(db: &Db, id: Uuid) -> Result<Option<Campaign>, Error> {
-    db.write("campaign.get", move |c| Box::pin(select(c, id))).await
+    db.read_primary("campaign.get", move |c| Box::pin(select(c, id))).await
 }
 
-/// Campaigns, newest first, after (older than) `after`, at most `limit`; from the primary.
+/// Campaigns, newest first, after (older than) `after`, at most `limit`; from a replica.
 pub async fn list(db: &Db, after: Option<Uuid>, limit: i64) -> Result<Vec<Campaign>, Error> {
     let after = after.unwrap_or(Uuid::max());
-    db.write("campaign.list", move |c| {
+    db.read("campaign.list", move |c| {
         Box::pin(async move {
-            let rows = sqlx::query_as::<_, Row>(LIST_SQL).bind(after).bind(limit).fetch_all(c).await?;
+            let rows = super::query_as::<Row>(LIST_SQL).bind(after).bind(limit).fetch_all(c).await?;
             rows.into_iter().map(Row::into_campaign).collect()
         })
     })
@@ -428,15 +435,17 @@ pub async fn list(db: &Db, after: Option<Uuid>, limit: i64) -> Result<Vec<Campai
 pub async fn ids_of_key(db: &Db, key: &str) -> Result<Vec<Uuid>, Error> {
     let key = key.to_owned();
     db.read("campaign.ids_of_key", move |c| {
-        Box::pin(sqlx::query_scalar(IDS_OF_KEY_SQL).bind(key).fetch_all(c))
+        Box::pin(super::query_scalar(IDS_OF_KEY_SQL).bind(key).fetch_all(c))
     })
     .await
 }
 
 /// Whether there never was a campaign.
 pub async fn is_untouched(db: &Db) -> Result<bool, Error> {
-    db.write("campaign.is_untouched", move |c| Box::pin(sqlx::query_scalar(IS_UNTOUCHED_SQL).fetch_one(c)))
-        .await
+    db.read_primary("campaign.is_untouched", move |c| {
+        Box::pin(super::query_scalar(IS_UNTOUCHED_SQL).fetch_one(c))
+    })
+    .await
 }
 
 /// Makes a campaign; returns it as it is stored. A key that is taken is an [`Error::Conflict`] with
@@ -466,7 +475,7 @@ pub async fn update(db: &Db, id: Uuid, expected: Option<i64>, new: New) -> Resul
 pub async fn delete(db: &Db, id: Uuid, expected: Option<i64>) -> Result<Written<()>, Error> {
     db.write("campaign.delete", move |c| {
         Box::pin(async move {
-            let done = sqlx::query(DELETE_SQL).bind(id).bind(expected).execute(&mut *c).await?;
+            let done = super::query(DELETE_SQL).bind(id).bind(expected).execute(&mut *c).await?;
             match done.rows_affected() {
                 0 => Ok(why_not(c, id).await?),
                 _ => Ok(Written::Done(())),
@@ -483,7 +492,7 @@ fn select_changes(
     limit: i64,
 ) -> BoxFuture<'_, sqlx::Result<Changes>> {
     Box::pin(async move {
-        let query = sqlx::query_as::<_, ChangedRow>(CHANGED_SINCE_SQL).bind(since.to_string());
+        let query = super::query_as::<ChangedRow>(CHANGED_SINCE_SQL).bind(since.to_string());
         let rows = query.bind(since > 0).bind(after).bind(limit).fetch_all(c).await?;
         let horizon = rows.first().map_or(since, |row| row.horizon);
         let list = rows.into_iter().filter_map(|row| row.changed).map(Row::into_change);
@@ -494,9 +503,9 @@ fn select_changes(
 async fn insert_on(c: &mut PgConnection, key: CampaignKey, new: New) -> sqlx::Result<Campaign> {
     let id = Uuid::now_v7();
     let mut tx = c.begin().await?;
-    bind_columns(sqlx::query(INSERT_SQL).bind(id), Some(&key), &new).execute(&mut *tx).await?;
+    bind_columns(super::query(INSERT_SQL).bind(id), Some(&key), &new).execute(&mut *tx).await?;
     replace_lists(&mut tx, id, &new).await?;
-    let campaign = select(&mut tx, id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let campaign = part("campaign.get", select(&mut tx, id)).await?.ok_or(sqlx::Error::RowNotFound)?;
     tx.commit().await?;
     Ok(campaign)
 }
@@ -508,30 +517,30 @@ async fn update_on(
     new: New,
 ) -> sqlx::Result<Written<Campaign>> {
     let mut tx = c.begin().await?;
-    let update = bind_columns(sqlx::query(UPDATE_SQL).bind(id), new.key.as_ref(), &new).bind(expected);
+    let update = bind_columns(super::query(UPDATE_SQL).bind(id), new.key.as_ref(), &new).bind(expected);
     if update.execute(&mut *tx).await?.rows_affected() == 0 {
         let why = why_not(&mut tx, id).await?;
         tx.rollback().await?;
         return Ok(why);
     }
     replace_lists(&mut tx, id, &new).await?;
-    let campaign = select(&mut tx, id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let campaign = part("campaign.get", select(&mut tx, id)).await?.ok_or(sqlx::Error::RowNotFound)?;
     tx.commit().await?;
     Ok(Written::Done(campaign))
 }
 
 /// Why a change hit no row.
 async fn why_not<T>(c: &mut PgConnection, id: Uuid) -> sqlx::Result<Written<T>> {
-    Ok(if select(c, id).await?.is_some() { Written::Stale } else { Written::Missing })
+    Ok(if part("campaign.get", select(c, id)).await?.is_some() { Written::Stale } else { Written::Missing })
 }
 
 async fn select(c: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Campaign>> {
-    let row = sqlx::query_as::<_, Row>(GET_SQL).bind(id).fetch_optional(c).await?;
+    let row = super::query_as::<Row>(GET_SQL).bind(id).fetch_optional(c).await?;
     row.map(Row::into_campaign).transpose()
 }
 
 async fn select_by_key(c: &mut PgConnection, key: &str) -> sqlx::Result<Option<Campaign>> {
-    let row = sqlx::query_as::<_, Row>(BY_KEY_SQL).bind(key.to_owned()).fetch_optional(c).await?;
+    let row = super::query_as::<Row>(BY_KEY_SQL).bind(key.to_owned()).fetch_optional(c).await?;
     row.map(Row::into_campaign).transpose()
 }
 
@@ -560,13 +569,13 @@ fn bind_columns(query: Query, key: Option<&CampaignKey>, new: &New) -> Query {
 }
 
 async fn replace_lists(c: &mut PgConnection, id: Uuid, new: &New) -> sqlx::Result<()> {
-    bind_list(sqlx::query(REPLACE_LANDING_PAGES_SQL).bind(id), &new.landing_pages).execute(&mut *c).await?;
+    let pages = bind_list(super::query(REPLACE_LANDING_PAGES_SQL).bind(id), &new.landing_pages);
+    part("campaign.replace_landing_pages", pages.execute(&mut *c)).await?;
     let payouts = || new.offers.iter().map(|d| d.payout);
-    bind_list(sqlx::query(REPLACE_OFFERS_SQL).bind(id), &new.offers)
+    let offers = bind_list(super::query(REPLACE_OFFERS_SQL).bind(id), &new.offers)
         .bind(payouts().map(|p| p.map(|m| m.amount)).collect::<Vec<Option<Decimal>>>())
-        .bind(payouts().map(|p| p.map(|m| m.currency.to_string())).collect::<Vec<Option<String>>>())
-        .execute(&mut *c)
-        .await?;
+        .bind(payouts().map(|p| p.map(|m| m.currency.to_string())).collect::<Vec<Option<String>>>());
+    part("campaign.replace_offers", offers.execute(&mut *c)).await?;
     Ok(())
 }
 

@@ -12,18 +12,19 @@ use uuid::Uuid;
 use super::{
     Db, Error, clicks, events,
     ingest::{self, MALFORMED, StoreError},
+    monitor::part,
 };
 use crate::{
     metrics,
     model::{click::Click, event::Event, record::Record},
 };
 
-/// Every statement of this module, for the test that prepares them.
+/// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("dead_letter.list", LIST_SQL),
     ("dead_letter.get", GET_SQL),
     ("dead_letter.list_keys", LIST_KEYS_SQL),
-    ("dead_letter.take", TAKE_SQL),
+    ("dead_letter.retry", TAKE_SQL),
     ("dead_letter.has_click", HAS_CLICK_SQL),
     ("dead_letter.has_event", HAS_EVENT_SQL),
     ("dead_letter.keep", KEEP_SQL),
@@ -186,7 +187,7 @@ pub async fn list(
 ) -> Result<Vec<DeadLetter>, Error> {
     let rows: Vec<Row> = db
         .write("dead_letter.list", move |c| {
-            let query = sqlx::query_as(LIST_SQL).bind(after.unwrap_or(i64::MAX)).bind(sqlstate);
+            let query = super::query_as(LIST_SQL).bind(after.unwrap_or(i64::MAX)).bind(sqlstate);
             Box::pin(query.bind(limit).bind(LISTED_BYTES_MAX).fetch_all(c))
         })
         .await?;
@@ -196,8 +197,8 @@ pub async fn list(
 /// One letter, whole.
 pub async fn get(db: &Db, stream: Uuid, seq: i64) -> Result<Option<DeadLetter>, Error> {
     let row: Option<Row> = db
-        .write("dead_letter.get", move |c| {
-            Box::pin(sqlx::query_as(GET_SQL).bind(stream).bind(seq).fetch_optional(c))
+        .read_primary("dead_letter.get", move |c| {
+            Box::pin(super::query_as(GET_SQL).bind(stream).bind(seq).fetch_optional(c))
         })
         .await?;
     Ok(row.map(DeadLetter::from))
@@ -210,8 +211,8 @@ pub async fn list_keys(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Key>, Error> {
-    db.write("dead_letter.list_keys", move |c| {
-        let query = sqlx::query_as(LIST_KEYS_SQL).bind(after.unwrap_or(0)).bind(sqlstate);
+    db.read_primary("dead_letter.list_keys", move |c| {
+        let query = super::query_as(LIST_KEYS_SQL).bind(after.unwrap_or(0)).bind(sqlstate);
         Box::pin(query.bind(limit).fetch_all(c))
     })
     .await
@@ -235,7 +236,7 @@ pub async fn retry(db: &Db, stream: Uuid, seq: i64) -> Result<Option<Retried>, E
 pub async fn delete(db: &Db, stream: Uuid, seq: i64) -> Result<bool, Error> {
     db.write("dead_letter.delete", move |c| {
         Box::pin(async move {
-            let deleted = sqlx::query(DELETE_SQL).bind(stream).bind(seq).execute(c).await?;
+            let deleted = super::query(DELETE_SQL).bind(stream).bind(seq).execute(c).await?;
             Ok(deleted.rows_affected() > 0)
         })
     })
@@ -244,7 +245,8 @@ pub async fn delete(db: &Db, stream: Uuid, seq: i64) -> Result<bool, Error> {
 
 async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<Option<Retried>> {
     let mut transaction = c.begin().await?;
-    let taken = sqlx::query_scalar(TAKE_SQL).bind(stream).bind(seq).fetch_optional(&mut *transaction).await?;
+    let taken =
+        super::query_scalar(TAKE_SQL).bind(stream).bind(seq).fetch_optional(&mut *transaction).await?;
     let Some(record): Option<Vec<u8>> = taken else {
         transaction.rollback().await?;
         return Ok(None);
@@ -255,28 +257,33 @@ async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<
         Err(malformed) => Retried::Refused { sqlstate: MALFORMED.to_owned(), message: malformed.to_string() },
     };
     let settled = match &retried {
-        Retried::Stored | Retried::AlreadyStored => sqlx::query(DELETE_SQL).bind(stream).bind(seq),
+        Retried::Stored | Retried::AlreadyStored => {
+            let delete = super::query(DELETE_SQL).bind(stream).bind(seq);
+            part("dead_letter.delete", delete.execute(&mut *transaction)).await
+        }
         Retried::Refused { sqlstate, message } => {
-            sqlx::query(KEEP_SQL).bind(stream).bind(seq).bind(sqlstate).bind(message)
+            let keep = super::query(KEEP_SQL).bind(stream).bind(seq).bind(sqlstate).bind(message);
+            part("dead_letter.keep", keep.execute(&mut *transaction)).await
         }
     };
-    settled.execute(&mut *transaction).await?;
+    settled?;
     transaction.commit().await?;
     Ok(Some(retried))
 }
 
 async fn store_click(c: &mut PgConnection, click: &Click<'_>) -> sqlx::Result<Retried> {
-    let query = sqlx::query_scalar(HAS_CLICK_SQL).bind(click.id.created_at()).bind(click.id.uuid());
-    if query.fetch_one(&mut *c).await? {
+    let query = super::query_scalar(HAS_CLICK_SQL).bind(click.id.created_at()).bind(click.id.uuid());
+    if part("dead_letter.has_click", query.fetch_one(&mut *c)).await? {
         return Ok(Retried::AlreadyStored);
     }
     insert(c, &[click], &[]).await
 }
 
 async fn store_event(c: &mut PgConnection, event: &Event<'_>) -> sqlx::Result<Retried> {
-    let query = sqlx::query_scalar(HAS_EVENT_SQL).bind(event.created_at).bind(event.id);
+    let query = super::query_scalar(HAS_EVENT_SQL).bind(event.created_at).bind(event.id);
     let mut savepoint = c.begin().await?;
-    let has_event = query.bind(event.is_idempotent).fetch_one(&mut *savepoint).await;
+    let query = query.bind(event.is_idempotent).fetch_one(&mut *savepoint);
+    let has_event = part("dead_letter.has_event", query).await;
     savepoint.rollback().await?;
     match has_event {
         Ok(true) => Ok(Retried::AlreadyStored),

@@ -1,4 +1,4 @@
-//! Stored events, for reading. The drain is who writes them (see `db::ingest`).
+//! Stored events: read, and stored one at a time. The drain stores those of the journal (see `db::ingest`).
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -12,9 +12,9 @@ use crate::model::{self, id::ClickId};
 /// How much earlier than its click an event may be: clocks of nodes differ.
 const CLOCKS_DIFFER_BY: TimeDelta = TimeDelta::hours(1);
 
-/// Every statement of this module, for the test that prepares them.
+/// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] =
-    &[("event.list", LIST_SQL), ("event.list_of_click", LIST_OF_CLICK_SQL)];
+    &[("event.list", LIST_SQL), ("event.list_of_click", LIST_OF_CLICK_SQL), ("event.insert", INSERT_SQL)];
 
 /// An event as it is stored.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
@@ -111,6 +111,58 @@ const LIST_OF_CLICK_SQL: &str = select_events!(
     LIMIT $3"
 );
 
+/// One event as the batch form of the drain stores many, with its roll-up.
+const INSERT_SQL: &str = "
+    WITH fresh AS (
+        INSERT INTO event_keys (id, created_at)
+        SELECT $1, $3
+        WHERE $2
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id
+    ), stored AS (
+        INSERT INTO events (
+            id,
+            click_id,
+            campaign_id,
+            event_type,
+            event_name,
+            event_data,
+            url,
+            referrer,
+            session_id,
+            user_id,
+            created_at
+        )
+        SELECT
+            $1,
+            $4,
+            coalesce(
+                $6,
+                (SELECT campaign_id FROM clicks WHERE created_at = $5 AND id = $4),
+                (SELECT id FROM campaigns WHERE key = $7 AND deleted_at IS NULL)
+            ),
+            $8,
+            $9,
+            $10::text::jsonb,
+            $11,
+            $12,
+            $13,
+            $14,
+            $3
+        WHERE NOT $2
+           OR EXISTS (SELECT FROM fresh)
+        ON CONFLICT (created_at, id) DO NOTHING
+        RETURNING campaign_id, created_at
+    ), counted AS (
+        INSERT INTO campaign_stats_hourly AS s (campaign_id, hour, events)
+        SELECT campaign_id, date_trunc('hour', created_at, 'UTC'), 1
+        FROM stored
+        WHERE campaign_id IS NOT NULL
+        ON CONFLICT (campaign_id, hour) DO UPDATE
+        SET events = s.events + excluded.events
+    )
+    SELECT EXISTS (SELECT FROM stored)";
+
 /// Events, of one click or of all, newest first, after (older than) the event of `after`, at most `limit`.
 pub async fn list(
     db: &Db,
@@ -123,16 +175,38 @@ pub async fn list(
         Some(click) => {
             let from = click.created_at() - CLOCKS_DIFFER_BY;
             db.read("event.list_of_click", move |c| {
-                let query = sqlx::query_as(LIST_OF_CLICK_SQL).bind(after_time).bind(after_id).bind(limit);
+                let query = super::query_as(LIST_OF_CLICK_SQL).bind(after_time).bind(after_id).bind(limit);
                 Box::pin(query.bind(click.uuid()).bind(from).fetch_all(c))
             })
             .await
         }
         None => {
             db.read("event.list", move |c| {
-                Box::pin(sqlx::query_as(LIST_SQL).bind(after_time).bind(after_id).bind(limit).fetch_all(c))
+                Box::pin(super::query_as(LIST_SQL).bind(after_time).bind(after_id).bind(limit).fetch_all(c))
             })
             .await
         }
     }
+}
+
+/// Stores an event and counts it in its roll-up, in one statement; `false` when one with the sender's id is stored
+/// already. Whoever comes second with an id waits for the first, also where one of them is the drain.
+pub async fn insert(db: &Db, event: &model::event::Event<'_>) -> Result<bool, Error> {
+    let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
+    let query = super::query_scalar(INSERT_SQL)
+        .bind(event.id)
+        .bind(event.is_idempotent)
+        .bind(event.created_at)
+        .bind(event.click_id.map(ClickId::uuid))
+        .bind(event.click_id.map(ClickId::created_at))
+        .bind(event.campaign_id)
+        .bind(text(&event.cid))
+        .bind(event.event_type.clone().into_owned())
+        .bind(text(&event.event_name))
+        .bind(text(&event.properties))
+        .bind(text(&event.url))
+        .bind(text(&event.referrer))
+        .bind(text(&event.session_id))
+        .bind(text(&event.user_id));
+    db.write("event.insert", move |c| Box::pin(query.fetch_one(c))).await
 }

@@ -26,6 +26,7 @@ use crate::model::{click::Click, event::Event, money::Currency};
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("ingest.connect", SET_SESSION),
+    ("ingest.begin", SET_LOCAL),
     ("dead_letter.check", CHECK_CONSTRAINTS),
     ("watermark.list", LIST_WATERMARKS),
     ("watermark.begin", BEGIN_WATERMARKS),
@@ -39,6 +40,9 @@ pub const STATEMENTS: &[(&str, &str)] = &[
 const SET_SESSION: &str =
     "SELECT set_config('statement_timeout', $1, false), set_config('synchronous_commit', 'on', false)";
 
+const SET_LOCAL: &str =
+    "SELECT set_config('statement_timeout', $1, true), set_config('synchronous_commit', 'on', true)";
+
 const CHECK_CONSTRAINTS: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)";
@@ -49,7 +53,7 @@ const BEGIN_WATERMARKS: &str =
 const ADVANCE_WATERMARK: &str =
     "UPDATE ingest_watermark SET seq = $3, updated_at = now() WHERE stream = $1 AND seq = $2";
 
-/// What the drain knows of a click, in the order of `copy_click` and of the arrays of `unnest_clicks`.
+/// What the drain knows of a click, in the order of `copy_click` and of the arrays of `insert_clicks`.
 macro_rules! click_columns {
     () => {
         "
@@ -188,8 +192,14 @@ pub enum StoreError {
 /// The drain's own connection.
 pub struct Ingest {
     connection: PgConnection,
-    timeout: Duration,
+    bounds: Bounds,
+    /// Behind PgBouncer: what each transaction sets for itself, because no session is ours.
+    local_timeout: Option<String>,
 }
+
+/// What each statement is held to: it ends by then.
+#[derive(Debug, Clone, Copy)]
+struct Bounds(Duration);
 
 impl Ingest {
     /// Connects to the primary; `statement_timeout` bounds each statement.
@@ -197,111 +207,132 @@ impl Ingest {
         let mut connection = pool.connect().await?;
         let milliseconds = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
         let limit = statement_timeout + Duration::from_secs(1);
-        let set = sqlx::query(SET_SESSION).bind(milliseconds).execute(&mut connection);
-        let set = timeout(limit, set).await.unwrap_or_else(|_| Err(timed_out()));
+        let bounds = Bounds(limit);
+        if !pool.is_session() {
+            return Ok(Self { connection, bounds, local_timeout: Some(milliseconds) });
+        }
+        let set = super::query(SET_SESSION).bind(milliseconds).execute(&mut connection);
+        let set = async { timeout(limit, set).await.unwrap_or_else(|_| Err(timed_out())) };
+        let set = monitor::observe("ingest.connect", set).await;
         set.map_err(|e| monitor::classify("ingest.connect", e))?;
-        Ok(Self { connection, timeout: limit })
+        Ok(Self { connection, bounds, local_timeout: None })
     }
 
     /// Where each stream is in this database; new streams begin at 0.
     pub async fn watermarks(&mut self, streams: &[Uuid]) -> Result<HashMap<Uuid, u64>, StoreError> {
-        let connection = &mut self.connection;
-        bounded(self.timeout, async {
-            sqlx::query(BEGIN_WATERMARKS).bind(streams).execute(&mut *connection).await?;
-            let rows: Vec<(Uuid, i64)> =
-                sqlx::query_as(LIST_WATERMARKS).bind(streams).fetch_all(&mut *connection).await?;
-            Ok(rows.into_iter().map(|(stream, seq)| (stream, u64::try_from(seq).unwrap_or(0))).collect())
-        })
-        .await
+        if self.local_timeout.is_none() {
+            return watermarks(&mut self.connection, self.bounds, streams).await;
+        }
+        let bounds = self.bounds;
+        let mut transaction = self.begin().await?;
+        let watermarks = watermarks(&mut transaction, bounds, streams).await?;
+        bounds.limit(transaction.commit()).await?;
+        Ok(watermarks)
     }
 
     /// Stores the rows of `lo..hi` and moves the watermark to `hi`, all or nothing.
     ///
     /// After any error but [`StoreError::Refused`] the connection must not be used again.
     pub async fn store(&mut self, stream: Uuid, lo: u64, hi: u64, rows: &Rows<'_>) -> Result<(), StoreError> {
-        let mut transaction = bounded(self.timeout, async { Ok(self.connection.begin().await?) }).await?;
-        match store_in(&mut transaction, self.timeout, stream, lo, hi, rows).await {
-            Ok(()) => bounded(self.timeout, async { Ok(transaction.commit().await?) }).await,
+        let bounds = self.bounds;
+        let mut transaction = self.begin().await?;
+        match store_in(&mut transaction, bounds, stream, lo, hi, rows).await {
+            Ok(()) => bounds.run("ingest.commit", transaction.commit()).await,
             Err(refused @ StoreError::Refused { .. }) => {
-                bounded(self.timeout, async { Ok(transaction.rollback().await?) }).await?;
+                bounds.limit(transaction.rollback()).await?;
                 Err(refused)
             }
             Err(error) => Err(error),
         }
     }
+
+    async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, StoreError> {
+        let mut transaction = self.bounds.limit(self.connection.begin()).await?;
+        if let Some(milliseconds) = &self.local_timeout {
+            let set = super::query(SET_LOCAL).bind(milliseconds).execute(&mut *transaction);
+            self.bounds.run("ingest.begin", set).await?;
+        }
+        Ok(transaction)
+    }
+}
+
+async fn watermarks(
+    c: &mut PgConnection,
+    bounds: Bounds,
+    streams: &[Uuid],
+) -> Result<HashMap<Uuid, u64>, StoreError> {
+    let begin = super::query(BEGIN_WATERMARKS).bind(streams).execute(&mut *c);
+    bounds.run("watermark.begin", begin).await?;
+    let list = super::query_as(LIST_WATERMARKS).bind(streams).fetch_all(c);
+    let rows: Vec<(Uuid, i64)> = bounds.run("watermark.list", list).await?;
+    Ok(rows.into_iter().map(|(stream, seq)| (stream, u64::try_from(seq).unwrap_or(0))).collect())
 }
 
 async fn store_in(
     transaction: &mut Transaction<'_, Postgres>,
-    limit: Duration,
+    bounds: Bounds,
     stream: Uuid,
     lo: u64,
     hi: u64,
     rows: &Rows<'_>,
 ) -> Result<(), StoreError> {
-    bounded(limit, advance(transaction, stream, lo, hi)).await?;
-    if !rows.dead_letters.is_empty() {
-        bounded(limit, insert_dead_letters(transaction, stream, &rows.dead_letters)).await?;
+    let moved = bounds.run("watermark.advance", advance(transaction, stream, lo, hi)).await?;
+    if !moved {
+        return Err(StoreError::Moved);
     }
-    insert(transaction, limit, &rows.clicks, &rows.events).await
+    if !rows.dead_letters.is_empty() {
+        let letters = insert_dead_letters(transaction, stream, &rows.dead_letters);
+        bounds.run("dead_letters.insert_batch", letters).await?;
+    }
+    insert(transaction, bounds, &rows.clicks, &rows.events).await
 }
 
-/// Inserts clicks and events and adds them to the roll-ups, within the caller's transaction; `limit` bounds
-/// each statement.
+/// Inserts clicks and events and adds them to the roll-ups, within the caller's transaction.
 async fn insert(
     c: &mut PgConnection,
-    limit: Duration,
+    bounds: Bounds,
     clicks: &[&Click<'_>],
     events: &[&Event<'_>],
 ) -> Result<(), StoreError> {
     let mut stats = Stats::default();
-    if !clicks.is_empty() {
-        bounded(limit, insert_clicks(c, clicks, &mut stats)).await?;
+    if clicks.len() >= COPY_ROWS_MIN {
+        bounds.run("clicks.copy_batch", copy_clicks(c, clicks)).await?;
+    } else if !clicks.is_empty() {
+        bounds.run("clicks.insert_batch", insert_clicks(c, clicks)).await?;
+    }
+    for click in clicks {
+        stats.add_click(click);
     }
     if !events.is_empty() {
-        bounded(limit, insert_events(c, events, &mut stats)).await?;
+        bounds.run("events.insert_batch", insert_events(c, events, &mut stats)).await?;
     }
     let hours = stats.into_hours();
     if !hours.is_empty() {
-        bounded(limit, upsert_stats(c, &hours)).await?;
+        bounds.run("stats.upsert_batch", upsert_stats(c, &hours)).await?;
     }
     Ok(())
 }
 
-/// [`insert`] for a transaction that is bounded as a whole, with what constraints would say at its commit.
+/// [`insert`] for a transaction that is bounded, and slow, as a whole, with what constraints would say at its
+/// commit.
 pub(super) async fn insert_checked(
     c: &mut PgConnection,
     clicks: &[&Click<'_>],
     events: &[&Event<'_>],
 ) -> Result<(), StoreError> {
-    insert(c, Duration::MAX, clicks, events).await?;
-    bounded(Duration::MAX, async { Ok(sqlx::query(CHECK_CONSTRAINTS).execute(c).await.map(drop)?) }).await
+    let unbounded = Bounds(Duration::MAX);
+    insert(c, unbounded, clicks, events).await?;
+    unbounded.run("dead_letter.check", super::query(CHECK_CONSTRAINTS).execute(c)).await.map(drop)
 }
 
-async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> Result<(), StoreError> {
-    let result =
-        sqlx::query(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi)).execute(c).await?;
-    if result.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Moved) }
+/// `false`: the watermark is elsewhere.
+async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<bool> {
+    let query = super::query(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi));
+    Ok(query.execute(c).await?.rows_affected() == 1)
 }
 
-async fn insert_clicks(
-    c: &mut PgConnection,
-    clicks: &[&Click<'_>],
-    stats: &mut Stats,
-) -> Result<(), StoreError> {
-    if clicks.len() < COPY_ROWS_MIN {
-        unnest_clicks(c, clicks).await?;
-    } else {
-        copy_clicks(c, clicks).await?;
-    }
-    for click in clicks {
-        stats.add_click(click);
-    }
-    Ok(())
-}
-
-async fn unnest_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> Result<(), StoreError> {
-    let mut query = sqlx::query(INSERT_CLICKS)
+async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
+    let mut query = super::query(INSERT_CLICKS)
         .bind(column(clicks, |c| c.id.uuid()))
         .bind(column(clicks, |c| c.campaign_id))
         .bind(column(clicks, |c| c.ip.map(|ip| ip.to_string())))
@@ -333,7 +364,7 @@ async fn unnest_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> Result<()
     Ok(())
 }
 
-async fn copy_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> Result<(), StoreError> {
+async fn copy_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
     let mut data = CopyData::new(CLICK_COLUMNS);
     let mut copy = c.copy_in_raw(COPY_CLICKS).await?;
     for click in clicks {
@@ -379,15 +410,11 @@ fn copy_click(data: &mut CopyData, click: &Click<'_>) {
     data.timestamptz(created_at);
 }
 
-async fn insert_events(
-    c: &mut PgConnection,
-    events: &[&Event<'_>],
-    stats: &mut Stats,
-) -> Result<(), StoreError> {
+async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {
     let mut seen = HashSet::new();
     let events: Vec<&Event<'_>> =
         events.iter().copied().filter(|e| !e.is_idempotent || seen.insert(e.id)).collect();
-    let stored: Vec<(Option<Uuid>, DateTime<Utc>)> = sqlx::query_as(INSERT_EVENTS)
+    let stored: Vec<(Option<Uuid>, DateTime<Utc>)> = super::query_as(INSERT_EVENTS)
         .bind(column(&events, |e| e.id))
         .bind(column(&events, |e| e.is_idempotent))
         .bind(column(&events, |e| e.created_at))
@@ -416,8 +443,8 @@ async fn insert_dead_letters(
     c: &mut PgConnection,
     stream: Uuid,
     letters: &[DeadLetter<'_>],
-) -> Result<(), StoreError> {
-    sqlx::query(INSERT_DEAD_LETTERS)
+) -> sqlx::Result<()> {
+    super::query(INSERT_DEAD_LETTERS)
         .bind(stream)
         .bind(column(letters, |l| bigint(l.seq)))
         .bind(column(letters, |l| l.record))
@@ -495,8 +522,8 @@ fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(at)
 }
 
-async fn upsert_stats(c: &mut PgConnection, hours: &[Hour]) -> Result<(), StoreError> {
-    sqlx::query(UPSERT_STATS)
+async fn upsert_stats(c: &mut PgConnection, hours: &[Hour]) -> sqlx::Result<()> {
+    super::query(UPSERT_STATS)
         .bind(column(hours, |h| h.campaign_id))
         .bind(column(hours, |h| h.begin))
         .bind(column(hours, |h| h.clicks))
@@ -517,15 +544,20 @@ fn bigint(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
 
-async fn bounded<T>(
-    limit: Duration,
-    run: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let result = timeout(limit, run).await.unwrap_or_else(|_| Err(timed_out().into()));
-    result.map_err(|error| match error {
-        StoreError::Unavailable(error) => refusal(&error).unwrap_or(StoreError::Unavailable(error)),
-        other => other,
-    })
+impl Bounds {
+    /// Runs a statement under its name.
+    async fn run<T>(
+        self,
+        query: &'static str,
+        run: impl Future<Output = sqlx::Result<T>>,
+    ) -> Result<T, StoreError> {
+        let result = monitor::observe(query, self.limit(run)).await;
+        result.map_err(|error| refusal(&error).unwrap_or(StoreError::Unavailable(error)))
+    }
+
+    async fn limit<T>(self, run: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        timeout(self.0, run).await.unwrap_or_else(|_| Err(timed_out()))
+    }
 }
 
 /// The refusal of a row for what it holds: SQLSTATE classes 21, 22, 23, 54, and 42 where it is about a value.

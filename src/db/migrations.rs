@@ -5,13 +5,28 @@ use std::{borrow::Cow, time::Duration};
 
 use sqlx::{
     Connection, PgConnection,
-    migrate::{Migrate, MigrateError, Migrator},
+    migrate::{MigrateError, Migrator},
 };
 
-use super::{Error, monitor::classify, pool::Pool};
+use super::{
+    Error,
+    monitor::{self, classify},
+    pool::Pool,
+};
 
 /// Every migration of this binary.
 pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] =
+    &[("migrate.connect", SET_SESSION), ("migrate.status", HAS_TABLE), ("migrate.list", LIST)];
+
+const SET_SESSION: &str =
+    "SELECT set_config('lock_timeout', '2s', false), set_config('statement_timeout', '10min', false)";
+
+const HAS_TABLE: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+
+const LIST: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
 
 /// Attempts when a lock is not free within `lock_timeout`.
 const ATTEMPTS: u32 = 10;
@@ -29,23 +44,22 @@ pub struct Step {
     pub sql: String,
 }
 
-/// Runs what is pending; returns how many ran.
+/// Runs what is pending; returns how many ran. They need a session of their own: not through PgBouncer in
+/// transaction mode.
 pub async fn up(pool: &Pool) -> Result<usize, Error> {
     let pending = status(pool).await?.iter().filter(|s| !s.is_applied).count();
     if pending == 0 {
         return Ok(0);
     }
+    if !pool.is_session() {
+        let remedy = "migrations cannot run through PgBouncer in transaction mode; set database.direct_url";
+        return Err(Error::Query { query: "migrate.up", source: sqlx::Error::Configuration(remedy.into()) });
+    }
     let mut attempt = 1;
     loop {
         let mut connection = pool.connect().await?;
-        sqlx::query("SET lock_timeout = '2s'")
-            .execute(&mut connection)
-            .await
-            .map_err(|e| classify("migrate.up", e))?;
-        sqlx::query("SET statement_timeout = '10min'")
-            .execute(&mut connection)
-            .await
-            .map_err(|e| classify("migrate.up", e))?;
+        let set = super::query(SET_SESSION).execute(&mut connection);
+        monitor::observe("migrate.connect", set).await.map_err(|e| classify("migrate.connect", e))?;
         let result = MIGRATOR.run_direct(None, &mut connection, false).await;
         let _ = connection.close().await;
         match result {
@@ -63,7 +77,7 @@ pub async fn up(pool: &Pool) -> Result<usize, Error> {
 /// Every migration, and whether it ran.
 pub async fn status(pool: &Pool) -> Result<Vec<Step>, Error> {
     let mut connection = pool.connect().await?;
-    let applied = applied(&mut connection).await?;
+    let applied = applied(&mut connection).await.map_err(|e| classify("migrate.status", e))?;
     let _ = connection.close().await;
     let steps = MIGRATOR.iter().filter(|m| !m.migration_type.is_down_migration()).map(|m| Step {
         version: m.version,
@@ -74,16 +88,15 @@ pub async fn status(pool: &Pool) -> Result<Vec<Step>, Error> {
     Ok(steps.collect())
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
-    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(|e| classify("migrate.status", e))?;
-    if !exists {
+/// In one transaction, so that it also works behind PgBouncer.
+async fn applied(connection: &mut PgConnection) -> sqlx::Result<Vec<i64>> {
+    let mut transaction = connection.begin().await?;
+    let has_table = super::query_scalar(HAS_TABLE).fetch_one(&mut *transaction);
+    if !monitor::observe("migrate.status", has_table).await? {
         return Ok(Vec::new());
     }
-    let applied = connection.list_applied_migrations(&MIGRATOR.table_name).await.map_err(to_error)?;
-    Ok(applied.into_iter().map(|m| m.version).collect())
+    let list = super::query_scalar(LIST).fetch_all(&mut *transaction);
+    monitor::observe("migrate.list", list).await
 }
 
 fn is_lock_timeout(error: &MigrateError) -> bool {

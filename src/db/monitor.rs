@@ -1,32 +1,200 @@
-//! What every query tells: its time, whether it was slow, how it failed; and the one place where an error of
-//! sqlx becomes one of ours.
+//! What every query tells: how often, how long, whether it was slow, how it failed; and the one place where an
+//! error of sqlx becomes one of ours.
+//!
+//! The figures are of the process, like its metrics: `/metrics` has them for Prometheus, [`queries`] for people.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
+    sync::{
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use super::{Error, pool::Pool};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use sqlx::error::DatabaseError;
+use utoipa::ToSchema;
+
+use super::Error;
 use crate::metrics;
 
-/// Runs a query under its name: time, slowness and failure are measured, the error is classified.
-pub async fn observe<T>(
+/// The longest time a [`Timings`] tells from a longer one, in microseconds: one hour.
+const LONGEST_US: u64 = 3_600_000_000;
+
+/// How often the plan of one slow query is logged at most.
+const PLAN_EVERY: Duration = Duration::from_mins(1);
+
+static SLOW_US: AtomicU64 = AtomicU64::new(u64::MAX);
+static LOGS_PLANS: AtomicBool = AtomicBool::new(false);
+static QUERIES: LazyLock<Mutex<BTreeMap<&'static str, Seen>>> = LazyLock::new(Mutex::default);
+
+/// What was seen of one query.
+struct Seen {
+    timings: Timings,
+    errors: u64,
+    slow: u64,
+    planned_at: Option<Instant>,
+}
+
+/// A query and its figures since the start of the process.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Query {
+    /// `noun.verb`
+    #[schema(example = "click.list")]
+    pub query: &'static str,
+    /// Its times.
+    #[serde(flatten)]
+    pub times: Summary,
+    /// How often it failed.
+    pub errors: u64,
+    /// How often it took longer than `database.slow_query_ms`.
+    pub slow: u64,
+}
+
+/// Times in milliseconds, to two digits; all 0 where nothing was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, ToSchema)]
+pub struct Summary {
+    /// How many.
+    pub count: u64,
+    /// Average.
+    pub avg_ms: f64,
+    /// Shortest.
+    pub min_ms: f64,
+    /// Longest.
+    pub max_ms: f64,
+    /// Half of them took at most this.
+    pub p50_ms: f64,
+    /// 95 of 100 took at most this.
+    pub p95_ms: f64,
+    /// 99 of 100 took at most this.
+    pub p99_ms: f64,
+}
+
+/// Many durations in a few kilobytes (HDR histogram: two digits, from a microsecond to an hour).
+pub struct Timings(Histogram<u32>);
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Timings {
+    /// None yet.
+    #[expect(clippy::missing_panics_doc, reason = "it does not: the bounds are constants and valid")]
+    pub fn new() -> Self {
+        Self(Histogram::new_with_bounds(1, LONGEST_US, 2).expect("constant bounds that are valid"))
+    }
+
+    /// Adds one; longer than an hour counts as an hour.
+    pub fn record(&mut self, took: Duration) {
+        self.0.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
+    }
+
+    /// What they come to.
+    pub fn summary(&self) -> Summary {
+        if self.0.is_empty() {
+            return Summary::default();
+        }
+        let ms = |us: u64| us as f64 / 1000.0;
+        let at = |quantile| ms(self.0.value_at_quantile(quantile).min(self.0.max()));
+        Summary {
+            count: self.0.len(),
+            avg_ms: (self.0.mean()).round() / 1000.0,
+            min_ms: ms(self.0.min()),
+            max_ms: ms(self.0.max()),
+            p50_ms: at(0.5),
+            p95_ms: at(0.95),
+            p99_ms: at(0.99),
+        }
+    }
+}
+
+/// Sets from when on a query is slow, and whether the plans of slow ones are logged.
+pub fn configure(slow: Duration, logs_plans: bool) {
+    SLOW_US.store(u64::try_from(slow.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    LOGS_PLANS.store(logs_plans, Ordering::Relaxed);
+}
+
+/// Runs a query under its name: time, slowness and failure are counted. Never its values: a slow one is logged by
+/// name.
+pub async fn observe<T>(query: &'static str, run: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    measure(query, Duration::from_micros(SLOW_US.load(Ordering::Relaxed)), run).await
+}
+
+/// [`observe`] for a statement within a query that is observed as a whole, and is slow as a whole.
+pub(super) async fn part<T>(
+    query: &'static str,
+    run: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    measure(query, Duration::MAX, run).await
+}
+
+async fn measure<T>(
     query: &'static str,
     slow: Duration,
     run: impl Future<Output = sqlx::Result<T>>,
-) -> Result<T, Error> {
+) -> sqlx::Result<T> {
     let start = Instant::now();
     let result = run.await;
     let took = start.elapsed();
     let is_slow = took >= slow;
     metrics::query(query, took, is_slow);
+    let mut queries = seen();
+    let seen = queries.entry(query).or_insert_with(Seen::nothing);
+    seen.timings.record(took);
+    seen.slow += u64::from(is_slow);
+    seen.errors += u64::from(result.is_err());
+    drop(queries);
     if is_slow {
         tracing::warn!(query, took_ms = took.as_millis(), "slow query");
     }
-    result.map_err(|source| {
-        metrics::query_error(query, class(&source));
-        classify(query, source)
-    })
+    result.inspect_err(|error| metrics::query_error(query, class(error)))
+}
+
+/// Whether the plan of a query that took so long should be logged now.
+pub(super) fn wants_plan(query: &'static str, took: Duration) -> bool {
+    let is_slow = took >= Duration::from_micros(SLOW_US.load(Ordering::Relaxed));
+    if !is_slow || !LOGS_PLANS.load(Ordering::Relaxed) {
+        return false;
+    }
+    let mut queries = seen();
+    let seen = queries.entry(query).or_insert_with(Seen::nothing);
+    let is_due = seen.planned_at.is_none_or(|at| at.elapsed() >= PLAN_EVERY);
+    if is_due {
+        seen.planned_at = Some(Instant::now());
+    }
+    is_due
+}
+
+/// Every query with its figures, in order of name: each of the code's statements, whether it ran or not.
+pub fn queries() -> Vec<Query> {
+    let mut all: BTreeMap<&'static str, Query> =
+        super::statements().map(|(query, _)| (query, Query::unseen(query))).collect();
+    for (&query, seen) in seen().iter() {
+        let Seen { timings, errors, slow, .. } = seen;
+        all.insert(query, Query { query, times: timings.summary(), errors: *errors, slow: *slow });
+    }
+    all.into_values().collect()
+}
+
+impl Seen {
+    fn nothing() -> Self {
+        Self { timings: Timings::new(), errors: 0, slow: 0, planned_at: None }
+    }
+}
+
+impl Query {
+    fn unseen(query: &'static str) -> Self {
+        Self { query, times: Summary::default(), errors: 0, slow: 0 }
+    }
+}
+
+fn seen() -> MutexGuard<'static, BTreeMap<&'static str, Seen>> {
+    QUERIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error of sqlx as one of ours.
@@ -43,7 +211,7 @@ pub fn classify(query: &'static str, source: sqlx::Error) -> Error {
 
 /// Whether the same query may succeed later: no connection, or a state of the server rather than of the data.
 pub fn is_transient(error: &sqlx::Error) -> bool {
-    match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
+    match error.as_database_error().and_then(DatabaseError::code) {
         // connection, transaction rollback, resources, object in use, operator intervention, system, cannot
         // write on a standby
         Some(code) => {
@@ -61,36 +229,47 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
-/// What a server says of itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Ping {
-    /// Whether it is a replica, and how far its last replayed transaction lies back, in seconds (an idle
-    /// primary is not lag: 0 when everything received is replayed).
-    pub replica_lag_s: Option<f64>,
-}
-
-impl std::fmt::Display for Ping {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.replica_lag_s {
-            None => write!(f, "answers"),
-            Some(lag) => write!(f, "answers, {lag:.1} s behind"),
-        }
+/// Whether a connection must not be used again after this error.
+pub(super) fn breaks_connection(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        Some(_) => is_lost(error),
+        None => is_transient(error),
     }
 }
 
-const PING: &str = "
-SELECT CASE WHEN pg_is_in_recovery() THEN
-    CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-         ELSE coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 0) END
-END::float8";
+/// Whether the server ended the connection or is not the one it was: other connections to it are no better.
+pub(super) fn is_lost(error: &sqlx::Error) -> bool {
+    match (error.as_database_error().and_then(DatabaseError::code), error) {
+        // connection exception, shut down (by a person, a crash, at a start), a standby takes no writes
+        (Some(code), _) => ["08", "57P", "25006"].iter().any(|class| code.starts_with(class)),
+        (None, sqlx::Error::Io(error)) => error.kind() != std::io::ErrorKind::TimedOut,
+        (None, _) => false,
+    }
+}
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("health.ping", PING)];
+/// Whether another server may answer the same read: this one could not be reached, or replaying the primary's
+/// changes stood against it (40001).
+pub(super) fn is_worth_elsewhere(error: &Error) -> bool {
+    let Error::Unavailable(source) = error else { return false };
+    let Some(error) = source.downcast_ref::<sqlx::Error>() else { return false };
+    match error.as_database_error().and_then(DatabaseError::code) {
+        Some(code) => code == "40001" || is_lost(error) || is_server_full(error),
+        None => is_transient(error),
+    }
+}
 
-/// Asks a server whether it answers.
-pub async fn ping(pool: &Pool) -> Result<Ping, Error> {
-    let lag = pool.run("health.ping", |c| Box::pin(sqlx::query_scalar(PING).fetch_one(c))).await?;
-    Ok(Ping { replica_lag_s: lag })
+/// Whether the same server may answer the same read on a new connection.
+pub(super) fn is_worth_again(error: &Error) -> bool {
+    let Error::Unavailable(source) = error else { return false };
+    source.downcast_ref::<sqlx::Error>().is_some_and(|error| match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|c| c == "40001" || c.starts_with("57P01")),
+        error => is_lost(error),
+    })
+}
+
+/// 53300: too_many_connections
+pub(super) fn is_server_full(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "53300")
 }
 
 /// A label for an error: the SQLSTATE class, `io`, `timeout` or `other`.
@@ -99,12 +278,61 @@ pub fn class(error: &sqlx::Error) -> &'static str {
         "08", "0A", "21", "22", "23", "25", "26", "28", "2B", "3D", "40", "42", "44", "53", "54", "55", "57",
         "58", "P0", "XX",
     ];
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let code = error.as_database_error().and_then(DatabaseError::code);
     match (code, error) {
         (Some(code), _) => CLASSES.into_iter().find(|class| code.starts_with(class)).unwrap_or("other"),
         (None, sqlx::Error::Io(e)) if e.kind() == std::io::ErrorKind::TimedOut => "timeout",
         (None, sqlx::Error::Io(_)) => "io",
         (None, sqlx::Error::PoolTimedOut) => "timeout",
         (None, _) => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_tells_average_extremes_and_percentiles() {
+        let mut timings = Timings::new();
+        assert_eq!(timings.summary(), Summary::default());
+        (1..=100).for_each(|ms| timings.record(Duration::from_millis(ms)));
+        let summary = timings.summary();
+        assert_eq!(summary.count, 100);
+        for (is, wanted) in [
+            (summary.avg_ms, 50.5),
+            (summary.min_ms, 1.0),
+            (summary.max_ms, 100.0),
+            (summary.p50_ms, 50.0),
+            (summary.p95_ms, 95.0),
+            (summary.p99_ms, 99.0),
+        ] {
+            assert!((is - wanted).abs() <= wanted * 0.011, "{is} is not {wanted}");
+        }
+        timings.record(Duration::from_hours(100));
+        assert!(timings.summary().max_ms >= 3_600_000.0);
+    }
+
+    #[tokio::test]
+    async fn a_query_is_listed_with_its_errors() {
+        let fails = async { Err::<(), _>(sqlx::Error::RowNotFound) };
+        observe("test.observe", fails).await.unwrap_err();
+        observe("test.observe", async { Ok(()) }).await.unwrap();
+        let queries = queries();
+        let seen = queries.iter().find(|q| q.query == "test.observe").unwrap();
+        assert_eq!((seen.times.count, seen.errors), (2, 1));
+        assert!(queries.iter().any(|q| q.query == "click.list"), "what did not run is listed too");
+    }
+
+    #[test]
+    fn a_silent_peer_breaks_its_connection_and_a_farewell_breaks_them_all() {
+        let io = |kind| sqlx::Error::Io(std::io::Error::from(kind));
+        let silent = io(std::io::ErrorKind::TimedOut);
+        assert!(breaks_connection(&silent) && !is_lost(&silent));
+        let gone = io(std::io::ErrorKind::ConnectionReset);
+        assert!(breaks_connection(&gone) && is_lost(&gone));
+        assert!(!breaks_connection(&sqlx::Error::RowNotFound));
+        assert!(is_worth_elsewhere(&Error::Unavailable(Box::new(gone))));
+        assert!(!is_worth_elsewhere(&Error::Conflict { constraint: String::new() }));
     }
 }

@@ -22,15 +22,17 @@ const DEFAULT_ROWS: &str =
 /// Makes the partitions up to `ahead_days` from today; returns how many.
 pub async fn make(db: &Db, ahead_days: u32) -> Result<i32, Error> {
     let ahead = i32::try_from(ahead_days).unwrap_or(i32::MAX);
-    db.write("partitions.make", move |c| Box::pin(sqlx::query_scalar(MAKE).bind(ahead).fetch_one(c))).await
+    db.maintain("partitions.make", move |c| Box::pin(super::query_scalar(MAKE).bind(ahead).fetch_one(c)))
+        .await
 }
 
 /// Drops what is wholly older than `cutoff`; returns how many partitions.
 pub async fn drop_before(db: &Db, cutoff: DateTime<Utc>) -> Result<i32, Error> {
-    db.write("partitions.drop", move |c| Box::pin(sqlx::query_scalar(DROP).bind(cutoff).fetch_one(c))).await
+    db.maintain("partitions.drop", move |c| Box::pin(super::query_scalar(DROP).bind(cutoff).fetch_one(c)))
+        .await
 }
 
 /// Rows in the DEFAULT partitions of clicks and events.
 pub async fn default_rows(db: &Db) -> Result<(i64, i64), Error> {
-    db.read("partitions.default_rows", move |c| Box::pin(sqlx::query_as(DEFAULT_ROWS).fetch_one(c))).await
+    db.read("partitions.default_rows", move |c| Box::pin(super::query_as(DEFAULT_ROWS).fetch_one(c))).await
 }

@@ -1,78 +1,162 @@
-//! A connection pool whose every use is bounded.
+//! A connection pool whose every use is bounded and counted.
 //!
-//! [`Pool::run`] is the only way to a connection. It runs the query in a task of its own, because a handler's
-//! future is dropped when its client hangs up, and a dropped `begin()` would leave a pooled connection inside
-//! a transaction (sqlx issues 4385, 4393); and on a time-out it detaches the connection, because the pool
-//! would otherwise ping a silent peer without end (sqlx issue 4349).
+//! [`Pool::run`] is the only way to a pooled connection: it owns acquire, time-out, hand-back and
+//! classification. The pool itself is `deadpool`'s, the connections are sqlx's. The pool of sqlx 0.9 was
+//! measured and left: it pings a connection each time it comes back, without a time-out, so a silent peer keeps
+//! its permit for ever (sqlx issue 4349) and a query takes three round trips; and it tells nobody when a
+//! connection fails or is closed.
+//!
+//! A query runs in a task of its own, because a handler's future is dropped when its client hangs up, and a
+//! dropped `begin()` would leave a pooled connection inside a transaction (sqlx issues 4385, 4393).
+
+pub mod connector;
+mod socket;
 
 use std::{
     io,
-    str::FromStr,
+    ops::DerefMut,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
-use sqlx::{
-    ConnectOptions, PgConnection, PgPool,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions, Postgres},
+use deadpool::{
+    Runtime,
+    managed::{self, Object, PoolError, Timeouts},
 };
-use tokio::time::timeout;
+use futures_util::future::{BoxFuture, join_all};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use sqlx::{
+    Connection as _, PgConnection,
+    postgres::{PgListener, PgPoolOptions},
+};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
-use super::{Error, monitor};
+use super::{
+    Error,
+    monitor::{self, Timings},
+};
 use crate::{config, config::millis, metrics};
+use connector::Connector;
 
-/// Connections to one server.
+/// How often the pool is looked after: idle connections closed, missing ones opened.
+const HOUSE_KEEPING: Duration = Duration::from_secs(1);
+
+/// A server that has no connection left may have one in a moment, or one of ours comes back.
+const SERVER_FULL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] = &[("pool.set_timeout", SET_TIMEOUT)];
+
+const SET_TIMEOUT: &str = "SELECT set_config('statement_timeout', $1, true)";
+
+/// Connections to one server, or to whichever of several hosts is the primary.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
 struct Inner {
-    name: &'static str,
-    pool: PgPool,
-    options: PgConnectOptions,
-    max_connections: u32,
+    connections: managed::Pool<Connector>,
+    min_connections: u32,
     acquire_timeout: Duration,
     connect_timeout: Duration,
     statement_timeout: Duration,
-    slow: Duration,
+    idle_timeout: Duration,
+    is_prepared: bool,
     waiting: AtomicUsize,
+    timeouts: AtomicU64,
+    returned: AtomicU64,
+    acquires: Mutex<Timings>,
+}
+
+/// What a pool says of itself. Counts are since the start of the process.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct State {
+    /// `primary` or `replica0`, `replica1`, ...
+    #[schema(example = "primary")]
+    pub pool: String,
+    /// Where connections lead now, without user and password.
+    #[schema(example = "10.0.0.5:5432")]
+    pub server: String,
+    /// Connections kept open.
+    pub min: u32,
+    /// Connections at most.
+    pub max: usize,
+    /// Connections a query runs on.
+    pub used: usize,
+    /// Connections that wait for a query.
+    pub idle: usize,
+    /// Queries that wait for a connection.
+    pub waiting: usize,
+    /// Connections opened.
+    pub created: u64,
+    /// Connections that could not be opened.
+    pub failed: u64,
+    /// Connections given back in order.
+    pub returned: u64,
+    /// Connections closed, for their age or because they broke.
+    pub closed: u64,
+    /// Waits for a connection that ran out.
+    pub timeouts: u64,
+    /// Waits for a connection.
+    pub acquire: monitor::Summary,
 }
 
 impl Pool {
-    /// A pool that connects when it is first used.
-    pub fn new(name: &'static str, url: &str, config: &config::Database) -> Result<Self, Error> {
-        let options = connect_options(url, config)?;
-        let pool = PgPoolOptions::new()
-            .min_connections(config.min_connections)
-            .max_connections(config.max_connections)
-            .acquire_timeout(millis(config.acquire_timeout_ms))
-            .test_before_acquire(false) // a ping on every acquire is a round trip; a dead one shows itself
-            .idle_timeout(Duration::from_mins(10))
-            .max_lifetime(Duration::from_mins(30))
-            .after_connect(move |_, _| {
-                metrics::connection_created(name);
-                Box::pin(async { Ok(()) })
-            })
-            .connect_lazy_with(options.clone());
+    /// A pool that connects when it is first used. `url` may name several hosts, separated by commas: the one
+    /// that takes writes is used. The names of pools are labels of metrics: few and fixed.
+    pub fn new(name: &str, url: &SecretString, config: &config::Database) -> Result<Self, Error> {
+        let connector = Connector::new(name, url.expose_secret(), config)?;
+        let connections = managed::Pool::builder(connector)
+            .max_size(config.max_connections as usize)
+            .queue_mode(managed::QueueMode::Lifo) // few warm connections rather than many cold ones
+            .timeouts(Timeouts { recycle: Some(connector::PING_TIMEOUT), ..Timeouts::new() })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|e| Error::Unavailable(Box::new(e)))?;
         Ok(Self(Arc::new(Inner {
-            name,
-            pool,
-            options,
-            max_connections: config.max_connections,
+            connections,
+            min_connections: config.min_connections,
             acquire_timeout: millis(config.acquire_timeout_ms),
             connect_timeout: millis(config.connect_timeout_ms),
             statement_timeout: millis(config.statement_timeout_ms),
-            slow: millis(config.slow_query_ms),
+            idle_timeout: Duration::from_secs(config.idle_timeout_s),
+            is_prepared: config.prepared_statements,
             waiting: AtomicUsize::new(0),
+            timeouts: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
+            acquires: Mutex::new(Timings::new()),
         })))
     }
 
-    /// Runs a query on a connection of the pool.
+    /// Runs a query on a connection of the pool; each of its statements may take `database.statement_timeout_ms`.
     pub async fn run<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        self.run_bounded(query, None, run).await
+    }
+
+    /// As [`Pool::run`], in a transaction of its own whose statements may take `limit`.
+    pub async fn run_within<T, F>(&self, query: &'static str, limit: Duration, run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        self.run_bounded(query, Some(limit), run).await
+    }
+
+    async fn run_bounded<T, F>(
+        &self,
+        query: &'static str,
+        limit: Option<Duration>,
+        run: F,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
@@ -80,15 +164,13 @@ impl Pool {
         let pool = self.clone();
         let work = async move {
             let mut connection = pool.acquire(query).await?;
-            // the server ends a statement after statement_timeout; this is for one that does not answer at all
-            let deadline = pool.0.statement_timeout + Duration::from_secs(1);
-            let bounded =
-                async { timeout(deadline, run(&mut connection)).await.unwrap_or_else(|_| Err(timed_out())) };
-            let answer = monitor::observe(query, pool.0.slow, bounded).await;
-            if matches!(answer, Err(Error::Unavailable(_))) {
-                drop(connection.detach());
+            let start = Instant::now();
+            let answer = monitor::observe(query, pool.bounded(&mut connection, limit, run)).await;
+            pool.hand_back(connection, answer.as_ref().err()).await;
+            if monitor::wants_plan(query, start.elapsed()) {
+                pool.log_plan(query);
             }
-            answer
+            answer.map_err(|e| monitor::classify(query, e))
         };
         #[expect(
             clippy::disallowed_methods,
@@ -100,79 +182,220 @@ impl Pool {
 
     /// A connection of its own, outside the pool, for a long-lived reader or writer.
     pub async fn connect(&self) -> Result<PgConnection, Error> {
-        let connecting = timeout(self.0.connect_timeout, self.0.options.connect());
-        let connection = connecting.await.unwrap_or_else(|_| Err(timed_out()));
-        match &connection {
-            Ok(_) => metrics::connection_created(self.0.name),
-            Err(_) => metrics::connection_failed(self.0.name),
-        }
-        connection.map_err(|e| monitor::classify("connect", e))
+        let connected = timeout(self.0.connect_timeout, self.connector().connect()).await;
+        let connected = connected.unwrap_or_else(|_| Err(timed_out()));
+        connected.map_err(|e| monitor::classify("connect", e))
     }
 
-    /// Listens on a channel, on a connection of its own. PgBouncer in transaction mode has no such thing.
+    /// Listens on a channel, on a connection of its own. Not through PgBouncer in transaction mode: there the
+    /// server's connection would listen, and tell whoever comes next.
     pub async fn listen(&self, channel: &str) -> sqlx::Result<PgListener> {
+        if !self.is_session() {
+            return Err(sqlx::Error::Configuration("LISTEN needs a session; set database.direct_url".into()));
+        }
+        let host = timeout(self.0.connect_timeout, self.connector().find()).await;
+        let (_, options) = host.unwrap_or_else(|_| Err(timed_out()))?;
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(self.0.connect_timeout);
-        let mut listener = PgListener::connect_with(&own.connect_with(self.0.options.clone()).await?).await?;
+        let port = options.get_socket().is_none().then(|| options.get_port());
+        let mut listener = PgListener::connect_with(&own.connect_with(options).await?).await?;
+        if let Some(port) = port {
+            socket::tune(port).await;
+        }
         listener.ignore_pool_close_event(true);
         listener.listen(channel).await?;
         Ok(listener)
     }
 
-    /// `primary` or `replica`.
-    pub fn name(&self) -> &'static str {
-        self.0.name
+    /// Whether a connection is a session with one server: not behind PgBouncer in transaction mode.
+    pub fn is_session(&self) -> bool {
+        self.0.is_prepared
+    }
+
+    /// `primary` or `replica0`, `replica1`, ...
+    pub fn name(&self) -> &str {
+        &self.connector().pool
+    }
+
+    /// Where connections lead, without user and password.
+    pub fn server(&self) -> String {
+        self.connector().server()
+    }
+
+    /// Closes every connection that is idle now, and each of the others when it comes back: the server has
+    /// changed or is gone, and what is open leads nowhere.
+    pub fn renew(&self) {
+        self.connector().renew();
+        self.0.connections.retain(|_, _| false);
+    }
+
+    /// Keeps `min_connections` open and closes those above it that nobody needs, until the stop signal.
+    pub async fn keep(&self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = self.fill() => {}
+                () = stop.cancelled() => return,
+            }
+            self.close_idle();
+            tokio::select! {
+                () = sleep(HOUSE_KEEPING) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// What the pool says of itself.
+    pub fn state(&self) -> State {
+        let status = self.0.connections.status();
+        let idle = status.available.min(status.size);
+        let counts = &self.connector().counts;
+        let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        State {
+            pool: self.name().to_owned(),
+            server: self.server(),
+            min: self.0.min_connections,
+            max: status.max_size,
+            used: status.size - idle,
+            idle,
+            waiting: self.0.waiting.load(Ordering::Relaxed),
+            created: count(&counts.created),
+            failed: count(&counts.failed),
+            returned: count(&self.0.returned),
+            closed: count(&counts.closed),
+            timeouts: count(&self.0.timeouts),
+            acquire: self.acquires().summary(),
+        }
     }
 
     /// Sets the gauges.
     pub fn observe(&self) {
-        let size = self.0.pool.size() as usize;
-        let idle = self.0.pool.num_idle().min(size);
-        let waiting = self.0.waiting.load(Ordering::Relaxed);
-        metrics::pool_state(self.0.name, idle, size - idle, self.0.max_connections, waiting);
+        let state = self.state();
+        metrics::pool_state(self.name(), state.idle, state.used, state.max, state.waiting);
     }
 
-    /// Closes all connections; bounded.
-    pub async fn close(&self) {
-        let _ = timeout(Duration::from_secs(2), self.0.pool.close()).await;
+    /// Closes the connections: idle ones at once, the others when their query ends.
+    pub fn close(&self) {
+        self.0.connections.close();
     }
 
-    async fn acquire(&self, query: &'static str) -> Result<PoolConnection<Postgres>, Error> {
+    /// Fills the pool up. The idle connections are taken too, so that what is missing is opened.
+    async fn fill(&self) {
+        let missing = || self.0.connections.status().size < self.0.min_connections as usize;
+        if missing() {
+            let connections = (0..self.0.min_connections).map(|_| self.0.connections.get());
+            let _ = timeout(self.0.connect_timeout, join_all(connections)).await;
+        }
+    }
+
+    fn close_idle(&self) {
+        let spare = self.0.connections.status().size.saturating_sub(self.0.min_connections as usize);
+        let mut closed = 0;
+        self.0.connections.retain(|connection, metrics| {
+            let is_over =
+                connection.is_too_old() || (closed < spare && metrics.last_used() > self.0.idle_timeout);
+            closed += usize::from(is_over);
+            !is_over
+        });
+    }
+
+    async fn acquire(&self, query: &'static str) -> Result<Object<Connector>, Error> {
         let start = Instant::now();
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
-        let acquired = timeout(self.0.acquire_timeout, self.0.pool.acquire()).await;
+        let acquired = timeout(self.0.acquire_timeout, self.connection()).await;
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
         let acquired = acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         let ran_out = matches!(acquired, Err(sqlx::Error::PoolTimedOut));
-        metrics::pool_acquire(self.0.name, start.elapsed(), ran_out);
+        let took = start.elapsed();
+        self.acquires().record(took);
+        metrics::pool_acquire(self.name(), took, ran_out);
+        self.0.timeouts.fetch_add(u64::from(ran_out), Ordering::Relaxed);
         acquired.map_err(|source| {
             metrics::query_error(query, monitor::class(&source));
-            if !ran_out {
-                metrics::connection_failed(self.0.name);
-            }
             // whatever keeps us from a connection (also a refused password) keeps the database unavailable
             Error::Unavailable(Box::new(source))
         })
     }
+
+    async fn connection(&self) -> sqlx::Result<Object<Connector>> {
+        loop {
+            match self.0.connections.get().await {
+                Ok(connection) => return Ok(connection),
+                Err(PoolError::Backend(error)) if monitor::is_server_full(&error) => {
+                    sleep(SERVER_FULL_PAUSE).await;
+                }
+                Err(PoolError::Backend(error)) => return Err(error),
+                Err(PoolError::Closed) => return Err(sqlx::Error::PoolClosed),
+                Err(_) => return Err(sqlx::Error::PoolTimedOut),
+            }
+        }
+    }
+
+    /// The server ends a statement after its limit; this is for one that does not answer at all.
+    ///
+    /// A limit of its own is set for a transaction. So is every limit behind PgBouncer, where only a transaction
+    /// stays with one server: parsing and executing must not part, and settings must not outlive it.
+    async fn bounded<T, F>(
+        &self,
+        connection: &mut Object<Connector>,
+        limit: Option<Duration>,
+        run: F,
+    ) -> sqlx::Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        let connection = &mut connection.deref_mut().session;
+        let is_plain = limit.is_none() && self.0.is_prepared;
+        let limit = limit.unwrap_or(self.0.statement_timeout);
+        let running = async {
+            if is_plain { run(connection).await } else { in_transaction(connection, limit, run).await }
+        };
+        timeout(limit + Duration::from_secs(1), running).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// A connection that may be broken is not handed back but closed; if the server said farewell, so are the
+    /// idle ones: they lead to the same server.
+    async fn hand_back(&self, mut connection: Object<Connector>, error: Option<&sqlx::Error>) {
+        let is_broken =
+            error.is_some_and(monitor::breaks_connection) || connection.end_transaction().await.is_err();
+        if is_broken {
+            drop(Object::take(connection));
+            if error.is_some_and(monitor::is_lost) {
+                self.renew();
+            }
+        } else {
+            drop(connection);
+            self.0.returned.fetch_add(1, Ordering::Relaxed);
+            metrics::connection_returned(self.name());
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the slow query's caller does not wait for it; it is bounded"
+    )]
+    fn log_plan(&self, query: &'static str) {
+        tokio::spawn(super::plan::log(self.clone(), query));
+    }
+
+    fn connector(&self) -> &Connector {
+        self.0.connections.manager()
+    }
+
+    fn acquires(&self) -> std::sync::MutexGuard<'_, Timings> {
+        self.0.acquires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Connection settings from a URL. The settings are part of the start-up packet: no round trip.
-fn connect_options(url: &str, config: &config::Database) -> Result<PgConnectOptions, Error> {
-    let options = PgConnectOptions::from_str(url).map_err(|e| Error::Unavailable(Box::new(e)))?;
-    let statement_timeout = config.statement_timeout_ms.to_string();
-    let options = options
-        .application_name("octo")
-        .log_statements(log::LevelFilter::Trace)
-        .log_slow_statements(log::LevelFilter::Off, Duration::ZERO);
-    if config.prepared_statements {
-        Ok(options.options([
-            ("statement_timeout", statement_timeout.as_str()),
-            ("idle_in_transaction_session_timeout", "30000"),
-            ("timezone", "UTC"),
-        ]))
-    } else {
-        // PgBouncer refuses start-up options and shares connections between clients
-        Ok(options.statement_cache_capacity(0))
-    }
+async fn in_transaction<T, F>(connection: &mut PgConnection, limit: Duration, run: F) -> sqlx::Result<T>
+where
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
+{
+    let mut transaction = connection.begin().await?;
+    let set = super::query(SET_TIMEOUT).bind(limit.as_millis().to_string()).execute(&mut *transaction);
+    monitor::part("pool.set_timeout", set).await?;
+    let answer = run(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(answer)
 }
 
 /// Our own time-out as an error of sqlx.

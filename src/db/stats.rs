@@ -1,7 +1,7 @@
 //! Figures of a campaign over time, from the hourly roll-ups: never from the raw clicks.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Db, Error};
 use crate::model::campaign::text_enum;
 
-/// Every statement of this module, for the test that prepares them.
+/// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[("stats.by_hour", BY_HOUR_SQL), ("stats.by_day", BY_DAY_SQL)];
 
 text_enum! {
@@ -23,7 +23,7 @@ text_enum! {
 }
 
 /// The figures of one hour or day; those without any are left out.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, Deserialize, ToSchema)]
 pub struct Bucket {
     /// When it begins.
     pub start_at: DateTime<Utc>,
@@ -81,13 +81,17 @@ pub async fn by(
     tz: &str,
 ) -> Result<Option<Vec<Bucket>>, Error> {
     let tz = tz.to_owned();
-    let (name, sql) = match group_by {
-        GroupBy::Hour => ("stats.by_hour", BY_HOUR_SQL),
-        GroupBy::Day => ("stats.by_day", BY_DAY_SQL),
+    let name = match group_by {
+        GroupBy::Hour => "stats.by_hour",
+        GroupBy::Day => "stats.by_day",
     };
     let found = db
         .read(name, move |c| {
-            Box::pin(sqlx::query_as(sql).bind(campaign_id).bind(from).bind(to).bind(tz).fetch_all(c))
+            let query = match group_by {
+                GroupBy::Hour => super::query_as(BY_HOUR_SQL),
+                GroupBy::Day => super::query_as(BY_DAY_SQL),
+            };
+            Box::pin(query.bind(campaign_id).bind(from).bind(to).bind(tz).fetch_all(c))
         })
         .await;
     match found {

@@ -10,7 +10,7 @@ use crate::model::token::{DIGITS, Hash, PREFIX, Scope, digest};
 
 pub use crate::model::token::Token;
 
-/// Every statement of this module, for the test that prepares them.
+/// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("token.insert", INSERT_SQL),
     ("token.list", LIST_SQL),
@@ -83,7 +83,7 @@ pub async fn create(
     let token = db
         .write("token.insert", move |c| {
             Box::pin(async move {
-                let query = sqlx::query_as::<_, Row>(INSERT_SQL).bind(Uuid::now_v7()).bind(name);
+                let query = super::query_as::<Row>(INSERT_SQL).bind(Uuid::now_v7()).bind(name);
                 query
                     .bind(scope.as_str())
                     .bind(hash.as_slice())
@@ -100,9 +100,9 @@ pub async fn create(
 /// Tokens, newest first, after (older than) `after`, at most `limit`; revoked ones too.
 pub async fn list(db: &Db, after: Option<Uuid>, limit: i64) -> Result<Vec<Token>, Error> {
     let after = after.unwrap_or(Uuid::max());
-    db.write("token.list", move |c| {
+    db.read_primary("token.list", move |c| {
         Box::pin(async move {
-            let rows = sqlx::query_as::<_, Row>(LIST_SQL).bind(after).bind(limit).fetch_all(c).await?;
+            let rows = super::query_as::<Row>(LIST_SQL).bind(after).bind(limit).fetch_all(c).await?;
             rows.into_iter().map(Row::into_token).collect()
         })
     })
@@ -126,7 +126,7 @@ pub async fn list_all(db: &Db) -> Result<Vec<Token>, Error> {
 /// Refuses a token from now on; `false` when there is none with this id. Again is no error.
 pub async fn revoke(db: &Db, id: Uuid) -> Result<bool, Error> {
     db.write("token.revoke", move |c| {
-        Box::pin(async move { Ok(sqlx::query(REVOKE_SQL).bind(id).execute(c).await?.rows_affected() > 0) })
+        Box::pin(async move { Ok(super::query(REVOKE_SQL).bind(id).execute(c).await?.rows_affected() > 0) })
     })
     .await
 }
@@ -134,7 +134,7 @@ pub async fn revoke(db: &Db, id: Uuid) -> Result<bool, Error> {
 /// The token with this hash, unless it is revoked or has expired. While the primary is unavailable a replica
 /// answers, so that reading goes on.
 pub async fn find(db: &Db, hash: Hash) -> Result<Option<Token>, Error> {
-    match db.write("token.find", move |c| find_on(c, hash)).await {
+    match db.read_primary("token.find", move |c| find_on(c, hash)).await {
         Err(Error::Unavailable(_)) if !db.replicas().is_empty() => {
             db.read("token.find", move |c| find_on(c, hash)).await
         }
@@ -149,14 +149,14 @@ pub async fn touch(db: &Db, token: &Token, now: DateTime<Utc>) -> Result<(), Err
         return Ok(());
     }
     db.write("token.touch", move |c| {
-        Box::pin(async move { sqlx::query(TOUCH_SQL).bind(id).execute(c).await.map(drop) })
+        Box::pin(async move { super::query(TOUCH_SQL).bind(id).execute(c).await.map(drop) })
     })
     .await
 }
 
 fn find_on(c: &mut PgConnection, hash: Hash) -> BoxFuture<'_, sqlx::Result<Option<Token>>> {
     Box::pin(async move {
-        let row = sqlx::query_as::<_, Row>(FIND_SQL).bind(hash.as_slice().to_vec()).fetch_optional(c).await?;
+        let row = super::query_as::<Row>(FIND_SQL).bind(hash.as_slice().to_vec()).fetch_optional(c).await?;
         row.map(Row::into_token).transpose()
     })
 }

@@ -38,6 +38,10 @@ scope_extractor! {
     /// A token that may read.
     Read
 }
+scope_extractor! {
+    /// A token that may tell of events.
+    Ingest
+}
 
 /// The token of a request, if it may do what needs `needed`; 401 or 403 if not.
 pub(super) async fn require(needed: Scope, headers: &HeaderMap, db: &Db) -> Result<Token, Problem> {

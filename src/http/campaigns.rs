@@ -191,7 +191,7 @@ async fn create(
 ) -> Result<Response, Problem> {
     let new = read(&body, &OwnHosts::new(&app.public_url, &headers))?;
     let campaign = campaigns::insert(&app.db, new).await?;
-    app.campaigns.refresh().await;
+    app.campaigns.invalidate_campaign(&campaign.key).await;
     let location = format!("{ROOT}/campaigns/{}", campaign.id);
     api::located(show(&app, StatusCode::CREATED, campaign)?, &location)
 }
@@ -299,7 +299,7 @@ async fn delete(
     let expected = headers.contains_key(header::IF_MATCH).then_some(campaign.version);
     match campaigns::delete(&app.db, campaign.id, expected).await? {
         Written::Done(()) => {
-            app.campaigns.refresh().await;
+            app.campaigns.invalidate_campaign(&campaign.key).await;
             Ok(api::no_content())
         }
         Written::Missing => Err(Problem::not_found("campaign")),
@@ -390,7 +390,7 @@ async fn change(
         }
         match campaigns::update(&app.db, campaign.id, Some(campaign.version), new).await? {
             Written::Done(campaign) => {
-                app.campaigns.refresh().await;
+                app.campaigns.invalidate_campaign(&campaign.key).await;
                 return show(app, StatusCode::OK, campaign);
             }
             Written::Missing => return Err(Problem::not_found("campaign")),

@@ -156,9 +156,13 @@ fn is_too_long(error: &axum::Error) -> bool {
 }
 
 /// Checks one event; every fault is named.
-async fn parse<'v>(app: &App, body: &'v Value, pointer: &str) -> Result<Event<'v>, Vec<FieldError>> {
+pub(super) async fn parse<'v>(
+    app: &App,
+    body: &'v Value,
+    pointer: &str,
+) -> Result<Event<'v>, Vec<FieldError>> {
     let mut fields = Fields::new(body, pointer).map_err(|e| vec![e])?;
-    let event_type = fields.parsed::<EventType>("event_type", "pattern");
+    let event_type = fields.parsed::<Word>("event_type", "pattern");
     let event_name = fields.optional_text("event_name", 0..=PARAMETER_CHARS_MAX);
     let click_id = fields.optional_parsed::<ParsedClickId>("click_id", "click_id");
     let key = fields.optional_parsed::<CampaignKey>("cid", "pattern");
@@ -260,9 +264,9 @@ fn refuse(errors: &[FieldError]) -> Problem {
 }
 
 /// 1-64 of `a-z0-9_.-`
-struct EventType(String);
+pub(super) struct Word(pub(super) String);
 
-impl std::str::FromStr for EventType {
+impl std::str::FromStr for Word {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

@@ -21,7 +21,7 @@ use super::{
     api::ROOT,
     campaigns, clicks, dead_letters,
     error::{FieldError, ProblemBody},
-    events, stats, tokens,
+    events, stats, system, tokens,
 };
 use crate::app::App;
 
@@ -37,7 +37,8 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(clicks::router())
         .merge(events::router())
         .merge(dead_letters::router())
-        .merge(tokens::router());
+        .merge(tokens::router())
+        .merge(system::router());
     OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, api)
 }
 
@@ -54,7 +55,9 @@ pub fn document_route(document: &utoipa::openapi::OpenApi) -> Router<App> {
         title = "octo",
         description = "The admin API of octo, a self-hosted click tracker. Times are RFC 3339 in UTC, money is a \
                        decimal text with a currency, lists are read page by page with `limit` and `cursor`. Errors \
-                       are RFC 9457 problems with a stable `code` that name every bad field.",
+                       are RFC 9457 problems with a stable `code` that name every bad field. The answer to a change carries \
+                       `X-Octo-Position`; sent with a read to any node, that read sees the change (a node sees its own \
+                       changes without it).",
     ),
     paths(document),
     components(schemas(ProblemBody, FieldError)),
@@ -67,6 +70,7 @@ pub fn document_route(document: &utoipa::openapi::OpenApi) -> Router<App> {
         (name = "events", description = "What followed a click."),
         (name = "dead letters", description = "Records that PostgreSQL refused for what they hold."),
         (name = "tokens", description = "Who may use this API."),
+        (name = "system", description = "What octo and its stores are doing."),
         (name = "document", description = "This document."),
     ),
 )]
@@ -154,14 +158,20 @@ mod tests {
             ("/api/v1/campaigns/{id}/resume", &["post"]),
             ("/api/v1/campaigns/{id}/stats", &["get"]),
             ("/api/v1/clicks", &["get"]),
-            ("/api/v1/clicks/{click_id}", &["get"]),
-            ("/api/v1/events", &["get"]),
+            ("/api/v1/clicks/{click_id}", &["get", "patch"]),
+            ("/api/v1/events", &["get", "post"]),
             ("/api/v1/dead-letters", &["get"]),
             ("/api/v1/dead-letters/retry", &["post"]),
             ("/api/v1/dead-letters/{stream}/{seq}", &["get", "delete"]),
             ("/api/v1/dead-letters/{stream}/{seq}/retry", &["post"]),
             ("/api/v1/tokens", &["get", "post"]),
             ("/api/v1/tokens/{id}", &["delete"]),
+            ("/api/v1/system/pools", &["get"]),
+            ("/api/v1/system/queries", &["get"]),
+            ("/api/v1/system/queries/{query}/plan", &["get"]),
+            ("/api/v1/system/cache", &["get"]),
+            ("/api/v1/system/cache/flush", &["post"]),
+            ("/api/v1/system/database", &["get"]),
             ("/api/v1/openapi.json", &["get"]),
         ] {
             for method in methods {

@@ -11,7 +11,11 @@ use axum::{
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{app::App, cache::Source, db};
+use crate::{
+    app::App,
+    cache::Source,
+    db::replicas::{Report, health},
+};
 
 /// `GET /livez`: the process answers; it depends on nothing.
 pub(super) async fn livez() -> &'static str {
@@ -35,6 +39,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
 /// `GET /metrics`: the Prometheus text format.
 pub(super) async fn metrics(State(app): State<App>) -> Response {
     app.db.observe_pools();
+    crate::metrics::observe_cache();
     let text = app.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
@@ -74,17 +79,14 @@ pub(super) async fn health(State(app): State<App>) -> Response {
 
 async fn components(app: &App) -> Vec<Component> {
     let mut components = vec![journal(app), drain(app)];
-    let primary = db::monitor::ping(app.db.primary()).await;
-    components.push(postgres("postgres primary".to_owned(), &primary));
-    for (i, replica) in app.db.replicas().iter().enumerate() {
-        let answer = db::monitor::ping(replica).await;
-        components.push(postgres(format!("postgres replica {i}"), &answer));
-    }
+    components.push(primary(app));
+    components.extend(app.db.replicas().reports().iter().map(replica));
     components.push(match app.campaigns.ping_redis().await {
         None => Component::new("redis", true, "not configured"),
-        Some(true) => Component::new("redis", true, "answers"),
-        Some(false) => {
-            Component::new("redis", false, "does not answer; campaigns come from memory and Postgres")
+        Some((true, mode)) => Component::new("redis", true, format!("{mode}, answers")),
+        Some((false, mode)) => {
+            let detail = format!("{mode}, does not answer; campaigns come from memory and Postgres");
+            Component::new("redis", false, detail)
         }
     });
     let (count, source) = app.campaigns.state();
@@ -92,6 +94,9 @@ async fn components(app: &App) -> Vec<Component> {
         Source::Nothing => Component::new("cache", false, "no campaigns were loaded yet"),
         Source::Disk => {
             Component::new("cache", false, format!("{count} campaigns saved by an earlier start"))
+        }
+        Source::Database if app.campaigns.is_stale() => {
+            Component::new("cache", false, format!("{count} campaigns, not confirmed by Postgres lately"))
         }
         Source::Database => Component::new("cache", true, format!("{count} campaigns")),
     });
@@ -113,12 +118,23 @@ fn drain(app: &App) -> Component {
     Component::new("drain", true, format!("{pending} records on their way to Postgres"))
 }
 
-fn postgres(name: String, answer: &Result<db::monitor::Ping, db::Error>) -> Component {
-    match answer {
-        Ok(ping) => Component::new(name, true, ping.to_string()),
-        Err(db::Error::Unavailable(_)) => {
-            Component::new(name, false, "does not answer; clicks wait in the journal")
-        }
-        Err(_) => Component::new(name, false, "refuses a simple query; see the log"),
-    }
+/// As the last probe saw it: strangers who ask for `/health` cost the database nothing.
+fn primary(app: &App) -> Component {
+    let (is_ok, detail) = match app.db.primary_seen() {
+        Some(ago) => (true, format!("answered {} ms ago", ago.as_millis())),
+        None => (false, "does not answer; clicks wait in the journal".to_owned()),
+    };
+    Component::new("postgres primary", is_ok, detail)
+}
+
+fn replica(report: &Report) -> Component {
+    let detail = match report.state {
+        health::State::Ejected => "answers no reads: it is gone, too far behind, or was promoted".to_owned(),
+        state => format!("{}, {} s and {} bytes behind", state.as_str(), report.lag_s, report.lag_bytes),
+    };
+    Component::new(
+        format!("postgres replica {}", report.replica),
+        report.state == health::State::Healthy,
+        detail,
+    )
 }

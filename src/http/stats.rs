@@ -1,8 +1,10 @@
 //! `GET /api/v1/campaigns/{id}/stats`: figures of a campaign by hour or day.
 
+use std::time::Duration;
+
 use axum::{
     extract::{RawQuery, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::Response,
 };
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
@@ -22,6 +24,7 @@ use super::{
 use crate::{
     app::App,
     db::stats::{self, Bucket, GroupBy},
+    model::campaign::Campaign,
 };
 
 /// Most hours or days of an answer.
@@ -78,7 +81,12 @@ pub(super) struct Totals {
         ("group_by" = Option<GroupBy>, Query, description = "`day` by default."),
         ("tz" = Option<String>, Query, description = "IANA time zone whose days count; `UTC` by default.", example = "Europe/Berlin"),
     ),
-    responses((status = 200, description = "The figures.", body = Stats), Problems),
+    responses(
+        (status = 200, description = "The figures.", body = Stats, headers(
+            ("Age" = Option<u64>, description = "Seconds since they were read from the database: they were kept (`cache.stats_ttl_s`). Absent: read just now."),
+        )),
+        Problems,
+    ),
 )]
 async fn get(
     _: Read,
@@ -87,12 +95,33 @@ async fn get(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let asked = read(query.as_deref(), Utc::now())?;
-    let campaign_id = campaigns::find(&app, &id).await?.id;
+    let campaign = campaigns::find(&app, &id).await?;
+    let (age, data) = figures(&app, &campaign, &asked).await?;
     let Asked { group_by, from, to, tz } = asked;
-    let found = stats::by(&app.db, campaign_id, group_by, from, to, &tz).await?;
-    let data = found.ok_or_else(unknown_zone)?;
     let totals = totals(&data);
-    answer(StatusCode::OK, &Stats { campaign_id, group_by, tz, from, to, data, totals })
+    let stats = Stats { campaign_id: campaign.id, group_by, tz, from, to, data, totals };
+    let mut answer = answer(StatusCode::OK, &stats)?;
+    if let Some(age) = age {
+        answer.headers_mut().insert(header::AGE, age.as_secs().into());
+    }
+    Ok(answer)
+}
+
+/// The figures and their age, if they were kept.
+async fn figures(
+    app: &App,
+    campaign: &Campaign,
+    asked: &Asked,
+) -> Result<(Option<Duration>, Vec<Bucket>), Problem> {
+    let question = asked.question(campaign.id);
+    if let Some((age, data)) = app.campaigns.figures(&campaign.key, &question).await {
+        return Ok((Some(age), data));
+    }
+    let Asked { group_by, from, to, ref tz } = *asked;
+    let found = stats::by(&app.db, campaign.id, group_by, from, to, tz).await?;
+    let data = found.ok_or_else(unknown_zone)?;
+    app.campaigns.keep_figures(&campaign.key, &question, &data).await;
+    Ok((None, data))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -101,6 +130,16 @@ struct Asked {
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     tz: String,
+}
+
+impl Asked {
+    /// What makes a question another one: the hours from the first until the last, which `to` may lie in. So what
+    /// is asked until now is the same question for an hour.
+    fn question(&self, campaign_id: Uuid) -> String {
+        let Self { group_by, from, to, tz } = self;
+        let end = hour_of(*to + TimeDelta::nanoseconds(3_599_999_999_999));
+        format!("{campaign_id} {group_by} {} {} {tz}", from.timestamp(), end.timestamp())
+    }
 }
 
 fn read(query: Option<&str>, now: DateTime<Utc>) -> Result<Asked, Problem> {
@@ -171,6 +210,21 @@ mod tests {
             tz: "UTC".to_owned(),
         };
         assert_eq!(asked, wanted);
+    }
+
+    #[test]
+    fn a_question_is_the_same_for_every_end_within_an_hour() {
+        let question = |query: &str, now: &str| read(Some(query), time(now)).unwrap().question(Uuid::nil());
+        let asked = question("", "2026-03-31T10:20:30Z");
+        assert_eq!(asked, question("", "2026-03-31T10:59:59Z"));
+        assert_eq!(
+            asked,
+            question("to=2026-03-31T11:00:00Z&from=2026-03-01T10:30:00Z", "2026-04-01T00:00:00Z")
+        );
+        assert_ne!(asked, question("", "2026-03-31T11:00:01Z"));
+        for other in ["group_by=hour", "tz=Europe/Berlin", "from=2026-03-02T00:00:00Z"] {
+            assert_ne!(asked, question(other, "2026-03-31T10:20:30Z"), "{other}");
+        }
     }
 
     #[test]

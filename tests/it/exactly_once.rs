@@ -456,7 +456,8 @@ async fn two_octos_that_drain_copies_of_one_journal_store_it_once() {
 async fn of_two_drains_at_the_same_place_one_stores_and_the_other_is_told() {
     let database = Database::create("once_moved").await;
     let loaded = octo::config::Loaded::load(None, [], &octo::config::Flags::default()).unwrap();
-    let primary = octo::db::pool::Pool::new("primary", &database.url(), &loaded.config.database).unwrap();
+    let primary =
+        octo::db::pool::Pool::new("primary", &database.url().into(), &loaded.config.database).unwrap();
     let connect = || Ingest::connect(&primary, Duration::from_secs(5));
     let (mut one, mut two) = (connect().await.unwrap(), connect().await.unwrap());
     let stream = Uuid::now_v7();

@@ -3,6 +3,7 @@
 //! - [`Servers::shared`]: one PostgreSQL primary, two streaming replicas and a Redis, shared by all test processes.
 //! - [`Database::create`]: a fresh, migrated database on them, dropped when the test ends. What most tests want.
 //! - [`PrivatePostgres`], [`PrivateRedis`]: servers for a test that kills, stops or freezes them.
+//! - [`RedisCluster`], [`RedisSentinel`]: several of the latter that know each other.
 //! - [`Octo`]: the real binary, with its own data directory, on a free port.
 //!
 //! # Nothing is left behind
@@ -22,8 +23,10 @@
 mod database;
 mod machine;
 mod octo;
+mod pgbouncer;
 mod postgres;
 mod private;
+mod prometheus;
 
 mod redis;
 mod sandbox;
@@ -38,7 +41,9 @@ pub(crate) use self::{
     database::{Database, migrate},
     machine::{Signal, signal},
     octo::{Octo, OctoBuilder, announced_address},
-    private::{PrivatePostgres, PrivateRedis},
+    pgbouncer::PgBouncer,
+    private::{PrivatePostgres, PrivateRedis, RedisCluster, RedisSentinel},
+    prometheus::{Prometheus, config_dir as prometheus_config, promtool},
     sandbox::Scratch,
     servers::Servers,
 };

@@ -1,4 +1,4 @@
-//! The integration tests: one binary, one file a feature, real PostgreSQL, real Redis and the real `octo`.
+//! The integration tests: one binary, one file a feature, real PostgreSQL, real Redis, a real Prometheus and the real `octo`.
 //!
 //! `harness` brings the servers up and takes them down again; `tracker` is a running octo with a campaign;
 //! `load` and `visitors` send clicks, `verify` finds out what became of them; every other file is named for what it tests.
@@ -11,9 +11,13 @@
 
 mod api;
 mod cache;
+mod cache_hints;
+mod cache_outage;
 mod cli;
 mod click;
+mod corrections;
 mod crash;
+mod database_statistics;
 mod dead_letters;
 mod drain;
 mod event;
@@ -21,11 +25,17 @@ mod exactly_once;
 mod harness;
 mod harness_test;
 mod load;
+mod nodes;
 mod ops;
 mod outage;
+mod pgbouncer;
 mod poison;
+mod pool;
+mod prometheus;
+mod queries;
 mod records;
 mod replay;
+mod replicas;
 mod start;
 mod statements;
 mod tracker;

@@ -20,6 +20,7 @@ pub(crate) struct Tracker {
     pub(crate) pool: PgPool,
     pub(crate) token: String,
     // dropped last: octo holds connections to it
+    #[allow(dead_code, reason = "kept for its end; some tests ask it for URLs")]
     pub(crate) database: Database,
 }
 

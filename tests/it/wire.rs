@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -62,6 +62,12 @@ struct Shared {
     drains: AtomicUsize,
     /// COPYs of the drain so far.
     copies: AtomicUsize,
+    /// Round trips so far, of all connections.
+    syncs: AtomicUsize,
+    /// Statements the drain has prepared: as sqlx calls them, their SQL, and how often they were executed since.
+    prepared: Mutex<Vec<(String, String, usize)>>,
+    /// Notifications do not reach the client.
+    is_deaf: AtomicBool,
     /// Everything open now ends when this changes.
     generation: watch::Sender<u32>,
 }
@@ -106,6 +112,9 @@ impl Proxy {
             done: AtomicUsize::new(0),
             drains: AtomicUsize::new(0),
             copies: AtomicUsize::new(0),
+            syncs: AtomicUsize::new(0),
+            prepared: Mutex::default(),
+            is_deaf: AtomicBool::new(false),
             generation: watch::Sender::new(0),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
@@ -139,6 +148,22 @@ impl Proxy {
     /// How often the drain has begun a COPY.
     pub(crate) fn copies(&self) -> usize {
         self.shared.copies.load(Ordering::SeqCst)
+    }
+
+    /// How often a client has waited for the server: each Sync or simple query is a round trip.
+    pub(crate) fn syncs(&self) -> usize {
+        self.shared.syncs.load(Ordering::SeqCst)
+    }
+
+    /// The SQL of each statement the drain has prepared, in order, and how often it was executed since.
+    pub(crate) fn prepared(&self) -> Vec<(String, usize)> {
+        let prepared = self.shared.prepared.lock().unwrap();
+        prepared.iter().map(|(_, sql, executed)| (sql.clone(), *executed)).collect()
+    }
+
+    /// From now on no notification reaches the client; everything else does.
+    pub(crate) fn deafen(&self) {
+        self.shared.is_deaf.store(true, Ordering::SeqCst);
     }
 
     /// Ends every connection, and leads to another server from now on.
@@ -250,6 +275,10 @@ async fn forth(
 /// Server to client.
 async fn back(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, wire: &Wire, shared: &Shared) {
     while let Some(frame) = read_frame(&mut server, false).await {
+        // NotificationResponse
+        if frame[0] == b'A' && shared.is_deaf.load(Ordering::SeqCst) {
+            continue;
+        }
         let (is_mute, must_end) = hear(&frame, wire, shared);
         if must_end || (!is_mute && !pass(&mut client, &frame, wire, shared).await) {
             return;
@@ -266,7 +295,8 @@ async fn back(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, wire: &Wire
 fn judge(frame: &[u8], wire: &Wire, shared: &Shared) -> Next {
     let mut state = wire.state.lock().unwrap();
     let (kind, body) = (frame[0], &frame[5..]);
-    if kind == b'P' && contains(body, b"set_config('statement_timeout'") {
+    shared.syncs.fetch_add(usize::from(kind == b'S' || kind == b'Q'), Ordering::SeqCst);
+    if kind == b'P' && contains(body, b"set_config('synchronous_commit'") {
         state.is_drain = true;
         shared.drains.fetch_add(1, Ordering::SeqCst);
         let mut faults = shared.faults.lock().unwrap();
@@ -279,6 +309,7 @@ fn judge(frame: &[u8], wire: &Wire, shared: &Shared) -> Next {
     if !state.is_drain {
         return Next::Pass;
     }
+    note_statement(kind, body, &mut shared.prepared.lock().unwrap());
     if kind == b'Q' && body.starts_with(b"BEGIN") {
         let mut faults = shared.faults.lock().unwrap();
         state.statements = 0;
@@ -319,6 +350,21 @@ fn judge(frame: &[u8], wire: &Wire, shared: &Shared) -> Next {
             Next::Pass
         }
         _ => Next::Pass,
+    }
+}
+
+/// Parse: name, SQL. Bind: portal, name of the statement.
+fn note_statement(kind: u8, body: &[u8], prepared: &mut Vec<(String, String, usize)>) {
+    let mut texts = body.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
+    let mut text = || texts.next().unwrap_or_default();
+    let (first, second) = (text(), text());
+    match kind {
+        b'P' => prepared.push((first, second, 0)),
+        b'B' => {
+            let statement = prepared.iter_mut().rfind(|(name, _, _)| *name == second);
+            statement.expect("bound after it was parsed").2 += 1;
+        }
+        _ => {}
     }
 }
 

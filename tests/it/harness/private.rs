@@ -11,7 +11,7 @@ use sqlx::{PgConnection, PgPool};
 use super::database::pool;
 use super::machine::{Claim, Signal, children, private_addresses, server_user, servers_dir, signal};
 use super::postgres::{APP_DATABASE, APP_USER, Cluster, connect, password};
-use super::redis::RedisServer;
+use super::redis::{Kind, MASTER, RedisServer};
 use super::sandbox::Sandbox;
 use super::{POLL, eventually, must};
 
@@ -168,15 +168,35 @@ impl PrivateRedis {
     }
 
     async fn try_start() -> Result<Self> {
-        let (claim, address) = Claim::first(private_addresses(), 6379)?;
+        Self::start_as(Kind::Single).await
+    }
+
+    async fn start_as(kind: Kind) -> Result<Self> {
+        let port = if matches!(kind, Kind::Sentinel(_)) { 26379 } else { 6379 };
+        let (claim, address) = Claim::first(private_addresses(), port)?;
         let sandbox = Sandbox::create(servers_dir()?, server_user()?, Some(claim))?;
-        let server = RedisServer::start(sandbox.dir(), address, &password(servers_dir()?)?).await?;
+        let password = password(servers_dir()?)?;
+        let server = RedisServer::start_as(kind, sandbox.dir(), address, &password).await?;
         Ok(Self { server, _sandbox: sandbox })
+    }
+
+    /// A connection to database 0.
+    pub(crate) async fn connection(&self) -> ::redis::aio::MultiplexedConnection {
+        must(self.try_connection().await.context("could not connect to a private Redis"))
+    }
+
+    async fn try_connection(&self) -> Result<::redis::aio::MultiplexedConnection> {
+        Ok(::redis::Client::open(self.url())?.get_multiplexed_async_connection().await?)
     }
 
     /// The URL of database 0.
     pub(crate) fn url(&self) -> String {
         self.server.url()
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&mut self) -> u32 {
+        self.server.child().id()
     }
 
     /// SIGKILL.
@@ -198,6 +218,116 @@ impl PrivateRedis {
     /// Ends `sigstop`.
     pub(crate) fn sigcont(&mut self) {
         signal(Signal::Cont, &[self.server.child().id()]);
+    }
+}
+
+/// A Redis Cluster of three nodes without replicas, one third of the slots each.
+pub(crate) struct RedisCluster {
+    nodes: Vec<PrivateRedis>,
+}
+
+impl RedisCluster {
+    /// An empty Cluster that takes commands.
+    pub(crate) async fn start() -> Self {
+        must(Self::try_start().await.context("could not start a Redis Cluster"))
+    }
+
+    async fn try_start() -> Result<Self> {
+        let node = || PrivateRedis::start_as(Kind::ClusterNode);
+        let (a, b, c) = tokio::try_join!(node(), node(), node())?;
+        let cluster = Self { nodes: vec![a, b, c] };
+        for (n, (first, last)) in [(0, 5460), (5461, 10922), (10923, 16383)].into_iter().enumerate() {
+            let mut connection = cluster.nodes[n].try_connection().await?;
+            let mut cluster_command = ::redis::cmd("CLUSTER");
+            cluster_command.arg("SET-CONFIG-EPOCH").arg(n + 1).exec_async(&mut connection).await?;
+            let mut cluster_command = ::redis::cmd("CLUSTER");
+            cluster_command.arg("ADDSLOTSRANGE").arg(first).arg(last).exec_async(&mut connection).await?;
+            let met = cluster.nodes[0].server.address();
+            let mut cluster_command = ::redis::cmd("CLUSTER");
+            cluster_command.arg("MEET").arg(met.ip().to_string()).arg(met.port());
+            cluster_command.exec_async(&mut connection).await?;
+        }
+        cluster.wait_ready().await;
+        Ok(cluster)
+    }
+
+    /// Waits until every node knows that the Cluster is whole.
+    pub(crate) async fn wait_ready(&self) {
+        for node in &self.nodes {
+            eventually(EXIT_TIMEOUT, async || {
+                let mut connection = node.try_connection().await?;
+                let mut info = ::redis::cmd("CLUSTER");
+                let info: String = info.arg("INFO").query_async(&mut connection).await?;
+                let is_whole = info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3");
+                ensure!(is_whole, "{info}");
+                Ok(())
+            })
+            .await;
+        }
+    }
+
+    /// The URLs of all nodes, separated by commas.
+    pub(crate) fn urls(&self) -> String {
+        self.nodes.iter().map(PrivateRedis::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// The nodes.
+    pub(crate) fn nodes(&mut self) -> &mut [PrivateRedis] {
+        &mut self.nodes
+    }
+}
+
+/// A master, its replica, and a Sentinel that watches both.
+pub(crate) struct RedisSentinel {
+    /// The master at first.
+    pub(crate) master: PrivateRedis,
+    /// Its replica at first.
+    pub(crate) replica: PrivateRedis,
+    sentinel: PrivateRedis,
+}
+
+impl RedisSentinel {
+    /// An empty set, whose Sentinel knows the replica.
+    pub(crate) async fn start() -> Self {
+        must(Self::try_start().await.context("could not start Redis with a Sentinel"))
+    }
+
+    async fn try_start() -> Result<Self> {
+        let master = PrivateRedis::start_as(Kind::Single).await?;
+        let address = master.server.address();
+        let replica = PrivateRedis::start_as(Kind::ReplicaOf(address)).await?;
+        let sentinel = PrivateRedis::start_as(Kind::Sentinel(address)).await?;
+        let set = Self { master, replica, sentinel };
+        eventually(EXIT_TIMEOUT, async || {
+            let mut connection = set.sentinel.try_connection().await?;
+            let mut replicas = ::redis::cmd("SENTINEL");
+            let replicas: Vec<std::collections::HashMap<String, String>> =
+                replicas.arg("REPLICAS").arg(MASTER).query_async(&mut connection).await?;
+            let is_linked = |r: &std::collections::HashMap<String, String>| {
+                r.get("master-link-status").is_some_and(|status| status == "ok")
+            };
+            ensure!(replicas.iter().any(is_linked), "{replicas:?}");
+            Ok(())
+        })
+        .await;
+        Ok(set)
+    }
+
+    /// The name of the master.
+    #[expect(clippy::unused_self, reason = "reads as set.name() beside set.urls()")]
+    pub(crate) fn name(&self) -> &'static str {
+        MASTER
+    }
+
+    /// The Sentinel's URL.
+    pub(crate) fn urls(&self) -> String {
+        self.sentinel.url()
+    }
+
+    /// The password of the servers.
+    #[expect(clippy::unused_self, reason = "likewise")]
+    pub(crate) fn password(&self) -> String {
+        must(servers_dir().and_then(password))
     }
 }
 

@@ -166,7 +166,7 @@ impl Bench {
         let pool = support::baseline_pool(&url).await?;
         sqlx::query("SELECT octo_make_partitions(1)").execute(&pool).await?;
         let config = Loaded::load(None, [], &Flags::default())?.config;
-        let octos = Pool::new("primary", &url, &config.database)?;
+        let octos = Pool::new("primary", &url.clone().into(), &config.database)?;
         let mut ingest = Ingest::connect(&octos, Duration::from_secs(30)).await?;
         let stream = Uuid::now_v7();
         ingest.watermarks(&[stream]).await?;

@@ -26,7 +26,7 @@ mod support;
 
 use it::harness::{Octo, PrivatePostgres};
 use load::Load;
-use support::{median, percentile_ms};
+use support::{INSERT_CAMPAIGNS, median, percentile_ms};
 
 const ROUNDS: usize = 3;
 const CONNECTIONS: usize = 256;
@@ -34,15 +34,6 @@ const FROZEN: Duration = Duration::from_secs(10);
 const WAITING: usize = 1_000_000;
 const CAMPAIGNS: usize = 100_000;
 const RUN: Duration = Duration::from_secs(6);
-
-const INSERT_CAMPAIGNS: &str = "
-WITH made AS (
-    INSERT INTO campaigns (id, key, name, status, cost_model)
-    SELECT gen_random_uuid(), 'demo-' || i, 'demo', 'active', 'cpa' FROM generate_series(0, $1 - 1) AS i
-    RETURNING id
-)
-INSERT INTO offers (campaign_id, position, name, url, weight, is_active)
-SELECT id, 0, 'offer', 'https://offer.example/lp?cid={click_id}&s={sub1}#top', 1, true FROM made";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -31,6 +31,53 @@ VALUES (
     $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $29
 )";
 
+/// `$1` campaigns `demo-0`, `demo-1`, .. with an offer each.
+pub(crate) const INSERT_CAMPAIGNS: &str = "
+WITH made AS (
+    INSERT INTO campaigns (id, key, name, status, cost_model)
+    SELECT gen_random_uuid(), 'demo-' || i, 'demo', 'active', 'cpa' FROM generate_series(0, $1 - 1) AS i
+    RETURNING id
+)
+INSERT INTO offers (campaign_id, position, name, url, weight, is_active)
+SELECT id, 0, 'offer', 'https://offer.example/lp?cid={click_id}&s={sub1}#top', 1, true FROM made";
+
+/// A day partition of clicks and of events for each of the last 31 days, and today.
+pub(crate) const PARTITIONS: &str = "
+DO $$
+DECLARE
+    parent text;
+    day    date;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY['clicks', 'events'] LOOP
+        FOR day IN SELECT generate_series((now() AT TIME ZONE 'UTC')::date - 31, (now() AT TIME ZONE 'UTC')::date, '1 day')::date LOOP
+            CONTINUE WHEN to_regclass(format('%s_%s', parent, to_char(day, 'YYYYMMDD'))) IS NOT NULL;
+            EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
+                format('%s_%s', parent, to_char(day, 'YYYYMMDD')), parent,
+                day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+        END LOOP;
+    END LOOP;
+END $$";
+
+/// Clicks `$2` to `$3` of `$1`, evenly over the 30 days before `$4`; half of them of campaign `$5`, one in 100,000 of `$6`;
+/// user agent `$7`, referrer `$8`.
+pub(crate) const FILL_CLICKS: &str = "
+INSERT INTO clicks (
+    id, campaign_id, ip_address, user_agent, referrer, is_valid, invalid_reason, is_bot, country, device, os, browser,
+    sub1, sub2, click_id_param, campaign_offer_id, traffic_source_id, cost, currency, created_at, updated_at
+)
+SELECT
+    (lpad(to_hex((extract(epoch FROM at) * 1000)::int8), 12, '0') || '7' || substr(md5(i::text), 1, 3)
+        || '8' || substr(md5(i::text), 4, 15))::uuid,
+    CASE WHEN i % 100000 = 7 THEN $6 WHEN i % 2 = 0 THEN $5
+         ELSE ('00000000-0000-7000-8000-' || lpad(to_hex(i * 7919 % 998), 12, '0'))::uuid END,
+    '10.0.0.1'::inet + i % 1000000, $7, $8, i % 50 <> 3, CASE WHEN i % 50 = 3 THEN 'bot' END, i % 50 = 3,
+    'DE', 'mobile', 'Android', 'Chrome Mobile', 'ad-' || i, 'creative-7', 'src-' || i, 1, 'network-3', 0.0125, 'USD',
+    at, at
+FROM generate_series($2, $3) AS i
+CROSS JOIN LATERAL (
+    SELECT date_trunc('milliseconds', $4 - interval '30 days' * ((($1 - i)::float8 + 0.5) / $1)) AS at
+) t";
+
 /// A click as a link with some parameters makes it: about 400 bytes in the journal.
 pub(crate) fn typical_click(campaign_id: Uuid, number: u32) -> Click<'static> {
     let [_, b, c, d] = number.to_be_bytes();

@@ -1,0 +1,62 @@
+//! What counting a query costs.
+
+use std::{
+    collections::BTreeSet,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use octo::{
+    db::{self, monitor},
+    telemetry::Metrics,
+};
+use tokio::task::JoinSet;
+
+use crate::{ROUNDS, support::median};
+
+const QUERIES: u32 = 300_000;
+const TASKS: [usize; 2] = [1, 2];
+
+pub(crate) async fn measure(recorder: &Metrics) -> anyhow::Result<()> {
+    println!(
+        "\nmonitor: {QUERIES} queries that do nothing, counted by monitor::observe with Prometheus installed"
+    );
+    for tasks in TASKS {
+        let mut nanoseconds = Vec::new();
+        for _ in 0..ROUNDS {
+            nanoseconds.push(count(tasks).await?);
+            let _ = recorder.render(); // moves the samples into the histograms, as a scrape does
+        }
+        println!("      {:.0} ns a query from {tasks} tasks at once", median(nanoseconds));
+    }
+    let listed: BTreeSet<&str> = monitor::queries().iter().map(|query| query.query).collect();
+    let statements: BTreeSet<&str> = db::statements().map(|(name, _)| name).collect();
+    let missing: Vec<&&str> = statements.difference(&listed).collect();
+    let verdict = if missing.is_empty() { "reached" } else { "missed" };
+    println!(
+        "plan, monitoring: 100 %; {} of {} statements are in the list of GET /api/v1/system/queries: {verdict} {missing:?}",
+        statements.len() - missing.len(),
+        statements.len()
+    );
+    Ok(())
+}
+
+/// Nanoseconds that each task waits for one to be counted.
+async fn count(tasks: usize) -> anyhow::Result<f64> {
+    let mut counting = JoinSet::new();
+    for _ in 0..tasks {
+        counting.spawn(async {
+            let start = Instant::now();
+            for number in 0..QUERIES {
+                let nothing = async { Ok(black_box(number)) };
+                monitor::observe("campaign.by_key", nothing).await?;
+            }
+            anyhow::Ok(start.elapsed())
+        });
+    }
+    let mut longest = Duration::ZERO;
+    while let Some(took) = counting.join_next().await {
+        longest = longest.max(took??);
+    }
+    Ok(longest.as_secs_f64() * 1e9 / f64::from(QUERIES))
+}

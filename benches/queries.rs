@@ -21,8 +21,8 @@ mod it {
 }
 mod support;
 
-use it::harness::{Octo, PrivatePostgres, migrate};
-use support::{FILL_CLICKS, PARTITIONS, micros, percentile_ms};
+use it::harness::{DAY_PARTITIONS, Octo, PrivatePostgres, migrate};
+use support::{FILL_CLICKS, micros, percentile_ms};
 
 const ROWS: i64 = 10_000_000;
 const FILL_ROWS: i64 = 500_000;
@@ -122,7 +122,7 @@ impl Bench {
 
 async fn fill(c: &mut PgConnection, rows: i64, popular: Uuid, rare: Uuid) -> anyhow::Result<()> {
     let start = Instant::now();
-    sqlx::raw_sql(PARTITIONS).execute(&mut *c).await?;
+    sqlx::raw_sql(DAY_PARTITIONS).execute(&mut *c).await?;
     let end = chrono::Utc::now();
     let mut done = 0;
     while done < rows {

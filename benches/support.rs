@@ -41,23 +41,6 @@ WITH made AS (
 INSERT INTO offers (campaign_id, position, name, url, weight, is_active)
 SELECT id, 0, 'offer', 'https://offer.example/lp?cid={click_id}&s={sub1}#top', 1, true FROM made";
 
-/// A day partition of clicks and of events for each of the last 31 days, and today.
-pub(crate) const PARTITIONS: &str = "
-DO $$
-DECLARE
-    parent text;
-    day    date;
-BEGIN
-    FOREACH parent IN ARRAY ARRAY['clicks', 'events'] LOOP
-        FOR day IN SELECT generate_series((now() AT TIME ZONE 'UTC')::date - 31, (now() AT TIME ZONE 'UTC')::date, '1 day')::date LOOP
-            CONTINUE WHEN to_regclass(format('%s_%s', parent, to_char(day, 'YYYYMMDD'))) IS NOT NULL;
-            EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                format('%s_%s', parent, to_char(day, 'YYYYMMDD')), parent,
-                day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
-        END LOOP;
-    END LOOP;
-END $$";
-
 /// Clicks `$2` to `$3` of `$1`, evenly over the 30 days before `$4`; half of them of campaign `$5`, one in 100,000 of `$6`;
 /// user agent `$7`, referrer `$8`.
 pub(crate) const FILL_CLICKS: &str = "

@@ -145,8 +145,8 @@ async fn from_redis(
     ask(CALLERS, &servers.pids(), question).await
 }
 
-/// The same GET, JSON and templates by the redis crate, whose connection sends what all callers ask for together: what
-/// Redis itself could give. octo's pool lends a connection to one caller at a time.
+/// The same GET, JSON and templates by the redis crate alone, without single-flight, deadline and breaker: what Redis
+/// itself could give.
 async fn from_redis_pipelined(
     servers: &Servers,
     keys: &'static [CampaignKey],

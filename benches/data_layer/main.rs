@@ -42,7 +42,7 @@ mod it {
 #[path = "../support.rs"]
 mod support;
 
-use it::harness::{PrivatePostgres, PrivateRedis, eventually, migrate};
+use it::harness::{DAY_PARTITIONS, PrivatePostgres, PrivateRedis, eventually, migrate};
 use support::{median, micros, percentile_ms};
 
 pub(crate) const ROUNDS: usize = 3;
@@ -98,7 +98,7 @@ impl Servers {
         migrate(&primary.url()).await;
         let mut admin = primary.admin().await;
         sqlx::query(support::INSERT_CAMPAIGNS).bind(i32::try_from(CAMPAIGNS)?).execute(&mut admin).await?;
-        sqlx::raw_sql(support::PARTITIONS).execute(&mut admin).await?;
+        sqlx::raw_sql(DAY_PARTITIONS).execute(&mut admin).await?;
         let clicks = sqlx::query(support::FILL_CLICKS).bind(CLICKS).bind(1_i64).bind(CLICKS);
         let clicks = clicks.bind(chrono::Utc::now()).bind(uuid::Uuid::now_v7()).bind(uuid::Uuid::now_v7());
         clicks.bind(support::USER_AGENT).bind(support::REFERRER).execute(&mut admin).await?;

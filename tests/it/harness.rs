@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "see the head of this file")]
 pub(crate) use self::{
-    database::{Database, migrate},
+    database::{DAY_PARTITIONS, Database, migrate},
     machine::{Signal, signal},
     octo::{Octo, OctoBuilder, announced_address},
     pgbouncer::PgBouncer,

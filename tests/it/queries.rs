@@ -16,7 +16,7 @@ use tokio::sync::Barrier;
 use uuid::Uuid;
 
 use crate::{
-    harness::{Database, Octo},
+    harness::{DAY_PARTITIONS, Database, Octo},
     tracker::{SOON, Table, Tracker},
     wire::Proxy,
 };
@@ -162,19 +162,6 @@ const POPULAR: &str = "'00000000-0000-7000-8000-00000000aaaa'::uuid";
 const RARE: &str = "'00000000-0000-7000-8000-00000000bbbb'::uuid";
 
 const FILL: &str = "
-DO $$
-DECLARE
-    parent text;
-    day    date;
-BEGIN
-    FOREACH parent IN ARRAY ARRAY['clicks', 'events'] LOOP
-        FOR day IN SELECT generate_series((now() AT TIME ZONE 'UTC')::date - 30, (now() AT TIME ZONE 'UTC')::date + 7, '1 day')::date LOOP
-            EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                format('%s_%s', parent, to_char(day, 'YYYYMMDD')), parent,
-                day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
-        END LOOP;
-    END LOOP;
-END $$;
 INSERT INTO clicks (id, campaign_id, is_valid, invalid_reason, is_bot, sub1, created_at, updated_at)
 SELECT
     (lpad(to_hex((extract(epoch FROM at) * 1000)::int8), 12, '0') || '7' || substr(md5(i::text), 1, 3)
@@ -350,6 +337,7 @@ async fn cases(c: &mut PgConnection) -> Vec<Case> {
 async fn every_query_of_the_api_reads_little_of_a_million_rows() {
     let database = Database::create("queries_plans").await;
     let mut c = PgConnection::connect(&database.url()).await.unwrap();
+    sqlx::raw_sql(DAY_PARTITIONS).execute(&mut c).await.unwrap();
     sqlx::raw_sql(FILL).execute(&mut c).await.unwrap();
     sqlx::raw_sql("VACUUM ANALYZE").execute(&mut c).await.unwrap();
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM clicks").fetch_one(&mut c).await.unwrap();

@@ -15,6 +15,24 @@ use super::postgres::APP_USER;
 use super::servers::{PausedReplay, Servers};
 use super::{must, redis};
 
+/// A day partition of clicks and of events for each of the last 31 days, today and the next 7, where there is none.
+pub(crate) const DAY_PARTITIONS: &str = "
+DO $$
+DECLARE
+    today  date := (now() AT TIME ZONE 'UTC')::date;
+    parent text;
+    day    date;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY['clicks', 'events'] LOOP
+        FOR day IN SELECT generate_series(today - 31, today + 7, '1 day')::date LOOP
+            CONTINUE WHEN to_regclass(format('%s_%s', parent, to_char(day, 'YYYYMMDD'))) IS NOT NULL;
+            EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
+                format('%s_%s', parent, to_char(day, 'YYYYMMDD')), parent,
+                day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+        END LOOP;
+    END LOOP;
+END $$";
+
 /// A database of one's own. Dropped, with everybody still connected to it, when this value is.
 pub(crate) struct Database {
     name: String,

@@ -18,6 +18,7 @@ use super::{
     X_OCTO_DROPPED,
     error::{FieldError, Problem},
     fields::{Fields, parse_json, replace_nul},
+    head::require_identity,
 };
 use crate::{
     app::App,
@@ -124,6 +125,7 @@ async fn result_of(app: &App, item: Result<(Uuid, Pending), Vec<FieldError>>) ->
 /// Reads and parses a body within its limits: 408, 413, 415 or 400 otherwise.
 async fn read_json(app: &App, request: Request, bytes_max: usize) -> Result<Value, Problem> {
     require_media_type(request.headers())?;
+    require_identity(request.headers())?;
     let body = read_body(request.into_body(), bytes_max, millis(app.config.server.body_timeout_ms)).await?;
     parse_json(&body, JSON_DEPTH_MAX)
 }

@@ -30,7 +30,7 @@ pub(super) fn refuse(
             Refused::Host,
             Problem::bad_request("host", "A request has one Host, a name or address and maybe a port."),
         )
-    } else if is_ambiguous || (takes_no_body(method) && headers.contains_key(header::TRANSFER_ENCODING)) {
+    } else if is_ambiguous || !is_framed(method, headers) {
         let detail =
             "The body has a Content-Length or a chunked Transfer-Encoding, not both; GET and HEAD have none.";
         (Refused::Framing, Problem::bad_request("framing", detail))
@@ -105,9 +105,18 @@ fn is_digits(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// RFC 9110 section 9.3.1: a body here means nothing, and has been used to smuggle a second request.
-fn takes_no_body(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
+/// No coding, or chunks and nothing else. A body of unknown length means nothing in a `GET` (RFC 9110 section 9.3.1) and
+/// has been used to smuggle a second request.
+fn is_framed(method: &Method, headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+                && !matches!(*method, Method::GET | Method::HEAD)
+        }
+        (Some(_), Some(_)) => false,
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! lengths, and behind a proxy such a request is refused, not guessed at. So the bytes that hyper reads are watched.
 //! A head that begins with `G` is `GET`, which takes no chunked body anyway: it costs one comparison.
 //!
-//! Requests sent before the answer to the one before them (pipelined, in one packet) are not all seen; for those
-//! hyper's way holds.
+//! A request that came behind another in one packet (pipelined) was not watched from its beginning: with chunks it
+//! counts as ambiguous too. No client that pipelines sends chunks.
 
 use std::{
     io,
@@ -39,10 +39,10 @@ impl Framing {
     /// It ended without.
     const OVER: u8 = 4;
 
-    /// Whether the head that hyper just took had both lengths; asked once a request.
+    /// Whether the head that hyper just took had both lengths, or may have had; asked once a request.
     pub(super) fn is_ambiguous(&self, headers: &HeaderMap) -> bool {
         let seen = self.0.swap(Self::FRESH, Ordering::Relaxed);
-        seen == Self::LENGTH && headers.contains_key(header::TRANSFER_ENCODING)
+        !matches!(seen, Self::OVER | Self::SKIPPED) && headers.contains_key(header::TRANSFER_ENCODING)
     }
 
     /// The request was answered: what comes next is a head.
@@ -190,6 +190,8 @@ mod tests {
     #[test]
     fn what_only_looks_like_a_length_is_none() {
         for head in [
+            "POST / HTTP/1.1\r\nHost: t\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: t\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: t\r\n\r\nContent-Length: 2\r\n",
             "POST / HTTP/1.1\r\nX-Content-Length: 2\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length-X: 2\r\n\r\n",
@@ -214,5 +216,10 @@ mod tests {
         framing.answered();
         watched.see(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n");
         assert!(framing.is_ambiguous(&chunked));
+        framing.answered();
+        watched.see(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nPOST / HTTP/1.1\r\n");
+        assert!(!framing.is_ambiguous(&chunked));
+        framing.answered();
+        assert!(framing.is_ambiguous(&chunked), "its beginning was not watched");
     }
 }

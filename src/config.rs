@@ -16,6 +16,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::model::scheme::Scheme;
+
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// Keys whose values are shown as `***`.
@@ -206,6 +208,7 @@ pub struct Tracking {
     pub referrer_policy: String,
     #[serde(deserialize_with = "optional")]
     pub country_file: Option<PathBuf>,
+    pub app_schemes: Vec<Scheme>,
 }
 
 /// `[privacy]`

@@ -11,6 +11,7 @@ pub mod error;
 mod event;
 mod events;
 pub mod fields;
+mod head;
 pub mod openapi;
 mod ops;
 mod page;
@@ -25,7 +26,7 @@ use axum::{
     Router,
     body::Body,
     extract::MatchedPath,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -41,6 +42,7 @@ use tower_http::{
 use crate::{app::App, metrics};
 pub use client::Peer;
 use error::Problem;
+pub use head::Ambiguous;
 
 /// The header that carries our id of a click.
 pub const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
@@ -89,13 +91,15 @@ impl Service {
         }
         let start = Instant::now();
         let (head, _) = request.into_parts();
-        let mut response = match refuse(&head.headers) {
-            Some(refused) => refused,
-            None => match AssertUnwindSafe(click::answer(&self.app, peer, &head)).catch_unwind().await {
-                Ok(response) => response,
-                Err(panic) => panicked(panic),
-            },
-        };
+        let is_ambiguous = head.extensions.get::<Ambiguous>().is_some();
+        let mut response =
+            match head::refuse(&head.method, &head.uri, head.version, &head.headers, is_ambiguous) {
+                Some(refused) => refused,
+                None => match AssertUnwindSafe(click::answer(&self.app, peer, &head)).catch_unwind().await {
+                    Ok(response) => response,
+                    Err(panic) => panicked(panic),
+                },
+            };
         finish(&mut response, click::route(head.uri.path()), &head.method, start);
         response
     }
@@ -140,20 +144,14 @@ async fn measure(request: axum::extract::Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
-    let mut response = match refuse(request.headers()) {
+    let is_ambiguous = request.extensions().get::<Ambiguous>().is_some();
+    let refused = head::refuse(&method, request.uri(), request.version(), request.headers(), is_ambiguous);
+    let mut response = match refused {
         Some(refused) => refused,
         None => next.run(request).await,
     };
     finish(&mut response, route.as_ref().map_or("unmatched", MatchedPath::as_str), &method, start);
     response
-}
-
-/// A request has one Host (RFC 9112 section 3.2).
-fn refuse(headers: &HeaderMap) -> Option<Response> {
-    (headers.get_all(header::HOST).iter().count() > 1).then(|| {
-        metrics::http_refused("host");
-        Problem::bad_request("host", "A request has one Host.").into_response()
-    })
 }
 
 /// Counts and times a request; unknown paths and methods share one label.

@@ -157,7 +157,6 @@ pub const FAMILIES: &[Family] = &[
 /// to exist with it does not.
 const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     ("octo_http_connections_total", "outcome", &["accepted", "failed"]),
-    ("octo_http_refused_total", "reason", &["parse", "too_large", "timeout", "host"]),
     (
         "octo_clicks_total",
         "outcome",
@@ -195,6 +194,9 @@ pub fn describe() {
         for &value in values {
             counter!(name, label => value).increment(0);
         }
+    }
+    for reason in Refused::ALL {
+        counter!("octo_http_refused_total", "reason" => reason.label()).increment(0);
     }
     for name in [
         "octo_clicks_unrecorded_total",
@@ -248,9 +250,72 @@ pub fn http_accept_failed() {
     counter!("octo_http_connections_total", "outcome" => "failed").increment(1);
 }
 
-/// A request was refused before a route was looked for: `parse`, `timeout`, `host`, ...
-pub fn http_refused(reason: &'static str) {
-    counter!("octo_http_refused_total", "reason" => reason).increment(1);
+/// Why a request was refused before a route was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The method is no token, or what came is no HTTP at all (TLS, for one).
+    Method,
+    /// Neither an origin form nor a web address; `CONNECT`.
+    Target,
+    /// The target has bytes that no URI has.
+    Uri,
+    /// Not HTTP/1.0 or HTTP/1.1.
+    Version,
+    /// The preface of HTTP/2.
+    Http2,
+    /// A header line is malformed.
+    Header,
+    /// No Host, two, or one that is no host.
+    Host,
+    /// The length of the body is not said in one clear way.
+    Framing,
+    /// Longer than a head, a target or a number of headers may be.
+    TooLarge,
+    /// The client closed in the middle of a request.
+    Incomplete,
+    /// The head took too long.
+    Timeout,
+    /// Something else.
+    Other,
+}
+
+impl Refused {
+    const ALL: [Self; 12] = [
+        Self::Method,
+        Self::Target,
+        Self::Uri,
+        Self::Version,
+        Self::Http2,
+        Self::Header,
+        Self::Host,
+        Self::Framing,
+        Self::TooLarge,
+        Self::Incomplete,
+        Self::Timeout,
+        Self::Other,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Target => "target",
+            Self::Uri => "uri",
+            Self::Version => "version",
+            Self::Http2 => "http2",
+            Self::Header => "header",
+            Self::Host => "host",
+            Self::Framing => "framing",
+            Self::TooLarge => "too_large",
+            Self::Incomplete => "incomplete",
+            Self::Timeout => "timeout",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A request was refused before a route was looked for.
+pub fn http_refused(reason: Refused) {
+    counter!("octo_http_refused_total", "reason" => reason.label()).increment(1);
 }
 
 /// What became of a click: one of the outcomes in `FROM_ZERO`.

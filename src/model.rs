@@ -6,6 +6,7 @@ pub mod event;
 pub mod id;
 pub mod money;
 pub mod record;
+pub mod scheme;
 pub mod text;
 pub mod token;
 pub mod visit;

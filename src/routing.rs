@@ -131,7 +131,7 @@ fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, (String, Error)
 }
 
 fn parse(name: &str, url: &str) -> Result<Template, (String, Error)> {
-    Template::parse(url).map_err(|e| (name.to_owned(), e))
+    Template::parse_stored(url).map_err(|e| (name.to_owned(), e))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod connection;
 mod database;
+mod framing;
 
 use std::{
     future::Future,

@@ -1,7 +1,8 @@
 //! Destination URLs and their macros: `https://offer.example/?click={click_id}`.
 //!
-//! A template is checked when a campaign is saved: http or https, a host, no user part, and no macro in
-//! scheme, user, host or port, so the origin of every `Location` is the stored one. Values are
+//! A template is checked when a campaign is saved: http or https (or an app's scheme, where the installation lists
+//! it), a host, no user part, and no macro in scheme, user, host or port, so the origin of every `Location` is the
+//! stored one. Values are
 //! percent-encoded in one pass (all but the unreserved characters of RFC 3986 section 2.3); a value that
 //! looks like a macro stays text. `{{` and `}}` are literal braces.
 
@@ -13,12 +14,13 @@ use std::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
-use crate::model::click::Click;
+use crate::model::{click::Click, scheme::Scheme};
 
 /// Longest template, in bytes.
 pub const TEMPLATE_BYTES_MAX: usize = 4096;
 
-/// Longest destination after expansion and pass-through, in bytes; what is over is not passed through.
+/// Longest destination after expansion and pass-through, in bytes (a browser takes no longer header); values are cut
+/// where it ends, and what is over is not passed through.
 const DESTINATION_BYTES_MAX: usize = 16_384;
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -95,8 +97,8 @@ pub enum Error {
     /// Longer than [`TEMPLATE_BYTES_MAX`].
     #[error("is longer than {TEMPLATE_BYTES_MAX} bytes")]
     TooLong,
-    /// Not `http://` or `https://`.
-    #[error("must begin with http:// or https://")]
+    /// Not `http://`, `https://` or a listed scheme.
+    #[error("must begin with http:// or https:// (or a scheme of tracking.app_schemes)")]
     Scheme,
     /// White space, control characters, a bad host or port.
     #[error("is not a valid URL: {0}")]
@@ -116,12 +118,27 @@ pub enum Error {
 }
 
 impl Template {
-    /// Parses and checks a destination.
+    /// Parses and checks a destination on the web.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        Self::parse_with(text, |_| false)
+    }
+
+    /// Parses and checks a destination on the web or in one of these apps.
+    pub fn parse_for(text: &str, app_schemes: &[Scheme]) -> Result<Self, Error> {
+        Self::parse_with(text, |scheme| app_schemes.contains(scheme))
+    }
+
+    /// Parses a destination that passed [`Self::parse_for`] once. Its scheme need not be listed any more: links
+    /// that are printed already go on working. Schemes that can never be listed are still refused.
+    pub fn parse_stored(text: &str) -> Result<Self, Error> {
+        Self::parse_with(text, |_| true)
+    }
+
+    fn parse_with(text: &str, is_listed: impl Fn(&Scheme) -> bool) -> Result<Self, Error> {
         if text.len() > TEMPLATE_BYTES_MAX {
             return Err(Error::TooLong);
         }
-        let origin_end = check_origin(text)?;
+        let origin_end = check_origin(text, is_listed)?;
         let parts = split(text, origin_end)?;
         let (url, marks) = with_marks(&parts);
         let url = Url::parse(&url).map_err(|e| Error::Url(e.to_string()))?;
@@ -266,35 +283,49 @@ fn append_plain(out: &mut String, value: &dyn fmt::Display) {
 }
 
 fn encode(out: &mut String, value: &str) {
-    out.extend(utf8_percent_encode(value, UNRESERVED));
+    if out.len() + 3 * value.len() <= DESTINATION_BYTES_MAX {
+        out.extend(utf8_percent_encode(value, UNRESERVED));
+        return;
+    }
+    // cut between characters, so that what is left still decodes
+    for (i, c) in value.char_indices() {
+        let encoded = utf8_percent_encode(&value[i..i + c.len_utf8()], UNRESERVED);
+        if out.len() + 3 * c.len_utf8() > DESTINATION_BYTES_MAX {
+            break;
+        }
+        out.extend(encoded);
+    }
 }
 
 /// Checks what the URL parser would quietly mend, and returns where the authority ends.
-fn check_origin(text: &str) -> Result<usize, Error> {
+fn check_origin(text: &str, is_listed: impl Fn(&Scheme) -> bool) -> Result<usize, Error> {
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(Error::Url("white space or a control character".to_owned()));
     }
-    let scheme = ["https://", "http://"]
-        .into_iter()
-        .find(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-    let Some(scheme) = scheme else {
-        let macro_first = text.split("://").next().is_some_and(|s| s.contains('{'));
-        return Err(if macro_first { Error::Origin } else { Error::Scheme });
-    };
-    let rest = &text[scheme.len()..];
+    let (scheme, rest) = text.split_once("://").unwrap_or((text, ""));
+    let is_web = ["https", "http"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+    if !(is_web || scheme.parse().is_ok_and(|app| is_listed(&app))) || scheme.len() == text.len() {
+        return Err(if scheme.contains('{') { Error::Origin } else { Error::Scheme });
+    }
     let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
     let authority = &rest[..end];
     match authority {
         a if a.contains(['{', '}']) => Err(Error::Origin),
         a if a.contains('@') => Err(Error::User),
-        "" => Err(Error::Url("no host".to_owned())),
+        "" if is_web => Err(Error::Url("no host".to_owned())),
         _ if rest[end..].starts_with('\\') => Err(Error::Url("a backslash after the host".to_owned())),
-        _ => Ok(scheme.len() + end),
+        _ => Ok(scheme.len() + "://".len() + end),
     }
 }
 
 fn check_host(url: &Url) -> Result<String, Error> {
     let host = url.host_str().unwrap_or_default();
+    if url.port() == Some(0) {
+        return Err(Error::Url("nothing listens on port 0".to_owned()));
+    }
+    if !url.is_special() {
+        return Ok(host.to_owned()); // an app's own word, or none: myapp:///open
+    }
     let name = host.strip_suffix('.').unwrap_or(host);
     let label = |l: &str| (1..=63).contains(&l.len());
     if host.starts_with('[') || (name.len() <= 253 && name.split('.').all(label)) {
@@ -466,6 +497,20 @@ mod tests {
             "//evil.example/",
             "/\\evil.example",
             "https:/\\evil.example",
+            "https:evil.example",
+            "https:///evil.example",
+            "https://a.example:0/",
+            "https://a.example:+80/",
+            "https://a.example:80:80/",
+            "https://a\u{202e}b.example/",
+            "https://256.256.256.256/",
+            "https://[::1/",
+            "https://a%00.example/",
+            "https://a%2fb.example/",
+            "https://a.example{sub1}/",
+            "https://{sub1}@a.example/",
+            "https{sub1}://a.example/",
+            "myapp://open/",
             "https://good.example@evil.example/",
             "https://a.example\\@evil.example/",
             "https://a..b/",
@@ -485,6 +530,48 @@ mod tests {
         }
         assert!(Template::parse(&format!("https://{}", "a".repeat(9000))).is_err());
         assert!(Template::parse(&format!("https://{}/", "a".repeat(300))).is_err());
+    }
+
+    #[test]
+    fn an_app_is_a_destination_where_its_scheme_is_listed() {
+        let schemes = ["myapp".parse().unwrap()];
+        for (text, canonical) in [
+            ("MyApp://open/{sub1}?c={click_id}#x", "myapp://open/{sub1}?c={click_id}#x"),
+            ("myapp:///open", "myapp:///open"),
+            ("myapp://open", "myapp://open"),
+            ("https://A.example", "https://a.example/"),
+        ] {
+            assert_eq!(Template::parse_for(text, &schemes).unwrap().canonical(), canonical);
+            assert_eq!(Template::parse_stored(text).unwrap().canonical(), canonical);
+        }
+        for bad in [
+            "myapp:open",
+            "myapp:/open",
+            "myapp",
+            "myapp://{sub1}/x",
+            "myapp://open:{sub1}/",
+            "myapp://{sub1}@open/",
+            "myapp://user@open/",
+            "myapp://open\\evil/",
+            "my{sub1}app://open/",
+            "other://open/",
+            "javascript://open/%0aalert(1)",
+            "myapp://open/ x",
+        ] {
+            assert!(Template::parse_for(bad, &schemes).is_err(), "{bad:?} was accepted");
+        }
+        assert!(Template::parse("myapp://open/").is_err());
+        assert!(Template::parse_stored("javascript://open/%0aalert(1)").is_err());
+    }
+
+    #[test]
+    fn a_destination_stays_short_and_decodes() {
+        let value = "\u{1f600}".repeat(255);
+        let out = expand(&format!("https://o.example/?{}", "a={sub1}&".repeat(20)), &value);
+        assert!((15_000..=DESTINATION_BYTES_MAX + TEMPLATE_BYTES_MAX).contains(&out.len()), "{}", out.len());
+        let pairs: Vec<_> = Url::parse(&out).unwrap().query_pairs().into_owned().collect();
+        assert_eq!(pairs.len(), 20);
+        assert!(pairs.iter().all(|(_, v)| value.starts_with(v.as_str())), "{pairs:?}");
     }
 
     #[test]

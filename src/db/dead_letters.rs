@@ -114,7 +114,7 @@ const DELETE_SQL: &str = "
       AND seq = $2";
 
 /// A record of the journal that is no row, and why.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DeadLetter {
     /// Counts up as they come; the key of lists.
     #[serde(skip)]
@@ -138,7 +138,7 @@ pub struct DeadLetter {
 }
 
 /// What a dead letter holds.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
     /// A click, as it would be stored.

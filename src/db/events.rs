@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{FromRow, types::Json};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -17,7 +18,7 @@ pub const STATEMENTS: &[(&str, &str)] =
     &[("event.list", LIST_SQL), ("event.list_of_click", LIST_OF_CLICK_SQL), ("event.insert", INSERT_SQL)];
 
 /// An event as it is stored.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub struct Event {
     /// The sender's, or ours.
     pub id: Uuid,
@@ -33,9 +34,9 @@ pub struct Event {
     pub event_type: String,
     /// For people.
     pub event_name: Option<String>,
-    /// What the sender told.
+    /// What the sender told, as PostgreSQL wrote it: its numbers may be longer than ours.
     #[schema(value_type = Option<Object>)]
-    pub properties: Option<Json<serde_json::Value>>,
+    pub properties: Option<Json<Box<RawValue>>>,
     /// The page.
     pub url: Option<String>,
     /// What led to the page.
@@ -52,7 +53,7 @@ pub struct Event {
 impl From<&model::event::Event<'_>> for Event {
     fn from(event: &model::event::Event<'_>) -> Self {
         let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
-        let json = |t: &str| serde_json::from_str(t).unwrap_or_else(|_| t.into());
+        let raw = |t: &str| RawValue::from_string(t.to_owned()).or_else(|_| to_raw_value(t)).ok();
         Self {
             id: event.id,
             click_id: event.click_id.map(ClickId::uuid),
@@ -60,7 +61,7 @@ impl From<&model::event::Event<'_>> for Event {
             campaign_key: text(&event.cid),
             event_type: event.event_type.clone().into_owned(),
             event_name: text(&event.event_name),
-            properties: event.properties.as_deref().map(json).map(Json),
+            properties: event.properties.as_deref().and_then(raw).map(Json),
             url: text(&event.url),
             referrer: text(&event.referrer),
             session_id: text(&event.session_id),

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     error::Problem,
     fields::{parse_json, replace_nul},
+    head::require_identity,
 };
 
 /// Longest body, in bytes.
@@ -37,6 +38,7 @@ impl<S: Send + Sync> FromRequest<S> for Json {
         if !is_json(request.headers()) {
             return Err(Problem::unsupported_media_type("application/json"));
         }
+        require_identity(request.headers())?;
         let body = to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|error| {
             let is_too_long = error.source().is_some_and(<dyn Error>::is::<LengthLimitError>);
             if is_too_long {

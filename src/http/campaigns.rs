@@ -30,6 +30,7 @@ use crate::{
         campaign::{Campaign, CostModel, Destination, Status},
         id::CampaignKey,
         money::Money,
+        scheme::Scheme,
     },
     template::Template,
 };
@@ -189,7 +190,7 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let new = read(&body, &OwnHosts::new(&app.public_url, &headers))?;
+    let new = read(&body, &Targets::new(&app, &headers))?;
     let campaign = campaigns::insert(&app.db, new).await?;
     app.campaigns.invalidate_campaign(&campaign.key).await;
     let location = format!("{ROOT}/campaigns/{}", campaign.id);
@@ -269,8 +270,8 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    let hosts = OwnHosts::new(&app.public_url, &headers);
-    change(&app, &id, &headers, |campaign| Ok(read(&patched(campaign, &patch)?, &hosts)?)).await
+    let targets = Targets::new(&app, &headers);
+    change(&app, &id, &headers, |campaign| Ok(read(&patched(campaign, &patch)?, &targets)?)).await
 }
 
 /// Delete a campaign
@@ -463,7 +464,7 @@ fn as_asked(campaign: &Campaign) -> New {
 }
 
 /// Reads a whole campaign; names everything that is wrong with it.
-fn read(value: &Value, hosts: &OwnHosts) -> Result<New, Vec<FieldError>> {
+fn read(value: &Value, targets: &Targets) -> Result<New, Vec<FieldError>> {
     let mut f = Fields::new(value, "").map_err(|e| vec![e])?;
     let key = f.optional_parsed::<CampaignKey>("key", "pattern");
     if key.as_ref().is_some_and(|key| parse_id(key.as_str()).is_some()) {
@@ -482,16 +483,16 @@ fn read(value: &Value, hosts: &OwnHosts) -> Result<New, Vec<FieldError>> {
         daily_budget: f.money("daily_budget"),
         total_budget: f.money("total_budget"),
         fallback_url: f
-            .optional_url_template("fallback_url")
-            .and_then(|t| hosts.check(&t, "fallback_url", &mut f)),
+            .optional_url_template("fallback_url", &targets.app_schemes)
+            .and_then(|t| targets.check(&t, "fallback_url", &mut f)),
         landing_pages: f.list("landing_pages", DESTINATIONS_MAX, |f| {
             f.refuse_unknown(LANDING_PAGE_FIELDS, &[]);
-            read_destination(f, hosts)
+            read_destination(f, targets)
         }),
         offers: f.list("offers", DESTINATIONS_MAX, |f| {
             f.refuse_unknown(OFFER_FIELDS, &[]);
             let payout = f.money("payout");
-            Some(NewDestination { payout, ..read_destination(f, hosts)? })
+            Some(NewDestination { payout, ..read_destination(f, targets)? })
         }),
         pass_through: f.boolean("pass_through", false),
     };
@@ -513,9 +514,9 @@ fn read_name(f: &mut Fields<'_>) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn read_destination(f: &mut Fields<'_>, hosts: &OwnHosts) -> Option<NewDestination> {
+fn read_destination(f: &mut Fields<'_>, targets: &Targets) -> Option<NewDestination> {
     let name = read_name(f);
-    let url = f.url_template("url").and_then(|t| hosts.check(&t, "url", f));
+    let url = f.url_template("url", &targets.app_schemes).and_then(|t| targets.check(&t, "url", f));
     let id = f.optional_integer("id", 1..=i64::MAX);
     let weight = f.integer("weight", 0..=1_000_000, 1);
     let is_active = f.boolean("is_active", true);
@@ -531,22 +532,30 @@ fn refuse_repeated_ids(f: &mut Fields<'_>, list: &str, destinations: &[NewDestin
     }
 }
 
-/// Hosts that are this tracker: a destination that is one of its own click links would send visitors round
-/// and round.
+/// What a destination may be: a web address or a listed app's, but no click link of this tracker, which would send
+/// visitors round and round.
 #[derive(Debug)]
-struct OwnHosts(Vec<String>);
+struct Targets {
+    own_hosts: Vec<String>,
+    app_schemes: Vec<Scheme>,
+}
 
-impl OwnHosts {
-    fn new(public_url: &str, headers: &HeaderMap) -> Self {
+impl Targets {
+    fn new(app: &App, headers: &HeaderMap) -> Self {
+        Self::of(&app.public_url, headers, &app.config.tracking.app_schemes)
+    }
+
+    fn of(public_url: &str, headers: &HeaderMap, app_schemes: &[Scheme]) -> Self {
         let asked = headers.get(header::HOST).and_then(|v| v.to_str().ok());
         let urls = [Some(public_url.to_owned()), asked.map(|host| format!("http://{host}/"))];
         let host = |url: String| url::Url::parse(&url).ok()?.host_str().map(plain_host);
-        Self(urls.into_iter().flatten().filter_map(host).collect())
+        let own_hosts = urls.into_iter().flatten().filter_map(host).collect();
+        Self { own_hosts, app_schemes: app_schemes.to_vec() }
     }
 
     /// The template in canonical form, unless it leads to a click link of ours.
     fn check(&self, template: &Template, field: &str, f: &mut Fields<'_>) -> Option<String> {
-        let is_own = self.0.contains(&plain_host(template.host()));
+        let is_own = self.own_hosts.contains(&plain_host(template.host()));
         if is_own && (template.path() == "/click" || template.path().starts_with("/c/")) {
             f.refuse(
                 field,
@@ -570,13 +579,13 @@ mod tests {
 
     use super::*;
 
-    fn hosts() -> OwnHosts {
+    fn targets() -> Targets {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("10.0.0.7:8080"))]);
-        OwnHosts::new("https://Track.example", &headers)
+        Targets::of("https://Track.example", &headers, &[])
     }
 
     fn faults(value: &Value) -> Vec<(String, &'static str)> {
-        read(value, &hosts()).err().unwrap_or_default().into_iter().map(|e| (e.pointer, e.code)).collect()
+        read(value, &targets()).err().unwrap_or_default().into_iter().map(|e| (e.pointer, e.code)).collect()
     }
 
     fn campaign() -> Campaign {
@@ -594,7 +603,7 @@ mod tests {
 
     #[test]
     fn a_name_is_enough() {
-        let new = read(&json!({"name": "Summer"}), &hosts()).unwrap();
+        let new = read(&json!({"name": "Summer"}), &targets()).unwrap();
         assert_eq!((new.key, new.status, new.cost_model), (None, Status::Active, CostModel::Cpa));
         assert!(!new.pass_through && new.landing_pages.is_empty());
     }
@@ -643,7 +652,7 @@ mod tests {
     #[test]
     fn an_empty_patch_changes_nothing() {
         let campaign = campaign();
-        let new = read(&patched(&campaign, &json!({})).unwrap(), &hosts()).unwrap();
+        let new = read(&patched(&campaign, &json!({})).unwrap(), &targets()).unwrap();
         assert_eq!(new, as_asked(&campaign));
     }
 
@@ -652,11 +661,11 @@ mod tests {
         let campaign = campaign();
         let patch =
             json!({"payout": null, "name": "new", "offers": [{"name": "c", "url": "https://c.example"}]});
-        let new = read(&patched(&campaign, &patch).unwrap(), &hosts()).unwrap();
+        let new = read(&patched(&campaign, &patch).unwrap(), &targets()).unwrap();
         assert_eq!((new.payout, new.name.as_str(), new.cost_model), (None, "new", CostModel::Cpc));
         assert_eq!((new.landing_pages[0].id, new.offers[0].id), (Some(5), None));
-        let refused =
-            read(&patched(&campaign, &json!({"name": null, "status": null})).unwrap(), &hosts()).unwrap_err();
+        let refused = read(&patched(&campaign, &json!({"name": null, "status": null})).unwrap(), &targets())
+            .unwrap_err();
         assert_eq!(refused.len(), 2);
     }
 

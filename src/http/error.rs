@@ -115,6 +115,16 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
     }
 
+    /// 415 for a compressed body (RFC 9110 section 15.5.16): a few bytes could unpack to very many.
+    pub fn unsupported_encoding() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_encoding",
+            "The body must not be compressed.",
+        )
+        .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+    }
+
     /// 415; `wanted` are the media types that are taken.
     pub fn unsupported_media_type(wanted: &str) -> Self {
         let detail = format!("The Content-Type must be {wanted}.");

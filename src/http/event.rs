@@ -18,6 +18,7 @@ use super::{
     X_OCTO_DROPPED,
     error::{FieldError, Problem},
     fields::{Fields, parse_json, replace_nul},
+    head::require_identity,
 };
 use crate::{
     app::App,
@@ -124,6 +125,7 @@ async fn result_of(app: &App, item: Result<(Uuid, Pending), Vec<FieldError>>) ->
 /// Reads and parses a body within its limits: 408, 413, 415 or 400 otherwise.
 async fn read_json(app: &App, request: Request, bytes_max: usize) -> Result<Value, Problem> {
     require_media_type(request.headers())?;
+    require_identity(request.headers())?;
     let body = read_body(request.into_body(), bytes_max, millis(app.config.server.body_timeout_ms)).await?;
     parse_json(&body, JSON_DEPTH_MAX)
 }
@@ -175,6 +177,9 @@ pub(super) async fn parse<'v>(
     if properties.is_some_and(|p| p.len() > PROPERTIES_MAX) {
         fields.refuse("properties", "length", format!("must have at most {PROPERTIES_MAX} entries"));
     }
+    if properties.is_some_and(|p| !p.values().all(has_plain_numbers)) {
+        fields.refuse("properties", "range", "must have numbers that are 0 or from 1e-64 to 1e64 in size");
+    }
     if fields.is_valid() && click_id.is_none() && key.is_none() {
         fields.refuse("click_id", "required", "click_id or cid is required");
     }
@@ -208,6 +213,19 @@ pub(super) async fn parse<'v>(
         user_id: text(user_id),
         properties: properties.map(|p| Cow::Owned(Value::Object(p.clone()).to_string())),
     })
+}
+
+/// Whether all numbers have few enough digits: PostgreSQL writes 1e308 with all 309, so that 64 KiB of them would be
+/// read back as megabytes.
+fn has_plain_numbers(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            number.as_f64().is_none_or(|n| n == 0.0 || (1e-64..=1e64).contains(&n.abs()))
+        }
+        Value::Array(items) => items.iter().all(has_plain_numbers),
+        Value::Object(members) => members.values().all(has_plain_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
 }
 
 /// The body that the parameters of a pixel stand for; parameters of other names are its properties.

@@ -21,7 +21,10 @@ use uuid::Uuid;
 
 use super::error::{FieldError, Problem, cut};
 use crate::{
-    model::money::{Money, parse_amount},
+    model::{
+        money::{Money, parse_amount},
+        scheme::Scheme,
+    },
     template::Template,
 };
 
@@ -213,13 +216,13 @@ impl<'v> Fields<'v> {
     }
 
     /// A destination with macros that must be there.
-    pub fn url_template(&mut self, name: &str) -> Option<Template> {
-        if self.required(name) { self.optional_url_template(name) } else { None }
+    pub fn url_template(&mut self, name: &str, app_schemes: &[Scheme]) -> Option<Template> {
+        if self.required(name) { self.optional_url_template(name, app_schemes) } else { None }
     }
 
     /// A destination with macros that may be absent or `null`.
-    pub fn optional_url_template(&mut self, name: &str) -> Option<Template> {
-        match Template::parse(self.string(name)?) {
+    pub fn optional_url_template(&mut self, name: &str, app_schemes: &[Scheme]) -> Option<Template> {
+        match Template::parse_for(self.string(name)?, app_schemes) {
             Ok(template) => Some(template),
             Err(error) => {
                 self.refuse(name, "url", error.to_string());
@@ -420,7 +423,7 @@ mod tests {
         f.integer("count", 0..=10, 1);
         f.boolean("flag", false);
         f.time("when");
-        f.list("offers", 100, |offer| offer.url_template("url"));
+        f.list("offers", 100, |offer| offer.url_template("url", &[]));
         f.money("price");
         f.refuse_unknown(&["name", "count", "flag", "when", "offers", "price"], &[]);
         let wanted = [

@@ -117,7 +117,7 @@ impl IntoResponses for Problems {
             ("403", "The token's scope is too small."),
             ("404", "There is no such thing."),
             ("413", "The body is too long."),
-            ("415", "The body is not `application/json`."),
+            ("415", "The body is not `application/json`, or is compressed."),
             ("422", "Fields are not valid; `errors` names each."),
             ("500", "Something went wrong on our side."),
             ("503", "The database cannot be reached; try again after `Retry-After` seconds."),

@@ -28,9 +28,11 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
     config::{self, millis},
-    http::{Peer, Service},
-    metrics,
+    http::{Ambiguous, Peer, Service},
+    metrics::{self, Refused},
 };
+
+use super::framing::{Framing, Watched};
 
 /// A head that is being sent when the server stops must be complete within this time: it is no request yet, and
 /// the time of the stop belongs to requests, the journal and the drain.
@@ -127,15 +129,21 @@ impl Shared {
             return;
         }
         let phase = Arc::new(Phase::default());
-        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.limits, &self.stopping));
-        let service = Arc::new((service, phase));
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let framing = Arc::new(Framing::default());
+        let timed = Timed::new(stream, phase.clone(), self.limits, &self.stopping);
+        let io = TokioIo::new(Watched::new(timed, framing.clone()));
+        let service = Arc::new((service, phase, framing));
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             let service = service.clone();
             async move {
-                let (service, phase) = &*service;
+                let (service, phase, framing) = &*service;
                 phase.set(Phase::ANSWERING);
+                if framing.is_ambiguous(request.headers()) {
+                    request.extensions_mut().insert(Ambiguous);
+                }
                 let response = service.answer(Peer(peer), request).await;
                 phase.set(Phase::IDLE);
+                framing.answered();
                 Ok::<_, Infallible>(response)
             }
         });
@@ -164,11 +172,31 @@ fn note(error: &hyper::Error) {
     let timed_out = std::error::Error::source(error)
         .and_then(|e| e.downcast_ref::<io::Error>())
         .is_some_and(|e| e.kind() == io::ErrorKind::TimedOut);
-    if error.is_parse() {
-        metrics::http_refused(if error.is_parse_too_large() { "too_large" } else { "parse" });
-    } else if error.is_timeout() || timed_out {
-        metrics::http_refused("timeout");
+    if error.is_timeout() || timed_out {
+        metrics::http_refused(Refused::Timeout);
+    } else if error.is_parse_too_large() {
+        metrics::http_refused(Refused::TooLarge);
+    } else if error.is_parse_version_h2() {
+        metrics::http_refused(Refused::Http2);
+    } else if error.is_parse() {
+        metrics::http_refused(parse_fault(&error.to_string()));
+    } else if error.is_incomplete_message() {
+        metrics::http_refused(Refused::Incomplete);
     }
+}
+
+/// Which part of a head could not be read. hyper tells it only in words that it may change: then this reason is
+/// `other`, and a test of tests/it/bad_inputs.rs fails.
+fn parse_fault(words: &str) -> Refused {
+    let parts = [
+        ("method", Refused::Method),
+        ("version", Refused::Version),
+        ("URI", Refused::Uri),
+        ("content-length", Refused::Framing),
+        ("transfer-encoding", Refused::Framing),
+        ("header", Refused::Header),
+    ];
+    parts.into_iter().find(|(part, _)| words.contains(part)).map_or(Refused::Other, |(_, reason)| reason)
 }
 
 /// What a connection is doing, as far as time-outs care: the phase in the low two bits, above them how often

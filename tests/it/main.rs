@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod bad_inputs;
 mod cache;
 mod cache_hints;
 mod cache_outage;

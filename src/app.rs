@@ -10,6 +10,7 @@ use crate::{
     db::{Db, statistics::Statistics},
     enrich::Enricher,
     journal::Journal,
+    limits::Limits,
     telemetry::Metrics,
 };
 
@@ -30,6 +31,8 @@ pub struct Parts {
     pub journal: Journal,
     /// Device, country, bot.
     pub enricher: Enricher,
+    /// How often one address may.
+    pub limits: Limits,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.

@@ -51,6 +51,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// What is logged, and how.
     pub log: Log,
+    /// How often one address may.
+    pub limits: Limits,
 }
 
 /// `[server]`
@@ -225,6 +227,19 @@ pub struct Log {
     pub level: String,
 }
 
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Limits {
+    pub addresses_max: usize,
+    pub failed_auth_per_minute: u32,
+    pub failed_auth_burst: u32,
+    pub proven_tokens_max: u64,
+    pub clicks_per_minute: u32,
+    pub events_per_minute: u32,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -389,6 +404,8 @@ impl Config {
         at_least("drain.retry_min_ms", self.drain.retry_min_ms, 1);
         at_least("drain.retry_max_ms", self.drain.retry_max_ms, self.drain.retry_min_ms);
         at_least("drain.check_interval_ms", self.drain.check_interval_ms, 1);
+        at_least("limits.addresses_max", self.limits.addresses_max as u64, 8);
+        at_least("limits.failed_auth_burst", self.limits.failed_auth_burst.into(), 1);
         at_least("cache.poll_interval_s", self.cache.poll_interval_s, 1);
         if self.database.min_connections > self.database.max_connections {
             faults.push("database.min_connections is larger than database.max_connections".to_owned());

@@ -33,6 +33,7 @@ use crate::{
     enrich::Enricher,
     http,
     journal::{Journal, Lock, Options, disk::RealDisk},
+    limits::Limits,
     shutdown::Tasks,
     telemetry::Metrics,
 };
@@ -63,6 +64,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let public_url = public_url(&config, listener.local_addr()?);
     let referrer_policy =
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
+    let limits = Limits::new(&config.limits);
     let app: App = Arc::new(Parts {
         config,
         db,
@@ -70,6 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         statistics: Arc::default(),
         journal,
         enricher,
+        limits,
         metrics,
         state: State::default(),
         public_url,

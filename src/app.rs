@@ -50,4 +50,6 @@ pub struct State {
     pub is_started: std::sync::atomic::AtomicBool,
     /// Set at the stop signal.
     pub is_stopping: std::sync::atomic::AtomicBool,
+    /// Set where this start made the token of a first start; only then it is shown.
+    pub has_new_token: std::sync::atomic::AtomicBool,
 }

@@ -304,7 +304,10 @@ async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Dur
         if has_demo {
             lines.push(("click link", format!("{}/click?cid={demo}", app.public_url)));
         }
-        lines.push(("admin token", admin_token_line(data_dir)));
+        lines.push((
+            "admin token",
+            admin_token_line(data_dir, app.state.has_new_token.load(Ordering::Relaxed)),
+        ));
     } else {
         lines.push(("admin token", "make one with `octo token create --scope admin`".to_owned()));
     }
@@ -319,10 +322,12 @@ async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Dur
     }
 }
 
-fn admin_token_line(data_dir: &Path) -> String {
+/// A token is shown once: log files are read by many.
+fn admin_token_line(data_dir: &Path, is_new: bool) -> String {
     let file = database::token_file(data_dir);
     match std::fs::read_to_string(&file) {
-        Ok(token) => format!("{} (kept in {})", token.trim(), file.display()),
+        Ok(token) if is_new => format!("{} (not shown again; kept in {})", token.trim(), file.display()),
+        Ok(_) => format!("kept in {}", file.display()),
         Err(_) => "make one with `octo token create --scope admin`".to_owned(),
     }
 }

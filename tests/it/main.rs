@@ -13,6 +13,7 @@ mod api;
 mod cache;
 mod cache_hints;
 mod cache_outage;
+mod canary;
 mod cli;
 mod click;
 mod corrections;

@@ -10,6 +10,7 @@ use crate::{
     db::{Db, statistics::Statistics},
     enrich::Enricher,
     journal::Journal,
+    limits::Limits,
     telemetry::Metrics,
 };
 
@@ -30,6 +31,8 @@ pub struct Parts {
     pub journal: Journal,
     /// Device, country, bot.
     pub enricher: Enricher,
+    /// How often one address may.
+    pub limits: Limits,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.
@@ -47,4 +50,6 @@ pub struct State {
     pub is_started: std::sync::atomic::AtomicBool,
     /// Set at the stop signal.
     pub is_stopping: std::sync::atomic::AtomicBool,
+    /// Set where this start made the token of a first start; only then it is shown.
+    pub has_new_token: std::sync::atomic::AtomicBool,
 }

@@ -53,6 +53,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// What is logged, and how.
     pub log: Log,
+    /// How often one address may.
+    pub limits: Limits,
 }
 
 /// `[server]`
@@ -63,7 +65,7 @@ pub struct Server {
     pub listen: SocketAddr,
     #[serde(deserialize_with = "optional")]
     pub admin_listen: Option<SocketAddr>,
-    #[serde(deserialize_with = "optional")]
+    #[serde(deserialize_with = "optional_url")]
     pub public_url: Option<url::Url>,
     pub data_dir: PathBuf,
     pub trusted_proxies: Vec<IpNet>,
@@ -203,7 +205,7 @@ pub struct Cache {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
 pub struct Tracking {
-    #[serde(deserialize_with = "optional")]
+    #[serde(deserialize_with = "optional_url")]
     pub fallback_url: Option<url::Url>,
     pub referrer_policy: String,
     #[serde(deserialize_with = "optional")]
@@ -226,6 +228,19 @@ pub struct Privacy {
 pub struct Log {
     pub format: LogFormat,
     pub level: String,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Limits {
+    pub addresses_max: usize,
+    pub failed_auth_per_minute: u32,
+    pub failed_auth_burst: u32,
+    pub proven_tokens_max: u64,
+    pub clicks_per_minute: u32,
+    pub events_per_minute: u32,
 }
 
 /// How log lines look.
@@ -392,6 +407,8 @@ impl Config {
         at_least("drain.retry_min_ms", self.drain.retry_min_ms, 1);
         at_least("drain.retry_max_ms", self.drain.retry_max_ms, self.drain.retry_min_ms);
         at_least("drain.check_interval_ms", self.drain.check_interval_ms, 1);
+        at_least("limits.addresses_max", self.limits.addresses_max as u64, 8);
+        at_least("limits.failed_auth_burst", self.limits.failed_auth_burst.into(), 1);
         at_least("cache.poll_interval_s", self.cache.poll_interval_s, 1);
         if self.database.min_connections > self.database.max_connections {
             faults.push("database.min_connections is larger than database.max_connections".to_owned());
@@ -402,6 +419,10 @@ impl Config {
         ] {
             if url.as_ref().is_some_and(|u| !matches!(u.scheme(), "http" | "https")) {
                 faults.push(format!("{key} must begin with http:// or https://"));
+            }
+            // everybody sees it
+            if url.as_ref().is_some_and(|u| !u.username().is_empty() || u.password().is_some()) {
+                faults.push(format!("{key} must not hold a user or password"));
             }
         }
         let urls =
@@ -470,7 +491,12 @@ impl Layers {
         };
         let table: Table = match text.parse() {
             Ok(table) => table,
-            Err(e) => return faults.push(format!("{} is not TOML: {e}", path.display())),
+            // not the error's own text: it quotes the line, which may hold a password
+            Err(e) => {
+                let before = text.get(..e.span().map_or(0, |span| span.start)).unwrap_or_default();
+                let line = before.matches('\n').count() + 1;
+                return faults.push(format!("{} is not TOML: line {line}: {}", path.display(), e.message()));
+            }
         };
         for (section, values) in table {
             let Some(values) = values.as_table() else {
@@ -479,7 +505,11 @@ impl Layers {
             };
             for (name, value) in values {
                 let key = format!("{section}.{name}");
-                if let Some(entry) = self.known(&key, &path.display().to_string(), faults) {
+                let Some(entry) = self.known(&key, &path.display().to_string(), faults) else { continue };
+                if let Some(wanted) = misfit(&entry.value, value) {
+                    // without the value: it may be a password
+                    faults.push(format!("{}: {key} must be {wanted}", path.display()));
+                } else {
                     *entry = Entry { value: value.clone(), source: Source::File(path.to_owned()) };
                 }
             }
@@ -589,13 +619,25 @@ impl Layers {
     }
 }
 
+/// What `value` should be, if it is not of the same type as `example`.
+fn misfit(example: &Value, value: &Value) -> Option<&'static str> {
+    let is_texts = |value: &Value| value.as_array().is_some_and(|items| items.iter().all(Value::is_str));
+    match example {
+        Value::Integer(_) => (!value.is_integer()).then_some("a whole number"),
+        Value::Boolean(_) => (!value.is_bool()).then_some("true or false"),
+        Value::Array(_) => (!is_texts(value)).then_some("a list of texts"),
+        _ => (!value.is_str()).then_some("a text"),
+    }
+}
+
 fn read_value(name: &str, value: String, from_file: bool) -> Result<String, String> {
     if !from_file {
         return Ok(value);
     }
     std::fs::read_to_string(&value)
         .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-        .map_err(|e| format!("{name} names the file {value}, which cannot be read: {e}"))
+        // without its name: some put the secret itself there
+        .map_err(|e| format!("{name} names a file that cannot be read: {e}"))
 }
 
 /// `text` as a value of the same type as `example`; a list is separated by commas.
@@ -629,6 +671,13 @@ where
         return Ok(None);
     }
     text.parse().map(Some).map_err(|e| serde::de::Error::custom(format!("`{text}` is not valid: {e}")))
+}
+
+/// As [`optional`], without showing the text: a URL may hold a password.
+fn optional_url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<url::Url>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parse = |text: &str| text.parse().map_err(|e| serde::de::Error::custom(format!("not a URL: {e}")));
+    if text.is_empty() { Ok(None) } else { parse(&text).map(Some) }
 }
 
 fn optional_secret<'de, D: serde::Deserializer<'de>>(

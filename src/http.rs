@@ -125,10 +125,12 @@ fn event_routes() -> Router<App> {
 
 fn operator_routes(app: &App) -> Router<App> {
     let (api, document) = openapi::router().split_for_parts();
-    api.layer(middleware::from_fn_with_state(app.clone(), position::see))
-        .merge(openapi::document_route(&document))
-        .route("/health", get(ops::health))
-        .route("/metrics", get(ops::metrics))
+    api.layer(middleware::from_fn_with_state(app.clone(), position::see)).merge(open_routes(&document))
+}
+
+/// What operators reach without a token.
+fn open_routes(document: &utoipa::openapi::OpenApi) -> Router<App> {
+    openapi::document_route(document).route("/health", get(ops::health)).route("/metrics", get(ops::metrics))
 }
 
 fn surround(routes: Router<App>, app: &App) -> Router {
@@ -181,4 +183,57 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     metrics::panicked();
     let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     Problem::internal(format!("a request panicked: {}", what.unwrap_or("no message"))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use regex::Regex;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/scopes.rs
+    /// tries it with each scope, or somebody who means it puts it here.
+    const WITHOUT_TOKEN: [&str; 8] = [
+        "GET /api/v1/openapi.json",
+        "GET /event.gif",
+        "GET /health",
+        "GET /livez",
+        "GET /metrics",
+        "GET /readyz",
+        "POST /event",
+        "POST /events",
+    ];
+
+    /// `METHOD /path` of each route; axum tells them only to Debug.
+    fn routes_of(router: &Router<App>) -> BTreeSet<String> {
+        let text = format!("{router:?}");
+        let (text, _) = text.split_once("fallback_router").expect("its last part");
+        let pairs = |pattern: &str| -> BTreeMap<String, String> {
+            let pattern = Regex::new(pattern).unwrap();
+            pattern.captures_iter(text).map(|c| (c[1].to_owned(), c[2].to_owned())).collect()
+        };
+        let paths = pairs(r#"RouteId\((\d+)\): "([^"]+)""#);
+        let methods = pairs(r#"RouteId\((\d+)\): MethodRouter\(.*?allow_header: Bytes\(b"([^"]*)"\)"#);
+        assert!(paths.keys().eq(methods.keys()), "Debug of axum's Router has changed: {text}");
+        let of_path = |(id, path): (&String, &String)| {
+            let methods = methods[id].split(',').filter(|m| *m != "HEAD");
+            methods.map(|method| format!("{method} {path}")).collect::<Vec<_>>()
+        };
+        paths.iter().flat_map(of_path).collect()
+    }
+
+    #[test]
+    fn every_route_is_in_the_document_or_meant_to_need_no_token() {
+        let (api, document) = openapi::router().split_for_parts();
+        let router = api.merge(open_routes(&document)).merge(event_routes()).merge(probe_routes());
+        let document: Value = serde_json::from_str(&document.to_json().unwrap()).unwrap();
+        let mut known: BTreeSet<String> = WITHOUT_TOKEN.map(str::to_owned).into();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            known.extend(methods.as_object().unwrap().keys().map(|m| format!("{} {path}", m.to_uppercase())));
+        }
+        assert_eq!(routes_of(&router), known);
+    }
 }

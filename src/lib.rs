@@ -23,7 +23,7 @@
 //! * The click handler never names `db`; only `cache` does, on a cold miss, with a deadline.
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
-//! * Imports point down only: `model metrics config <- routing template enrich <- journal | db <- cache drain
+//! * Imports point down only: `model metrics config <- routing template enrich limits <- journal | db <- cache drain
 //!   <- app <- http <- server <- cli`.
 
 pub mod app;
@@ -36,6 +36,7 @@ pub mod embedded;
 pub mod enrich;
 pub mod http;
 pub mod journal;
+pub mod limits;
 pub mod metrics;
 pub mod model;
 pub mod routing;

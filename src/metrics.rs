@@ -72,6 +72,8 @@ pub const FAMILIES: &[Family] = &[
     c("octo_http_connections_total", "Connections accepted or refused."),
     g("octo_http_connections", "Connections open."),
     c("octo_http_refused_total", "Requests refused before a route was looked for."),
+    c("octo_auth_total", "Requests that need a token, by what became of the question who asks."),
+    c("octo_limited_total", "Times that an address was found over a limit."),
     c("octo_clicks_total", "Clicks by what became of them."),
     c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
     c("octo_events_total", "Events by what became of them."),
@@ -157,6 +159,8 @@ pub const FAMILIES: &[Family] = &[
 /// to exist with it does not.
 const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     ("octo_http_connections_total", "outcome", &["accepted", "failed"]),
+    ("octo_auth_total", "outcome", &["ok", "missing", "failed", "limited", "forbidden"]),
+    ("octo_limited_total", "limit", &["failed_auth", "clicks", "events"]),
     (
         "octo_clicks_total",
         "outcome",
@@ -171,7 +175,11 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
             "bad_request",
         ],
     ),
-    ("octo_events_total", "outcome", &["accepted", "invalid", "unknown_campaign", "unrecorded"]),
+    (
+        "octo_events_total",
+        "outcome",
+        &["accepted", "invalid", "unknown_campaign", "unrecorded", "rate_limited"],
+    ),
     ("octo_drain_rows_total", "table", &["clicks", "events"]),
     ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),
     ("octo_dead_letters_total", "class", &["21", "22", "23", "42", "54", "malformed", "other"]),
@@ -318,6 +326,54 @@ pub fn http_refused(reason: Refused) {
     counter!("octo_http_refused_total", "reason" => reason.label()).increment(1);
 }
 
+/// What became of the question who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// A valid token whose scope is enough.
+    Ok,
+    /// No credentials.
+    Missing,
+    /// Credentials that are no valid token.
+    Failed,
+    /// Not looked at: the address failed too often.
+    Limited,
+    /// A valid token whose scope is too small.
+    Forbidden,
+}
+
+/// A request that needs a token was let in or not.
+pub fn auth(outcome: Auth) {
+    let outcome = match outcome {
+        Auth::Ok => "ok",
+        Auth::Missing => "missing",
+        Auth::Failed => "failed",
+        Auth::Limited => "limited",
+        Auth::Forbidden => "forbidden",
+    };
+    counter!("octo_auth_total", "outcome" => outcome).increment(1);
+}
+
+/// A limit of `[limits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Attempts with credentials that are no valid token.
+    FailedAuth,
+    /// Clicks.
+    Clicks,
+    /// Events.
+    Events,
+}
+
+/// An address was found over a limit.
+pub fn limited(limit: Limit) {
+    let limit = match limit {
+        Limit::FailedAuth => "failed_auth",
+        Limit::Clicks => "clicks",
+        Limit::Events => "events",
+    };
+    counter!("octo_limited_total", "limit" => limit).increment(1);
+}
+
 /// What became of a click: one of the outcomes in `FROM_ZERO`.
 pub fn click(outcome: &'static str) {
     match outcome {
@@ -335,7 +391,7 @@ pub fn click_unrecorded() {
     counter!("octo_clicks_unrecorded_total").increment(1);
 }
 
-/// What became of an event: `accepted`, `invalid`, `unknown_campaign`, `unrecorded`.
+/// What became of an event: one of the outcomes in `FROM_ZERO`.
 pub fn event(outcome: &'static str) {
     counter!("octo_events_total", "outcome" => outcome).increment(1);
 }

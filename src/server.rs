@@ -34,6 +34,7 @@ use crate::{
     enrich::Enricher,
     http,
     journal::{Journal, Lock, Options, disk::RealDisk},
+    limits::Limits,
     shutdown::Tasks,
     telemetry::Metrics,
 };
@@ -64,6 +65,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let public_url = public_url(&config, listener.local_addr()?);
     let referrer_policy =
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
+    let limits = Limits::new(&config.limits);
     let app: App = Arc::new(Parts {
         config,
         db,
@@ -71,6 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         statistics: Arc::default(),
         journal,
         enricher,
+        limits,
         metrics,
         state: State::default(),
         public_url,
@@ -302,7 +305,10 @@ async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Dur
         if has_demo {
             lines.push(("click link", format!("{}/click?cid={demo}", app.public_url)));
         }
-        lines.push(("admin token", admin_token_line(data_dir)));
+        lines.push((
+            "admin token",
+            admin_token_line(data_dir, app.state.has_new_token.load(Ordering::Relaxed)),
+        ));
     } else {
         lines.push(("admin token", "make one with `octo token create --scope admin`".to_owned()));
     }
@@ -317,10 +323,12 @@ async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Dur
     }
 }
 
-fn admin_token_line(data_dir: &Path) -> String {
+/// A token is shown once: log files are read by many.
+fn admin_token_line(data_dir: &Path, is_new: bool) -> String {
     let file = database::token_file(data_dir);
     match std::fs::read_to_string(&file) {
-        Ok(token) => format!("{} (kept in {})", token.trim(), file.display()),
+        Ok(token) if is_new => format!("{} (not shown again; kept in {})", token.trim(), file.display()),
+        Ok(_) => format!("kept in {}", file.display()),
         Err(_) => "make one with `octo token create --scope admin`".to_owned(),
     }
 }

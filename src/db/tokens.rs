@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use sqlx::{FromRow, PgConnection};
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::{Db, Error};
@@ -58,7 +59,8 @@ const FIND_SQL: &str = "
         created_at,
         expires_at,
         revoked_at,
-        last_used_at
+        last_used_at,
+        token_sha256
     FROM api_tokens
     WHERE token_sha256 = $1
       AND revoked_at IS NULL
@@ -131,8 +133,14 @@ pub async fn revoke(db: &Db, id: Uuid) -> Result<bool, Error> {
     .await
 }
 
-/// The token with this hash, unless it is revoked or has expired. While the primary is unavailable a replica
-/// answers, so that reading goes on.
+/// The token with this hash, unless it is revoked or has expired. Each request asks, so that a revoked one is
+/// refused at once on every node. While the primary is unavailable a replica answers, so that reading goes on;
+/// only then a token that was revoked within the replica's lag is still taken.
+///
+/// The time that the index takes may tell how much of a guess's SHA-256 some stored hash begins with. That leads
+/// nowhere: to prolong the match the next guess must be chosen by its hash, which SHA-256 does not allow, and a
+/// known hash would not tell the 256 random bits behind it. What the index found is compared once more in
+/// constant time.
 pub async fn find(db: &Db, hash: Hash) -> Result<Option<Token>, Error> {
     match db.read_primary("token.find", move |c| find_on(c, hash)).await {
         Err(Error::Unavailable(_)) if !db.replicas().is_empty() => {
@@ -156,8 +164,10 @@ pub async fn touch(db: &Db, token: &Token, now: DateTime<Utc>) -> Result<(), Err
 
 fn find_on(c: &mut PgConnection, hash: Hash) -> BoxFuture<'_, sqlx::Result<Option<Token>>> {
     Box::pin(async move {
-        let row = super::query_as::<Row>(FIND_SQL).bind(hash.as_slice().to_vec()).fetch_optional(c).await?;
-        row.map(Row::into_token).transpose()
+        let found =
+            super::query_as::<Found>(FIND_SQL).bind(hash.as_slice().to_vec()).fetch_optional(c).await?;
+        let found = found.filter(|found| found.token_sha256.ct_eq(&hash).into());
+        found.map(|found| found.row.into_token()).transpose()
     })
 }
 
@@ -184,6 +194,13 @@ struct Row {
     expires_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
     last_used_at: Option<DateTime<Utc>>,
+}
+
+#[derive(FromRow)]
+struct Found {
+    #[sqlx(flatten)]
+    row: Row,
+    token_sha256: Vec<u8>,
 }
 
 impl Row {

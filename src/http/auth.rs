@@ -1,16 +1,23 @@
 //! Who may: `Authorization: Bearer octo_...`. A handler says what it needs by taking [`Admin`] or [`Read`] as
 //! its first argument, so that nothing else is looked at before.
 
+use std::net::IpAddr;
+
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, header, request::Parts},
 };
 use chrono::Utc;
 
-use super::error::Problem;
+use super::{
+    client::{self, Peer},
+    error::Problem,
+};
 use crate::{
     app::App,
-    db::{Db, tokens},
+    db::tokens,
+    limits::Over,
+    metrics::{self, Auth},
     model::token::{Scope, Token, hash},
 };
 
@@ -24,7 +31,7 @@ macro_rules! scope_extractor {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-                require(Scope::$name, &parts.headers, &app.db).await.map(|_| Self)
+                require(Scope::$name, parts, app).await.map(|_| Self)
             }
         }
     };
@@ -43,24 +50,64 @@ scope_extractor! {
     Ingest
 }
 
-/// The token of a request, if it may do what needs `needed`; 401 or 403 if not.
-pub(super) async fn require(needed: Scope, headers: &HeaderMap, db: &Db) -> Result<Token, Problem> {
-    let Some(text) = bearer(headers) else {
+/// The token of a request, if it may do what needs `needed`; 401, 403 or 429 if not.
+///
+/// Failed attempts are limited for each address: over `limits.failed_auth_per_minute` the database is asked only
+/// for tokens that were valid before. So who guesses is not answered, and who shares the address goes on working.
+/// No credentials are no attempt, and a scope that is too small is no guess.
+pub(super) async fn require(needed: Scope, parts: &Parts, app: &App) -> Result<Token, Problem> {
+    if !parts.headers.contains_key(header::AUTHORIZATION) {
+        metrics::auth(Auth::Missing);
         return Err(Problem::unauthorized("A token is needed: Authorization: Bearer octo_..."));
+    }
+    let Some(hash) = bearer(&parts.headers).and_then(hash) else { return Err(failed(parts, app)) };
+    if !app.limits.is_proven(&hash) {
+        may_try(parts, app)?;
+    }
+    let Some(token) = tokens::find(&app.db, hash).await? else {
+        app.limits.disprove(&hash);
+        return Err(failed(parts, app));
     };
-    let token = match hash(text) {
-        Some(hash) => tokens::find(db, hash).await?,
-        None => None,
-    };
-    let token = token.ok_or_else(invalid_token)?;
+    app.limits.prove(hash);
     if !token.scope.allows(needed) {
+        metrics::auth(Auth::Forbidden);
         return Err(insufficient_scope(token.scope, needed));
     }
-    if let Err(error) = tokens::touch(db, &token, Utc::now()).await {
+    metrics::auth(Auth::Ok);
+    if let Err(error) = tokens::touch(&app.db, &token, Utc::now()).await {
         // for people who look for unused tokens; no reason to refuse a request
         tracing::debug!(error = &error as &dyn std::error::Error, "the use of a token could not be noted");
     }
     Ok(token)
+}
+
+/// Whether the address may try credentials that nobody knows.
+fn may_try(parts: &Parts, app: &App) -> Result<(), Problem> {
+    match (&app.limits.failed_auth, client(parts, app)) {
+        (Some(limit), Some(client)) => limit.look(client).map_err(limited),
+        _ => Ok(()),
+    }
+}
+
+/// Credentials that are no valid token: 401, or 429 where there were too many from the address.
+fn failed(parts: &Parts, app: &App) -> Problem {
+    if let (Some(limit), Some(client)) = (&app.limits.failed_auth, client(parts, app))
+        && let Err(over) = limit.count(client)
+    {
+        return limited(over);
+    }
+    metrics::auth(Auth::Failed);
+    invalid_token()
+}
+
+fn limited(over: Over) -> Problem {
+    metrics::auth(Auth::Limited);
+    Problem::too_many(over.seconds(), "Too many attempts with wrong credentials from this address.")
+}
+
+fn client(parts: &Parts, app: &App) -> Option<IpAddr> {
+    let Peer(peer) = parts.extensions.get()?;
+    Some(client::address(peer.ip(), &parts.headers, &app.config.server))
 }
 
 /// The credentials of the one `Authorization: Bearer` header.

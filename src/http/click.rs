@@ -3,6 +3,8 @@
 //! Nothing in a query can make a known campaign answer anything but a redirect, and nothing here knows a
 //! database: the campaign comes from memory, the click goes to the journal.
 
+use std::net::IpAddr;
+
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as Head},
@@ -145,10 +147,17 @@ fn accept<'a>(
     click.ip = Some(ip);
     click.referrer = text(header::REFERER);
     click.user_agent = user_agent;
-    click.invalid_reason = decision.refused.or_else(label);
+    // last, because only a click that is valid otherwise counts
+    let over = || is_over_limit(app, ip).then_some(InvalidReason::RateLimited);
+    click.invalid_reason = decision.refused.or_else(label).or_else(over);
     click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
     click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
     click
+}
+
+/// Whether the address clicked more often than `limits.clicks_per_minute`; counts this click.
+fn is_over_limit(app: &App, ip: IpAddr) -> bool {
+    app.limits.clicks.as_ref().is_some_and(|limit| limit.count(ip).is_err())
 }
 
 /// Waits until the click is on disk and says whether it is; if it cannot be, the visitor is redirected all the

@@ -140,6 +140,12 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail).with_errors(errors)
     }
 
+    /// 429; the address may again after so many seconds.
+    pub fn too_many(seconds: u64, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
     /// 500; the answer does not say why, the log does.
     pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let detail = "Something went wrong on our side; the log says what.";

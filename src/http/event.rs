@@ -1,6 +1,6 @@
 //! `POST /event`, `POST /events` and `GET /event.gif`: what pages report, on disk before it is accepted.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     X_OCTO_DROPPED,
+    client::{self, Peer},
     error::{FieldError, Problem},
     fields::{Fields, parse_json, replace_nul},
     head::require_identity,
@@ -25,6 +26,7 @@ use crate::{
     cache::Lookup,
     config::millis,
     journal::{AppendError, Pending},
+    limits::{Over, PerAddress},
     metrics,
     model::{
         event::Event,
@@ -50,6 +52,7 @@ const PIXEL: [u8; 43] =
 
 /// `POST /event`
 pub(super) async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    count(&app, sender(&app, &request), 1)?;
     let mut body =
         read_json(&app, request, EVENT_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
     replace_nul(&mut body);
@@ -62,6 +65,8 @@ pub(super) async fn event(State(app): State<App>, request: Request) -> Result<Re
 
 /// `POST /events`
 pub(super) async fn events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let sender = sender(&app, &request);
+    look(&app, sender)?; // before a megabyte is read and parsed
     let mut body =
         read_json(&app, request, BATCH_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
     replace_nul(&mut body);
@@ -72,6 +77,7 @@ pub(super) async fn events(State(app): State<App>, request: Request) -> Result<R
         let detail = format!("must have at most {BATCH_EVENTS_MAX} events");
         return Err(refuse(&[FieldError::new("", "length", detail)]));
     }
+    count(&app, sender, items.len())?; // those that are not valid too
     let mut waiting = Vec::with_capacity(items.len());
     for (i, item) in items.iter().enumerate() {
         waiting.push(match parse(&app, item, &format!("/{i}")).await {
@@ -85,19 +91,21 @@ pub(super) async fn events(State(app): State<App>, request: Request) -> Result<R
 
 /// `GET /event.gif`: always the pixel; a dropped event is named in a header.
 pub(super) async fn pixel(State(app): State<App>, request: Request) -> Response {
+    let is_over = count(&app, sender(&app, &request), 1).is_err();
     let body = from_query(request.uri().query().unwrap_or_default());
     let dropped = match parse(&app, &body, "").await {
+        _ if is_over => Some("rate_limited"),
         Ok(event) => match durable(&app, append(&app, &event)).await {
             Ok(()) => None,
             Err(_) => Some("journal_unavailable"),
         },
         Err(errors) => Some(errors.first().map_or("invalid", |e| e.code)),
     };
-    metrics::event(match dropped {
-        None => "accepted",
-        Some("journal_unavailable") => "unrecorded",
-        Some(_) => "invalid",
-    });
+    match dropped {
+        None => metrics::event("accepted"),
+        Some("journal_unavailable" | "rate_limited") => {} // counted where it was refused
+        Some(_) => metrics::event("invalid"),
+    }
     let headers = [(header::CONTENT_TYPE, "image/gif"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (headers, PIXEL.as_slice()).into_response();
     if let Some(reason) = dropped {
@@ -274,6 +282,35 @@ async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
             Err(Problem::unavailable("The event could not be stored; send it again."))
         }
     }
+}
+
+/// Whose events are counted; `None` where they are not limited.
+fn sender(app: &App, request: &Request) -> Option<IpAddr> {
+    app.limits.events.as_ref()?;
+    let Peer(peer) = request.extensions().get()?;
+    Some(client::address(peer.ip(), request.headers(), &app.config.server))
+}
+
+/// Counts events of an address; 429 when it may not send so many now.
+fn count(app: &App, sender: Option<IpAddr>, events: usize) -> Result<(), Problem> {
+    limit(app, sender, |limit, address| limit.count_all(address, events))
+}
+
+/// 429 when the address may not send one event now.
+fn look(app: &App, sender: Option<IpAddr>) -> Result<(), Problem> {
+    limit(app, sender, PerAddress::look)
+}
+
+fn limit(
+    app: &App,
+    sender: Option<IpAddr>,
+    ask: impl FnOnce(&PerAddress, IpAddr) -> Result<(), Over>,
+) -> Result<(), Problem> {
+    let (Some(limit), Some(address)) = (&app.limits.events, sender) else { return Ok(()) };
+    ask(limit, address).map_err(|over| {
+        metrics::event("rate_limited");
+        Problem::too_many(over.seconds(), "Too many events from this address; send them again later.")
+    })
 }
 
 fn refuse(errors: &[FieldError]) -> Problem {

@@ -95,7 +95,7 @@ struct Stored {
 ///
 /// It is in the database and counted when this answers, where `POST /event` answers once it is on disk.
 #[utoipa::path(
-    post, path = "/events", tag = "events", operation_id = "create_event",
+    post, path = "/events", tag = "events", operation_id = "create_event", security(("token" = ["ingest"])),
     request_body = EventInput,
     responses(
         (status = 201, description = "It is stored.", body = Stored),

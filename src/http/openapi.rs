@@ -12,7 +12,7 @@ use utoipa::{
     openapi::{
         ContentBuilder, Ref, RefOr, ResponseBuilder, ResponsesBuilder,
         schema::Schema,
-        security::{Http, HttpAuthScheme, SecurityScheme},
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
 use utoipa_axum::router::OpenApiRouter;
@@ -23,7 +23,7 @@ use super::{
     error::{FieldError, ProblemBody},
     events, stats, system, tokens,
 };
-use crate::app::App;
+use crate::{app::App, model::token::Scope};
 
 /// Where the document is.
 pub const DOCUMENT_PATH: &str = "/api/v1/openapi.json";
@@ -39,7 +39,25 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(dead_letters::router())
         .merge(tokens::router())
         .merge(system::router());
-    OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, api)
+    let mut router = OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, api);
+    name_scopes(router.get_openapi_mut());
+    router
+}
+
+/// Says of each operation which scope it needs, as OpenAPI 3.1 does for schemes without scopes of their own: by
+/// role names. Reading needs `read`, all else `admin`, unless the operation says something else itself.
+/// `tests/it/scopes.rs` holds each operation to it.
+fn name_scopes(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let reading = [&mut item.get, &mut item.head].map(|operation| (operation, Scope::Read));
+        let changing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete]
+            .map(|operation| (operation, Scope::Admin));
+        for (operation, scope) in reading.into_iter().chain(changing) {
+            let Some(operation) = operation else { continue };
+            let needed = || vec![SecurityRequirement::new("token", [scope.as_str()])];
+            operation.security.get_or_insert_with(needed);
+        }
+    }
 }
 
 /// The route that answers with `document`.
@@ -83,7 +101,8 @@ impl Modify for Bearer {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
         scheme.description = Some(
             "A token of scope `admin` (everything), `read` (every GET) or `ingest` (events), made with \
-             `octo token create` or POST /api/v1/tokens."
+             `octo token create` or POST /api/v1/tokens. An operation names the scope it needs; `admin` is always \
+             enough."
                 .to_owned(),
         );
         openapi.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
@@ -119,6 +138,7 @@ impl IntoResponses for Problems {
             ("413", "The body is too long."),
             ("415", "The body is not `application/json`, or is compressed."),
             ("422", "Fields are not valid; `errors` names each."),
+            ("429", "Too many attempts with wrong credentials; try again after `Retry-After` seconds."),
             ("500", "Something went wrong on our side."),
             ("503", "The database cannot be reached; try again after `Retry-After` seconds."),
         ]

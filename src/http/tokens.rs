@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     api::{self, Json, Name, ROOT, answer},
-    auth::Admin,
+    auth::{Admin, Read},
     error::{FieldError, Problem},
     fields::Fields,
     openapi::Problems,
@@ -89,7 +89,7 @@ async fn create(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Re
     ),
     responses((status = 200, description = "A page.", body = Page<Token>), Problems),
 )]
-async fn list(_: Admin, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut params = Params::parse(query.as_deref(), &["limit", "cursor"]);
     let (limit, after) = (params.limit(), params.id_cursor()?);
     params.finish()?;

@@ -99,5 +99,7 @@ text_enum! {
         Prefetch = "prefetch",
         /// A known robot.
         Bot = "bot",
+        /// The address clicked more often than `limits.clicks_per_minute`.
+        RateLimited = "rate_limited",
     }
 }

@@ -20,7 +20,7 @@ text_enum! {
     Scope {
         /// Everything.
         Admin = "admin",
-        /// Every GET.
+        /// Every GET, the list of tokens too: it holds no secret.
         Read = "read",
         /// Events and conversions.
         Ingest = "ingest",

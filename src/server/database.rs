@@ -6,7 +6,7 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -84,7 +84,7 @@ async fn set_up(app: &App, is_embedded: bool) -> anyhow::Result<()> {
     keep_partitions(app).await?;
     if is_embedded {
         make_demo(&app.db).await?;
-        make_token(&app.db, &app.config.server.data_dir).await?;
+        make_token(app).await?;
     }
     app.campaigns.refresh().await;
     Ok(())
@@ -127,12 +127,12 @@ async fn make_demo(db: &Db) -> anyhow::Result<()> {
 }
 
 /// An admin token for the one who owns the data directory, kept there in a file that only the owner reads.
-async fn make_token(db: &Db, data_dir: &Path) -> anyhow::Result<()> {
-    let file = token_file(data_dir);
+async fn make_token(app: &App) -> anyhow::Result<()> {
+    let file = token_file(&app.config.server.data_dir);
     if file.exists() {
         return Ok(());
     }
-    let (_, token) = db::tokens::create(db, Scope::Admin, "first start", None).await?;
+    let (_, token) = db::tokens::create(&app.db, Scope::Admin, "first start", None).await?;
     let mut out = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -140,6 +140,7 @@ async fn make_token(db: &Db, data_dir: &Path) -> anyhow::Result<()> {
         .open(&file)
         .with_context(|| format!("cannot write {}", file.display()))?;
     writeln!(out, "{token}")?;
+    app.state.has_new_token.store(true, Ordering::Relaxed);
     Ok(())
 }
 

@@ -24,8 +24,17 @@ async fn ready(octo: &Octo) {
     .await;
 }
 
+/// The token of the first start, which is the one that shows it.
+fn token(octo: &Octo) -> String {
+    let shown: Vec<_> = octo.stderr().matches("octo_").map(str::to_owned).collect();
+    assert_eq!(shown.len(), 1, "a token is shown once:\n{}", octo.stderr());
+    let stderr = octo.stderr();
+    let line = stderr.lines().find_map(|l| l.trim_start().strip_prefix("admin token")).unwrap_or_default();
+    line.trim().split(' ').next().unwrap_or_default().to_owned()
+}
+
 async fn stored_click(octo: &Octo, id: &str) -> Value {
-    let token = printed(octo, "admin token");
+    let token = token(octo);
     eventually(SOON, async || {
         let url = octo.url(&format!("/api/v1/clicks/{id}"));
         let response = octo.client().get(url).bearer_auth(&token).send().await?;

@@ -1,0 +1,386 @@
+//! Who may: each route of the OpenAPI document with each kind of credentials, the two listeners, and tokens that
+//! end, are revoked, or are no tokens.
+
+use std::{net::SocketAddr, time::Duration};
+
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    harness::{Database, Octo, eventually},
+    tracker::{SOON, Tracker, header},
+};
+
+/// A token that nobody has.
+const UNKNOWN: &str = "octo_00000000000000000000000000000000000000000000000000000000deadbeef";
+
+/// An operation of the document.
+struct Operation {
+    method: Method,
+    path: String,
+    /// The scope it says it needs; `None`: no token.
+    needed: Option<String>,
+}
+
+impl Operation {
+    /// Whether the document lets a token of this scope in.
+    fn allows(&self, scope: &str) -> bool {
+        self.needed.as_deref().is_none_or(|needed| scope == "admin" || scope == needed)
+    }
+}
+
+/// Every operation of the document, with something in place of each name in its path.
+async fn operations(octo: &Octo) -> Vec<Operation> {
+    let document: Value = octo.get("/api/v1/openapi.json").await.json().await.unwrap();
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let security = operation["security"].as_array().unwrap_or_else(|| panic!("{method} {path}"));
+            let needed = security[0].as_object().unwrap().get("token");
+            let needed = needed.map(|roles| {
+                assert_eq!(roles.as_array().unwrap().len(), 1, "{method} {path} names one scope: {roles}");
+                roles[0].as_str().unwrap().to_owned()
+            });
+            operations.push(Operation {
+                method: method.to_uppercase().parse().unwrap(),
+                path: in_place_of_names(path),
+                needed,
+            });
+        }
+    }
+    operations
+}
+
+fn in_place_of_names(path: &str) -> String {
+    let segment = |segment: &str| match segment {
+        "{seq}" => "0".to_owned(),
+        s if s.starts_with('{') => "018f0000-0000-7000-8000-000000000000".to_owned(),
+        s => s.to_owned(),
+    };
+    path.split('/').map(segment).collect::<Vec<_>>().join("/")
+}
+
+async fn status(request: RequestBuilder) -> u16 {
+    request.send().await.expect("an answer").status().as_u16()
+}
+
+fn ask(octo: &Octo, token: &str) -> RequestBuilder {
+    octo.client().get(octo.url("/api/v1/campaigns")).bearer_auth(token)
+}
+
+/// A tracker that refuses a wrong token as often as it is asked.
+async fn patient(name: &str) -> Tracker {
+    Tracker::start_with(name, |b| b.env("OCTO_LIMITS__FAILED_AUTH_PER_MINUTE", "0")).await
+}
+
+/// A token that was revoked and one that has expired.
+async fn ended(tracker: &Tracker) -> [String; 2] {
+    let make = async |body: Value| -> Value {
+        tracker.api(Method::POST, "/tokens").json(&body).send().await.unwrap().json().await.unwrap()
+    };
+    let revoked = make(json!({ "scope": "admin" })).await;
+    let path = format!("/tokens/{}", revoked["id"].as_str().unwrap());
+    assert_eq!(status(tracker.api(Method::DELETE, &path)).await, 204);
+    let expired = make(json!({ "scope": "admin", "expires_at": "2999-01-01T00:00:00Z" })).await;
+    sqlx::query("UPDATE api_tokens SET expires_at = now() WHERE expires_at > now()")
+        .execute(&tracker.pool)
+        .await
+        .unwrap();
+    [revoked, expired].map(|token| token["token"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn each_route_of_the_document_answers_each_kind_of_credentials_as_it_says() {
+    let tracker = patient("scopes_walk").await;
+    let octo = &tracker.octo;
+    let operations = operations(octo).await;
+    let [revoked, expired] = ended(&tracker).await;
+    let mut good = Vec::new();
+    for scope in ["admin", "read", "ingest"] {
+        good.push((scope, octo.token(scope).await));
+    }
+    let none = [("nothing", None)];
+    let bad =
+        [("garbage", "octo_1"), ("an unknown", UNKNOWN), ("a revoked", &revoked), ("an expired", &expired)];
+    let bad: Vec<_> = none.into_iter().chain(bad.map(|(name, token)| (name, Some(token)))).collect();
+    let (client, mut requests, mut wrong) = (octo.client(), 0, Vec::new());
+    for operation in &operations {
+        let request = || client.request(operation.method.clone(), octo.url(&operation.path));
+        let mut check = |with: &str, wanted: &str, got: u16, is_so: bool| {
+            requests += 1;
+            if !is_so {
+                wrong.push(format!(
+                    "{} {} with {with}: {got}, not {wanted}",
+                    operation.method, operation.path
+                ));
+            }
+        };
+        for (with, token) in &bad {
+            let got = status(token.into_iter().fold(request(), |r, token| r.bearer_auth(token))).await;
+            check(with, "401", got, (got == 401) == operation.needed.is_some());
+        }
+        for (scope, token) in &good {
+            let got = status(request().bearer_auth(token)).await;
+            if operation.allows(scope) {
+                check(scope, "let in", got, !matches!(got, 401 | 403 | 429 | 500..));
+            } else {
+                check(scope, "403", got, got == 403);
+            }
+        }
+    }
+    let (routes, credentials) = (operations.len(), bad.len() + good.len());
+    println!("{routes} routes x {credentials} credentials = {requests} requests, {} wrong", wrong.len());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(requests, routes * credentials);
+    assert!(routes >= 27, "the document has shrunk");
+}
+
+#[tokio::test]
+async fn the_document_asks_for_read_to_read_ingest_for_events_and_admin_for_the_rest() {
+    let tracker = patient("scopes_table").await;
+    for operation in operations(&tracker.octo).await {
+        let Operation { method, path, needed } = &operation;
+        let wanted = match (method.as_str(), path.as_str()) {
+            ("GET", "/api/v1/openapi.json" | "/docs") => None,
+            ("GET", _) => Some("read"),
+            ("POST", "/api/v1/events") => Some("ingest"),
+            _ => Some("admin"),
+        };
+        assert_eq!(needed.as_deref(), wanted, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_one_bearer_header_and_nothing_else() {
+    let tracker = patient("scopes_schemes").await;
+    let (octo, token) = (&tracker.octo, &tracker.token);
+    let url = octo.url("/api/v1/campaigns");
+    let get = |value: String| octo.client().get(&url).header("authorization", value);
+    for good in ["Bearer ", "bearer ", "BEARER  "] {
+        assert_eq!(status(get(format!("{good}{token}"))).await, 200, "{good}");
+    }
+    for bad in [
+        token.clone(),
+        format!("Basic {token}"),
+        format!("Token {token}"),
+        format!("Bearer{token}"),
+        format!("Bearer {token},{token}"),
+        format!("Bearer {token} {token}"),
+        format!("Bearer \"{token}\""),
+        format!("Bearer {}", token.to_uppercase()),
+        format!("Bearer {}", &token[..68]),
+        format!("Bearer {token}0"),
+        "Bearer ".to_owned(),
+        "Bearer".to_owned(),
+        String::new(),
+    ] {
+        let refused = get(bad.clone()).send().await.unwrap();
+        assert_eq!(refused.status(), 401, "{bad}");
+        assert!(header(&refused, "www-authenticate").starts_with("Bearer realm="), "{bad}");
+    }
+    let twice = get(format!("Bearer {token}")).header("authorization", format!("Bearer {token}"));
+    assert_eq!(status(twice).await, 401, "two headers");
+    for name in ["token", "access_token", "api_key", "authorization"] {
+        assert_eq!(
+            octo.get(&format!("/api/v1/campaigns?{name}={token}")).await.status(),
+            401,
+            "in the query"
+        );
+        let elsewhere =
+            octo.client().get(&url).header("x-api-key", token).header("cookie", format!("{name}={token}"));
+        assert_eq!(status(elsewhere).await, 401, "in other headers");
+    }
+}
+
+#[tokio::test]
+async fn a_token_ends_when_it_says_and_a_revoked_one_on_every_node_at_once() {
+    let tracker = patient("scopes_ends").await;
+    let other = Octo::builder()
+        .database_url(tracker.database.url())
+        .env("OCTO_LIMITS__FAILED_AUTH_PER_MINUTE", "0")
+        .start()
+        .await;
+    let body = json!({ "scope": "read", "expires_at": chrono::Utc::now() + chrono::TimeDelta::seconds(3) });
+    let short: Value =
+        tracker.api(Method::POST, "/tokens").json(&body).send().await.unwrap().json().await.unwrap();
+    let long: Value = tracker
+        .api(Method::POST, "/tokens")
+        .json(&json!({ "scope": "read" }))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let token = long["token"].as_str().unwrap();
+    for node in [&tracker.octo, &other] {
+        assert_eq!(status(ask(node, token)).await, 200);
+    }
+    let path = format!("/tokens/{}", long["id"].as_str().unwrap());
+    assert_eq!(status(tracker.api(Method::DELETE, &path)).await, 204);
+    for node in [&other, &tracker.octo] {
+        assert_eq!(status(ask(node, token)).await, 401, "the very next request");
+    }
+    eventually(SOON, async || {
+        let status = ask(&other, short["token"].as_str().unwrap()).send().await?.status();
+        anyhow::ensure!(status == StatusCode::UNAUTHORIZED, "{status}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_is_stored_as_its_hash_and_its_use_is_noted_once_a_minute() {
+    let tracker = patient("scopes_use").await;
+    let token = tracker.octo.token("read").await;
+    let row = "SELECT encode(token_sha256, 'hex'), xmin::text, last_used_at IS NOT NULL, \
+               strpos(t::text, $1) = 0 FROM api_tokens t WHERE scope = 'read'";
+    let read = async || -> (String, String, bool, bool) {
+        sqlx::query_as(row).bind(&token[5..]).fetch_one(&tracker.pool).await.unwrap()
+    };
+    let (hash, unused, is_used, is_hidden) = read().await;
+    assert!(hash.len() == 64 && !is_used && is_hidden);
+    for _ in 0..2 {
+        assert_eq!(status(ask(&tracker.octo, &token)).await, 200);
+    }
+    let (_, first, is_used, _) = read().await;
+    assert!(is_used && first != unused);
+    for _ in 0..20 {
+        assert_eq!(status(ask(&tracker.octo, &token)).await, 200);
+    }
+    assert_eq!(read().await.1, first, "the row is written once a minute at most");
+    let again = "UPDATE api_tokens SET last_used_at = now() - interval '2 minutes' WHERE scope = 'read'";
+    sqlx::query(again).execute(&tracker.pool).await.unwrap();
+    let (_, before, ..) = read().await;
+    assert_eq!(status(ask(&tracker.octo, &token)).await, 200);
+    assert_ne!(read().await.1, before, "and after a minute again");
+}
+
+/// An octo with two listeners, and the address of the second.
+async fn two_listeners(database: &Database) -> (Octo, SocketAddr) {
+    let octo = Octo::builder()
+        .database_url(database.url())
+        .env("OCTO_SERVER__ADMIN_LISTEN", "127.0.0.1:0")
+        .start()
+        .await;
+    let admin = eventually(SOON, async || {
+        let said = octo.stderr();
+        let second = said.split("listening on http://").nth(2).unwrap_or_default();
+        let (address, _) = second.split_once('\n').ok_or_else(|| anyhow::anyhow!("one listener: {said}"))?;
+        Ok(address.trim().parse::<SocketAddr>()?)
+    })
+    .await;
+    (octo, admin)
+}
+
+/// The status of an answer to bytes as they are.
+async fn raw(address: SocketAddr, head: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    tokio::time::timeout(Duration::from_secs(30), read).await.expect("an end").unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("{head}: {answer}"))
+}
+
+#[tokio::test]
+async fn each_route_answers_on_its_listener_and_not_on_the_other() {
+    let database = Database::create("scopes_listeners").await;
+    let (octo, admin) = two_listeners(&database).await;
+    let token = octo.admin_token().await;
+    let client = octo.client();
+    let ask = async |address: SocketAddr, method: &Method, path: &str| {
+        status(client.request(method.clone(), format!("http://{address}{path}")).bearer_auth(&token)).await
+    };
+    let document: Value =
+        client.get(format!("http://{admin}/api/v1/openapi.json")).send().await.unwrap().json().await.unwrap();
+    let mut operators = vec![(Method::GET, "/metrics".to_owned())];
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let methods = item.as_object().unwrap().keys();
+        operators.extend(methods.map(|m| (m.to_uppercase().parse().unwrap(), in_place_of_names(path))));
+    }
+    for (method, path) in &operators {
+        let unknown = "There is no such page";
+        let answer = client.request(method.clone(), format!("http://{admin}{path}")).bearer_auth(&token);
+        let answer = answer.send().await.unwrap();
+        assert!(!matches!(answer.status().as_u16(), 401 | 403 | 405), "{method} {path} for operators");
+        assert!(!answer.text().await.unwrap().contains(unknown), "{method} {path} for operators");
+        assert_eq!(ask(octo.addr(), method, path).await, 404, "{method} {path} for strangers");
+    }
+    let public = [
+        (Method::GET, "/click?cid=none", 404),
+        (Method::GET, "/click", 400),
+        (Method::GET, "/event.gif", 200),
+        (Method::POST, "/event", 400),
+        (Method::POST, "/events", 400),
+    ];
+    for (method, path, wanted) in public {
+        assert_eq!(ask(octo.addr(), &method, path).await, wanted, "{method} {path} for strangers");
+        assert_eq!(ask(admin, &method, path).await, 404, "{method} {path} for operators");
+    }
+    for path in ["/livez", "/readyz", "/health"] {
+        for address in [octo.addr(), admin] {
+            assert_eq!(ask(address, &Method::GET, path).await, 200, "{path} on both");
+        }
+    }
+    let health = async |address: SocketAddr| -> Value {
+        client.get(format!("http://{address}/health")).send().await.unwrap().json().await.unwrap()
+    };
+    assert_eq!(health(octo.addr()).await, json!({ "status": "ok" }));
+    assert!(health(admin).await["components"].is_array());
+    println!("{} operators' routes, 5 tracking routes, 3 probes, each on 2 listeners", operators.len());
+}
+
+#[tokio::test]
+async fn no_trick_with_hosts_or_paths_reaches_the_operators_routes_from_outside() {
+    let database = Database::create("scopes_tricks").await;
+    let (octo, admin) = two_listeners(&database).await;
+    let token = octo.admin_token().await;
+    let public = octo.addr();
+    let of = |target: &str, host: &str, more: &str| {
+        format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n{more}Connection: close\r\n\r\n"
+        )
+    };
+    let (here, there) = (public.to_string(), admin.to_string());
+    assert_eq!(raw(admin, &of("/metrics", &there, "")).await, 200, "the request itself is a good one");
+    let mut tried = 0;
+    for path in ["/metrics", "/api/v1/campaigns", "/api/v1/tokens", "/api/v1/openapi.json", "/docs"] {
+        let spelled = path.replacen('m', "%6d", 1).replacen("api", "%61pi", 1);
+        let heads = [
+            of(path, &here, ""),
+            of(path, &there, ""),
+            of(
+                path,
+                "localhost",
+                &format!("X-Forwarded-Host: {there}\r\nForwarded: host={there};for=127.0.0.1\r\n"),
+            ),
+            of(path, &here, "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\n"),
+            of(&format!("http://{there}{path}"), &there, ""),
+            of(&format!("http://{there}{path}"), &here, ""),
+            of("/", &here, &format!("X-Original-URL: {path}\r\nX-Rewrite-URL: {path}\r\n")),
+            of("/health", &here, &format!("X-Original-URL: {path}\r\n")).replace("/health", "/health/"),
+            of(&format!("/{path}"), &here, ""),
+            of(&format!("{path}/"), &here, ""),
+            of(&format!("/event.gif/..{path}"), &here, ""),
+            of(&format!("/livez/%2e%2e{path}"), &here, ""),
+            of(&format!("/livez;{path}"), &here, ""),
+            of(&spelled, &here, ""),
+            of(&path.to_uppercase(), &here, ""),
+        ];
+        for head in heads {
+            tried += 1;
+            assert_eq!(raw(public, &head).await, 404, "{head}");
+        }
+    }
+    println!("{tried} requests, all 404");
+}

@@ -147,8 +147,9 @@ fn accept<'a>(
     click.ip = Some(ip);
     click.referrer = text(header::REFERER);
     click.user_agent = user_agent;
-    // last, because only a click that is valid otherwise counts
-    let over = || is_over_limit(app, ip).then_some(InvalidReason::RateLimited);
+    // last, because only a click that is valid otherwise counts; HEAD is none
+    let over =
+        || (head.method != Method::HEAD && is_over_limit(app, ip)).then_some(InvalidReason::RateLimited);
     click.invalid_reason = decision.refused.or_else(label).or_else(over);
     click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
     click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);

@@ -43,8 +43,8 @@ impl Table {
         is_kept: bool,
         decide: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     ) -> Result<T, E> {
-        // the remainder is less than the number of sets
-        let set = &self.sets[(self.hasher.hash_one(key) % self.sets.len() as u64) as usize];
+        let place = self.hasher.hash_one(key) % self.sets.len() as u64;
+        let set = &self.sets[usize::try_from(place).expect("less than the number of sets")];
         let mut slots = set.lock().unwrap_or_else(PoisonError::into_inner);
         let of_key = slots.iter_mut().find(|slot| slot.full_at > 0 && slot.key == key);
         let full_at = of_key.as_ref().map(|slot| Duration::from_nanos(slot.full_at).into());

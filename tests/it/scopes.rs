@@ -120,7 +120,7 @@ async fn each_route_of_the_document_answers_each_kind_of_credentials_as_it_says(
             }
         };
         for (with, token) in &bad {
-            let got = status(token.into_iter().fold(request(), |r, token| r.bearer_auth(token))).await;
+            let got = status(token.iter().fold(request(), RequestBuilder::bearer_auth)).await;
             check(with, "401", got, (got == 401) == operation.needed.is_some());
         }
         for (scope, token) in &good {

@@ -157,7 +157,11 @@ pub const FAMILIES: &[Family] = &[
 /// to exist with it does not.
 const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     ("octo_http_connections_total", "outcome", &["accepted", "failed"]),
-    ("octo_http_refused_total", "reason", &["parse", "too_large", "timeout", "host"]),
+    (
+        "octo_http_refused_total",
+        "reason",
+        &["parse", "too_large", "timeout", "host", "proxy_untrusted", "proxy_missing", "proxy_malformed"],
+    ),
     (
         "octo_clicks_total",
         "outcome",

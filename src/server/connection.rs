@@ -2,6 +2,7 @@
 //!
 //! `axum::serve` has none of these.
 
+mod ending;
 mod timed;
 
 use std::{
@@ -15,20 +16,23 @@ use std::{
     time::Duration,
 };
 
+use ::http::{HeaderValue, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{listeners::Listener, proxy_protocol};
 use crate::{
     config::{self, millis},
     http::{Peer, Service},
     metrics,
 };
+use ending::{Ending, linger};
 use timed::{Limits, Phase, Timed};
 
 /// The connections of all listeners.
@@ -37,12 +41,12 @@ pub(super) struct Connections {
 }
 
 struct Shared {
-    graceful: std::sync::Mutex<Option<GracefulShutdown>>,
     permits: Arc<Semaphore>,
     open: AtomicUsize,
     limits: Limits,
-    stopping: CancellationToken,
+    ending: Arc<Ending>,
     http: http1::Builder,
+    config: config::Server,
 }
 
 impl Connections {
@@ -54,15 +58,15 @@ impl Connections {
             .half_close(false);
         Self {
             shared: Arc::new(Shared {
-                graceful: std::sync::Mutex::new(Some(GracefulShutdown::new())),
                 permits: Arc::new(Semaphore::new(config.max_connections)),
                 open: AtomicUsize::new(0),
                 limits: Limits {
                     head: millis(config.header_timeout_ms),
                     idle: millis(config.idle_timeout_ms),
                 },
-                stopping: CancellationToken::new(),
+                ending: Arc::default(),
                 http,
+                config: config.clone(),
             }),
         }
     }
@@ -70,16 +74,17 @@ impl Connections {
     /// Accepts until `stop`; a connection beyond the cap waits in the kernel's queue.
     pub(super) fn accept(
         &self,
-        listener: TcpListener,
+        listener: Listener,
         service: Service,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let shared = self.shared.clone();
+        let token = shared.ending.token(true);
         async move {
             let accept = async {
                 loop {
                     let Ok(permit) = shared.permits.clone().acquire_owned().await else { return };
-                    match listener.accept().await {
+                    match listener.socket.accept().await {
                         Ok((stream, peer)) => shared.clone().serve(stream, peer, service.clone(), permit),
                         Err(error) => {
                             metrics::http_accept_failed();
@@ -93,15 +98,22 @@ impl Connections {
                 () = accept => {}
                 () = stop.cancelled() => {}
             }
+            if let Err(error) = shared.accept_the_last(listener, &service) {
+                tracing::debug!(%error, "no last connections were accepted");
+            }
+            drop(token);
         }
+    }
+
+    /// From now on each answer says `Connection: close`. Returns when no connection is left that was open before, or
+    /// at the deadline.
+    pub(super) async fn wind_down(&self, deadline: Duration) {
+        self.shared.ending.wind_down(deadline).await;
     }
 
     /// Lets requests finish and closes idle connections; what is open at the deadline is cut off.
     pub(super) async fn finish(self, deadline: Duration) {
-        let graceful = self.shared.graceful.lock().ok().and_then(|mut g| g.take());
-        let Some(graceful) = graceful else { return };
-        self.shared.stopping.cancel();
-        if timeout(deadline, graceful.shutdown()).await.is_err() {
+        if self.shared.ending.close(deadline).await.is_err() {
             let open = self.shared.open.load(Ordering::Relaxed);
             tracing::warn!(open, "connections did not finish in time and were cut off");
         }
@@ -109,6 +121,22 @@ impl Connections {
 }
 
 impl Shared {
+    /// Whoever is in the queue of our own socket when it closes would see a reset. What waits in an inherited one
+    /// is for whoever comes after us.
+    fn accept_the_last(self: &Arc<Self>, listener: Listener, service: &Service) -> io::Result<()> {
+        if listener.is_inherited {
+            return Ok(());
+        }
+        let listener = listener.socket.into_std()?;
+        while let Ok(permit) = self.permits.clone().try_acquire_owned()
+            && let Ok((stream, peer)) = listener.accept()
+        {
+            stream.set_nonblocking(true)?;
+            self.clone().serve(TcpStream::from_std(stream)?, peer, service.clone(), permit);
+        }
+        Ok(())
+    }
+
     fn serve(
         self: Arc<Self>,
         stream: TcpStream,
@@ -121,36 +149,78 @@ impl Shared {
             tracing::debug!(%error, "a connection ended before it began");
             return;
         }
+        metrics::http_connections(self.open.fetch_add(1, Ordering::Relaxed) + 1);
+        let is_proxied = self.config.proxy_protocol && service.is_public();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "connections end by Ending, their own time-outs, or the process"
+        )]
+        if is_proxied {
+            tokio::spawn(self.ask_and_speak(stream, peer, service, permit));
+        } else {
+            tokio::spawn(self.speak(stream, peer, service, permit));
+        }
+    }
+
+    /// As [`Self::speak`], once a trusted proxy has said for whom.
+    async fn ask_and_speak(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        service: Service,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let token = self.ending.token(false);
+        match proxy_protocol::caller(&mut stream, peer, &self.config).await {
+            Ok(client) => self.speak(stream, client, service, permit).await,
+            Err(refusal) => {
+                if let Some(reason) = refusal.reason() {
+                    metrics::http_refused(reason);
+                }
+                metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
+            }
+        }
+        drop(token);
+    }
+
+    /// Speaks HTTP until the connection ends.
+    async fn speak(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        service: Service,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let token = self.ending.token(false);
         let phase = Arc::new(Phase::default());
-        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.limits, &self.stopping));
-        let service = Arc::new((service, phase));
+        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.limits, self.ending.clone()));
+        let answering = Arc::new((service, phase.clone(), self.ending.clone()));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let service = service.clone();
+            let answering = answering.clone();
             async move {
-                let (service, phase) = &*service;
+                let (service, phase, ending) = &*answering;
                 phase.set(Phase::ANSWERING);
-                let response = service.answer(Peer(peer), request).await;
+                let mut response = service.answer(Peer(peer), request).await;
+                if ending.is_winding_down() {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 phase.set(Phase::IDLE);
                 Ok::<_, Infallible>(response)
             }
         });
-        let connection = self.http.serve_connection(io, service);
-        let Some(watched) = self.graceful.lock().ok().and_then(|g| g.as_ref().map(|g| g.watch(connection)))
-        else {
-            return;
-        };
-        metrics::http_connections(self.open.fetch_add(1, Ordering::Relaxed) + 1);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "connections end by GracefulShutdown, their own time-outs, or the process"
-        )]
-        tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                note(&error);
-            }
-            drop(permit);
-            metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
-        });
+        let mut connection = self.http.serve_connection(io, service);
+        let end = self.ending.run(&mut connection, &phase).await;
+        drop(token);
+        if let Err(error) = &end {
+            note(error);
+        }
+        // hyper's own refusals are worth reading too
+        if end.is_ok() || end.is_err_and(|error| error.is_parse()) {
+            let stream = connection.into_parts().io.into_inner().into_stream();
+            linger(stream, millis(self.config.linger_ms)).await;
+        }
+        drop(permit);
+        metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
     }
 }
 

@@ -2,7 +2,7 @@
 //! header time-out sets a timer for each request.
 
 use std::{
-    io,
+    io::{self, Read},
     pin::Pin,
     sync::{
         Arc,
@@ -12,12 +12,14 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::ending::Ending;
 
 /// A head that is being sent when the server stops must be complete within this time: it is no request yet, and
 /// the time of the stop belongs to requests, the journal and the drain.
@@ -43,7 +45,7 @@ impl Phase {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn is(&self, phase: usize) -> bool {
+    pub(super) fn is(&self, phase: usize) -> bool {
         self.get() & Self::MASK == phase
     }
 }
@@ -76,19 +78,20 @@ pub(super) struct Timed {
     since: Instant,
     seen: usize,
     timer: Pin<Box<Sleep>>,
-    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    ending: Arc<Ending>,
+    knows_end: bool,
 }
 
 impl Timed {
-    pub(super) fn new(
-        stream: TcpStream,
-        phase: Arc<Phase>,
-        limits: Limits,
-        stopping: &CancellationToken,
-    ) -> Self {
+    pub(super) fn new(stream: TcpStream, phase: Arc<Phase>, limits: Limits, ending: Arc<Ending>) -> Self {
         let timer = Box::pin(sleep(limits.head));
-        let stopping = Some(Box::pin(stopping.clone().cancelled_owned()));
-        Self { stream, phase, limits, since: Instant::now(), seen: Phase::HEAD, timer, stopping }
+        let since = Instant::now();
+        Self { stream, phase, limits, since, seen: Phase::HEAD, timer, ending, knows_end: false }
+    }
+
+    /// The stream itself, once there is no more HTTP to be spoken on it.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     /// When the client will have taken too long; `None` while it is our turn.
@@ -104,20 +107,31 @@ impl Timed {
         }
     }
 
-    /// Heads have little time once the server stops. Asked only where one is owed.
-    fn note_stop(&mut self, cx: &mut Context<'_>) {
-        let is_owed = self.phase.is(Phase::HEAD);
-        if is_owed && self.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready()) {
-            self.stopping = None;
+    /// Heads have little time once the server closes; [`Ending::run`] has us polled then.
+    fn note_end(&mut self) {
+        if self.phase.is(Phase::HEAD) && !self.knows_end && self.ending.is_closing() {
+            self.knows_end = true;
             self.since = Instant::now();
             self.seen = self.phase.get();
             self.limits.head = self.limits.head.min(LAST_HEAD_TIMEOUT);
         }
     }
 
+    /// Asks the socket itself: what has arrived may not have been reported yet.
+    fn read_at_last(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match (&*SockRef::from(&self.stream)).read(buffer.initialize_unfilled()) {
+            Ok(length) => {
+                buffer.advance(length);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
     /// Ready when the deadline has passed; else the task is woken at the deadline or before.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.note_stop(cx);
+        self.note_end();
         let Some(deadline) = self.deadline() else { return Poll::Pending };
         if self.timer.deadline() > deadline {
             self.timer.as_mut().reset(deadline);
@@ -139,7 +153,10 @@ impl AsyncRead for Timed {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let mut polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if polled.is_pending() && self.ending.is_closing() {
+            polled = self.read_at_last(buffer);
+        }
         let is_late = match &polled {
             Poll::Pending => self.poll_deadline(cx).is_ready(),
             // drip by drip is no way around the deadline

@@ -54,7 +54,7 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let stop = listen_for_signals()?;
     let metrics = Metrics::install()?;
     let manager = Arc::new(Manager::from_env());
-    let lock_wait = inherited.is_any().then(|| millis(config.journal.lock_wait_ms)).unwrap_or_default();
+    let lock_wait = millis(if inherited.is_any() { config.journal.lock_wait_ms } else { 0 });
     let (listener, admin_listener) = inherited.listen(&mut config.server)?;
     let _lock = lock_journal(&config, lock_wait, &manager).await?;
     let journal = open_journal(&config)?;

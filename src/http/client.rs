@@ -75,18 +75,14 @@ pub(super) fn normalize(ip: IpAddr) -> IpAddr {
 /// on one machine only.
 fn parse_address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim_matches([' ', '\t']);
-    let (ip, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest.split_once(']')?;
-            (IpAddr::V6(host.parse().ok()?), port)
-        }
-        None => match text.parse() {
-            Ok(ip) => (ip, ""),
-            Err(_) => {
-                let (host, port) = text.split_at(text.find(':')?);
-                (IpAddr::V4(host.parse().ok()?), port)
-            }
-        },
+    let (ip, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        (IpAddr::V6(host.parse().ok()?), port)
+    } else if let Ok(ip) = text.parse() {
+        (ip, "")
+    } else {
+        let (host, port) = text.split_at(text.find(':')?);
+        (IpAddr::V4(host.parse().ok()?), port)
     };
     let ip = normalize(ip);
     let is_somebody = match ip {

@@ -24,7 +24,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::sleep,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{listeners::Listener, proxy_protocol};
 use crate::{
@@ -150,15 +150,17 @@ impl Shared {
             return;
         }
         metrics::http_connections(self.open.fetch_add(1, Ordering::Relaxed) + 1);
+        // from now on, and not only once its task runs, the end waits for it
+        let token = self.ending.token(false);
         let is_proxied = self.config.proxy_protocol && service.is_public();
         #[expect(
             clippy::disallowed_methods,
             reason = "connections end by Ending, their own time-outs, or the process"
         )]
         if is_proxied {
-            tokio::spawn(self.ask_and_speak(stream, peer, service, permit));
+            tokio::spawn(self.ask_and_speak(stream, peer, service, permit, token));
         } else {
-            tokio::spawn(self.speak(stream, peer, service, permit));
+            tokio::spawn(self.speak(stream, peer, service, permit, token));
         }
     }
 
@@ -169,10 +171,10 @@ impl Shared {
         peer: SocketAddr,
         service: Service,
         permit: OwnedSemaphorePermit,
+        token: TaskTrackerToken,
     ) {
-        let token = self.ending.token(false);
         match proxy_protocol::caller(&mut stream, peer, &self.config).await {
-            Ok(client) => self.speak(stream, client, service, permit).await,
+            Ok(client) => self.speak(stream, client, service, permit, token).await,
             Err(refusal) => {
                 if let Some(reason) = refusal.reason() {
                     metrics::http_refused(reason);
@@ -180,7 +182,6 @@ impl Shared {
                 metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
             }
         }
-        drop(token);
     }
 
     /// Speaks HTTP until the connection ends.
@@ -190,8 +191,8 @@ impl Shared {
         peer: SocketAddr,
         service: Service,
         permit: OwnedSemaphorePermit,
+        token: TaskTrackerToken,
     ) {
-        let token = self.ending.token(false);
         let phase = Arc::new(Phase::default());
         let io = TokioIo::new(Timed::new(stream, phase.clone(), self.limits, self.ending.clone()));
         let answering = Arc::new((service, phase.clone(), self.ending.clone()));

@@ -161,11 +161,11 @@ async fn read_v2(stream: &mut TcpStream, bytes_max: usize) -> Result<Option<Sock
 /// A whole header; the outer `None` for what is none. Zeroes the checksum in it.
 #[expect(clippy::option_option, reason = "no header, and a header that names nobody")]
 fn parse_v2(header: &mut [u8]) -> Option<Option<SocketAddr>> {
-    let (command, family) = (header[12] & 0x0F, header[13]);
-    if command > 1 || family >> 4 > 3 || family & 0x0F > 2 {
+    let (command, family, transport) = (header[12] & 0x0F, header[13] >> 4, header[13] & 0x0F);
+    if command > 1 || family > 3 || transport > 2 {
         return None;
     }
-    let addresses = match family >> 4 {
+    let addresses = match family {
         1 => 12,
         2 => 36,
         3 => 216,
@@ -173,18 +173,18 @@ fn parse_v2(header: &mut [u8]) -> Option<Option<SocketAddr>> {
     };
     let is_local = command == 0;
     // UNSPEC and LOCAL: whatever follows is to be skipped, and need not make sense
-    if is_local || family >> 4 == 0 || family & 0x0F == 0 {
+    if is_local || family == 0 || transport == 0 {
         return Some(None);
     }
     check_tlvs(header, 16 + addresses)?;
     let body = &header[16..];
     let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
-    match family {
-        0x11 => {
+    match (family, transport) {
+        (1, 1) => {
             let ip: [u8; 4] = body[..4].try_into().ok()?;
             Some(Some(SocketAddr::new(ip.into(), port(8))))
         }
-        0x21 => {
+        (2, 1) => {
             let ip: [u8; 16] = body[..16].try_into().ok()?;
             Some(Some(SocketAddr::new(ip.into(), port(32))))
         }
@@ -239,6 +239,7 @@ mod tests {
         [V2, &[version_and_command, family][..], &length, body].concat()
     }
 
+    #[expect(clippy::option_option, reason = "as what it calls")]
     fn named(header: &[u8]) -> Option<Option<String>> {
         parse_v2(&mut header.to_vec()).map(|named| named.map(|address| address.to_string()))
     }

@@ -110,7 +110,7 @@ async fn who_must_not_or_does_not_send_a_proxy_header_is_closed_and_counted() {
         ("proxy_malformed", PROXY, endless),
         ("proxy_malformed", PROXY, v2(0x31, 0x11, &[0; 12])),
         ("proxy_malformed", PROXY, v2(0x21, 0x11, &[0; 5])),
-        ("proxy_malformed", PROXY, v2(0x21, 0x11, &[0; 60_000])),
+        ("proxy_malformed", PROXY, v2(0x21, 0x11, &vec![0; 60_000])),
         ("proxy_malformed", PROXY, wrong_sum),
     ] {
         let before = refused(&tracker, reason).await;

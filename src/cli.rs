@@ -146,6 +146,7 @@ impl Cli {
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let inherited = server::Inherited::take()?;
     telemetry::init_logs(&config.log)?;
     std::fs::create_dir_all(&config.server.data_dir).map_err(|error| {
         let dir = config.server.data_dir.display();
@@ -153,7 +154,7 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
             "the data directory {dir} cannot be made ({error}); choose another with --data-dir"
         ))
     })?;
-    server::block_on(server::run(config))?;
+    server::block_on(server::run(config, inherited))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -252,6 +253,10 @@ fn healthcheck(config: &Config) -> anyhow::Result<ExitCode> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, limit)?;
         stream.set_read_timeout(Some(limit))?;
+        let own = stream.local_addr()?.ip().to_canonical();
+        if config.server.proxy_protocol && config.server.is_trusted_proxy(own) {
+            stream.write_all(b"PROXY UNKNOWN\r\n")?; // nobody's connection but our own
+        }
         stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.take(4096).read_to_string(&mut answer)?;

@@ -6,12 +6,12 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -68,6 +68,7 @@ pub struct Server {
     #[serde(deserialize_with = "optional_url")]
     pub public_url: Option<url::Url>,
     pub data_dir: PathBuf,
+    #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
     pub client_ip_header: ClientIpHeader,
     pub max_connections: usize,
@@ -78,6 +79,20 @@ pub struct Server {
     pub headers_max: usize,
     pub drain_delay_ms: u64,
     pub shutdown_timeout_ms: u64,
+    pub proxy_protocol: bool,
+    pub proxy_header_bytes_max: usize,
+    pub forwarded_hops_max: usize,
+    pub listen_backlog: i32,
+    pub keep_alive_drain_ms: u64,
+    pub linger_ms: u64,
+}
+
+impl Server {
+    /// Whether what this peer says of somebody else is believed. For addresses in their one form
+    /// (`IpAddr::to_canonical`).
+    pub fn is_trusted_proxy(&self, ip: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&ip))
+    }
 }
 
 /// The one header that names the client behind a trusted proxy.
@@ -168,6 +183,7 @@ pub struct Journal {
     pub queue_records_max: usize,
     pub queue_bytes_max: usize,
     pub append_timeout_ms: u64,
+    pub lock_wait_ms: u64,
 }
 
 /// `[drain]`
@@ -372,6 +388,9 @@ impl Config {
         at_least("server.body_timeout_ms", self.server.body_timeout_ms, 100);
         at_least("server.head_bytes_max", self.server.head_bytes_max as u64, 8192);
         at_least("server.headers_max", self.server.headers_max as u64, 16);
+        at_least("server.proxy_header_bytes_max", self.server.proxy_header_bytes_max as u64, 256);
+        at_least("server.forwarded_hops_max", self.server.forwarded_hops_max as u64, 1);
+        at_least("server.listen_backlog", u64::try_from(self.server.listen_backlog).unwrap_or(0), 1);
         at_least("database.max_connections", self.database.max_connections.into(), 2);
         at_least("database.acquire_timeout_ms", self.database.acquire_timeout_ms, 10);
         at_least("database.connect_timeout_ms", self.database.connect_timeout_ms, 10);
@@ -410,6 +429,12 @@ impl Config {
         at_least("limits.addresses_max", self.limits.addresses_max as u64, 8);
         at_least("limits.failed_auth_burst", self.limits.failed_auth_burst.into(), 1);
         at_least("cache.poll_interval_s", self.cache.poll_interval_s, 1);
+        if self.server.proxy_protocol && self.server.trusted_proxies.is_empty() {
+            faults.push(
+                "server.proxy_protocol needs server.trusted_proxies: nobody else's PROXY header is believed"
+                    .to_owned(),
+            );
+        }
         if self.database.min_connections > self.database.max_connections {
             faults.push("database.min_connections is larger than database.max_connections".to_owned());
         }
@@ -685,6 +710,25 @@ fn optional_secret<'de, D: serde::Deserializer<'de>>(
 ) -> Result<Option<SecretString>, D::Error> {
     let text = String::deserialize(deserializer)?;
     Ok((!text.is_empty()).then(|| SecretString::from(text)))
+}
+
+/// Networks, or addresses as networks of one. Peers are compared as IPv4 where they are, so an IPv4-mapped network
+/// is the IPv4 network it means.
+fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| network(text).map_err(serde::de::Error::custom)).collect()
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
+    let net = address.or_else(|_| text.parse());
+    let net =
+        net.map_err(|_| format!("`{text}` is no network (192.0.2.0/24, 2001:db8::/32) and no address"))?;
+    let IpNet::V6(v6) = net else { return Ok(net) };
+    Ok(match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
+        (Some(v4), Some(prefix)) => Ipv4Net::new(v4, prefix).map_or(net, IpNet::V4),
+        _ => net,
+    })
 }
 
 fn lines(faults: &[String]) -> String {

@@ -80,6 +80,11 @@ impl Service {
         Self { app: app.clone(), router, has_links: false }
     }
 
+    /// Whether this is the listener of strangers.
+    pub fn is_public(&self) -> bool {
+        self.has_links
+    }
+
     /// Answers one request.
     pub async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response {
         let is_link = self.has_links && click::is_link(request.uri().path());

@@ -283,12 +283,18 @@ pub enum Refused {
     Incomplete,
     /// The head took too long.
     Timeout,
+    /// A PROXY header from somebody who is no trusted proxy.
+    ProxyUntrusted,
+    /// A trusted proxy without its PROXY header.
+    ProxyMissing,
+    /// A PROXY header that cannot be read.
+    ProxyMalformed,
     /// Something else.
     Other,
 }
 
 impl Refused {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 15] = [
         Self::Method,
         Self::Target,
         Self::Uri,
@@ -300,6 +306,9 @@ impl Refused {
         Self::TooLarge,
         Self::Incomplete,
         Self::Timeout,
+        Self::ProxyUntrusted,
+        Self::ProxyMissing,
+        Self::ProxyMalformed,
         Self::Other,
     ];
 
@@ -316,6 +325,9 @@ impl Refused {
             Self::TooLarge => "too_large",
             Self::Incomplete => "incomplete",
             Self::Timeout => "timeout",
+            Self::ProxyUntrusted => "proxy_untrusted",
+            Self::ProxyMissing => "proxy_missing",
+            Self::ProxyMalformed => "proxy_malformed",
             Self::Other => "other",
         }
     }

@@ -3,6 +3,9 @@
 mod connection;
 mod database;
 mod framing;
+mod listeners;
+mod notify;
+mod proxy_protocol;
 
 use std::{
     future::Future,
@@ -17,7 +20,6 @@ use ::http::HeaderValue;
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
     time::{sleep, timeout},
@@ -39,6 +41,9 @@ use crate::{
     telemetry::Metrics,
 };
 use connection::Connections;
+pub use listeners::Inherited;
+use listeners::Listener;
+use notify::Manager;
 
 /// Why octo did not start: one plain sentence with the remedy. Exit code 3.
 #[derive(Debug, thiserror::Error)]
@@ -46,23 +51,22 @@ use connection::Connections;
 pub struct CannotStart(pub String);
 
 /// Serves until a signal, then stops in order.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()> {
     let started = Instant::now();
     let stop = listen_for_signals()?;
     let metrics = Metrics::install()?;
-    let listener = bind(config.server.listen).await?;
-    let admin_listener = match config.server.admin_listen {
-        Some(address) => Some(bind(address).await?),
-        None => None,
-    };
-    let (_lock, journal) = open_journal(&config)?;
+    let manager = Arc::new(Manager::from_env());
+    let lock_wait = millis(if inherited.is_any() { config.journal.lock_wait_ms } else { 0 });
+    let (listener, admin_listener) = inherited.listen(&mut config.server)?;
+    let _lock = lock_journal(&config, lock_wait, &manager).await?;
+    let journal = open_journal(&config)?;
     let embedded = start_embedded(&config).await?;
     let url = database_url(&config, embedded.as_ref())?;
     let db = Arc::new(Db::new(&url, &config.database).context("database.url")?);
     let campaigns = Arc::new(Campaigns::new(db.clone(), &config)?);
     let enricher = Enricher::open(config.tracking.country_file.as_deref())
         .map_err(|e| CannotStart(format!("tracking.country_file: {:#}", anyhow::Error::from(e))))?;
-    let public_url = public_url(&config, listener.local_addr()?);
+    let public_url = public_url(&config, listener.socket.local_addr()?);
     let referrer_policy =
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
     let limits = Limits::new(&config.limits);
@@ -83,6 +87,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     let is_up = database::prepare(&app, embedded.is_some()).await?;
     spawn_tasks(&app, &mut tasks, is_up, embedded.is_some());
+    let watched = (manager.clone(), tasks.stop_signal());
+    tasks.spawn("watchdog", async move {
+        let (manager, stop) = watched;
+        manager.watch(stop).await;
+        Ok(())
+    });
     app.db.probed().await;
     let connections = Connections::new(&app.config.server);
     let accepting = CancellationToken::new();
@@ -92,11 +102,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     app.state.is_started.store(true, Ordering::Relaxed);
     announce(&app, embedded.as_ref(), is_up, started.elapsed()).await;
+    manager.ready(&format!("redirecting the clicks of {} campaigns", app.campaigns.state().0));
 
     let failed = tokio::select! {
         () = stop.cancelled() => None,
         name = tasks.failed() => Some(name),
     };
+    manager.stopping();
     shut_down(&app, tasks, connections, &accepting, embedded).await;
     match failed {
         Some(name) => anyhow::bail!("the task {name} ended by itself; see the log"),
@@ -129,36 +141,41 @@ fn listen_for_signals() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|error| {
-        let sentence = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                format!("{address} is in use by another program; choose a free one with --listen")
-            }
-            std::io::ErrorKind::PermissionDenied => {
-                format!("{address} needs more rights; choose a port from 1024 on with --listen")
-            }
-            _ => format!("cannot listen on {address} ({error}); choose another address with --listen"),
-        };
-        CannotStart(sentence).into()
-    })
+/// The right to the data directory. With an inherited socket there may be a predecessor that is about to give it up;
+/// meanwhile the socket's queue holds whoever comes.
+async fn lock_journal(config: &Config, wait: Duration, manager: &Manager) -> anyhow::Result<Lock> {
+    let root = config.journal_dir();
+    let deadline = Instant::now() + wait;
+    let mut is_told = false;
+    loop {
+        if let Some(lock) = Lock::acquire(&root).map_err(|error| cannot_write(&root, &error))? {
+            return Ok(lock);
+        }
+        if Instant::now() >= deadline {
+            let place = root.display();
+            return Err(CannotStart(format!(
+                "{place} is in use by another octo; stop it or choose another --data-dir"
+            ))
+            .into());
+        }
+        if !is_told {
+            is_told = true;
+            tracing::info!("waiting for the octo before to give up {}", root.display());
+            manager.status("waiting for the octo before to give up the data directory");
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
-fn open_journal(config: &Config) -> anyhow::Result<(Lock, Journal)> {
+fn cannot_write(root: &Path, error: &std::io::Error) -> CannotStart {
+    let root = root.display();
+    CannotStart(format!(
+        "the journal in {root} cannot be written ({error}); check the disk and the rights, or set journal.dir"
+    ))
+}
+
+fn open_journal(config: &Config) -> anyhow::Result<Journal> {
     let root = config.journal_dir();
-    let cannot = |error: std::io::Error| {
-        CannotStart(format!(
-            "the journal in {} cannot be written ({error}); check the disk and the rights, or set journal.dir",
-            root.display()
-        ))
-    };
-    let lock = Lock::acquire(&root).map_err(cannot)?.ok_or_else(|| {
-        CannotStart(format!(
-            "{} is in use by another octo; stop it or choose another --data-dir",
-            root.display()
-        ))
-    })?;
     let options = Options {
         root: root.clone(),
         segment_bytes: config.journal.segment_bytes,
@@ -167,7 +184,7 @@ fn open_journal(config: &Config) -> anyhow::Result<(Lock, Journal)> {
         queue_bytes_max: config.journal.queue_bytes_max,
         keep_drained: Duration::from_secs(config.journal.keep_drained_s),
     };
-    Ok((lock, Journal::open(Arc::new(RealDisk), options).map_err(cannot)?))
+    Ok(Journal::open(Arc::new(RealDisk), options).map_err(|error| cannot_write(&root, &error))?)
 }
 
 async fn start_embedded(config: &Config) -> anyhow::Result<Option<Embedded>> {
@@ -221,11 +238,11 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
 fn serve(
     tasks: &mut Tasks,
     connections: &Connections,
-    listener: TcpListener,
+    listener: Listener,
     service: http::Service,
     accepting: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let address = listener.local_addr()?;
+    let address = listener.socket.local_addr()?;
     tracing::info!("listening on http://{address}");
     let accept = connections.accept(listener, service, accepting.clone());
     tasks.spawn("listener", async move {
@@ -235,8 +252,8 @@ fn serve(
     Ok(())
 }
 
-/// Readiness says no, the listener closes, requests finish, the journal commits, the drain empties it,
-/// connections close: each within what is left of the deadline.
+/// Readiness says no and each answer ends its connection; the listener closes, requests finish, the journal commits,
+/// the drain empties it, connections close: each within what is left of the deadline.
 async fn shut_down(
     app: &App,
     tasks: Tasks,
@@ -245,7 +262,8 @@ async fn shut_down(
     embedded: Option<Embedded>,
 ) {
     app.state.is_stopping.store(true, Ordering::Relaxed);
-    sleep(millis(app.config.server.drain_delay_ms)).await;
+    let drain_delay = sleep(millis(app.config.server.drain_delay_ms));
+    tokio::join!(drain_delay, connections.wind_down(millis(app.config.server.keep_alive_drain_ms)));
     let deadline = Instant::now() + millis(app.config.server.shutdown_timeout_ms);
     let left = || deadline.saturating_duration_since(Instant::now());
     // from here on a listener that ends is no failure

@@ -1,59 +1,164 @@
 //! Who is calling: the peer, or whom a trusted proxy names in the one configured header, walked from the right.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use axum::http::HeaderMap;
-use ipnet::IpNet;
+use axum::http::{HeaderMap, HeaderValue};
 
 use crate::config::{ClientIpHeader, Server};
 
-/// The socket's other end, as a request extension.
+/// The socket's other end, or whom a PROXY header names in its place; a request extension.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// The client's address, IPv4-mapped ones as IPv4.
+/// The client's address.
 ///
-/// Nothing is believed unless the peer is in `server.trusted_proxies`. Then the header's entries are walked
-/// from the right past trusted proxies; the first other address is the client. An entry that is no address
-/// stops the walk at the last proxy known.
+/// Nothing is believed unless the peer is in `server.trusted_proxies`. Then the entries of the one configured
+/// header are walked from the right past trusted proxies: each was written by the proxy to its right, so the first
+/// address that is no trusted proxy is the last one that somebody trusted has seen. What stands further left is
+/// the client's own invention. An entry that is no address (`unknown`, `_hidden`, nothing at all) ends the walk at
+/// the last proxy known, and so does the end of the header.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, server: &Server) -> IpAddr {
-    let is_trusted = |ip: IpAddr| server.trusted_proxies.iter().any(|net: &IpNet| net.contains(&ip));
-    let mut client = peer.to_canonical();
-    if !is_trusted(client) {
-        return client;
+    let peer = normalize(peer);
+    if !server.is_trusted_proxy(peer) {
+        return peer;
     }
-    let (name, parse): (_, fn(&str) -> Option<IpAddr>) = match server.client_ip_header {
-        ClientIpHeader::XForwardedFor => ("x-forwarded-for", parse_address),
-        ClientIpHeader::Forwarded => ("forwarded", parse_forwarded),
-        ClientIpHeader::CfConnectingIp => ("cf-connecting-ip", parse_address),
-    };
     // several lines of one header are one list, in order
-    let lines: Vec<&str> = headers.get_all(name).iter().map(|v| v.to_str().unwrap_or_default()).collect();
-    for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        match parse(entry.trim()) {
-            Some(ip) => client = ip.to_canonical(),
-            None => return client,
+    let lines = |name| headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
+    match server.client_ip_header {
+        ClientIpHeader::XForwardedFor => {
+            let entries = lines("x-forwarded-for").flat_map(|line| line.rsplit(|byte| *byte == b','));
+            walk(peer, entries.map(parse_address), server)
         }
-        if !is_trusted(client) {
+        ClientIpHeader::Forwarded => {
+            let elements = lines("forwarded").flat_map(|line| Pieces::of(line, b','));
+            walk(peer, elements.map(parse_forwarded), server)
+        }
+        // not a list: Cloudflare replaces what the client sent, so two values mean that it was not Cloudflare
+        ClientIpHeader::CfConnectingIp => {
+            let mut values = lines("cf-connecting-ip");
+            match (values.next(), values.next()) {
+                (Some(value), None) => parse_address(value).unwrap_or(peer),
+                _ => peer,
+            }
+        }
+    }
+}
+
+fn walk(peer: IpAddr, entries: impl Iterator<Item = Option<IpAddr>>, server: &Server) -> IpAddr {
+    let mut client = peer;
+    for entry in entries.take(server.forwarded_hops_max) {
+        let Some(ip) = entry else { return client };
+        client = ip;
+        if !server.is_trusted_proxy(client) {
             return client;
         }
     }
     client
 }
 
-/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`
-fn parse_address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+/// One address has one form: IPv4 in IPv6's clothes, mapped (`::ffff:192.0.2.1`) or compatible (`::192.0.2.1`, long
+/// obsolete), is IPv4. `::` and `::1` are themselves.
+pub(super) fn normalize(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {
+                IpAddr::V4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+            }
+            _ => v6.to_canonical(),
+        },
+        v4 @ IpAddr::V4(_) => v4,
+    }
 }
 
-/// The `for` of one element of RFC 7239: `for="[2001:db8::1]:80";proto=https`
-fn parse_forwarded(element: &str) -> Option<IpAddr> {
-    element.split(';').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        let value = value.trim().trim_matches('"');
-        name.trim().eq_ignore_ascii_case("for").then(|| parse_address(value)).flatten()
-    })
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`; a port may be an obfuscated one
+/// (RFC 7239, section 6.2). `None` for what can be nobody's address, and for one with a zone, which means something
+/// on one machine only.
+fn parse_address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim_matches([' ', '\t']);
+    let (ip, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        (IpAddr::V6(host.parse().ok()?), port)
+    } else if let Ok(ip) = text.parse() {
+        (ip, "")
+    } else {
+        let (host, port) = text.split_at(text.find(':')?);
+        (IpAddr::V4(host.parse().ok()?), port)
+    };
+    let ip = normalize(ip);
+    let is_somebody = match ip {
+        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast(),
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast(),
+    };
+    (is_somebody && (port.is_empty() || is_port(port.strip_prefix(':')?))).then_some(ip)
+}
+
+fn is_port(text: &str) -> bool {
+    match text.strip_prefix('_') {
+        Some(name) => {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        }
+        None => (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()),
+    }
+}
+
+/// The one `for` of an element of RFC 7239: `for="[2001:db8::1]:80";proto=https`
+fn parse_forwarded(element: &[u8]) -> Option<IpAddr> {
+    let mut nodes = Pieces::of(element, b';').filter_map(|pair| {
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+        name.trim_ascii().eq_ignore_ascii_case(b"for").then(|| value.trim_ascii())
+    });
+    let node = nodes.next()?;
+    if nodes.next().is_some() {
+        return None; // a parameter occurs once: somebody is playing
+    }
+    match node.strip_prefix(b"\"").and_then(|n| n.strip_suffix(b"\"")) {
+        Some(quoted) if quoted.contains(&b'\\') => parse_address(&unescape(quoted)),
+        Some(quoted) => parse_address(quoted),
+        None => parse_address(node),
+    }
+}
+
+/// The inside of a quoted string without its backslashes (RFC 9110, section 5.6.4).
+fn unescape(quoted: &[u8]) -> Vec<u8> {
+    let mut is_escaped = false;
+    let is_kept = |byte: &u8| {
+        is_escaped = !is_escaped && *byte == b'\\';
+        !is_escaped
+    };
+    quoted.iter().copied().filter(is_kept).collect()
+}
+
+/// The pieces of a line between separators outside quotes, the last one first. From the right, because a trusted
+/// proxy writes well-formed pieces there, and no quote that the client left open further left can swallow them.
+struct Pieces<'a> {
+    rest: Option<&'a [u8]>,
+    separator: u8,
+}
+
+impl<'a> Pieces<'a> {
+    fn of(line: &'a [u8], separator: u8) -> Self {
+        Self { rest: Some(line), separator }
+    }
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest.take()?;
+        let mut is_quoted = false;
+        for at in (0..rest.len()).rev() {
+            if rest[at] == b'"' {
+                let escapes = rest[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+                is_quoted ^= escapes % 2 == 0;
+            } else if rest[at] == self.separator && !is_quoted {
+                self.rest = Some(&rest[..at]);
+                return Some(&rest[at + 1..]);
+            }
+        }
+        Some(rest)
+    }
 }
 
 #[cfg(test)]
@@ -61,47 +166,156 @@ mod tests {
     use super::*;
     use crate::config::{Flags, Loaded};
 
+    const XFF: &str = "X-Forwarded-For";
+
     fn client(header: &str, lines: &[&str], peer: &str) -> String {
         let env = [
-            ("OCTO_SERVER__TRUSTED_PROXIES".to_owned(), "127.0.0.0/8,10.0.0.0/8".to_owned()),
+            (
+                "OCTO_SERVER__TRUSTED_PROXIES".to_owned(),
+                "127.0.0.0/8,10.0.0.0/8,::ffff:172.16.0.0/108,192.168.7.7,fd00::/8".to_owned(),
+            ),
             ("OCTO_SERVER__CLIENT_IP_HEADER".to_owned(), header.to_owned()),
         ];
         let server = Loaded::load(None, env, &Flags::default()).unwrap().config.server;
         let mut headers = HeaderMap::new();
         let name: axum::http::HeaderName = header.to_ascii_lowercase().parse().unwrap();
         for line in lines {
-            headers.append(name.clone(), line.parse().unwrap());
+            headers.append(name.clone(), HeaderValue::from_bytes(line.as_bytes()).unwrap());
         }
         address(peer.parse().unwrap(), &headers, &server).to_string()
     }
 
     #[test]
     fn the_first_untrusted_address_from_the_right_is_the_client() {
-        let xff = "X-Forwarded-For";
         for (lines, peer, wanted) in [
             (&["1.2.3.4"][..], "192.0.2.9", "192.0.2.9"),
             (&["6.6.6.6, 1.2.3.4, 10.1.1.1"], "127.0.0.1", "1.2.3.4"),
             (&["6.6.6.6", "1.2.3.4"], "127.0.0.1", "1.2.3.4"),
+            (&["6.6.6.6, 1.2.3.4", "10.1.1.1", "10.1.1.2"], "127.0.0.1", "1.2.3.4"),
             (&["1.2.3.4:80"], "127.0.0.1", "1.2.3.4"),
+            (&["\t1.2.3.4 "], "127.0.0.1", "1.2.3.4"),
             (&["[2001:db8::1]:80"], "127.0.0.1", "2001:db8::1"),
-            (&["::ffff:1.2.3.4"], "::ffff:127.0.0.1", "1.2.3.4"),
-            (&["1.2.3.4, unknown"], "127.0.0.1", "127.0.0.1"),
-            (&["unknown, 10.0.0.7"], "127.0.0.1", "10.0.0.7"),
-            (&["fe80::1%eth0"], "127.0.0.1", "127.0.0.1"),
+            (&["[2001:db8::1]"], "127.0.0.1", "2001:db8::1"),
+            (&["2001:DB8:0::1"], "127.0.0.1", "2001:db8::1"),
+            (&["2001:db8::1, fd00::9"], "fd00::1", "2001:db8::1"),
+            (&["6.6.6.6, 2001:db8::1, 10.0.0.3, fd00::9"], "10.0.0.4", "2001:db8::1"),
             (&["10.2.2.2"], "127.0.0.1", "10.2.2.2"),
             (&[], "127.0.0.1", "127.0.0.1"),
+            // bytes that are no text, further left than what the proxy wrote
+            (&["\u{fc}, 1.2.3.4"], "127.0.0.1", "1.2.3.4"),
+            // one network was written as IPv4-mapped, one as an address
+            (&["1.2.3.4, 172.31.0.9"], "172.16.0.1", "1.2.3.4"),
+            (&["1.2.3.4, 172.32.0.9"], "172.16.0.1", "172.32.0.9"),
+            (&["1.2.3.4"], "192.168.7.7", "1.2.3.4"),
+            (&["1.2.3.4"], "192.168.7.8", "192.168.7.8"),
         ] {
-            assert_eq!(client(xff, lines, peer), wanted, "{lines:?} from {peer}");
+            assert_eq!(client(XFF, lines, peer), wanted, "{lines:?} from {peer}");
         }
     }
 
     #[test]
-    fn the_other_headers_work_alike() {
-        assert_eq!(
-            client("Forwarded", &["for=6.6.6.6, For=\"[2001:db8::1]:4711\";proto=https"], "127.0.0.1"),
-            "2001:db8::1"
-        );
-        assert_eq!(client("Forwarded", &["for=_hidden"], "127.0.0.1"), "127.0.0.1");
-        assert_eq!(client("CF-Connecting-IP", &["1.2.3.4"], "10.0.0.1"), "1.2.3.4");
+    fn ipv4_has_one_form() {
+        for (line, peer, wanted) in [
+            ("::ffff:1.2.3.4", "::ffff:127.0.0.1", "1.2.3.4"),
+            ("[::ffff:102:304]:80", "127.0.0.1", "1.2.3.4"),
+            ("::1.2.3.4", "127.0.0.1", "1.2.3.4"),
+            ("1.2.3.4", "::10.0.0.9", "1.2.3.4"),
+            ("9.9.9.9, ::ffff:1.2.3.4, ::ffff:10.0.0.1", "::ffff:10.0.0.9", "1.2.3.4"),
+            ("::1", "127.0.0.1", "::1"),
+        ] {
+            assert_eq!(client(XFF, &[line], peer), wanted, "{line} from {peer}");
+        }
+    }
+
+    #[test]
+    fn what_is_nobodys_address_ends_the_walk() {
+        for entry in [
+            "unknown",
+            "",
+            "_hidden",
+            "fe80::1%eth0",
+            "[fe80::1%25eth0]:80",
+            "[fe80::1%1]:80",
+            "0.0.0.0",
+            "::",
+            "255.255.255.255",
+            "224.0.0.1",
+            "ff02::1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "01.2.3.4",
+            "0x1.2.3.4",
+            "16909060",
+            "[1.2.3.4]",
+            "[2001:db8::1",
+            "2001:db8::1]",
+            "[2001:db8::1]80",
+            "1.2.3.4:",
+            "1.2.3.4:http",
+            "1.2.3.4:123456",
+            "1.2.3.4:_",
+            "unix:",
+            "1.2.3.4 5.6.7.8",
+            "\"1.2.3.4\"",
+            "localhost",
+        ] {
+            assert_eq!(client(XFF, &[&format!("6.6.6.6, {entry}")], "127.0.0.1"), "127.0.0.1", "{entry}");
+            let further = format!("6.6.6.6, {entry}, 10.0.0.7");
+            assert_eq!(client(XFF, &[&further], "127.0.0.1"), "10.0.0.7", "{entry}");
+        }
+    }
+
+    #[test]
+    fn ten_thousand_entries_are_not_walked() {
+        let forged = vec!["10.0.0.1"; 10_000].join(",");
+        assert_eq!(client(XFF, &[&format!("6.6.6.6,{forged}")], "127.0.0.1"), "10.0.0.1");
+        assert_eq!(client(XFF, &[&format!("{forged},1.2.3.4")], "127.0.0.1"), "1.2.3.4");
+        let quotes = "\\\"".repeat(10_000);
+        assert_eq!(client("Forwarded", &[&format!("{quotes}, for=1.2.3.4")], "127.0.0.1"), "1.2.3.4");
+    }
+
+    #[test]
+    fn forwarded_is_read_as_rfc_7239_has_it() {
+        for (lines, wanted) in [
+            (&["for=6.6.6.6, For=\"[2001:db8::1]:4711\";proto=https"][..], "2001:db8::1"),
+            (&["for=6.6.6.6", "by=10.0.0.1; FOR = 1.2.3.4 ;host=\"a,b;for=7.7.7.7\""], "1.2.3.4"),
+            (&["for=1.2.3.4;host=\"a\\\",for=7.7.7.7\", for=10.0.0.1"], "1.2.3.4"),
+            (&["for=\"1\\.2.3.4\""], "1.2.3.4"),
+            (&["for=\"1.2.3.4:_gazonk\""], "1.2.3.4"),
+            (&["for=\"1.2.3.4:4711\", for=\"[fd00::9]\""], "1.2.3.4"),
+            // what a client left open swallows nothing that a proxy wrote
+            (&["for=\"6.6.6.6, for=1.2.3.4"], "1.2.3.4"),
+            (&["for=\"6.6.6.6\\, for=1.2.3.4"], "1.2.3.4"),
+            (&["for=\"6.6.6.6\\\", for=1.2.3.4"], "1.2.3.4"),
+            (&["for=\"", "for=1.2.3.4"], "1.2.3.4"),
+            // and these name nobody
+            (&["for=_hidden"], "127.0.0.1"),
+            (&["for=6.6.6.6, for=unknown"], "127.0.0.1"),
+            (&["for=6.6.6.6, for=\"_SEVKISEK:80\""], "127.0.0.1"),
+            (&["for=6.6.6.6, proto=https"], "127.0.0.1"),
+            (&["for=6.6.6.6, for=1.2.3.4;for=5.6.7.8"], "127.0.0.1"),
+            (&["for=6.6.6.6,"], "127.0.0.1"),
+            (&["for=\"1.2.3.4"], "127.0.0.1"),
+            (&["1.2.3.4"], "127.0.0.1"),
+        ] {
+            assert_eq!(client("Forwarded", lines, "127.0.0.1"), wanted, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn cf_connecting_ip_has_one_value() {
+        let name = "CF-Connecting-IP";
+        for (lines, peer, wanted) in [
+            (&["1.2.3.4"][..], "10.0.0.1", "1.2.3.4"),
+            (&["2001:db8::1"], "10.0.0.1", "2001:db8::1"),
+            (&["10.0.0.9"], "10.0.0.1", "10.0.0.9"),
+            (&["1.2.3.4"], "192.0.2.1", "192.0.2.1"),
+            (&["1.2.3.4, 5.6.7.8"], "10.0.0.1", "10.0.0.1"),
+            (&["1.2.3.4", "5.6.7.8"], "10.0.0.1", "10.0.0.1"),
+            (&[""], "10.0.0.1", "10.0.0.1"),
+            (&[], "10.0.0.1", "10.0.0.1"),
+        ] {
+            assert_eq!(client(name, lines, peer), wanted, "{lines:?} from {peer}");
+        }
     }
 }

@@ -1,42 +1,43 @@
 //! The accept loop: a cap on connections, time-outs for heads and idle connections, and a bounded end.
 //!
-//! `axum::serve` has none of these, and hyper's own header time-out sets a timer for each request. [`Timed`]
-//! bounds a head and an idle connection with one timer that is rarely touched.
+//! `axum::serve` has none of these.
+
+mod ending;
+mod timed;
 
 use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
+use ::http::{HeaderValue, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep, sleep, timeout},
+    time::sleep,
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
+use super::{
+    framing::{Framing, Watched},
+    listeners::Listener,
+    proxy_protocol,
+};
 use crate::{
     config::{self, millis},
     http::{Ambiguous, Peer, Service},
     metrics::{self, Refused},
 };
-
-use super::framing::{Framing, Watched};
-
-/// A head that is being sent when the server stops must be complete within this time: it is no request yet, and
-/// the time of the stop belongs to requests, the journal and the drain.
-const LAST_HEAD_TIMEOUT: Duration = Duration::from_millis(500);
+use ending::{Ending, linger};
+use timed::{Limits, Phase, Timed};
 
 /// The connections of all listeners.
 pub(super) struct Connections {
@@ -44,12 +45,12 @@ pub(super) struct Connections {
 }
 
 struct Shared {
-    graceful: std::sync::Mutex<Option<GracefulShutdown>>,
     permits: Arc<Semaphore>,
     open: AtomicUsize,
     limits: Limits,
-    stopping: CancellationToken,
+    ending: Arc<Ending>,
     http: http1::Builder,
+    config: config::Server,
 }
 
 impl Connections {
@@ -61,15 +62,15 @@ impl Connections {
             .half_close(false);
         Self {
             shared: Arc::new(Shared {
-                graceful: std::sync::Mutex::new(Some(GracefulShutdown::new())),
                 permits: Arc::new(Semaphore::new(config.max_connections)),
                 open: AtomicUsize::new(0),
                 limits: Limits {
                     head: millis(config.header_timeout_ms),
                     idle: millis(config.idle_timeout_ms),
                 },
-                stopping: CancellationToken::new(),
+                ending: Arc::default(),
                 http,
+                config: config.clone(),
             }),
         }
     }
@@ -77,16 +78,17 @@ impl Connections {
     /// Accepts until `stop`; a connection beyond the cap waits in the kernel's queue.
     pub(super) fn accept(
         &self,
-        listener: TcpListener,
+        listener: Listener,
         service: Service,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let shared = self.shared.clone();
+        let token = shared.ending.token(true);
         async move {
             let accept = async {
                 loop {
                     let Ok(permit) = shared.permits.clone().acquire_owned().await else { return };
-                    match listener.accept().await {
+                    match listener.socket.accept().await {
                         Ok((stream, peer)) => shared.clone().serve(stream, peer, service.clone(), permit),
                         Err(error) => {
                             metrics::http_accept_failed();
@@ -100,15 +102,22 @@ impl Connections {
                 () = accept => {}
                 () = stop.cancelled() => {}
             }
+            if let Err(error) = shared.accept_the_last(listener, &service) {
+                tracing::debug!(%error, "no last connections were accepted");
+            }
+            drop(token);
         }
+    }
+
+    /// From now on each answer says `Connection: close`. Returns when no connection is left that was open before, or
+    /// at the deadline.
+    pub(super) async fn wind_down(&self, deadline: Duration) {
+        self.shared.ending.wind_down(deadline).await;
     }
 
     /// Lets requests finish and closes idle connections; what is open at the deadline is cut off.
     pub(super) async fn finish(self, deadline: Duration) {
-        let graceful = self.shared.graceful.lock().ok().and_then(|mut g| g.take());
-        let Some(graceful) = graceful else { return };
-        self.shared.stopping.cancel();
-        if timeout(deadline, graceful.shutdown()).await.is_err() {
+        if self.shared.ending.close(deadline).await.is_err() {
             let open = self.shared.open.load(Ordering::Relaxed);
             tracing::warn!(open, "connections did not finish in time and were cut off");
         }
@@ -116,6 +125,22 @@ impl Connections {
 }
 
 impl Shared {
+    /// Whoever is in the queue of our own socket when it closes would see a reset. What waits in an inherited one
+    /// is for whoever comes after us.
+    fn accept_the_last(self: &Arc<Self>, listener: Listener, service: &Service) -> io::Result<()> {
+        if listener.is_inherited {
+            return Ok(());
+        }
+        let listener = listener.socket.into_std()?;
+        while let Ok(permit) = self.permits.clone().try_acquire_owned()
+            && let Ok((stream, peer)) = listener.accept()
+        {
+            stream.set_nonblocking(true)?;
+            self.clone().serve(TcpStream::from_std(stream)?, peer, service.clone(), permit);
+        }
+        Ok(())
+    }
+
     fn serve(
         self: Arc<Self>,
         stream: TcpStream,
@@ -128,42 +153,85 @@ impl Shared {
             tracing::debug!(%error, "a connection ended before it began");
             return;
         }
+        metrics::http_connections(self.open.fetch_add(1, Ordering::Relaxed) + 1);
+        // from now on, and not only once its task runs, the end waits for it
+        let token = self.ending.token(false);
+        let is_proxied = self.config.proxy_protocol && service.is_public();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "connections end by Ending, their own time-outs, or the process"
+        )]
+        if is_proxied {
+            tokio::spawn(self.ask_and_speak(stream, peer, service, permit, token));
+        } else {
+            tokio::spawn(self.speak(stream, peer, service, permit, token));
+        }
+    }
+
+    /// As [`Self::speak`], once a trusted proxy has said for whom.
+    async fn ask_and_speak(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        service: Service,
+        permit: OwnedSemaphorePermit,
+        token: TaskTrackerToken,
+    ) {
+        match proxy_protocol::caller(&mut stream, peer, &self.config).await {
+            Ok(client) => self.speak(stream, client, service, permit, token).await,
+            Err(refusal) => {
+                if let Some(reason) = refusal.reason() {
+                    metrics::http_refused(reason);
+                }
+                metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
+            }
+        }
+    }
+
+    /// Speaks HTTP until the connection ends.
+    async fn speak(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        service: Service,
+        permit: OwnedSemaphorePermit,
+        token: TaskTrackerToken,
+    ) {
         let phase = Arc::new(Phase::default());
         let framing = Arc::new(Framing::default());
-        let timed = Timed::new(stream, phase.clone(), self.limits, &self.stopping);
+        let timed = Timed::new(stream, phase.clone(), self.limits, self.ending.clone());
         let io = TokioIo::new(Watched::new(timed, framing.clone()));
-        let service = Arc::new((service, phase, framing));
+        let answering = Arc::new((service, phase.clone(), framing, self.ending.clone()));
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            let service = service.clone();
+            let answering = answering.clone();
             async move {
-                let (service, phase, framing) = &*service;
+                let (service, phase, framing, ending) = &*answering;
                 phase.set(Phase::ANSWERING);
                 if framing.is_ambiguous(request.headers()) {
                     request.extensions_mut().insert(Ambiguous);
                 }
-                let response = service.answer(Peer(peer), request).await;
+                let mut response = service.answer(Peer(peer), request).await;
+                if ending.is_winding_down() {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 phase.set(Phase::IDLE);
                 framing.answered();
                 Ok::<_, Infallible>(response)
             }
         });
-        let connection = self.http.serve_connection(io, service);
-        let Some(watched) = self.graceful.lock().ok().and_then(|g| g.as_ref().map(|g| g.watch(connection)))
-        else {
-            return;
-        };
-        metrics::http_connections(self.open.fetch_add(1, Ordering::Relaxed) + 1);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "connections end by GracefulShutdown, their own time-outs, or the process"
-        )]
-        tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                note(&error);
-            }
-            drop(permit);
-            metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
-        });
+        let mut connection = self.http.serve_connection(io, service);
+        let end = self.ending.run(&mut connection, &phase).await;
+        drop(token);
+        if let Err(error) = &end {
+            note(error);
+        }
+        // hyper's own refusals are worth reading too
+        if end.is_ok() || end.is_err_and(|error| error.is_parse()) {
+            let stream = connection.into_parts().io.into_inner().into_inner().into_stream();
+            linger(stream, millis(self.config.linger_ms)).await;
+        }
+        drop(permit);
+        metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
     }
 }
 
@@ -197,167 +265,4 @@ fn parse_fault(words: &str) -> Refused {
         ("header", Refused::Header),
     ];
     parts.into_iter().find(|(part, _)| words.contains(part)).map_or(Refused::Other, |(_, reason)| reason)
-}
-
-/// What a connection is doing, as far as time-outs care: the phase in the low two bits, above them how often
-/// it has changed.
-#[derive(Debug)]
-struct Phase(AtomicUsize);
-
-impl Phase {
-    const HEAD: usize = 0;
-    const ANSWERING: usize = 1;
-    const IDLE: usize = 2;
-    const MASK: usize = 3;
-
-    fn set(&self, phase: usize) {
-        let changes = self.get() & !Self::MASK;
-        self.0.store(changes.wrapping_add(Self::MASK + 1) | phase, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn is(&self, phase: usize) -> bool {
-        self.get() & Self::MASK == phase
-    }
-}
-
-/// A new connection owes a head at once.
-impl Default for Phase {
-    fn default() -> Self {
-        Self(AtomicUsize::new(Self::HEAD))
-    }
-}
-
-/// How long a client may take.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    /// For a head, from its first byte or from the start of the connection.
-    head: Duration,
-    /// For the first byte of the next head.
-    idle: Duration,
-}
-
-/// A stream whose reads fail when a head takes too long, and end when none comes.
-///
-/// The timer is set only where a read must wait and it would ring too late: a request whose head comes in one
-/// piece, as nearly all do, touches no timer.
-struct Timed {
-    stream: TcpStream,
-    phase: Arc<Phase>,
-    limits: Limits,
-    /// When reads saw the phase begin.
-    since: Instant,
-    seen: usize,
-    timer: Pin<Box<Sleep>>,
-    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-}
-
-impl Timed {
-    fn new(stream: TcpStream, phase: Arc<Phase>, limits: Limits, stopping: &CancellationToken) -> Self {
-        let timer = Box::pin(sleep(limits.head));
-        let stopping = Some(Box::pin(stopping.clone().cancelled_owned()));
-        Self { stream, phase, limits, since: Instant::now(), seen: Phase::HEAD, timer, stopping }
-    }
-
-    /// When the client will have taken too long; `None` while it is our turn.
-    fn deadline(&mut self) -> Option<Instant> {
-        let phase = self.phase.get();
-        if phase != self.seen {
-            (self.seen, self.since) = (phase, Instant::now());
-        }
-        match phase & Phase::MASK {
-            Phase::HEAD => Some(self.since + self.limits.head),
-            Phase::IDLE => Some(self.since + self.limits.idle),
-            _ => None,
-        }
-    }
-
-    /// Heads have little time once the server stops. Asked only where one is owed.
-    fn note_stop(&mut self, cx: &mut Context<'_>) {
-        let is_owed = self.phase.is(Phase::HEAD);
-        if is_owed && self.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready()) {
-            self.stopping = None;
-            self.since = Instant::now();
-            self.seen = self.phase.get();
-            self.limits.head = self.limits.head.min(LAST_HEAD_TIMEOUT);
-        }
-    }
-
-    /// Ready when the deadline has passed; else the task is woken at the deadline or before.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.note_stop(cx);
-        let Some(deadline) = self.deadline() else { return Poll::Pending };
-        if self.timer.deadline() > deadline {
-            self.timer.as_mut().reset(deadline);
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            if deadline <= Instant::now() {
-                return Poll::Ready(());
-            }
-            self.timer.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    }
-}
-
-impl AsyncRead for Timed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let is_late = match &polled {
-            Poll::Pending => self.poll_deadline(cx).is_ready(),
-            // drip by drip is no way around the deadline
-            Poll::Ready(_) => {
-                self.phase.is(Phase::HEAD) && self.deadline().is_some_and(|d| d <= Instant::now())
-            }
-        };
-        let is_idle = self.phase.is(Phase::IDLE);
-        match is_late {
-            // nobody was in the middle of anything: the same as a client that hangs up
-            true if is_idle => Poll::Ready(Ok(())),
-            true => {
-                let error = io::Error::new(io::ErrorKind::TimedOut, "the request head took too long");
-                Poll::Ready(Err(error))
-            }
-            false => {
-                if is_idle && polled.is_ready() && buffer.filled().len() > before {
-                    self.phase.set(Phase::HEAD);
-                }
-                polled
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Timed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }

@@ -106,6 +106,11 @@ impl<S> Watched<S> {
         Self { stream, framing, place: Place::default() }
     }
 
+    /// The stream itself, once no more heads are awaited.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
     fn see(&mut self, bytes: &[u8]) {
         match (self.framing.get(), bytes) {
             (_, []) => return,

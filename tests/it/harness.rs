@@ -21,6 +21,7 @@
 #![allow(dead_code, reason = "an offer to all test files; not every item is taken up yet")]
 
 mod database;
+mod haproxy;
 mod machine;
 mod octo;
 mod pgbouncer;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 #[allow(unused_imports, reason = "see the head of this file")]
 pub(crate) use self::{
     database::{DAY_PARTITIONS, Database, migrate},
+    haproxy::HaProxy,
     machine::{Signal, signal},
     octo::{Octo, OctoBuilder, announced_address},
     pgbouncer::PgBouncer,

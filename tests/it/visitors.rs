@@ -149,6 +149,7 @@ pub(crate) struct Seen {
     pub(crate) errors: BTreeMap<&'static str, usize>,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
+    pub(crate) slowest: Duration,
     /// Longest time without any answer.
     pub(crate) longest_gap: Duration,
 }
@@ -170,8 +171,9 @@ impl fmt::Display for Seen {
         if *unrecorded > 0 {
             write!(f, ", told unrecorded {unrecorded}")?;
         }
-        let (p50, p99, gap) = (ms(self.p50), ms(self.p99), ms(self.longest_gap));
-        write!(f, ", p50 {p50:.1} ms, p99 {p99:.1} ms, longest gap {gap:.0} ms")
+        let (p50, p99, slowest) = (ms(self.p50), ms(self.p99), ms(self.slowest));
+        let gap = ms(self.longest_gap);
+        write!(f, ", p50 {p50:.1} ms, p99 {p99:.1} ms, slowest {slowest:.0} ms, longest gap {gap:.0} ms")
     }
 }
 
@@ -185,7 +187,17 @@ pub(crate) struct Visitors {
 impl Visitors {
     /// Starts sending to `address`, which may come and go.
     pub(crate) fn start(address: SocketAddr, trail: Arc<Trail>) -> Self {
-        let visit = Arc::new(Visit { address, trail, idle: Mutex::default(), outcomes: Mutex::default() });
+        Self::start_as(address, trail, false)
+    }
+
+    /// The same, and every other visitor opens a connection of its own.
+    pub(crate) fn start_half_new(address: SocketAddr, trail: Arc<Trail>) -> Self {
+        Self::start_as(address, trail, true)
+    }
+
+    fn start_as(address: SocketAddr, trail: Arc<Trail>, half_new: bool) -> Self {
+        let (idle, outcomes) = (Mutex::default(), Mutex::default());
+        let visit = Arc::new(Visit { address, half_new, trail, idle, outcomes });
         let (stop, stopped) = watch::channel(false);
         let sending = tokio::spawn(send(visit.clone(), stopped));
         Self { visit, stop, sending }
@@ -204,6 +216,7 @@ impl Visitors {
 
 struct Visit {
     address: SocketAddr,
+    half_new: bool,
     trail: Arc<Trail>,
     idle: Mutex<VecDeque<TcpStream>>,
     outcomes: Mutex<Outcomes>,
@@ -239,6 +252,7 @@ impl Outcomes {
             errors: self.errors.clone(),
             p50: at(50),
             p99: at(99),
+            slowest: took.last().copied().unwrap_or_default(),
             longest_gap: gaps.max().unwrap_or_default(),
         }
     }
@@ -287,13 +301,17 @@ impl Visit {
     }
 
     async fn ask(&self, click: Click) -> io::Result<Answer> {
-        let mut stream = match self.kept_alive() {
+        let is_new = self.half_new && click.0 % 2 == 1;
+        let kept_alive = if is_new { None } else { self.kept_alive() };
+        let mut stream = match kept_alive {
             Some(stream) => stream,
             None => connect(self.address).await?,
         };
         stream.write_all(click.request().as_bytes()).await?;
         let answer = read_answer(&mut stream).await?;
-        lock(&self.idle).push_back(stream);
+        if !is_new && !answer.is_last {
+            lock(&self.idle).push_back(stream);
+        }
         Ok(answer)
     }
 
@@ -327,6 +345,8 @@ struct Answer {
     status: u16,
     id: Uuid,
     is_recorded: bool,
+    /// Of its connection.
+    is_last: bool,
 }
 
 /// A redirect has no body; another answer ends the connection here, and is an error anyway.
@@ -337,14 +357,15 @@ async fn read_answer(stream: &mut TcpStream) -> io::Result<Answer> {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         if status(&bytes).is_some_and(|status| status != 302) {
-            return Ok(Answer { status: 0, id: Uuid::nil(), is_recorded: false });
+            return Ok(Answer { status: 0, id: Uuid::nil(), is_recorded: false, is_last: true });
         }
     }
     let head = String::from_utf8_lossy(&bytes);
     let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
     let id = header("x-click-id: ").and_then(|id| id.parse().ok()).ok_or(ErrorKind::InvalidData)?;
     let is_recorded = header("x-octo-recorded: ") != Some("0");
-    Ok(Answer { status: 302, id, is_recorded })
+    let is_last = header("connection: ") == Some("close");
+    Ok(Answer { status: 302, id, is_recorded, is_last })
 }
 
 fn status(head: &[u8]) -> Option<u16> {

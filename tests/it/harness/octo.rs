@@ -28,6 +28,7 @@ pub(crate) struct OctoBuilder {
     args: Vec<OsString>,
     wrapper: Vec<OsString>,
     data_dir: Option<PathBuf>,
+    socket: Option<std::net::TcpListener>,
     sandbox: Sandbox,
 }
 
@@ -49,6 +50,18 @@ impl OctoBuilder {
     pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(OsString::from).collect();
         self
+    }
+
+    /// Starts the server on this socket, inherited as systemd hands it over, under this name or none.
+    pub(crate) fn socket(mut self, socket: &std::net::TcpListener, name: &str) -> Self {
+        self.socket = Some(socket.try_clone().expect("an open socket"));
+        let script = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+        self.env("LISTEN_FDNAMES", name).through(&["sh", "-c", script, "sh"])
+    }
+
+    /// What its first start writes to standard error.
+    pub(crate) fn log(&self) -> PathBuf {
+        stderr_path(self.sandbox.dir(), 1)
     }
 
     /// Keeps the data here and not in a directory of its own; whoever made it removes it.
@@ -143,7 +156,14 @@ impl Octo {
     pub(crate) fn builder() -> OctoBuilder {
         // the temporary directory: its path is short, and a Unix socket's path may have 100 bytes
         let sandbox = must(Sandbox::create(&std::env::temp_dir(), None, None));
-        OctoBuilder { env: Vec::new(), args: Vec::new(), wrapper: Vec::new(), data_dir: None, sandbox }
+        OctoBuilder {
+            env: Vec::new(),
+            args: Vec::new(),
+            wrapper: Vec::new(),
+            data_dir: None,
+            socket: None,
+            sandbox,
+        }
     }
 
     async fn start(builder: OctoBuilder) -> Result<Self> {
@@ -281,7 +301,11 @@ fn spawn(builder: &OctoBuilder, start: u32) -> Result<Child> {
     let dir = builder.sandbox.dir();
     let stderr = File::create(stderr_path(dir, start))?;
     let stdout = File::create(dir.join(format!("stdout-{start}.log")))?;
-    builder.serve_command().stdout(stdout).stderr(stderr).spawn().context("could not start octo")
+    let mut command = builder.serve_command();
+    if let Some(socket) = &builder.socket {
+        command.stdin(Stdio::from(std::os::fd::OwnedFd::from(socket.try_clone()?)));
+    }
+    command.stdout(stdout).stderr(stderr).spawn().context("could not start octo")
 }
 
 fn stderr_path(dir: &Path, start: u32) -> PathBuf {

@@ -71,10 +71,15 @@ pub const FAMILIES: &[Family] = &[
     h("octo_http_request_duration_seconds", "Time from a request's head to its answer's."),
     c("octo_http_connections_total", "Connections accepted or refused."),
     g("octo_http_connections", "Connections open."),
+    c(
+        "octo_http_connections_closed_total",
+        "Idle connections closed: idle for too long, or their room was needed.",
+    ),
     c("octo_http_refused_total", "Requests refused before a route was looked for."),
     c("octo_clicks_total", "Clicks by what became of them."),
     c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
     c("octo_events_total", "Events by what became of them."),
+    g("octo_events_shedding", "1 while events are refused because octo is overloaded."),
     c("octo_journal_records_total", "Records made durable."),
     c("octo_journal_written_bytes_total", "Bytes made durable."),
     c("octo_journal_errors_total", "Writes or syncs of the journal that failed."),
@@ -156,8 +161,13 @@ pub const FAMILIES: &[Family] = &[
 /// Outcomes that are known beforehand. A counter that begins at 0 shows its first increase; one that begins
 /// to exist with it does not.
 const FROM_ZERO: &[(&str, &str, &[&str])] = &[
-    ("octo_http_connections_total", "outcome", &["accepted", "failed"]),
-    ("octo_http_refused_total", "reason", &["parse", "too_large", "timeout", "host"]),
+    ("octo_http_connections_total", "outcome", &["accepted", "failed", "refused"]),
+    ("octo_http_connections_closed_total", "reason", &["idle", "room"]),
+    (
+        "octo_http_refused_total",
+        "reason",
+        &["parse", "too_large", "timeout", "body_timeout", "write_timeout", "host"],
+    ),
     (
         "octo_clicks_total",
         "outcome",
@@ -172,7 +182,7 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
             "bad_request",
         ],
     ),
-    ("octo_events_total", "outcome", &["accepted", "invalid", "unknown_campaign", "unrecorded"]),
+    ("octo_events_total", "outcome", &["accepted", "invalid", "unknown_campaign", "unrecorded", "shed"]),
     ("octo_drain_rows_total", "table", &["clicks", "events"]),
     ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),
     ("octo_dead_letters_total", "class", &["21", "22", "23", "42", "54", "malformed", "other"]),
@@ -212,6 +222,7 @@ pub fn describe() {
     }
     gauge!("octo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!("octo_db_statistics_timestamp_seconds").set(0.0);
+    shedding(false);
 }
 
 /// One answered request. `route` is the pattern of the route, `unmatched` where there is none.
@@ -248,7 +259,23 @@ pub fn http_accept_failed() {
     counter!("octo_http_connections_total", "outcome" => "failed").increment(1);
 }
 
-/// A request was refused before a route was looked for: `parse`, `timeout`, `host`, ...
+/// A connection was refused: its address has all it may have.
+pub fn http_accept_refused() {
+    counter!("octo_http_connections_total", "outcome" => "refused").increment(1);
+}
+
+/// A connection was closed by us: `idle` for too long, or for the `room` it took.
+pub fn http_closed(reason: &'static str) {
+    counter!("octo_http_connections_closed_total", "reason" => reason).increment(1);
+}
+
+/// Whether events are refused.
+pub fn shedding(is_shedding: bool) {
+    gauge!("octo_events_shedding").set(f64::from(u8::from(is_shedding)));
+}
+
+/// A request was refused before a route was looked for (`parse`, `host`, ...) or its client was too slow: its
+/// head (`timeout`), its body (`body_timeout`), or taking the answer (`write_timeout`).
 pub fn http_refused(reason: &'static str) {
     counter!("octo_http_refused_total", "reason" => reason).increment(1);
 }
@@ -270,7 +297,7 @@ pub fn click_unrecorded() {
     counter!("octo_clicks_unrecorded_total").increment(1);
 }
 
-/// What became of an event: `accepted`, `invalid`, `unknown_campaign`, `unrecorded`.
+/// What became of an event: `accepted`, `invalid`, `unknown_campaign`, `unrecorded`, `shed`.
 pub fn event(outcome: &'static str) {
     counter!("octo_events_total", "outcome" => outcome).increment(1);
 }

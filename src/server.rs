@@ -2,6 +2,7 @@
 
 mod connection;
 mod database;
+mod descriptors;
 
 use std::{
     future::Future,
@@ -24,6 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::Admission,
     app::{App, Parts, State},
     cache::{Campaigns, Source},
     config::{Config, millis},
@@ -36,7 +38,7 @@ use crate::{
     shutdown::Tasks,
     telemetry::Metrics,
 };
-use connection::Connections;
+use connection::{Connections, Hall};
 
 /// Why octo did not start: one plain sentence with the remedy. Exit code 3.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
+    let connections_max = descriptors::connections_max(&config);
     let (_lock, journal) = open_journal(&config)?;
     let embedded = start_embedded(&config).await?;
     let url = database_url(&config, embedded.as_ref())?;
@@ -63,12 +66,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let public_url = public_url(&config, listener.local_addr()?);
     let referrer_policy =
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
+    let admission = Arc::new(Admission::new(&config.admission));
     let app: App = Arc::new(Parts {
         config,
         db,
         campaigns,
         statistics: Arc::default(),
         journal,
+        admission,
         enricher,
         metrics,
         state: State::default(),
@@ -80,11 +85,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let is_up = database::prepare(&app, embedded.is_some()).await?;
     spawn_tasks(&app, &mut tasks, is_up, embedded.is_some());
     app.db.probed().await;
-    let connections = Connections::new(&app.config.server);
+    let connections = Connections::new(&app.config.server, connections_max);
     let accepting = CancellationToken::new();
-    serve(&mut tasks, &connections, listener, http::Service::public(&app), &accepting)?;
+    serve(&mut tasks, &connections, listener, Hall::Public, http::Service::public(&app), &accepting)?;
     if let Some(listener) = admin_listener {
-        serve(&mut tasks, &connections, listener, http::Service::admin(&app), &accepting)?;
+        serve(&mut tasks, &connections, listener, Hall::Admin, http::Service::admin(&app), &accepting)?;
     }
     app.state.is_started.store(true, Ordering::Relaxed);
     announce(&app, embedded.as_ref(), is_up, started.elapsed()).await;
@@ -209,6 +214,8 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
         drain.await
     });
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
+    let (journal, admission) = (app.journal.clone(), app.admission.clone());
+    tasks.spawn("admission", admission.run(journal, app.config.journal.queue_records_max, stop.clone()));
     let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
     tasks.spawn("database-statistics", statistics);
     tasks.spawn("metrics-upkeep", app.metrics.clone().keep(app.config.journal_dir(), stop));
@@ -218,12 +225,13 @@ fn serve(
     tasks: &mut Tasks,
     connections: &Connections,
     listener: TcpListener,
+    hall: Hall,
     service: http::Service,
     accepting: &CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     tracing::info!("listening on http://{address}");
-    let accept = connections.accept(listener, service, accepting.clone());
+    let accept = connections.accept(listener, hall, service, accepting.clone());
     tasks.spawn("listener", async move {
         accept.await;
         Ok(())

@@ -1,8 +1,12 @@
-//! The accept loop: a cap on connections, time-outs for heads and idle connections, and a bounded end.
+//! The accept loop: a cap on connections with a reserve, time-outs for heads, bodies, answers and idle
+//! connections, and a bounded end.
 //!
 //! `axum::serve` has none of these.
 
+mod body;
+mod room;
 mod timed;
+mod turn;
 
 use std::{
     convert::Infallible,
@@ -15,12 +19,13 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Body;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +34,14 @@ use crate::{
     http::{Peer, Service},
     metrics,
 };
-use timed::{Limits, Phase, Timed};
+use body::Timely;
+pub(super) use room::Hall;
+use room::Room;
+use timed::{Limits, Timed};
+use turn::Turn;
+
+/// A warning that keeps being true is repeated so often.
+const WARNING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The connections of all listeners.
 pub(super) struct Connections {
@@ -38,15 +50,18 @@ pub(super) struct Connections {
 
 struct Shared {
     graceful: std::sync::Mutex<Option<GracefulShutdown>>,
-    permits: Arc<Semaphore>,
+    room: Arc<Room>,
     open: AtomicUsize,
     limits: Limits,
+    body_timeout: Duration,
+    epoch: Instant,
     stopping: CancellationToken,
     http: http1::Builder,
 }
 
 impl Connections {
-    pub(super) fn new(config: &config::Server) -> Self {
+    /// At most `connections_max` of the public, see [`descriptors::connections_max`](super::descriptors).
+    pub(super) fn new(config: &config::Server, connections_max: usize) -> Self {
         let mut http = http1::Builder::new();
         http.writev(false) // an answer is one small piece
             .max_buf_size(config.head_bytes_max)
@@ -55,36 +70,48 @@ impl Connections {
         Self {
             shared: Arc::new(Shared {
                 graceful: std::sync::Mutex::new(Some(GracefulShutdown::new())),
-                permits: Arc::new(Semaphore::new(config.max_connections)),
+                room: Arc::new(Room::new(config, connections_max)),
                 open: AtomicUsize::new(0),
                 limits: Limits {
                     head: millis(config.header_timeout_ms),
                     idle: millis(config.idle_timeout_ms),
+                    write: millis(config.write_timeout_ms),
+                    write_bytes_min: config.write_bytes_min,
                 },
+                body_timeout: millis(config.body_timeout_ms),
+                epoch: Instant::now(),
                 stopping: CancellationToken::new(),
                 http,
             }),
         }
     }
 
-    /// Accepts until `stop`; a connection beyond the cap waits in the kernel's queue.
+    /// Accepts until `stop`; a connection for which there is no place waits in the kernel's queue.
     pub(super) fn accept(
         &self,
         listener: TcpListener,
+        hall: Hall,
         service: Service,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let shared = self.shared.clone();
         async move {
             let accept = async {
+                let mut failures = Seldom::default();
                 loop {
-                    let Ok(permit) = shared.permits.clone().acquire_owned().await else { return };
+                    let permit = shared.room.permit(hall).await;
                     match listener.accept().await {
-                        Ok((stream, peer)) => shared.clone().serve(stream, peer, service.clone(), permit),
+                        Ok((stream, peer)) => {
+                            shared.clone().serve(stream, peer, hall, service.clone(), permit);
+                        }
                         Err(error) => {
                             metrics::http_accept_failed();
-                            tracing::warn!(%error, "cannot accept a connection");
-                            sleep(Duration::from_millis(50)).await; // no descriptors left: let some close
+                            // no descriptors left: connections that do nothing hold most of them
+                            let asked_to_leave = shared.room.free_descriptors();
+                            if let Some(unsaid) = failures.say() {
+                                tracing::warn!(%error, asked_to_leave, unsaid, "cannot accept a connection");
+                            }
+                            sleep(Duration::from_millis(50)).await;
                         }
                     }
                 }
@@ -113,24 +140,30 @@ impl Shared {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
+        hall: Hall,
         service: Service,
         permit: OwnedSemaphorePermit,
     ) {
+        let turn = Arc::new(Turn::new(self.epoch));
+        let Some(seat) = self.room.seat(peer.ip(), hall, turn.clone(), permit) else {
+            metrics::http_accept_refused();
+            return;
+        };
         metrics::http_accepted();
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = prepare(&stream, self.limits.write) {
             tracing::debug!(%error, "a connection ended before it began");
             return;
         }
-        let phase = Arc::new(Phase::default());
-        let io = TokioIo::new(Timed::new(stream, phase.clone(), self.limits, &self.stopping));
-        let service = Arc::new((service, phase));
+        let io = TokioIo::new(Timed::new(stream, turn.clone(), self.limits, &self.stopping));
+        let (service, body_timeout) = (Arc::new((service, turn)), self.body_timeout);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let service = service.clone();
             async move {
-                let (service, phase) = &*service;
-                phase.set(Phase::ANSWERING);
-                let response = service.answer(Peer(peer), request).await;
-                phase.set(Phase::IDLE);
+                let (service, turn) = &*service;
+                turn.set(Turn::ANSWERING);
+                let timely = |body| Body::new(Timely::new(body, turn.clone(), body_timeout));
+                let response = service.answer(Peer(peer), request, timely).await;
+                turn.set(Turn::IDLE);
                 Ok::<_, Infallible>(response)
             }
         });
@@ -148,20 +181,45 @@ impl Shared {
             if let Err(error) = watched.await {
                 note(&error);
             }
-            drop(permit);
+            drop(seat);
             metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
         });
     }
 }
 
-/// Counts what hyper refused before a route was looked for.
+/// Sets what the kernel does for a connection: sends at once, and ends one whose client does not take what was
+/// sent, which is also where an answer is that was closed behind.
+fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = write_timeout;
+    Ok(())
+}
+
+/// Counts what hyper refused before a route was looked for. Time-outs are counted where they happen.
 fn note(error: &hyper::Error) {
-    let timed_out = std::error::Error::source(error)
-        .and_then(|e| e.downcast_ref::<io::Error>())
-        .is_some_and(|e| e.kind() == io::ErrorKind::TimedOut);
     if error.is_parse() {
         metrics::http_refused(if error.is_parse_too_large() { "too_large" } else { "parse" });
-    } else if error.is_timeout() || timed_out {
-        metrics::http_refused("timeout");
+    }
+}
+
+/// Says something again and again, but not all the time.
+#[derive(Default)]
+struct Seldom {
+    said_at: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Seldom {
+    /// `None`: not now; else how often it was not said.
+    fn say(&mut self) -> Option<u64> {
+        if self.said_at.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said_at = Some(Instant::now());
+        Some(std::mem::take(&mut self.unsaid))
     }
 }

@@ -91,6 +91,7 @@ pub struct Server {
     pub shutdown_timeout_ms: u64,
     pub write_timeout_ms: u64,
     pub write_bytes_min: usize,
+    pub send_buffer_bytes: usize,
     pub reserved_connections: usize,
     pub crowded_wait_ms: u64,
     pub connections_per_address_max: usize,

@@ -54,6 +54,7 @@ struct Shared {
     open: AtomicUsize,
     limits: Limits,
     body_timeout: Duration,
+    send_buffer_bytes: usize,
     epoch: Instant,
     stopping: CancellationToken,
     http: http1::Builder,
@@ -79,6 +80,7 @@ impl Connections {
                     write_bytes_min: config.write_bytes_min,
                 },
                 body_timeout: millis(config.body_timeout_ms),
+                send_buffer_bytes: config.send_buffer_bytes,
                 epoch: Instant::now(),
                 stopping: CancellationToken::new(),
                 http,
@@ -95,6 +97,9 @@ impl Connections {
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let shared = self.shared.clone();
+        if let Err(error) = prepare(&listener, shared.limits, shared.send_buffer_bytes) {
+            tracing::warn!(%error, "a listener does not take its options");
+        }
         async move {
             let accept = async {
                 let mut failures = Seldom::default();
@@ -150,7 +155,7 @@ impl Shared {
             return;
         };
         metrics::http_accepted();
-        if let Err(error) = prepare(&stream, self.limits.write) {
+        if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection ended before it began");
             return;
         }
@@ -187,14 +192,18 @@ impl Shared {
     }
 }
 
-/// Sets what the kernel does for a connection: sends at once, and ends one whose client does not take what was
-/// sent, which is also where an answer is that was closed behind.
-fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// Sets what the kernel does for the connections of a listener, which inherit it: it sends at once, keeps little
+/// of an answer that nobody takes, and ends a connection whose client takes nothing, also when octo has closed it.
+fn prepare(listener: &TcpListener, limits: Limits, send_buffer_bytes: usize) -> io::Result<()> {
+    let socket = socket2::SockRef::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    if send_buffer_bytes > 0 {
+        socket.set_send_buffer_size(send_buffer_bytes)?;
+    }
     #[cfg(target_os = "linux")]
-    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout))?;
+    socket.set_tcp_user_timeout(Some(limits.write))?;
     #[cfg(not(target_os = "linux"))]
-    let _ = write_timeout;
+    let _ = limits;
     Ok(())
 }
 

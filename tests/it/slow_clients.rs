@@ -309,8 +309,8 @@ impl Attack {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_slow_clients_are_closed_in_time_and_no_visitor_notices() {
     let set = |b: OctoBuilder| {
-        let b = b.env("OCTO_SERVER__HEADER_TIMEOUT_MS", "1000").env("OCTO_SERVER__BODY_TIMEOUT_MS", "1000");
-        b.env("OCTO_SERVER__WRITE_TIMEOUT_MS", "1000")
+        let b = b.env("OCTO_SERVER__HEADER_TIMEOUT_MS", "3000").env("OCTO_SERVER__BODY_TIMEOUT_MS", "3000");
+        b.env("OCTO_SERVER__WRITE_TIMEOUT_MS", "3000")
     };
     let tracker = start("slow_many", set).await;
     let octo = &tracker.octo;
@@ -357,7 +357,7 @@ async fn a_thousand_connections_of_slowhttptest_for_a_minute_in_each_mode() {
         ("read", "/api/v1/openapi.json", &["-X", "-w", "256", "-y", "512", "-n", "5", "-z", "32", "-k", "3"]),
     ];
     for (mode, path, options) in attacks {
-        let quiet = visit(octo, async { sleep(Duration::from_secs(30)).await }).await;
+        let quiet = visit(octo, async { sleep(Duration::from_secs(20)).await }).await;
         let before_kb = memory_kb(octo.pid(), "VmRSS");
         let attack = visit(octo, slowhttptest(octo.url(path), options)).await;
         let peak_kb = memory_kb(octo.pid(), "VmHWM");

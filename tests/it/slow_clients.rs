@@ -353,13 +353,13 @@ async fn a_thousand_connections_of_slowhttptest_for_a_minute_in_each_mode() {
     let octo = &tracker.octo;
     let attacks: [(&str, &str, &[&str]); 3] = [
         ("head", "/click?cid=alpha", &["-H", "-i", "5", "-x", "24"]),
-        ("body", "/event", &["-B", "-i", "5", "-s", "60000", "-x", "10", "-t", "POST"]),
+        ("body", "/event", &["-B", "-i", "5", "-s", "60000", "-x", "10", "-t", "POST", "-f", "text/plain"]),
         ("read", "/api/v1/openapi.json", &["-X", "-w", "256", "-y", "512", "-n", "5", "-z", "32", "-k", "3"]),
     ];
     for (mode, path, options) in attacks {
-        let quiet = visit(octo, async { sleep(Duration::from_secs(20)).await }).await;
+        let quiet = visit(octo, async { sleep(Duration::from_secs(10)).await }).await;
         let before_kb = memory_kb(octo.pid(), "VmRSS");
-        let attack = visit(octo, slowhttptest(octo.url(path), options)).await;
+        let attack = visit(octo, keep_attacking(&octo.url(path), options)).await;
         let peak_kb = memory_kb(octo.pid(), "VmHWM");
         println!("{mode}: quiet   {quiet}\n{mode}: attacked {attack}");
         println!("{mode}: resident {before_kb} kB before, at most {peak_kb} kB so far");
@@ -384,9 +384,17 @@ async fn visit(octo: &Octo, meanwhile: impl Future<Output = ()>) -> Seen {
     visitors.finish().await
 }
 
-async fn slowhttptest(url: String, options: &[&str]) {
+/// It ends when all its connections are closed, and begins again until the minute is over.
+async fn keep_attacking(url: &str, options: &[&str]) {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_mins(1) {
+        slowhttptest(url, options).await;
+    }
+}
+
+async fn slowhttptest(url: &str, options: &[&str]) {
     let output = tokio::process::Command::new("slowhttptest")
-        .args(["-c", "1000", "-r", "200", "-p", "3", "-l", "60", "-u", &url])
+        .args(["-c", "1000", "-r", "200", "-p", "3", "-l", "60", "-u", url])
         .args(options)
         .stdin(Stdio::null())
         .kill_on_drop(true)

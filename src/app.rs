@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::{
+    admission::Admission,
     cache::Campaigns,
     config::Config,
     db::{Db, statistics::Statistics},
@@ -29,6 +30,8 @@ pub struct Parts {
     pub statistics: Arc<Statistics>,
     /// Facts on disk.
     pub journal: Journal,
+    /// Whether events are let in.
+    pub admission: Arc<Admission>,
     /// Device, country, bot.
     pub enricher: Enricher,
     /// How often one address may.

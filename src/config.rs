@@ -55,6 +55,21 @@ pub struct Config {
     pub log: Log,
     /// How often one address may.
     pub limits: Limits,
+    /// Who is let in under overload.
+    pub admission: Admission,
+}
+
+/// `[admission]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Admission {
+    pub line_wait_max_ms: u64,
+    pub window_ms: u64,
+    pub disk_wait_max_ms: u64,
+    pub queue_percent_max: usize,
+    pub hold_ms: u64,
+    pub events_in_flight_max: usize,
 }
 
 /// `[server]`
@@ -85,6 +100,12 @@ pub struct Server {
     pub listen_backlog: i32,
     pub keep_alive_drain_ms: u64,
     pub linger_ms: u64,
+    pub write_timeout_ms: u64,
+    pub write_bytes_min: usize,
+    pub send_buffer_bytes: usize,
+    pub reserved_connections: usize,
+    pub crowded_wait_ms: u64,
+    pub connections_per_address_max: usize,
 }
 
 impl Server {
@@ -386,6 +407,11 @@ impl Config {
         at_least("server.header_timeout_ms", self.server.header_timeout_ms, 100);
         at_least("server.idle_timeout_ms", self.server.idle_timeout_ms, 100);
         at_least("server.body_timeout_ms", self.server.body_timeout_ms, 100);
+        at_least("server.write_timeout_ms", self.server.write_timeout_ms, 100);
+        at_least("admission.line_wait_max_ms", self.admission.line_wait_max_ms, 1);
+        at_least("admission.disk_wait_max_ms", self.admission.disk_wait_max_ms, 1);
+        at_least("admission.queue_percent_max", self.admission.queue_percent_max as u64, 1);
+        at_least("admission.events_in_flight_max", self.admission.events_in_flight_max as u64, 1);
         at_least("server.head_bytes_max", self.server.head_bytes_max as u64, 8192);
         at_least("server.headers_max", self.server.headers_max as u64, 16);
         at_least("server.proxy_header_bytes_max", self.server.proxy_header_bytes_max as u64, 256);

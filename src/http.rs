@@ -2,6 +2,7 @@
 
 mod api;
 mod auth;
+mod body;
 mod campaigns;
 mod click;
 mod clicks;
@@ -80,16 +81,22 @@ impl Service {
         Self { app: app.clone(), router, has_links: false }
     }
 
-    /// Whether this is the listener of strangers.
-    pub fn is_public(&self) -> bool {
-        self.has_links
-    }
-
-    /// Answers one request.
-    pub async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response {
+    /// Answers one request; `bound` gives a body its limits, which a link has no use for.
+    pub async fn answer(
+        &self,
+        peer: Peer,
+        request: Request<Incoming>,
+        bound: impl FnOnce(Incoming) -> Body,
+    ) -> Response {
         let is_link = self.has_links && click::is_link(request.uri().path());
         if !is_link {
-            let mut request = request.map(Body::new);
+            if self.has_links
+                && self.app.admission.is_shedding()
+                && let Some(shed) = event::shed(request.method(), request.uri().path())
+            {
+                return shed;
+            }
+            let mut request = request.map(bound);
             request.extensions_mut().insert(peer);
             let Ok(response) = self.router.clone().oneshot(request).await;
             return response;

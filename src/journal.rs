@@ -25,7 +25,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::watch;
@@ -99,6 +99,9 @@ struct Shared {
     queue: Mutex<Queue>,
     queued: Condvar,
     durable: watch::Sender<u64>,
+    /// When the write in progress began, in milliseconds after `opened`, plus 1; 0: there is none.
+    writing_since_ms: AtomicU64,
+    opened: Instant,
     kept: Mutex<BTreeMap<Uuid, Kept>>,
     bytes: AtomicU64,
     is_writable: AtomicBool,
@@ -140,6 +143,15 @@ pub struct Stats {
     pub corrupt_segments: usize,
 }
 
+/// What waits for the disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Backlog {
+    /// Records in the queue.
+    pub records: usize,
+    /// How long the write in progress has taken so far.
+    pub writing_for: Duration,
+}
+
 impl Journal {
     /// Recovers what earlier starts left, begins a stream, starts the writer's thread.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<Self> {
@@ -154,6 +166,8 @@ impl Journal {
             queue: Mutex::default(),
             queued: Condvar::new(),
             durable: watch::Sender::new(0),
+            writing_since_ms: AtomicU64::new(0),
+            opened: Instant::now(),
             kept: Mutex::new(kept),
             bytes: AtomicU64::new(bytes),
             is_writable: AtomicBool::new(true),
@@ -207,6 +221,14 @@ impl Journal {
     /// Sequence behind the last record on disk of this start's stream, as it grows.
     pub fn durable(&self) -> watch::Receiver<u64> {
         self.0.durable.subscribe()
+    }
+
+    /// What waits for the disk at this moment.
+    pub fn backlog(&self) -> Backlog {
+        let since_ms = self.0.writing_since_ms.load(Ordering::Relaxed);
+        let now_ms = self.0.elapsed_ms();
+        let writing_for = since_ms.checked_sub(1).map_or(0, |since| now_ms.saturating_sub(since));
+        Backlog { records: lock(&self.0.queue).records, writing_for: Duration::from_millis(writing_for) }
     }
 
     /// Whether the last write reached the disk.
@@ -280,6 +302,10 @@ impl Journal {
 }
 
 impl Shared {
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Deletes drained, undamaged segments whose last change `is_old`; the one being written stays.
     fn clean(&self, is_old: impl Fn(SystemTime) -> bool) -> usize {
         let mut removed = 0;

@@ -24,8 +24,9 @@
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
 //! * Imports point down only: `model metrics config <- routing template enrich limits <- journal | db <- cache drain
-//!   <- app <- http <- server <- cli`.
+//!   admission <- app <- http <- server <- cli`.
 
+pub mod admission;
 pub mod app;
 pub mod cache;
 pub mod cli;

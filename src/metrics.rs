@@ -71,12 +71,17 @@ pub const FAMILIES: &[Family] = &[
     h("octo_http_request_duration_seconds", "Time from a request's head to its answer's."),
     c("octo_http_connections_total", "Connections accepted or refused."),
     g("octo_http_connections", "Connections open."),
+    c(
+        "octo_http_connections_closed_total",
+        "Idle connections closed: idle for too long, or their room was needed.",
+    ),
     c("octo_http_refused_total", "Requests refused before a route was looked for."),
     c("octo_auth_total", "Requests that need a token, by what became of the question who asks."),
     c("octo_limited_total", "Times that an address was found over a limit."),
     c("octo_clicks_total", "Clicks by what became of them."),
     c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
     c("octo_events_total", "Events by what became of them."),
+    g("octo_events_shedding", "1 while events are refused because octo is overloaded."),
     c("octo_journal_records_total", "Records made durable."),
     c("octo_journal_written_bytes_total", "Bytes made durable."),
     c("octo_journal_errors_total", "Writes or syncs of the journal that failed."),
@@ -158,7 +163,8 @@ pub const FAMILIES: &[Family] = &[
 /// Outcomes that are known beforehand. A counter that begins at 0 shows its first increase; one that begins
 /// to exist with it does not.
 const FROM_ZERO: &[(&str, &str, &[&str])] = &[
-    ("octo_http_connections_total", "outcome", &["accepted", "failed"]),
+    ("octo_http_connections_total", "outcome", &["accepted", "failed", "refused"]),
+    ("octo_http_connections_closed_total", "reason", &["idle", "room"]),
     ("octo_auth_total", "outcome", &["ok", "missing", "failed", "limited", "forbidden"]),
     ("octo_limited_total", "limit", &["failed_auth", "clicks", "events"]),
     (
@@ -178,7 +184,7 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     (
         "octo_events_total",
         "outcome",
-        &["accepted", "invalid", "unknown_campaign", "unrecorded", "rate_limited"],
+        &["accepted", "invalid", "unknown_campaign", "unrecorded", "rate_limited", "shed"],
     ),
     ("octo_drain_rows_total", "table", &["clicks", "events"]),
     ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),
@@ -222,6 +228,7 @@ pub fn describe() {
     }
     gauge!("octo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!("octo_db_statistics_timestamp_seconds").set(0.0);
+    shedding(false);
 }
 
 /// One answered request. `route` is the pattern of the route, `unmatched` where there is none.
@@ -258,6 +265,21 @@ pub fn http_accept_failed() {
     counter!("octo_http_connections_total", "outcome" => "failed").increment(1);
 }
 
+/// A connection was refused: its address has all it may have.
+pub fn http_accept_refused() {
+    counter!("octo_http_connections_total", "outcome" => "refused").increment(1);
+}
+
+/// A connection was closed by us: `idle` for too long, or for the `room` it took.
+pub fn http_closed(reason: &'static str) {
+    counter!("octo_http_connections_closed_total", "reason" => reason).increment(1);
+}
+
+/// Whether events are refused.
+pub fn shedding(is_shedding: bool) {
+    gauge!("octo_events_shedding").set(f64::from(u8::from(is_shedding)));
+}
+
 /// Why a request was refused before a route was looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -283,6 +305,10 @@ pub enum Refused {
     Incomplete,
     /// The head took too long.
     Timeout,
+    /// The body took too long.
+    BodyTimeout,
+    /// The client did not take its answer.
+    WriteTimeout,
     /// A PROXY header from somebody who is no trusted proxy.
     ProxyUntrusted,
     /// A trusted proxy without its PROXY header.
@@ -294,7 +320,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::Method,
         Self::Target,
         Self::Uri,
@@ -306,6 +332,8 @@ impl Refused {
         Self::TooLarge,
         Self::Incomplete,
         Self::Timeout,
+        Self::BodyTimeout,
+        Self::WriteTimeout,
         Self::ProxyUntrusted,
         Self::ProxyMissing,
         Self::ProxyMalformed,
@@ -325,6 +353,8 @@ impl Refused {
             Self::TooLarge => "too_large",
             Self::Incomplete => "incomplete",
             Self::Timeout => "timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::WriteTimeout => "write_timeout",
             Self::ProxyUntrusted => "proxy_untrusted",
             Self::ProxyMissing => "proxy_missing",
             Self::ProxyMalformed => "proxy_malformed",
@@ -333,7 +363,7 @@ impl Refused {
     }
 }
 
-/// A request was refused before a route was looked for.
+/// A request was refused before a route was looked for, or its client was too slow.
 pub fn http_refused(reason: Refused) {
     counter!("octo_http_refused_total", "reason" => reason.label()).increment(1);
 }

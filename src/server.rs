@@ -2,6 +2,7 @@
 
 mod connection;
 mod database;
+mod descriptors;
 mod framing;
 mod listeners;
 mod notify;
@@ -27,6 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::Admission,
     app::{App, Parts, State},
     cache::{Campaigns, Source},
     config::{Config, millis},
@@ -40,7 +42,7 @@ use crate::{
     shutdown::Tasks,
     telemetry::Metrics,
 };
-use connection::Connections;
+use connection::{Connections, Hall};
 pub use listeners::Inherited;
 use listeners::Listener;
 use notify::Manager;
@@ -58,6 +60,7 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let manager = Arc::new(Manager::from_env());
     let lock_wait = millis(if inherited.is_any() { config.journal.lock_wait_ms } else { 0 });
     let (listener, admin_listener) = inherited.listen(&mut config.server)?;
+    let connections_max = descriptors::connections_max(&config);
     let _lock = lock_journal(&config, lock_wait, &manager).await?;
     let journal = open_journal(&config)?;
     let embedded = start_embedded(&config).await?;
@@ -70,12 +73,14 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let referrer_policy =
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
     let limits = Limits::new(&config.limits);
+    let admission = Arc::new(Admission::new(&config.admission));
     let app: App = Arc::new(Parts {
         config,
         db,
         campaigns,
         statistics: Arc::default(),
         journal,
+        admission,
         enricher,
         limits,
         metrics,
@@ -94,11 +99,11 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         Ok(())
     });
     app.db.probed().await;
-    let connections = Connections::new(&app.config.server);
+    let connections = Connections::new(&app.config.server, connections_max);
     let accepting = CancellationToken::new();
-    serve(&mut tasks, &connections, listener, http::Service::public(&app), &accepting)?;
+    serve(&mut tasks, &connections, listener, Hall::Public, http::Service::public(&app), &accepting)?;
     if let Some(listener) = admin_listener {
-        serve(&mut tasks, &connections, listener, http::Service::admin(&app), &accepting)?;
+        serve(&mut tasks, &connections, listener, Hall::Admin, http::Service::admin(&app), &accepting)?;
     }
     app.state.is_started.store(true, Ordering::Relaxed);
     announce(&app, embedded.as_ref(), is_up, started.elapsed()).await;
@@ -230,6 +235,8 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
         drain.await
     });
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
+    let (journal, admission) = (app.journal.clone(), app.admission.clone());
+    tasks.spawn("admission", admission.run(journal, app.config.journal.queue_records_max, stop.clone()));
     let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
     tasks.spawn("database-statistics", statistics);
     tasks.spawn("metrics-upkeep", app.metrics.clone().keep(app.config.journal_dir(), stop));
@@ -239,12 +246,13 @@ fn serve(
     tasks: &mut Tasks,
     connections: &Connections,
     listener: Listener,
+    hall: Hall,
     service: http::Service,
     accepting: &CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener.socket.local_addr()?;
     tracing::info!("listening on http://{address}");
-    let accept = connections.accept(listener, service, accepting.clone());
+    let accept = connections.accept(listener, hall, service, accepting.clone());
     tasks.spawn("listener", async move {
         accept.await;
         Ok(())

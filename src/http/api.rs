@@ -1,18 +1,16 @@
 //! What the handlers of the admin API share: JSON in and out, a name in the path, versions of an object.
 
-use std::error::Error;
-
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::Response,
 };
-use http_body_util::LengthLimitError;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
+    body,
     error::Problem,
     fields::{parse_json, replace_nul},
     head::require_identity,
@@ -39,14 +37,7 @@ impl<S: Send + Sync> FromRequest<S> for Json {
             return Err(Problem::unsupported_media_type("application/json"));
         }
         require_identity(request.headers())?;
-        let body = to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|error| {
-            let is_too_long = error.source().is_some_and(<dyn Error>::is::<LengthLimitError>);
-            if is_too_long {
-                Problem::too_large(BODY_BYTES_MAX)
-            } else {
-                Problem::bad_request("incomplete_body", "The body ended before its end.")
-            }
-        })?;
+        let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
         let mut value = parse_json(&body, BODY_DEPTH_MAX)?;
         replace_nul(&mut value);
         Ok(Self(value))

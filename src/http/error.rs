@@ -24,6 +24,7 @@ const ERRORS_BYTES_MAX: usize = 3000;
 const ERRORS_MAX: usize = 20;
 const DETAIL_CHARS_MAX: usize = 400;
 const POINTER_CHARS_MAX: usize = 120;
+const OVERLOADED: &str = "overloaded";
 
 /// A refusal.
 #[derive(Debug)]
@@ -158,6 +159,13 @@ impl Problem {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// 503 with `Retry-After: 1`, which is not logged one by one.
+    pub fn overloaded() -> Self {
+        let detail = "There is more to do than can be done; send it again in a moment.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, detail)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
     /// With the fields that are at fault.
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
@@ -220,7 +228,9 @@ impl Problem {
     fn log(&self) {
         let cause = self.source.as_deref().map(|s| chain(s)).unwrap_or_default();
         let (status, code) = (self.status.as_u16(), self.code);
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if self.code == OVERLOADED {
+            // said once, when the overload begins: a line each would be one more load
+        } else if self.status == StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(status, code, detail = %self.detail, cause, "request refused");
         } else if self.status.is_server_error() {
             tracing::error!(status, code, detail = %self.detail, cause, "request failed");

@@ -1,11 +1,10 @@
 //! `POST /event`, `POST /events` and `GET /event.gif`: what pages report, on disk before it is accepted.
 
-use std::{borrow::Cow, net::IpAddr, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Instant};
 
 use axum::{
-    body::{Body, Bytes, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::Utc;
@@ -15,13 +14,14 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    X_OCTO_DROPPED,
+    X_OCTO_DROPPED, body,
     client::{self, Peer},
     error::{FieldError, Problem},
     fields::{Fields, parse_json, replace_nul},
     head::require_identity,
 };
 use crate::{
+    admission::Place,
     app::App,
     cache::Lookup,
     config::millis,
@@ -50,11 +50,29 @@ const PIXEL: [u8; 43] =
     *b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\
 \x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
 
+/// What an event is answered with under overload, before anything of it is read; `None` for everything else.
+pub(super) fn shed(method: &Method, path: &str) -> Option<Response> {
+    let (route, mut response) = match (method, path) {
+        (&Method::POST, "/event") => ("/event", Problem::overloaded().into_response()),
+        (&Method::POST, "/events") => ("/events", Problem::overloaded().into_response()),
+        (&Method::GET, "/event.gif") => ("/event.gif", pixel_answer(Some("overloaded"))),
+        _ => return None,
+    };
+    let started = Instant::now();
+    metrics::event("shed");
+    // as the layer of these routes says: a page of any origin may see that it is to try again
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-octo-dropped"));
+    super::finish(&mut response, route, method, started);
+    Some(response)
+}
+
 /// `POST /event`
 pub(super) async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     count(&app, sender(&app, &request), 1)?;
-    let mut body =
-        read_json(&app, request, EVENT_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
+    let mut body = read_json(request, EVENT_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
+    let _place = place(&app)?;
     replace_nul(&mut body);
     let event = parse(&app, &body, "").await.map_err(|errors| refuse(&errors))?;
     let id = event.id;
@@ -67,8 +85,8 @@ pub(super) async fn event(State(app): State<App>, request: Request) -> Result<Re
 pub(super) async fn events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let sender = sender(&app, &request);
     look(&app, sender)?; // before a megabyte is read and parsed
-    let mut body =
-        read_json(&app, request, BATCH_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
+    let mut body = read_json(request, BATCH_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
+    let _place = place(&app)?;
     replace_nul(&mut body);
     let Value::Array(items) = body else {
         return Err(refuse(&[FieldError::new("", "type", "must be an array of events")]));
@@ -92,6 +110,10 @@ pub(super) async fn events(State(app): State<App>, request: Request) -> Result<R
 /// `GET /event.gif`: always the pixel; a dropped event is named in a header.
 pub(super) async fn pixel(State(app): State<App>, request: Request) -> Response {
     let is_over = count(&app, sender(&app, &request), 1).is_err();
+    let Some(_place) = app.admission.event() else {
+        metrics::event("shed");
+        return pixel_answer(Some("overloaded"));
+    };
     let body = from_query(request.uri().query().unwrap_or_default());
     let dropped = match parse(&app, &body, "").await {
         _ if is_over => Some("rate_limited"),
@@ -106,12 +128,24 @@ pub(super) async fn pixel(State(app): State<App>, request: Request) -> Response 
         Some("journal_unavailable" | "rate_limited") => {} // counted where it was refused
         Some(_) => metrics::event("invalid"),
     }
+    pixel_answer(dropped)
+}
+
+fn pixel_answer(dropped: Option<&'static str>) -> Response {
     let headers = [(header::CONTENT_TYPE, "image/gif"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (headers, PIXEL.as_slice()).into_response();
     if let Some(reason) = dropped {
         response.headers_mut().insert(X_OCTO_DROPPED, reason.parse().expect("reasons are plain words"));
     }
     response
+}
+
+/// A place among the requests that are worked on.
+fn place(app: &App) -> Result<Place<'_>, Problem> {
+    app.admission.event().ok_or_else(|| {
+        metrics::event("shed");
+        Problem::overloaded()
+    })
 }
 
 async fn result_of(app: &App, item: Result<(Uuid, Pending), Vec<FieldError>>) -> Value {
@@ -131,10 +165,10 @@ async fn result_of(app: &App, item: Result<(Uuid, Pending), Vec<FieldError>>) ->
 }
 
 /// Reads and parses a body within its limits: 408, 413, 415 or 400 otherwise.
-async fn read_json(app: &App, request: Request, bytes_max: usize) -> Result<Value, Problem> {
+async fn read_json(request: Request, bytes_max: usize) -> Result<Value, Problem> {
     require_media_type(request.headers())?;
     require_identity(request.headers())?;
-    let body = read_body(request.into_body(), bytes_max, millis(app.config.server.body_timeout_ms)).await?;
+    let body = body::read(request.into_body(), bytes_max).await?;
     parse_json(&body, JSON_DEPTH_MAX)
 }
 
@@ -147,22 +181,6 @@ fn require_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     } else {
         Err(Problem::unsupported_media_type("application/json or text/plain"))
     }
-}
-
-async fn read_body(body: Body, bytes_max: usize, limit: Duration) -> Result<Bytes, Problem> {
-    match timeout(limit, to_bytes(body, bytes_max)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_long(&error) => Err(Problem::too_large(bytes_max)),
-        Ok(Err(_)) => Err(Problem::bad_request("incomplete_body", "The body could not be read to its end.")),
-        Err(_) => {
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body did not arrive in time."))
-        }
-    }
-}
-
-fn is_too_long(error: &axum::Error) -> bool {
-    std::error::Error::source(error)
-        .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
 }
 
 /// Checks one event; every fault is named.

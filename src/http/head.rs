@@ -44,9 +44,10 @@ pub(super) fn refuse(
 /// Refuses a body that is compressed.
 pub(super) fn require_identity(headers: &HeaderMap) -> Result<(), Problem> {
     let is_identity = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
-    match headers.get_all(header::CONTENT_ENCODING).iter().all(is_identity) {
-        true => Ok(()),
-        false => Err(Problem::unsupported_encoding()),
+    if headers.get_all(header::CONTENT_ENCODING).iter().all(is_identity) {
+        Ok(())
+    } else {
+        Err(Problem::unsupported_encoding())
     }
 }
 

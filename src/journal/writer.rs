@@ -47,7 +47,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut frames = Vec::new();
         while self.take(&mut frames) {
+            self.shared.writing_since_ms.store(self.shared.elapsed_ms() + 1, Ordering::Relaxed);
             self.commit(&mut frames);
+            self.shared.writing_since_ms.store(0, Ordering::Relaxed);
             frames.clear();
         }
         let mut all = lock(&self.shared.kept);

@@ -24,7 +24,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::timed::Phase;
+use super::turn::Turn;
 
 /// How far the stop has come, and who is still here.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Ending {
     }
 
     /// Runs a connection to its end.
-    pub(super) async fn run<C: Closable>(&self, connection: &mut C, phase: &Phase) -> C::Output {
+    pub(super) async fn run<C: Closable>(&self, connection: &mut C, turn: &Turn) -> C::Output {
         let mut closing = pin!(self.closing.cancelled());
         let mut is_heard = false;
         poll_fn(|cx| {
@@ -88,7 +88,7 @@ impl Ending {
             is_heard = true;
             let is_closing = closing.as_mut().poll(cx).is_ready();
             // a head that is owed has a time-out of its own; the poll above was the last look at an idle socket
-            if is_closing && !phase.is(Phase::HEAD) {
+            if is_closing && !turn.is(Turn::HEAD) {
                 Pin::new(&mut *connection).close();
                 return Pin::new(&mut *connection).poll(cx);
             }

@@ -99,13 +99,14 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         Ok(())
     });
     app.db.probed().await;
+    // before the listeners: whoever waited in the queue of an inherited socket is not told "starting"
+    app.state.is_started.store(true, Ordering::Relaxed);
     let connections = Connections::new(&app.config.server, connections_max);
     let accepting = CancellationToken::new();
     serve(&mut tasks, &connections, listener, Hall::Public, http::Service::public(&app), &accepting)?;
     if let Some(listener) = admin_listener {
         serve(&mut tasks, &connections, listener, Hall::Admin, http::Service::admin(&app), &accepting)?;
     }
-    app.state.is_started.store(true, Ordering::Relaxed);
     announce(&app, embedded.as_ref(), is_up, started.elapsed()).await;
     manager.ready(&format!("redirecting the clicks of {} campaigns", app.campaigns.state().0));
 

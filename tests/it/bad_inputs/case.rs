@@ -98,7 +98,7 @@ impl Case {
     }
 
     pub(super) fn status(&self) -> Option<u16> {
-        self.status.or_else(|| match self {
+        self.status.or(match self {
             Self { link: Some(_), .. } => Some(302),
             Self { offer: Some(_), stored: Some(_), .. } => Some(201),
             Self { offer: Some(_), .. } => Some(422),

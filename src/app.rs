@@ -8,7 +8,7 @@ use crate::{
     cache::Campaigns,
     config::Config,
     db::{Db, statistics::Statistics},
-    enrich::Enricher,
+    enrich::{Enricher, Visits},
     journal::Journal,
     telemetry::Metrics,
 };
@@ -30,6 +30,8 @@ pub struct Parts {
     pub journal: Journal,
     /// Device, country, bot.
     pub enricher: Enricher,
+    /// Who is suspect, and what of an address is kept.
+    pub visits: Arc<Visits>,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.

@@ -29,6 +29,9 @@ const SECRETS: [&str; 7] = [
     "redis.password",
 ];
 
+/// Longest `tracking.duplicate_window_s`: thirty days.
+const DUPLICATE_WINDOW_S_MAX: u64 = 30 * 86_400;
+
 /// The effective configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -206,6 +209,12 @@ pub struct Tracking {
     pub referrer_policy: String,
     #[serde(deserialize_with = "optional")]
     pub country_file: Option<PathBuf>,
+    pub duplicate_window_s: u64,
+    pub duplicate_visits_max: usize,
+    pub duplicate_share_ms: u64,
+    pub duplicate_share_max: usize,
+    #[serde(deserialize_with = "optional")]
+    pub datacenter_networks_file: Option<PathBuf>,
 }
 
 /// `[privacy]`
@@ -214,6 +223,23 @@ pub struct Tracking {
 #[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
 pub struct Privacy {
     pub retention_days: u32,
+    pub ip_mode: IpMode,
+    pub respect_gpc: bool,
+    pub respect_dnt: bool,
+}
+
+/// What is kept of a visitor's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpMode {
+    /// All of it.
+    Full,
+    /// Its network: /24 of IPv4, /48 of IPv6.
+    Truncate,
+    /// A hash under a key of the day.
+    Hash,
+    /// Nothing.
+    None,
 }
 
 /// `[log]`
@@ -390,6 +416,15 @@ impl Config {
         at_least("drain.retry_max_ms", self.drain.retry_max_ms, self.drain.retry_min_ms);
         at_least("drain.check_interval_ms", self.drain.check_interval_ms, 1);
         at_least("cache.poll_interval_s", self.cache.poll_interval_s, 1);
+        at_least("tracking.duplicate_visits_max", self.tracking.duplicate_visits_max as u64, 1);
+        at_least("tracking.duplicate_share_ms", self.tracking.duplicate_share_ms, 1);
+        at_least("tracking.duplicate_share_max", self.tracking.duplicate_share_max as u64, 1);
+        let window_s = self.tracking.duplicate_window_s;
+        if window_s > DUPLICATE_WINDOW_S_MAX {
+            faults.push(format!(
+                "tracking.duplicate_window_s is {window_s}, but must be at most {DUPLICATE_WINDOW_S_MAX}"
+            ));
+        }
         if self.database.min_connections > self.database.max_connections {
             faults.push("database.min_connections is larger than database.max_connections".to_owned());
         }

@@ -20,6 +20,7 @@ pub mod replicas;
 pub mod statistics;
 pub mod stats;
 pub mod tokens;
+pub mod visitor_keys;
 
 use std::{
     sync::{
@@ -69,6 +70,7 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         statistics::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,
+        visitor_keys::STATEMENTS,
     ];
     modules.into_iter().flatten().copied()
 }

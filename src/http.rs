@@ -15,6 +15,7 @@ pub mod openapi;
 mod ops;
 mod page;
 mod position;
+mod signals;
 mod stats;
 mod system;
 mod tokens;

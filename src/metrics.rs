@@ -74,6 +74,11 @@ pub const FAMILIES: &[Family] = &[
     c("octo_http_refused_total", "Requests refused before a route was looked for."),
     c("octo_clicks_total", "Clicks by what became of them."),
     c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
+    c(
+        "octo_visits_forgotten_total",
+        "Visits forgotten within the duplicate window: tracking.duplicate_visits_max.",
+    ),
+    c("octo_visits_untold_total", "First clicks of visits that other nodes were not told of."),
     c("octo_events_total", "Events by what became of them."),
     c("octo_journal_records_total", "Records made durable."),
     c("octo_journal_written_bytes_total", "Bytes made durable."),
@@ -198,6 +203,8 @@ pub fn describe() {
     }
     for name in [
         "octo_clicks_unrecorded_total",
+        "octo_visits_forgotten_total",
+        "octo_visits_untold_total",
         "octo_journal_records_total",
         "octo_journal_written_bytes_total",
         "octo_journal_errors_total",
@@ -268,6 +275,16 @@ fn click_counter(outcome: &'static str) -> Counter {
 /// A click was answered but is not on disk.
 pub fn click_unrecorded() {
     counter!("octo_clicks_unrecorded_total").increment(1);
+}
+
+/// A visit was forgotten before its window was over: its next click will count.
+pub fn visit_forgotten() {
+    counter!("octo_visits_forgotten_total").increment(1);
+}
+
+/// Visits that other nodes will count once more.
+pub fn visits_untold(visits: u64) {
+    counter!("octo_visits_untold_total").increment(visits);
 }
 
 /// What became of an event: `accepted`, `invalid`, `unknown_campaign`, `unrecorded`.

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ use crate::{
     db::Db,
     drain,
     embedded::Embedded,
-    enrich::Enricher,
+    enrich::{Enricher, NewVisit, Visits},
     http,
     journal::{Journal, Lock, Options, disk::RealDisk},
     shutdown::Tasks,
@@ -60,6 +60,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let campaigns = Arc::new(Campaigns::new(db.clone(), &config)?);
     let enricher = Enricher::open(config.tracking.country_file.as_deref())
         .map_err(|e| CannotStart(format!("tracking.country_file: {:#}", anyhow::Error::from(e))))?;
+    let (told, telling) = mpsc::channel(config.tracking.duplicate_share_max);
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|e| anyhow::anyhow!("the system has no random numbers: {e}"))?;
+    let visits = Visits::open(&config, key, campaigns.has_redis().then_some(told)).map_err(|e| {
+        CannotStart(format!("tracking.datacenter_networks_file: {:#}", anyhow::Error::from(e)))
+    })?;
     let public_url = public_url(&config, listener.local_addr()?);
     let referrer_policy =
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
@@ -70,6 +76,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         statistics: Arc::default(),
         journal,
         enricher,
+        visits: Arc::new(visits),
         metrics,
         state: State::default(),
         public_url,
@@ -79,6 +86,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     let is_up = database::prepare(&app, embedded.is_some()).await?;
     spawn_tasks(&app, &mut tasks, is_up, embedded.is_some());
+    spawn_sharing(&app, &mut tasks, telling);
     app.db.probed().await;
     let connections = Connections::new(&app.config.server);
     let accepting = CancellationToken::new();
@@ -212,6 +220,17 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
     let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
     tasks.spawn("database-statistics", statistics);
     tasks.spawn("metrics-upkeep", app.metrics.clone().keep(app.config.journal_dir(), stop));
+}
+
+/// First clicks of visits go to the other nodes and come from them, where there is a window and a way.
+fn spawn_sharing(app: &App, tasks: &mut Tasks, telling: mpsc::Receiver<NewVisit>) {
+    if app.config.tracking.duplicate_window_s == 0 || !app.campaigns.has_redis() {
+        return;
+    }
+    let stop = tasks.stop_signal();
+    let interval = millis(app.config.tracking.duplicate_share_ms);
+    tasks.spawn("visits-tell", app.campaigns.clone().tell_visits(telling, interval, stop.clone()));
+    tasks.spawn("visits-hear", app.campaigns.clone().hear_visits(app.visits.clone(), stop));
 }
 
 fn serve(

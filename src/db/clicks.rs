@@ -32,7 +32,7 @@ pub struct Click {
     /// The campaign's key of today.
     #[schema(example = "summer-sale")]
     pub campaign_key: Option<String>,
-    /// The visitor's address.
+    /// The visitor's address, or what `privacy.ip_mode` leaves of it.
     #[schema(example = "192.0.2.1")]
     pub ip_address: Option<String>,
     /// As sent, cleaned and cut.
@@ -41,8 +41,8 @@ pub struct Click {
     pub referrer: Option<String>,
     /// Whether it counts.
     pub is_valid: bool,
-    /// Why it does not count: `draft`, `paused`, `ended`, `not_started`, `no_destination`, `prefetch`, `bot`, or
-    /// what a correction says.
+    /// Why it does not count: `draft`, `paused`, `ended`, `not_started`, `no_destination`, `prefetch`, `bot`,
+    /// `no_user_agent`, `datacenter`, `duplicate`, or what a correction says.
     pub invalid_reason: Option<String>,
     /// Whether the user agent is a known robot's.
     pub is_bot: bool,

@@ -39,6 +39,7 @@ mod replicas;
 mod start;
 mod statements;
 mod tracker;
+mod valid_traffic;
 mod verify;
 mod visitors;
 mod wire;

@@ -31,6 +31,7 @@ mod outage;
 mod pgbouncer;
 mod poison;
 mod pool;
+mod privacy;
 mod prometheus;
 mod queries;
 mod records;

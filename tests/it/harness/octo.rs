@@ -207,6 +207,11 @@ impl Octo {
         self.builder.data()
     }
 
+    /// Where its working directory, data and logs are.
+    pub(crate) fn dir(&self) -> &Path {
+        self.builder.sandbox.dir()
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub(crate) async fn kill9(&mut self) {
         signal(Signal::Kill, &[self.pid()]);

@@ -15,6 +15,14 @@ CREATE TABLE erasures (
     CHECK ((click_id IS NULL) <> (sub_hash IS NULL))
 );
 
+-- Waits for every transaction that stores records or tries dead letters again, and keeps new ones waiting until the
+-- end of this one: what comes to an end before it is seen by it, and what begins after it sees what it wrote.
+CREATE FUNCTION octo_lock_for_erasure() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    LOCK TABLE ingest_watermark, dead_letters IN EXCLUSIVE MODE;
+    RETURN true;
+END $$;
+
 -- Retention is of dead letters too: they are clicks and events.
 CREATE OR REPLACE FUNCTION octo_drop_partitions(cutoff timestamptz) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE

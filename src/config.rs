@@ -226,6 +226,8 @@ pub struct Privacy {
     pub ip_mode: IpMode,
     pub respect_gpc: bool,
     pub respect_dnt: bool,
+    pub erasure_interval_s: u64,
+    pub erasure_keep_days: u32,
 }
 
 /// What is kept of a visitor's address.
@@ -419,6 +421,8 @@ impl Config {
         at_least("tracking.duplicate_visits_max", self.tracking.duplicate_visits_max as u64, 1);
         at_least("tracking.duplicate_share_ms", self.tracking.duplicate_share_ms, 1);
         at_least("tracking.duplicate_share_max", self.tracking.duplicate_share_max as u64, 1);
+        at_least("privacy.erasure_interval_s", self.privacy.erasure_interval_s, 1);
+        at_least("privacy.erasure_keep_days", self.privacy.erasure_keep_days.into(), 1);
         let window_s = self.tracking.duplicate_window_s;
         if window_s > DUPLICATE_WINDOW_S_MAX {
             faults.push(format!(

@@ -99,6 +99,10 @@ pub const FAMILIES: &[Family] = &[
     h("octo_drain_batch_rows", "Records in one transaction."),
     c("octo_drain_errors_total", "Transactions of the drain that failed, by class."),
     g("octo_drain_lag_seconds", "Age of the newest record in Postgres when it was stored."),
+    c(
+        "octo_erased_records_total",
+        "Records that were erased (octo privacy erase), by where they were found.",
+    ),
     c("octo_dead_letters_total", "Records Postgres refuses for what they hold, by SQLSTATE class."),
     c("octo_dead_letters_retried_total", "Dead letters that were tried again, by outcome."),
     g("octo_default_partition_rows", "Rows in a DEFAULT partition: no partition of their day was there."),
@@ -181,6 +185,7 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     ("octo_drain_rows_total", "table", &["clicks", "events"]),
     ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),
     ("octo_dead_letters_total", "class", &["21", "22", "23", "42", "54", "malformed", "other"]),
+    ("octo_erased_records_total", "place", &["drain", "journal"]),
     ("octo_redis_commands_total", "outcome", &["ok", "error", "timeout", "open"]),
     ("octo_db_primary_reads_total", "reason", &["position", "no_replica"]),
     ("octo_dead_letters_retried_total", "outcome", &["stored", "already_stored", "refused"]),
@@ -298,6 +303,11 @@ pub fn journal_committed(is_durable: bool, records: u64, bytes: usize) {
         counter!("octo_journal_records_total").increment(records);
         counter!("octo_journal_written_bytes_total").increment(bytes as u64);
     }
+}
+
+/// Records erased where they were found: `drain` (and not stored) or `journal`.
+pub fn erased(place: &'static str, records: u64) {
+    counter!("octo_erased_records_total", "place" => place).increment(records);
 }
 
 /// A write or sync of the journal failed.

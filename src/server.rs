@@ -31,7 +31,7 @@ use crate::{
     drain,
     embedded::Embedded,
     enrich::{Enricher, NewVisit, Visits},
-    http,
+    erasure, http,
     journal::{Journal, Lock, Options, disk::RealDisk},
     shutdown::Tasks,
     telemetry::Metrics,
@@ -216,6 +216,8 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
         }
         drain.await
     });
+    let interval = Duration::from_secs(app.config.privacy.erasure_interval_s);
+    tasks.spawn("erasures", erasure::run(app.journal.clone(), app.db.clone(), interval, stop.clone()));
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
     let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
     tasks.spawn("database-statistics", statistics);

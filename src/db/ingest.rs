@@ -18,10 +18,10 @@ use uuid::Uuid;
 use super::{
     Error,
     copy::CopyData,
-    monitor,
+    erasures, monitor,
     pool::{Pool, timed_out},
 };
-use crate::model::{click::Click, event::Event, money::Currency};
+use crate::model::{click::Click, erasure::Erasures, event::Event, money::Currency, record::Record};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -155,6 +155,31 @@ pub struct Rows<'a> {
     pub events: Vec<&'a Event<'a>>,
     /// Records that cannot be stored as rows.
     pub dead_letters: Vec<DeadLetter<'a>>,
+    /// How many of them [`Ingest::store`] left out because they are erased.
+    pub erased: u64,
+}
+
+impl Rows<'_> {
+    /// Leaves out what is erased; gives the clicks that only now are known to be.
+    fn leave_out(&mut self, erasures: &mut Erasures) -> Vec<Uuid> {
+        let count = |rows: &Self| rows.clicks.len() + rows.events.len() + rows.dead_letters.len();
+        let before = count(self);
+        let decoded: Vec<_> = self.dead_letters.iter().map(|letter| Record::decode(letter.record)).collect();
+        let letters = decoded.iter().filter_map(|record| match record {
+            Ok(Record::Click(click)) => Some(&**click),
+            _ => None,
+        });
+        let learnt = self.clicks.iter().copied().chain(letters).filter(|click| erasures.learn(click));
+        let learnt: Vec<Uuid> = learnt.map(|click| click.id.uuid()).collect();
+        self.clicks.retain(|click| !erasures.has_click(click));
+        self.events.retain(|event| !erasures.has_event(event));
+        let mut decoded = decoded.iter();
+        self.dead_letters.retain(|_| {
+            !decoded.next().is_some_and(|record| record.as_ref().is_ok_and(|record| erasures.has(record)))
+        });
+        self.erased = (before - count(self)) as u64;
+        learnt
+    }
 }
 
 /// A record as it is in the journal, and why it is no row.
@@ -193,6 +218,8 @@ pub enum StoreError {
 pub struct Ingest {
     connection: PgConnection,
     bounds: Bounds,
+    /// Those seen so far; a transaction reads what is new before it stores anything.
+    erasures: Erasures,
     /// Behind PgBouncer: what each transaction sets for itself, because no session is ours.
     local_timeout: Option<String>,
 }
@@ -209,13 +236,14 @@ impl Ingest {
         let limit = statement_timeout + Duration::from_secs(1);
         let bounds = Bounds(limit);
         if !pool.is_session() {
-            return Ok(Self { connection, bounds, local_timeout: Some(milliseconds) });
+            let local_timeout = Some(milliseconds);
+            return Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout });
         }
         let set = super::query(SET_SESSION).bind(milliseconds).execute(&mut connection);
         let set = async { timeout(limit, set).await.unwrap_or_else(|_| Err(timed_out())) };
         let set = monitor::observe("ingest.connect", set).await;
         set.map_err(|e| monitor::classify("ingest.connect", e))?;
-        Ok(Self { connection, bounds, local_timeout: None })
+        Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout: None })
     }
 
     /// Where each stream is in this database; new streams begin at 0.
@@ -230,13 +258,34 @@ impl Ingest {
         Ok(watermarks)
     }
 
-    /// Stores the rows of `lo..hi` and moves the watermark to `hi`, all or nothing.
+    /// Stores the rows of `lo..hi` and moves the watermark to `hi`, all or nothing. What is erased is taken out of
+    /// `rows` before.
     ///
     /// After any error but [`StoreError::Refused`] the connection must not be used again.
-    pub async fn store(&mut self, stream: Uuid, lo: u64, hi: u64, rows: &Rows<'_>) -> Result<(), StoreError> {
+    pub async fn store(
+        &mut self,
+        stream: Uuid,
+        lo: u64,
+        hi: u64,
+        rows: &mut Rows<'_>,
+    ) -> Result<(), StoreError> {
+        let mut erasures = std::mem::take(&mut self.erasures);
+        let stored = self.store_but(&mut erasures, stream, (lo, hi), rows).await;
+        self.erasures = erasures;
+        stored
+    }
+
+    /// [`Ingest::store`] of `lo..hi` but for what is erased.
+    async fn store_but(
+        &mut self,
+        erasures: &mut Erasures,
+        stream: Uuid,
+        (lo, hi): (u64, u64),
+        rows: &mut Rows<'_>,
+    ) -> Result<(), StoreError> {
         let bounds = self.bounds;
         let mut transaction = self.begin().await?;
-        match store_in(&mut transaction, bounds, stream, lo, hi, rows).await {
+        match store_in(&mut transaction, bounds, stream, (lo, hi), rows, erasures).await {
             Ok(()) => bounds.run("ingest.commit", transaction.commit()).await,
             Err(refused @ StoreError::Refused { .. }) => {
                 bounds.limit(transaction.rollback()).await?;
@@ -272,13 +321,23 @@ async fn store_in(
     transaction: &mut Transaction<'_, Postgres>,
     bounds: Bounds,
     stream: Uuid,
-    lo: u64,
-    hi: u64,
-    rows: &Rows<'_>,
+    (lo, hi): (u64, u64),
+    rows: &mut Rows<'_>,
+    erasures: &mut Erasures,
 ) -> Result<(), StoreError> {
     let moved = bounds.run("watermark.advance", advance(transaction, stream, lo, hi)).await?;
     if !moved {
         return Err(StoreError::Moved);
+    }
+    // behind the watermark: an erasure waits for transactions that hold one, so this sees it or is seen by it
+    let fresh = bounds.run("erasures.since", erasures::since_on(transaction, erasures.last_id())).await?;
+    erasures.extend(fresh);
+    if !erasures.is_empty() {
+        let clicks = rows.leave_out(erasures);
+        if !clicks.is_empty() {
+            // their events may have come here before them, by another node
+            bounds.run("erasures.delete_events", erasures::delete_events_on(transaction, &clicks)).await?;
+        }
     }
     if !rows.dead_letters.is_empty() {
         let letters = insert_dead_letters(transaction, stream, &rows.dead_letters);

@@ -19,7 +19,7 @@ use super::CannotStart;
 use crate::{
     app::App,
     cache::Source,
-    db::{self, Db, migrations, partitions, visitor_keys},
+    db::{self, Db, erasures, migrations, partitions, visitor_keys},
     enrich, metrics,
     model::token::Scope,
 };
@@ -108,6 +108,8 @@ async fn keep_partitions(app: &App) -> Result<(), db::Error> {
             tracing::info!(dropped, retention_days = days, "dropped partitions");
         }
     }
+    let kept = TimeDelta::days(app.config.privacy.erasure_keep_days.into());
+    erasures::forget_before(&app.db, Utc::now() - kept).await?;
     match partitions::default_rows(&app.db).await {
         Ok((clicks, events)) => {
             metrics::default_partition_rows("clicks", u64::try_from(clicks).unwrap_or(0));

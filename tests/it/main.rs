@@ -20,6 +20,7 @@ mod crash;
 mod database_statistics;
 mod dead_letters;
 mod drain;
+mod erasure;
 mod event;
 mod exactly_once;
 mod harness;

@@ -50,8 +50,14 @@ const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE st
 const BEGIN_WATERMARKS: &str =
     "INSERT INTO ingest_watermark (stream, seq) SELECT unnest($1::uuid[]), 0 ON CONFLICT (stream) DO NOTHING";
 
-const ADVANCE_WATERMARK: &str =
-    "UPDATE ingest_watermark SET seq = $3, updated_at = now() WHERE stream = $1 AND seq = $2";
+// Whoever erases holds a lock on the table of watermarks (`octo_lock_for_erasure`), and a statement has its table
+// locks before its snapshot: so it sees an erasure that it waited for, and one that comes later waits for this
+// transaction. One round trip for both, because a batch with refused rows is stored in hundreds of pieces.
+const ADVANCE_WATERMARK: &str = "
+WITH moved AS (
+    UPDATE ingest_watermark SET seq = $3, updated_at = now() WHERE stream = $1 AND seq = $2 RETURNING seq
+)
+SELECT (SELECT count(*) FROM moved), coalesce((SELECT max(id) FROM erasures), 0)";
 
 /// What the drain knows of a click, in the order of `copy_click` and of the arrays of `insert_clicks`.
 macro_rules! click_columns {
@@ -325,13 +331,14 @@ async fn store_in(
     rows: &mut Rows<'_>,
     erasures: &mut Erasures,
 ) -> Result<(), StoreError> {
-    let moved = bounds.run("watermark.advance", advance(transaction, stream, lo, hi)).await?;
-    if !moved {
+    let (moved, last_erasure) = bounds.run("watermark.advance", advance(transaction, stream, lo, hi)).await?;
+    if moved != 1 {
         return Err(StoreError::Moved);
     }
-    // behind the watermark: an erasure waits for transactions that hold one, so this sees it or is seen by it
-    let fresh = bounds.run("erasures.since", erasures::since_on(transaction, erasures.last_id())).await?;
-    erasures.extend(fresh);
+    if last_erasure > erasures.last_id() {
+        let fresh = erasures::since_on(transaction, erasures.last_id());
+        erasures.extend(bounds.run("erasures.since", fresh).await?);
+    }
     if !erasures.is_empty() {
         let clicks = rows.leave_out(erasures);
         if !clicks.is_empty() {
@@ -384,10 +391,10 @@ pub(super) async fn insert_checked(
     unbounded.run("dead_letter.check", super::query(CHECK_CONSTRAINTS).execute(c)).await.map(drop)
 }
 
-/// `false`: the watermark is elsewhere.
-async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<bool> {
-    let query = super::query(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi));
-    Ok(query.execute(c).await?.rows_affected() == 1)
+/// How many watermarks moved, 1 unless it is elsewhere, and the last erasure.
+async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<(i64, i64)> {
+    let query = super::query_as(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi));
+    query.fetch_one(c).await
 }
 
 async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {

@@ -250,3 +250,37 @@ async fn an_erasure_beside_a_busy_drain_takes_what_came_before_it_and_nothing_el
     .await
     .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_waits_for_a_drain_that_does_not_know_of_it() {
+    let tracker = Tracker::start("erase_waits").await;
+    let campaign = tracker.simple_campaign("demo").await;
+    // what a drain does that began before: the watermark, then the rows
+    let mut drain = tracker.pool.begin().await.unwrap();
+    sqlx::raw_sql("UPDATE ingest_watermark SET updated_at = now() WHERE false")
+        .execute(&mut *drain)
+        .await
+        .unwrap();
+    let insert = "INSERT INTO clicks (id, campaign_id, sub1, is_valid, is_bot, created_at, updated_at)
+                  VALUES ($1, $2::uuid, 'alice', true, false, $3, $3)";
+    let id = octo::model::id::ClickId::now();
+    let insert = sqlx::query(insert).bind(id.uuid()).bind(campaign["id"].as_str().unwrap());
+    insert.bind(id.created_at()).execute(&mut *drain).await.unwrap();
+    let erasing = privacy(&tracker, &["erase", "--sub", "sub1=alice"]);
+    let committing = async {
+        // until it waits; one that does not wait will find nothing
+        eventually(SOON, async || {
+            let noted =
+                "SELECT (SELECT count(*) FROM pg_locks WHERE NOT granted) + (SELECT count(*) FROM erasures)";
+            let noted: i64 = sqlx::query_scalar(noted).fetch_one(&tracker.pool).await?;
+            anyhow::ensure!(noted > 0, "it did not come so far");
+            Ok(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        drain.commit().await.unwrap();
+    };
+    let ((code, report), ()) = tokio::join!(erasing, committing);
+    assert_eq!((code, &report["erased"]["clicks"]), (Some(0), &json!(1)), "{report:#}");
+    assert_eq!(Table::Clicks.count(&tracker.pool).await.unwrap(), 0);
+}

@@ -202,9 +202,9 @@ impl Bench {
         self.checkpoint().await?;
         let (start, cpu) = (Instant::now(), self.cpu());
         for batch in clicks.chunks(BATCH) {
-            let rows = Rows { clicks: batch.iter().collect(), ..Rows::default() };
+            let mut rows = Rows { clicks: batch.iter().collect(), ..Rows::default() };
             let hi = self.seq + batch.len() as u64;
-            self.ingest.store(self.stream, self.seq, hi, &rows).await?;
+            self.ingest.store(self.stream, self.seq, hi, &mut rows).await?;
             self.seq = hi;
         }
         Ok(self.figures(clicks.len(), start, cpu))

@@ -52,6 +52,10 @@ impl Disk for CountingDisk {
         RealDisk.open(path)
     }
 
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        RealDisk.replace(path, bytes)
+    }
+
     fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
         RealDisk.truncate(path, length)
     }

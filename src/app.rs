@@ -9,7 +9,7 @@ use crate::{
     cache::Campaigns,
     config::Config,
     db::{Db, statistics::Statistics},
-    enrich::Enricher,
+    enrich::{Enricher, Visits},
     journal::Journal,
     limits::Limits,
     telemetry::Metrics,
@@ -36,6 +36,8 @@ pub struct Parts {
     pub enricher: Enricher,
     /// How often one address may.
     pub limits: Limits,
+    /// Who is suspect, and what of an address is kept.
+    pub visits: Arc<Visits>,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.

@@ -14,6 +14,7 @@ mod redis;
 mod report;
 mod saved;
 mod servers;
+mod visits;
 
 use std::{
     collections::{HashMap, HashSet},

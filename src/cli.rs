@@ -1,7 +1,8 @@
-//! The command line: serve, migrate, token, config, journal, healthcheck.
+//! The command line: serve, migrate, token, config, journal, privacy, healthcheck.
 
 mod dead_letters;
 mod journal;
+mod privacy;
 
 use std::{
     io::{Read, Write},
@@ -77,6 +78,11 @@ enum Command {
         #[command(subcommand)]
         action: journal::Command,
     },
+    /// Export or erase everything of one click, or of all clicks of a value; works while octo runs
+    Privacy {
+        #[command(subcommand)]
+        action: privacy::Command,
+    },
     /// Ask a running octo whether it is ready (exit code 0); for containers
     Healthcheck,
 }
@@ -140,6 +146,7 @@ impl Cli {
             Command::Config { action: Show::Print } => print(&loaded.to_string()),
             Command::Config { action: Show::Check } => print("the configuration is valid\n"),
             Command::Journal { action } => journal::run(action, &config),
+            Command::Privacy { action } => privacy::run(action, &config),
             Command::Healthcheck => healthcheck(&config),
         }
     }

@@ -31,6 +31,9 @@ const SECRETS: [&str; 7] = [
     "redis.password",
 ];
 
+/// Longest `tracking.duplicate_window_s`: thirty days.
+const DUPLICATE_WINDOW_S_MAX: u64 = 30 * 86_400;
+
 /// The effective configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -248,6 +251,12 @@ pub struct Tracking {
     #[serde(deserialize_with = "optional")]
     pub country_file: Option<PathBuf>,
     pub app_schemes: Vec<Scheme>,
+    pub duplicate_window_s: u64,
+    pub duplicate_visits_max: usize,
+    pub duplicate_share_ms: u64,
+    pub duplicate_share_max: usize,
+    #[serde(deserialize_with = "optional")]
+    pub datacenter_networks_file: Option<PathBuf>,
 }
 
 /// `[privacy]`
@@ -256,6 +265,25 @@ pub struct Tracking {
 #[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
 pub struct Privacy {
     pub retention_days: u32,
+    pub ip_mode: IpMode,
+    pub respect_gpc: bool,
+    pub respect_dnt: bool,
+    pub erasure_interval_s: u64,
+    pub erasure_keep_days: u32,
+}
+
+/// What is kept of a visitor's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpMode {
+    /// All of it.
+    Full,
+    /// Its network: /24 of IPv4, /48 of IPv6.
+    Truncate,
+    /// A hash under a key of the day.
+    Hash,
+    /// Nothing.
+    None,
 }
 
 /// `[log]`
@@ -395,8 +423,8 @@ impl Config {
         }
     }
 
-    /// Checks what types alone cannot say.
-    fn validate(&self) -> Result<(), Error> {
+    /// What is less than it must be.
+    fn too_small(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut at_least = |key: &str, value: u64, least: u64| {
             if value < least {
@@ -455,11 +483,28 @@ impl Config {
         at_least("limits.addresses_max", self.limits.addresses_max as u64, 8);
         at_least("limits.failed_auth_burst", self.limits.failed_auth_burst.into(), 1);
         at_least("cache.poll_interval_s", self.cache.poll_interval_s, 1);
+        at_least("tracking.duplicate_visits_max", self.tracking.duplicate_visits_max as u64, 1);
+        at_least("tracking.duplicate_share_ms", self.tracking.duplicate_share_ms, 1);
+        at_least("tracking.duplicate_share_max", self.tracking.duplicate_share_max as u64, 1);
+        at_least("privacy.erasure_interval_s", self.privacy.erasure_interval_s, 1);
+        at_least("privacy.erasure_keep_days", self.privacy.erasure_keep_days.into(), 1);
+        faults
+    }
+
+    /// Checks what types alone cannot say.
+    fn validate(&self) -> Result<(), Error> {
+        let mut faults = self.too_small();
         if self.server.proxy_protocol && self.server.trusted_proxies.is_empty() {
             faults.push(
                 "server.proxy_protocol needs server.trusted_proxies: nobody else's PROXY header is believed"
                     .to_owned(),
             );
+        }
+        let window_s = self.tracking.duplicate_window_s;
+        if window_s > DUPLICATE_WINDOW_S_MAX {
+            faults.push(format!(
+                "tracking.duplicate_window_s is {window_s}, but must be at most {DUPLICATE_WINDOW_S_MAX}"
+            ));
         }
         if self.database.min_connections > self.database.max_connections {
             faults.push("database.min_connections is larger than database.max_connections".to_owned());

@@ -8,6 +8,7 @@ pub mod campaigns;
 pub mod clicks;
 mod copy;
 pub mod dead_letters;
+pub mod erasures;
 pub mod events;
 pub mod ingest;
 pub mod migrations;
@@ -20,6 +21,7 @@ pub mod replicas;
 pub mod statistics;
 pub mod stats;
 pub mod tokens;
+pub mod visitor_keys;
 
 use std::{
     sync::{
@@ -49,7 +51,7 @@ use replicas::{
 };
 
 /// After every time that is stored: the end of an open range (9999-12-31).
-const FAR_FUTURE: chrono::DateTime<chrono::Utc> =
+pub const FAR_FUTURE: chrono::DateTime<chrono::Utc> =
     chrono::DateTime::from_timestamp(253_402_300_799, 0).expect("a time chrono can hold");
 
 /// Every statement that octo prepares, under the name it is measured by: `noun.verb`.
@@ -59,6 +61,7 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         campaigns::STATEMENTS,
         clicks::STATEMENTS,
         dead_letters::STATEMENTS,
+        erasures::STATEMENTS,
         events::STATEMENTS,
         ingest::STATEMENTS,
         migrations::STATEMENTS,
@@ -69,6 +72,7 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         statistics::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,
+        visitor_keys::STATEMENTS,
     ];
     modules.into_iter().flatten().copied()
 }

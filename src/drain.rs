@@ -144,11 +144,11 @@ struct Item<'a> {
 /// a dead letter and the others are stored.
 async fn store(ingest: &mut Ingest, stream: Uuid, batch: &Batch) -> Result<(), StoreError> {
     let mut items = decode(batch);
-    metrics::journal_oldest_pending(items.first().map_or(0.0, |i| seconds(created_at(i))));
+    metrics::journal_oldest_pending(items.iter().find_map(created_at).map_or(0.0, seconds));
     let mut todo = vec![(batch.lo, batch.hi, 0..items.len())];
     while let Some((lo, hi, range)) = todo.pop() {
-        let rows = rows(&items[range.clone()]);
-        match ingest.store(stream, lo, hi, &rows).await {
+        let mut rows = rows(&items[range.clone()]);
+        match ingest.store(stream, lo, hi, &mut rows).await {
             Ok(()) => count_stored(&rows),
             Err(StoreError::Refused { sqlstate, message }) => match range.len() {
                 1 if items[range.start].refused.is_none() => {
@@ -169,8 +169,8 @@ async fn store(ingest: &mut Ingest, stream: Uuid, batch: &Batch) -> Result<(), S
             Err(error) => return Err(error),
         }
     }
-    if let Some(last) = items.last() {
-        metrics::drain_lag((Utc::now() - created_at(last)).to_std().unwrap_or_default());
+    if let Some(last) = items.iter().rev().find_map(created_at) {
+        metrics::drain_lag((Utc::now() - last).to_std().unwrap_or_default());
     }
     Ok(())
 }
@@ -197,6 +197,7 @@ fn rows<'a>(items: &'a [Item<'a>]) -> Rows<'a> {
                 rows.events.push(event);
                 continue;
             }
+            (None, Ok(Record::Erased)) => continue,
             (None, Err(malformed)) => (MALFORMED.to_owned(), malformed.to_string()),
         };
         rows.dead_letters.push(DeadLetter { seq: item.seq, record: item.payload, sqlstate, message });
@@ -206,6 +207,7 @@ fn rows<'a>(items: &'a [Item<'a>]) -> Rows<'a> {
 
 fn count_stored(rows: &Rows<'_>) {
     metrics::drained(rows.clicks.len(), rows.events.len());
+    metrics::erased("drain", rows.erased);
     for letter in &rows.dead_letters {
         metrics::dead_letter(dead_letter_class(&letter.sqlstate));
     }
@@ -218,11 +220,13 @@ fn dead_letter_class(sqlstate: &str) -> &'static str {
         .unwrap_or("other")
 }
 
-fn created_at(item: &Item<'_>) -> DateTime<Utc> {
+/// `None`: nothing is known of it any more.
+fn created_at(item: &Item<'_>) -> Option<DateTime<Utc>> {
     match &item.record {
-        Ok(Record::Click(click)) => click.id.created_at(),
-        Ok(Record::Event(event)) => event.created_at,
-        Err(_) => DateTime::UNIX_EPOCH,
+        Ok(Record::Click(click)) => Some(click.id.created_at()),
+        Ok(Record::Event(event)) => Some(event.created_at),
+        Ok(Record::Erased) => None,
+        Err(_) => Some(DateTime::UNIX_EPOCH),
     }
 }
 

@@ -5,12 +5,17 @@
 //! [`Enricher::open`]. Every name a visitor carries comes from a closed list, so that a click stays small and
 //! a sender cannot write text of its own into the statistics.
 //!
-//! What stays out: where the address comes from (`http`), what a bot is sent to (`routing`), and whether a
-//! visit without a user agent is suspect (its reason is given elsewhere; here it is only unknown).
+//! [`Visits`] says whether a visit is suspect and what of its address may be kept.
+//!
+//! What stays out: where the address comes from (`http`) and what a bot is sent to (`routing`).
 
 mod bot;
 mod geo;
+pub mod keys;
+mod networks;
+mod seen;
 mod user_agent;
+mod visits;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -21,7 +26,10 @@ use moka::sync::Cache;
 use crate::model::click::Click;
 
 pub use self::geo::{Country, InvalidCountry};
+pub use self::networks::{InvalidNetworks, Networks};
+use self::seen::{Seen, Sight};
 pub use self::user_agent::Device;
+pub use self::visits::{NewVisit, Visit, Visits};
 use self::{bot::Bots, geo::Countries, user_agent::Rules};
 
 /// Bytes of a user agent that are looked at. Browsers send 100 to 400; the rest is somebody's payload.

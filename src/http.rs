@@ -17,6 +17,7 @@ pub mod openapi;
 mod ops;
 mod page;
 mod position;
+mod signals;
 mod stats;
 mod system;
 mod tokens;

@@ -8,6 +8,7 @@
 //! (*segments*) of their own. What an earlier start left behind is recovered when the journal opens.
 
 pub mod disk;
+mod erase;
 mod frame;
 mod group;
 mod reader;
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use disk::Disk;
+pub use erase::{erase, visit};
 pub use frame::PAYLOAD_BYTES_MAX;
 use group::{Group, Place};
 pub use reader::{Batch, Reader};
@@ -105,6 +107,10 @@ struct Shared {
     kept: Mutex<BTreeMap<Uuid, Kept>>,
     bytes: AtomicU64,
     is_writable: AtomicBool,
+    /// The segment being written is to end where it is.
+    rotate: AtomicBool,
+    /// Held by who deletes or rewrites segments, before `kept`.
+    house: Mutex<()>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
@@ -126,6 +132,15 @@ struct Kept {
     end_seq: Option<u64>,
     /// Behind the last record in Postgres; 0 until Postgres was asked.
     drained_seq: u64,
+}
+
+/// What [`Journal::erase`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Erased {
+    /// Records blanked.
+    pub records: u64,
+    /// Whether none is left.
+    pub is_complete: bool,
 }
 
 /// Figures for gauges and `/health`.
@@ -171,6 +186,8 @@ impl Journal {
             kept: Mutex::new(kept),
             bytes: AtomicU64::new(bytes),
             is_writable: AtomicBool::new(true),
+            rotate: AtomicBool::new(false),
+            house: Mutex::default(),
             writer: Mutex::new(None),
         }));
         let writer = writer::Writer::begin(journal.0.clone())?;
@@ -288,6 +305,61 @@ impl Journal {
         })
     }
 
+    /// Shows every record on disk. Blocks.
+    pub fn visit(&self, see: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        for (stream, first_seq, _) in self.segments() {
+            let _house = lock(&self.0.house);
+            if self.has_segment(stream, first_seq) {
+                let (disk, root) = (self.0.disk.as_ref(), &self.0.options.root);
+                erase::visit(disk, root, stream, first_seq, &mut |_, payload| see(payload))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Blanks the records that `is_erased`, pending ones too. Those in the segment being written come later: it ends
+    /// soon, and `is_complete` is `false` until somebody asks again. Blocks.
+    pub fn erase(&self, is_erased: &dyn Fn(&[u8]) -> bool) -> io::Result<Erased> {
+        let mut erased = Erased { records: 0, is_complete: true };
+        let (disk, root) = (self.0.disk.as_ref(), &self.0.options.root);
+        for (stream, first_seq, is_open) in self.segments() {
+            let _house = lock(&self.0.house);
+            if !self.has_segment(stream, first_seq) {
+                continue;
+            }
+            if !is_open {
+                erased.records += erase::erase(disk, root, stream, first_seq, is_erased)?;
+                continue;
+            }
+            let mut is_found = false;
+            erase::visit(disk, root, stream, first_seq, &mut |_, payload| is_found |= is_erased(payload))?;
+            if is_found {
+                erased.is_complete = false;
+                self.0.rotate.store(true, Ordering::Relaxed);
+                // under the lock, or the writer could look before and sleep after
+                let _queue = lock(&self.0.queue);
+                self.0.queued.notify_one();
+            }
+        }
+        Ok(erased)
+    }
+
+    /// Every segment, and whether it is being written.
+    fn segments(&self) -> Vec<(Uuid, u64, bool)> {
+        let all = lock(&self.0.kept);
+        let of = |(stream, kept): (&Uuid, &Kept)| {
+            let open = kept.segments.last().filter(|_| kept.end_seq.is_none()).map(|s| s.first_seq);
+            let place = |s: &Segment| (*stream, s.first_seq, Some(s.first_seq) == open);
+            kept.segments.iter().map(place).collect::<Vec<_>>()
+        };
+        all.iter().flat_map(of).collect()
+    }
+
+    fn has_segment(&self, stream: Uuid, first_seq: u64) -> bool {
+        let all = lock(&self.0.kept);
+        all.get(&stream).is_some_and(|kept| kept.segments.iter().any(|s| s.first_seq == first_seq))
+    }
+
     /// Commits what is queued and stops the thread; later appends are refused. Blocks.
     pub fn close(&self) {
         lock(&self.0.queue).is_closed = true;
@@ -309,6 +381,7 @@ impl Shared {
     /// Deletes drained, undamaged segments whose last change `is_old`; the one being written stays.
     fn clean(&self, is_old: impl Fn(SystemTime) -> bool) -> usize {
         let mut removed = 0;
+        let _house = lock(&self.house);
         let mut all = lock(&self.kept);
         for (stream, kept) in all.iter_mut() {
             let ends: Vec<Option<u64>> =

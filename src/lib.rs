@@ -35,6 +35,7 @@ pub mod db;
 pub mod drain;
 pub mod embedded;
 pub mod enrich;
+pub mod erasure;
 pub mod http;
 pub mod journal;
 pub mod limits;

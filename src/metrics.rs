@@ -80,6 +80,11 @@ pub const FAMILIES: &[Family] = &[
     c("octo_limited_total", "Times that an address was found over a limit."),
     c("octo_clicks_total", "Clicks by what became of them."),
     c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
+    c(
+        "octo_visits_forgotten_total",
+        "Visits forgotten within the duplicate window: tracking.duplicate_visits_max.",
+    ),
+    c("octo_visits_untold_total", "First clicks of visits that other nodes were not told of."),
     c("octo_events_total", "Events by what became of them."),
     g("octo_events_shedding", "1 while events are refused because octo is overloaded."),
     c("octo_journal_records_total", "Records made durable."),
@@ -101,6 +106,10 @@ pub const FAMILIES: &[Family] = &[
     h("octo_drain_batch_rows", "Records in one transaction."),
     c("octo_drain_errors_total", "Transactions of the drain that failed, by class."),
     g("octo_drain_lag_seconds", "Age of the newest record in Postgres when it was stored."),
+    c(
+        "octo_erased_records_total",
+        "Records that were erased (octo privacy erase), by where they were found.",
+    ),
     c("octo_dead_letters_total", "Records Postgres refuses for what they hold, by SQLSTATE class."),
     c("octo_dead_letters_retried_total", "Dead letters that were tried again, by outcome."),
     g("octo_default_partition_rows", "Rows in a DEFAULT partition: no partition of their day was there."),
@@ -189,6 +198,7 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     ("octo_drain_rows_total", "table", &["clicks", "events"]),
     ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),
     ("octo_dead_letters_total", "class", &["21", "22", "23", "42", "54", "malformed", "other"]),
+    ("octo_erased_records_total", "place", &["drain", "journal"]),
     ("octo_redis_commands_total", "outcome", &["ok", "error", "timeout", "open"]),
     ("octo_db_primary_reads_total", "reason", &["position", "no_replica"]),
     ("octo_dead_letters_retried_total", "outcome", &["stored", "already_stored", "refused"]),
@@ -214,6 +224,8 @@ pub fn describe() {
     }
     for name in [
         "octo_clicks_unrecorded_total",
+        "octo_visits_forgotten_total",
+        "octo_visits_untold_total",
         "octo_journal_records_total",
         "octo_journal_written_bytes_total",
         "octo_journal_errors_total",
@@ -433,6 +445,16 @@ pub fn click_unrecorded() {
     counter!("octo_clicks_unrecorded_total").increment(1);
 }
 
+/// A visit was forgotten before its window was over: its next click will count.
+pub fn visit_forgotten() {
+    counter!("octo_visits_forgotten_total").increment(1);
+}
+
+/// Visits that other nodes will count once more.
+pub fn visits_untold(visits: u64) {
+    counter!("octo_visits_untold_total").increment(visits);
+}
+
 /// What became of an event: one of the outcomes in `FROM_ZERO`.
 pub fn event(outcome: &'static str) {
     counter!("octo_events_total", "outcome" => outcome).increment(1);
@@ -444,6 +466,11 @@ pub fn journal_committed(is_durable: bool, records: u64, bytes: usize) {
         counter!("octo_journal_records_total").increment(records);
         counter!("octo_journal_written_bytes_total").increment(bytes as u64);
     }
+}
+
+/// Records erased where they were found: `drain` (and not stored) or `journal`.
+pub fn erased(place: &'static str, records: u64) {
+    counter!("octo_erased_records_total", "place" => place).increment(records);
 }
 
 /// A write or sync of the journal failed.

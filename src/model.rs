@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod click;
+pub mod erasure;
 pub mod event;
 pub mod id;
 pub mod money;

@@ -22,7 +22,7 @@ use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -35,8 +35,8 @@ use crate::{
     db::Db,
     drain,
     embedded::Embedded,
-    enrich::Enricher,
-    http,
+    enrich::{Enricher, NewVisit, Visits},
+    erasure, http,
     journal::{Journal, Lock, Options, disk::RealDisk},
     limits::Limits,
     shutdown::Tasks,
@@ -69,6 +69,12 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let campaigns = Arc::new(Campaigns::new(db.clone(), &config)?);
     let enricher = Enricher::open(config.tracking.country_file.as_deref())
         .map_err(|e| CannotStart(format!("tracking.country_file: {:#}", anyhow::Error::from(e))))?;
+    let (told, telling) = mpsc::channel(config.tracking.duplicate_share_max);
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|e| anyhow::anyhow!("the system has no random numbers: {e}"))?;
+    let visits = Visits::open(&config, key, campaigns.has_redis().then_some(told)).map_err(|e| {
+        CannotStart(format!("tracking.datacenter_networks_file: {:#}", anyhow::Error::from(e)))
+    })?;
     let public_url = public_url(&config, listener.socket.local_addr()?);
     let referrer_policy =
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
@@ -83,6 +89,7 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         admission,
         enricher,
         limits,
+        visits: Arc::new(visits),
         metrics,
         state: State::default(),
         public_url,
@@ -98,6 +105,7 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         manager.watch(stop).await;
         Ok(())
     });
+    spawn_sharing(&app, &mut tasks, telling);
     app.db.probed().await;
     // before the listeners: whoever waited in the queue of an inherited socket is not told "starting"
     app.state.is_started.store(true, Ordering::Relaxed);
@@ -235,12 +243,25 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
         }
         drain.await
     });
+    let interval = Duration::from_secs(app.config.privacy.erasure_interval_s);
+    tasks.spawn("erasures", erasure::run(app.journal.clone(), app.db.clone(), interval, stop.clone()));
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
     let (journal, admission) = (app.journal.clone(), app.admission.clone());
     tasks.spawn("admission", admission.run(journal, app.config.journal.queue_records_max, stop.clone()));
     let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
     tasks.spawn("database-statistics", statistics);
     tasks.spawn("metrics-upkeep", app.metrics.clone().keep(app.config.journal_dir(), stop));
+}
+
+/// First clicks of visits go to the other nodes and come from them, where there is a window and a way.
+fn spawn_sharing(app: &App, tasks: &mut Tasks, telling: mpsc::Receiver<NewVisit>) {
+    if app.config.tracking.duplicate_window_s == 0 || !app.campaigns.has_redis() {
+        return;
+    }
+    let stop = tasks.stop_signal();
+    let interval = millis(app.config.tracking.duplicate_share_ms);
+    tasks.spawn("visits-tell", app.campaigns.clone().tell_visits(telling, interval, stop.clone()));
+    tasks.spawn("visits-hear", app.campaigns.clone().hear_visits(app.visits.clone(), stop));
 }
 
 fn serve(

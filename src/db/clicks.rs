@@ -10,7 +10,7 @@ use super::{Db, Error};
 use crate::model::{
     self,
     click::InvalidReason,
-    id::ClickId,
+    id::{ClickId, time_of_uuid},
     money::{Currency, Money},
 };
 
@@ -19,6 +19,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("click.get", GET_SQL),
     ("click.list", LIST_SQL),
     ("click.list_of_campaigns", LIST_OF_CAMPAIGNS_SQL),
+    ("click.list_of_ids", LIST_OF_IDS_SQL),
     ("click.upsert", UPSERT_SQL),
 ];
 
@@ -32,7 +33,7 @@ pub struct Click {
     /// The campaign's key of today.
     #[schema(example = "summer-sale")]
     pub campaign_key: Option<String>,
-    /// The visitor's address.
+    /// The visitor's address, or what `privacy.ip_mode` leaves of it.
     #[schema(example = "192.0.2.1")]
     pub ip_address: Option<String>,
     /// As sent, cleaned and cut.
@@ -41,8 +42,8 @@ pub struct Click {
     pub referrer: Option<String>,
     /// Whether it counts.
     pub is_valid: bool,
-    /// Why it does not count: `draft`, `paused`, `ended`, `not_started`, `no_destination`, `prefetch`, `bot`, or
-    /// what a correction says.
+    /// Why it does not count: `draft`, `paused`, `ended`, `not_started`, `no_destination`, `prefetch`, `bot`,
+    /// `no_user_agent`, `datacenter`, `duplicate`, or what a correction says.
     pub invalid_reason: Option<String>,
     /// Whether the user agent is a known robot's.
     pub is_bot: bool,
@@ -265,6 +266,13 @@ const LIST_SQL: &str = select_clicks!(
     LIMIT $5"
 );
 
+const LIST_OF_IDS_SQL: &str = select_clicks!(
+    "clicks",
+    "
+    JOIN unnest($1::timestamptz[], $2::uuid[]) AS t (at, id) ON k.created_at = t.at AND k.id = t.id
+    ORDER BY k.created_at, k.id"
+);
+
 /// No index of the clicks begins with the campaign: it would take a third of the drain's speed (measured). The
 /// roll-ups say in which hours there are any to be found and how many, so only as many hours are read as the page
 /// needs. Of the newest hour a part may be on pages before, so its clicks are not counted upon.
@@ -402,6 +410,15 @@ pub async fn list(
         let query =
             super::query_as(LIST_OF_CAMPAIGNS_SQL).bind(from).bind(to).bind(after_time).bind(after_id);
         Box::pin(query.bind(limit).bind(filter.is_valid).bind(campaign_ids).fetch_all(c))
+    })
+    .await
+}
+
+/// The stored ones of these clicks, oldest first, from the primary.
+pub async fn list_of_ids(db: &Db, ids: Vec<Uuid>) -> Result<Vec<Click>, Error> {
+    let times: Vec<DateTime<Utc>> = ids.iter().copied().map(time_of_uuid).collect();
+    db.maintain("click.list_of_ids", move |c| {
+        Box::pin(super::query_as(LIST_OF_IDS_SQL).bind(times).bind(ids).fetch_all(c))
     })
     .await
 }

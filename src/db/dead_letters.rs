@@ -254,6 +254,7 @@ async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<
     let retried = match Record::decode(&record) {
         Ok(Record::Click(click)) => store_click(&mut transaction, &click).await?,
         Ok(Record::Event(event)) => store_event(&mut transaction, &event).await?,
+        Ok(Record::Erased) => Retried::AlreadyStored,
         Err(malformed) => Retried::Refused { sqlstate: MALFORMED.to_owned(), message: malformed.to_string() },
     };
     let settled = match &retried {
@@ -338,11 +339,12 @@ impl From<Row> for DeadLetter {
     }
 }
 
-fn content(record: &[u8]) -> Content {
+/// What a record holds.
+pub fn content(record: &[u8]) -> Content {
     match Record::decode(record) {
         Ok(Record::Click(click)) => Content::Click(Box::new(click.as_ref().into())),
         Ok(Record::Event(event)) => Content::Event(Box::new(event.as_ref().into())),
-        Err(_) => Content::Hex(hex(record)),
+        Ok(Record::Erased) | Err(_) => Content::Hex(hex(record)),
     }
 }
 

@@ -14,8 +14,12 @@ use crate::model::{self, id::ClickId};
 const CLOCKS_DIFFER_BY: TimeDelta = TimeDelta::hours(1);
 
 /// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] =
-    &[("event.list", LIST_SQL), ("event.list_of_click", LIST_OF_CLICK_SQL), ("event.insert", INSERT_SQL)];
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("event.list", LIST_SQL),
+    ("event.list_of_click", LIST_OF_CLICK_SQL),
+    ("event.list_of_clicks", LIST_OF_CLICKS_SQL),
+    ("event.insert", INSERT_SQL),
+];
 
 /// An event as it is stored.
 #[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
@@ -110,6 +114,12 @@ const LIST_OF_CLICK_SQL: &str = select_events!(
       AND (e.created_at, e.id) < ($1, $2)
     ORDER BY e.created_at DESC, e.id DESC
     LIMIT $3"
+);
+
+const LIST_OF_CLICKS_SQL: &str = select_events!(
+    "
+    WHERE e.click_id = ANY ($1)
+    ORDER BY e.created_at, e.id"
 );
 
 /// One event as the batch form of the drain stores many, with its roll-up.
@@ -210,4 +220,12 @@ pub async fn insert(db: &Db, event: &model::event::Event<'_>) -> Result<bool, Er
         .bind(text(&event.session_id))
         .bind(text(&event.user_id));
     db.write("event.insert", move |c| Box::pin(query.fetch_one(c))).await
+}
+
+/// All events of these clicks, oldest first, from the primary.
+pub async fn list_of_clicks(db: &Db, clicks: Vec<Uuid>) -> Result<Vec<Event>, Error> {
+    db.maintain("event.list_of_clicks", move |c| {
+        Box::pin(super::query_as(LIST_OF_CLICKS_SQL).bind(clicks).fetch_all(c))
+    })
+    .await
 }

@@ -18,10 +18,10 @@ use uuid::Uuid;
 use super::{
     Error,
     copy::CopyData,
-    monitor,
+    erasures, monitor,
     pool::{Pool, timed_out},
 };
-use crate::model::{click::Click, event::Event, money::Currency};
+use crate::model::{click::Click, erasure::Erasures, event::Event, money::Currency, record::Record};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -50,8 +50,14 @@ const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE st
 const BEGIN_WATERMARKS: &str =
     "INSERT INTO ingest_watermark (stream, seq) SELECT unnest($1::uuid[]), 0 ON CONFLICT (stream) DO NOTHING";
 
-const ADVANCE_WATERMARK: &str =
-    "UPDATE ingest_watermark SET seq = $3, updated_at = now() WHERE stream = $1 AND seq = $2";
+// Whoever erases holds a lock on the table of watermarks (`octo_lock_for_erasure`), and a statement has its table
+// locks before its snapshot: so it sees an erasure that it waited for, and one that comes later waits for this
+// transaction. One round trip for both, because a batch with refused rows is stored in hundreds of pieces.
+const ADVANCE_WATERMARK: &str = "
+WITH moved AS (
+    UPDATE ingest_watermark SET seq = $3, updated_at = now() WHERE stream = $1 AND seq = $2 RETURNING seq
+)
+SELECT (SELECT count(*) FROM moved), coalesce((SELECT max(id) FROM erasures), 0)";
 
 /// What the drain knows of a click, in the order of `copy_click` and of the arrays of `insert_clicks`.
 macro_rules! click_columns {
@@ -155,6 +161,31 @@ pub struct Rows<'a> {
     pub events: Vec<&'a Event<'a>>,
     /// Records that cannot be stored as rows.
     pub dead_letters: Vec<DeadLetter<'a>>,
+    /// How many of them [`Ingest::store`] left out because they are erased.
+    pub erased: u64,
+}
+
+impl Rows<'_> {
+    /// Leaves out what is erased; gives the clicks that only now are known to be.
+    fn leave_out(&mut self, erasures: &mut Erasures) -> Vec<Uuid> {
+        let count = |rows: &Self| rows.clicks.len() + rows.events.len() + rows.dead_letters.len();
+        let before = count(self);
+        let decoded: Vec<_> = self.dead_letters.iter().map(|letter| Record::decode(letter.record)).collect();
+        let letters = decoded.iter().filter_map(|record| match record {
+            Ok(Record::Click(click)) => Some(&**click),
+            _ => None,
+        });
+        let learnt = self.clicks.iter().copied().chain(letters).filter(|click| erasures.learn(click));
+        let learnt: Vec<Uuid> = learnt.map(|click| click.id.uuid()).collect();
+        self.clicks.retain(|click| !erasures.has_click(click));
+        self.events.retain(|event| !erasures.has_event(event));
+        let mut decoded = decoded.iter();
+        self.dead_letters.retain(|_| {
+            !decoded.next().is_some_and(|record| record.as_ref().is_ok_and(|record| erasures.has(record)))
+        });
+        self.erased = (before - count(self)) as u64;
+        learnt
+    }
 }
 
 /// A record as it is in the journal, and why it is no row.
@@ -193,6 +224,8 @@ pub enum StoreError {
 pub struct Ingest {
     connection: PgConnection,
     bounds: Bounds,
+    /// Those seen so far; a transaction reads what is new before it stores anything.
+    erasures: Erasures,
     /// Behind PgBouncer: what each transaction sets for itself, because no session is ours.
     local_timeout: Option<String>,
 }
@@ -209,13 +242,14 @@ impl Ingest {
         let limit = statement_timeout + Duration::from_secs(1);
         let bounds = Bounds(limit);
         if !pool.is_session() {
-            return Ok(Self { connection, bounds, local_timeout: Some(milliseconds) });
+            let local_timeout = Some(milliseconds);
+            return Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout });
         }
         let set = super::query(SET_SESSION).bind(milliseconds).execute(&mut connection);
         let set = async { timeout(limit, set).await.unwrap_or_else(|_| Err(timed_out())) };
         let set = monitor::observe("ingest.connect", set).await;
         set.map_err(|e| monitor::classify("ingest.connect", e))?;
-        Ok(Self { connection, bounds, local_timeout: None })
+        Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout: None })
     }
 
     /// Where each stream is in this database; new streams begin at 0.
@@ -230,13 +264,34 @@ impl Ingest {
         Ok(watermarks)
     }
 
-    /// Stores the rows of `lo..hi` and moves the watermark to `hi`, all or nothing.
+    /// Stores the rows of `lo..hi` and moves the watermark to `hi`, all or nothing. What is erased is taken out of
+    /// `rows` before.
     ///
     /// After any error but [`StoreError::Refused`] the connection must not be used again.
-    pub async fn store(&mut self, stream: Uuid, lo: u64, hi: u64, rows: &Rows<'_>) -> Result<(), StoreError> {
+    pub async fn store(
+        &mut self,
+        stream: Uuid,
+        lo: u64,
+        hi: u64,
+        rows: &mut Rows<'_>,
+    ) -> Result<(), StoreError> {
+        let mut erasures = std::mem::take(&mut self.erasures);
+        let stored = self.store_but(&mut erasures, stream, (lo, hi), rows).await;
+        self.erasures = erasures;
+        stored
+    }
+
+    /// [`Ingest::store`] of `lo..hi` but for what is erased.
+    async fn store_but(
+        &mut self,
+        erasures: &mut Erasures,
+        stream: Uuid,
+        (lo, hi): (u64, u64),
+        rows: &mut Rows<'_>,
+    ) -> Result<(), StoreError> {
         let bounds = self.bounds;
         let mut transaction = self.begin().await?;
-        match store_in(&mut transaction, bounds, stream, lo, hi, rows).await {
+        match store_in(&mut transaction, bounds, stream, (lo, hi), rows, erasures).await {
             Ok(()) => bounds.run("ingest.commit", transaction.commit()).await,
             Err(refused @ StoreError::Refused { .. }) => {
                 bounds.limit(transaction.rollback()).await?;
@@ -272,13 +327,24 @@ async fn store_in(
     transaction: &mut Transaction<'_, Postgres>,
     bounds: Bounds,
     stream: Uuid,
-    lo: u64,
-    hi: u64,
-    rows: &Rows<'_>,
+    (lo, hi): (u64, u64),
+    rows: &mut Rows<'_>,
+    erasures: &mut Erasures,
 ) -> Result<(), StoreError> {
-    let moved = bounds.run("watermark.advance", advance(transaction, stream, lo, hi)).await?;
-    if !moved {
+    let (moved, last_erasure) = bounds.run("watermark.advance", advance(transaction, stream, lo, hi)).await?;
+    if moved != 1 {
         return Err(StoreError::Moved);
+    }
+    if last_erasure > erasures.last_id() {
+        let fresh = erasures::since_on(transaction, erasures.last_id());
+        erasures.extend(bounds.run("erasures.since", fresh).await?);
+    }
+    if !erasures.is_empty() {
+        let clicks = rows.leave_out(erasures);
+        if !clicks.is_empty() {
+            // their events may have come here before them, by another node
+            bounds.run("erasures.delete_events", erasures::delete_events_on(transaction, &clicks)).await?;
+        }
     }
     if !rows.dead_letters.is_empty() {
         let letters = insert_dead_letters(transaction, stream, &rows.dead_letters);
@@ -325,10 +391,10 @@ pub(super) async fn insert_checked(
     unbounded.run("dead_letter.check", super::query(CHECK_CONSTRAINTS).execute(c)).await.map(drop)
 }
 
-/// `false`: the watermark is elsewhere.
-async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<bool> {
-    let query = super::query(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi));
-    Ok(query.execute(c).await?.rows_affected() == 1)
+/// How many watermarks moved, 1 unless it is elsewhere, and the last erasure.
+async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<(i64, i64)> {
+    let query = super::query_as(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi));
+    query.fetch_one(c).await
 }
 
 async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {

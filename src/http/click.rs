@@ -3,11 +3,11 @@
 //! Nothing in a query can make a known campaign answer anything but a redirect, and nothing here knows a
 //! database: the campaign comes from memory, the click goes to the journal.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as Head},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as Head},
     response::{IntoResponse, Response},
 };
 use percent_encoding::percent_decode_str;
@@ -17,11 +17,13 @@ use super::{
     X_CLICK_ID, X_OCTO_RECORDED,
     client::{self, Peer},
     error::Problem,
+    signals,
 };
 use crate::{
     app::App,
     cache::Lookup,
     config::millis,
+    enrich::Visit,
     journal::{AppendError, Pending},
     metrics::{self, CLICK_ROUTE},
     model::{
@@ -136,21 +138,32 @@ fn accept<'a>(
     let text = |name| headers.get(name).map(|v| clean_bytes(v.as_bytes(), HEADER_CHARS_MAX));
     let user_agent = text(header::USER_AGENT);
     let ip = client::address(peer.0.ip(), headers, &app.config.server);
-    let visitor = app.enricher.describe(user_agent.as_deref().unwrap_or_default(), Some(ip));
+    let agent = user_agent.as_deref().unwrap_or_default();
+    let visitor = app.enricher.describe(agent, Some(ip));
+    let now_s = id.timestamp_ms() / 1000;
     let label = || match visitor.is_bot {
-        _ if is_prefetch(headers) => Some(InvalidReason::Prefetch),
-        is_bot => is_bot.then_some(InvalidReason::Bot),
+        _ if signals::is_prefetch(headers) => Some(InvalidReason::Prefetch),
+        true => Some(InvalidReason::Bot),
+        // no click comes of it, so it begins no visit
+        false if head.method == Method::HEAD => None,
+        false => app.visits.suspect(Visit { ip, user_agent: agent, campaign_id: routes.campaign.id, now_s }),
     };
-    let mut click = Click::new(id, routes.campaign.id);
-    params.describe(&mut click);
-    visitor.describe(&mut click);
-    click.ip = Some(ip);
-    click.referrer = text(header::REFERER);
-    click.user_agent = user_agent;
     // last, because only a click that is valid otherwise counts; HEAD is none
     let over =
         || (head.method != Method::HEAD && is_over_limit(app, ip)).then_some(InvalidReason::RateLimited);
-    click.invalid_reason = decision.refused.or_else(label).or_else(over);
+    let invalid_reason = decision.refused.or_else(label).or_else(over);
+    let mut click = Click::new(id, routes.campaign.id);
+    params.describe(&mut click);
+    visitor.describe(&mut click);
+    click.referrer = text(header::REFERER);
+    click.invalid_reason = invalid_reason;
+    // from here on it is about what is kept, in the journal and in the destination
+    if signals::asks_for_privacy(headers, &app.config.privacy) {
+        click.referrer = click.referrer.map(|r| Cow::Owned(signals::site(&r).to_owned()));
+    } else {
+        click.ip = app.visits.kept_address(ip, now_s);
+        click.user_agent = user_agent;
+    }
     click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
     click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
     click
@@ -222,13 +235,4 @@ fn redirect(app: &App, location: String, id: Option<ClickId>) -> Response {
 
 fn plain(status: StatusCode, text: &'static str) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], text).into_response()
-}
-
-/// `Sec-Purpose` (<https://fetch.spec.whatwg.org/#sec-purpose-header>) and its elder brothers.
-fn is_prefetch(headers: &HeaderMap) -> bool {
-    ["sec-purpose", "purpose", "x-purpose", "x-moz"].iter().any(|name| {
-        headers.get(*name).and_then(|v| v.to_str().ok()).is_some_and(|value| {
-            value.split([';', ',', ' ']).any(|v| matches!(v, "prefetch" | "prerender" | "preview"))
-        })
-    })
 }

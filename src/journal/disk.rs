@@ -15,6 +15,9 @@ pub trait Disk: Send + Sync + 'static {
     fn create(&self, path: &Path) -> io::Result<Box<dyn Write>>;
     /// Opens a file for reading.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read>>;
+    /// Puts `bytes` in the place of a file's, all or none of them, durably. Who has the file open keeps the old ones;
+    /// the time of its last change stays.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Cuts a file to `length` bytes and syncs it.
     fn truncate(&self, path: &Path, length: u64) -> io::Result<()>;
     /// Removes a file.
@@ -77,6 +80,17 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read>> {
         Ok(Box::new(fs::File::open(path)?))
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let modified = fs::metadata(path)?.modified()?;
+        let fresh = path.with_extension("new");
+        let mut file = fs::File::create(&fresh)?;
+        io::Write::write_all(&mut file, bytes)?;
+        file.set_modified(modified)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
     }
 
     fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {

@@ -80,6 +80,12 @@ pub(super) fn seal(batch: &mut [u8], stream: Uuid, first_seq: u64) -> u64 {
     seq - first_seq
 }
 
+/// Gives a frame whose payload was changed its checksum again.
+pub(super) fn reseal(frame: &mut [u8], stream: Uuid) {
+    let crc = checksum(stream, frame);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
 /// Reads the frame at the start of `bytes`.
 pub(super) fn parse(bytes: &[u8], stream: Uuid) -> Result<Frame<'_>, NoFrame> {
     if bytes.len() < FRAME_HEAD {

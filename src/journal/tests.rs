@@ -226,3 +226,108 @@ fn two_processes_cannot_share_a_journal() {
     drop(held);
     assert!(Lock::acquire(dir.path()).unwrap().is_some());
 }
+
+/// What an erased record reads as.
+fn blanked(i: u64) -> Vec<u8> {
+    let mut bytes = payload(i);
+    crate::model::record::blank(&mut bytes);
+    bytes
+}
+
+/// Erases every seventh record, also of the segment being written, and says how many.
+fn erase_sevenths(journal: &Journal, count: u64) -> u64 {
+    let sevenths: Vec<_> = (0..count).step_by(7).map(payload).collect();
+    let mut records = 0;
+    for _ in 0..1000 {
+        let erased = journal.erase(&|p| sevenths.iter().any(|s| s == p)).unwrap();
+        records += erased.records;
+        if erased.is_complete {
+            return records;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the segment being written never ends");
+}
+
+#[test]
+fn erased_records_are_blank_and_the_others_stay_where_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    append(&journal, 0..300);
+    let mut early = journal.reader(journal.stream(), 0);
+    let head = early.read(300, 1, 100).unwrap();
+    assert_eq!(head.payloads().next(), Some(&payload(0)[..]));
+    let bytes = journal.stats().bytes;
+    assert_eq!(erase_sevenths(&journal, 300), 43);
+    assert_eq!(erase_sevenths(&journal, 300), 0, "once");
+    append(&journal, 300..310);
+    let wanted = |i: u64| if i < 300 && i.is_multiple_of(7) { blanked(i) } else { payload(i) };
+    for from in [0, 7, 299, 309] {
+        let (records, damage) = read_all(&journal, journal.stream(), from);
+        assert!(damage.is_empty());
+        assert_eq!(records, (from..310).map(wanted).collect::<Vec<_>>());
+    }
+    // who had a segment open reads on in the old one
+    let (mut read, mut seq) = (0, 1);
+    while early.next_seq() < 310 {
+        let batch = early.read(310, 50, 1000).unwrap();
+        assert!(batch.damage.is_empty());
+        for bytes in batch.payloads() {
+            assert!(bytes == payload(seq) || bytes == wanted(seq), "{seq}");
+            (read, seq) = (read + 1, seq + 1);
+        }
+    }
+    assert_eq!(read, 309);
+    journal.close();
+    let again = open(dir.path());
+    assert_eq!(again.stats().corrupt_segments, 0);
+    assert!(again.stats().bytes >= bytes, "as long as before");
+    let (records, damage) = read_all(&again, journal.stream(), 0);
+    assert!(damage.is_empty());
+    assert_eq!(records, (0..310).map(wanted).collect::<Vec<_>>());
+    let names = fs::read_dir(dir.path().join(journal.stream().to_string())).unwrap();
+    assert!(
+        names.flatten().all(|e| e.path().extension().is_some_and(|e| e == "seg")),
+        "no file is left over"
+    );
+}
+
+#[test]
+fn an_erasure_beside_appends_and_cleaning_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    thread::scope(|scope| {
+        let appending = scope.spawn(|| append(&journal, 0..2_000));
+        let sevenths: std::collections::HashSet<_> = (0..2_000).step_by(7).map(payload).collect();
+        while !appending.is_finished() {
+            journal.erase(&|p| sevenths.contains(p)).unwrap();
+            journal.set_drained(journal.stream(), 500);
+            journal.clean(SystemTime::now() + Duration::from_hours(1));
+        }
+    });
+    erase_sevenths(&journal, 2_000);
+    let (records, damage) = read_all(&journal, journal.stream(), 500);
+    assert!(damage.is_empty(), "{damage:?}");
+    let wanted = |i: u64| if i.is_multiple_of(7) { blanked(i) } else { payload(i) };
+    assert_eq!(records, (500..2_000).map(wanted).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_damaged_or_torn_stays_as_it_is_beside_an_erased_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    append(&first, 0..30);
+    first.close();
+    let path = last_segment(dir.path(), first.stream());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[60] ^= 0xff;
+    bytes.extend_from_slice(b"torn");
+    fs::write(&path, &bytes).unwrap();
+    let first_seq = segments(&RealDisk, dir.path(), first.stream()).unwrap().last().unwrap().first_seq;
+    let is_erased = |p: &[u8]| p == payload(20);
+    assert_eq!(erase(&RealDisk, dir.path(), first.stream(), first_seq, &is_erased).unwrap(), 1);
+    let after = fs::read(&path).unwrap();
+    let changed = bytes.iter().zip(&after).filter(|(a, b)| a != b).count();
+    assert!(after.len() == bytes.len() && changed <= payload(20).len() + 4, "{changed} bytes changed");
+    assert!(after.ends_with(b"torn") && after[60] == bytes[60]);
+}

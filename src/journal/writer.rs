@@ -47,14 +47,31 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut frames = Vec::new();
         while self.take(&mut frames) {
-            self.shared.writing_since_ms.store(self.shared.elapsed_ms() + 1, Ordering::Relaxed);
-            self.commit(&mut frames);
-            self.shared.writing_since_ms.store(0, Ordering::Relaxed);
-            frames.clear();
+            self.rotate();
+            if !frames.is_empty() {
+                self.shared.writing_since_ms.store(self.shared.elapsed_ms() + 1, Ordering::Relaxed);
+                self.commit(&mut frames);
+                self.shared.writing_since_ms.store(0, Ordering::Relaxed);
+                frames.clear();
+            }
         }
         let mut all = lock(&self.shared.kept);
         if let Some(kept) = all.get_mut(&self.shared.stream) {
             kept.end_seq = Some(self.next_seq);
+        }
+    }
+
+    /// Ends the segment being written, if that was asked for and it holds a record.
+    fn rotate(&mut self) {
+        let has_records = |c: &Current| c.bytes > SEGMENT_HEAD as u64;
+        if self.shared.rotate.swap(false, Ordering::Relaxed) && self.current.as_ref().is_some_and(has_records)
+        {
+            match self.open_segment() {
+                Ok(next) => self.current = Some(next),
+                Err(error) => {
+                    tracing::warn!(%error, "a journal segment could not be ended; it is written on");
+                }
+            }
         }
     }
 
@@ -69,13 +86,13 @@ impl Writer {
         queue.frames.truncate(bytes);
         mem::swap(&mut queue.frames, frames);
         self.group = mem::take(&mut queue.group);
-        mem::take(&mut queue.records) > 0
+        mem::take(&mut queue.records) > 0 || self.shared.rotate.load(Ordering::Relaxed)
     }
 
-    /// Returns when there are records, or will be none any more.
+    /// Returns when there are records, or will be none any more, or a segment is to end.
     fn wait(&self) {
         let mut queue = lock(&self.shared.queue);
-        while queue.records == 0 && !queue.is_closed {
+        while queue.records == 0 && !queue.is_closed && !self.shared.rotate.load(Ordering::Relaxed) {
             queue = self.shared.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }

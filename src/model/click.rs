@@ -83,7 +83,9 @@ impl Click<'_> {
 }
 
 text_enum! {
-    /// Why a click does not count as valid. It is redirected and stored all the same.
+    /// Why a click does not count as valid. It is redirected and stored all the same. Where several are true, the
+    /// one that is first here is given: what the campaign says, then what the request says of itself, then what
+    /// the address says, then what earlier clicks say.
     InvalidReason {
         /// The campaign is a draft.
         Draft = "draft",
@@ -99,6 +101,12 @@ text_enum! {
         Prefetch = "prefetch",
         /// A known robot.
         Bot = "bot",
+        /// No user agent: no browser of a person leaves it out.
+        NoUserAgent = "no_user_agent",
+        /// From a network of `tracking.datacenter_networks_file`: machines live there.
+        Datacenter = "datacenter",
+        /// The visitor clicked a link of this campaign less than `tracking.duplicate_window_s` ago.
+        Duplicate = "duplicate",
         /// The address clicked more often than `limits.clicks_per_minute`.
         RateLimited = "rate_limited",
     }

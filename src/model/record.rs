@@ -1,7 +1,7 @@
 //! The bytes of one fact in the journal.
 //!
 //! ```text
-//! record = kind u8 | field*          kind: 1 click, 2 event
+//! record = kind u8 | field*          kind: 1 click, 2 event, 3 erased (zeros follow)
 //! field  = tag u8 | length varint (LEB128) | bytes
 //! ```
 //! Integers are little-endian, UUIDs 16 bytes, texts UTF-8, addresses 4 or 16 bytes. An absent value is an
@@ -28,6 +28,8 @@ pub enum Record<'a> {
     Click(Box<Click<'a>>),
     /// An event.
     Event(Box<Event<'a>>),
+    /// What it was is gone.
+    Erased,
 }
 
 /// Why bytes are not a record.
@@ -49,6 +51,7 @@ pub enum Malformed {
 
 const CLICK: u8 = 1;
 const EVENT: u8 = 2;
+const ERASED: u8 = 3;
 
 mod tag {
     pub(super) const ID: u8 = 1;
@@ -146,12 +149,21 @@ impl Event<'_> {
     }
 }
 
+/// Makes the bytes of a record those of an erased one.
+pub fn blank(bytes: &mut [u8]) {
+    bytes.fill(0);
+    if let Some(kind) = bytes.first_mut() {
+        *kind = ERASED;
+    }
+}
+
 impl<'a> Record<'a> {
     /// Reads what `encode` wrote; texts are borrowed from `bytes`.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         match bytes.split_first() {
             Some((&CLICK, fields)) => decode_click(fields).map(|c| Self::Click(Box::new(c))),
             Some((&EVENT, fields)) => decode_event(fields).map(|e| Self::Event(Box::new(e))),
+            Some((&ERASED, _)) => Ok(Self::Erased),
             Some((&kind, _)) => Err(Malformed::Kind(kind)),
             None => Err(Malformed::Truncated),
         }

@@ -19,8 +19,8 @@ use super::CannotStart;
 use crate::{
     app::App,
     cache::Source,
-    db::{self, Db, migrations, partitions},
-    metrics,
+    db::{self, Db, erasures, migrations, partitions, visitor_keys},
+    enrich, metrics,
     model::token::Scope,
 };
 
@@ -67,6 +67,10 @@ pub(super) async fn keep(
             () = sleep(Duration::from_mins(10)) => {}
             () = stop.cancelled() => return Ok(()),
         }
+        if let Err(error) = share_keys(&app).await {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "cannot share the key of the day; this node goes on with its own");
+        }
         if let Err(error) = keep_partitions(&app).await {
             let error = format!("{:#}", anyhow::Error::from(error));
             tracing::warn!(error, "cannot look after the partitions; trying again in ten minutes");
@@ -87,6 +91,7 @@ async fn set_up(app: &App, is_embedded: bool) -> anyhow::Result<()> {
         make_token(app).await?;
     }
     app.campaigns.refresh().await;
+    share_keys(app).await?;
     Ok(())
 }
 
@@ -103,6 +108,8 @@ async fn keep_partitions(app: &App) -> Result<(), db::Error> {
             tracing::info!(dropped, retention_days = days, "dropped partitions");
         }
     }
+    let kept = TimeDelta::days(app.config.privacy.erasure_keep_days.into());
+    erasures::forget_before(&app.db, Utc::now() - kept).await?;
     match partitions::default_rows(&app.db).await {
         Ok((clicks, events)) => {
             metrics::default_partition_rows("clicks", u64::try_from(clicks).unwrap_or(0));
@@ -111,6 +118,18 @@ async fn keep_partitions(app: &App) -> Result<(), db::Error> {
         // a figure, and no reason not to start: a replica that replays late may hold a lock on a new partition
         Err(error) => tracing::debug!(?error, "the rows of the DEFAULT partitions were not counted"),
     }
+    Ok(())
+}
+
+/// Takes the keys of today and tomorrow that all nodes have, so that none is asked for at midnight; yesterday's goes.
+async fn share_keys(app: &App) -> Result<(), db::Error> {
+    let Some(keys) = app.visits.keys() else { return Ok(()) };
+    let mut fresh = [[0; 16]; 2];
+    if fresh.iter_mut().any(|key| getrandom::fill(key).is_err()) {
+        return Ok(()); // said at start; the keys of this node go on
+    }
+    let now_s = u64::try_from(Utc::now().timestamp()).unwrap_or(0);
+    keys.share(visitor_keys::of_days(&app.db, enrich::keys::days(now_s), fresh).await?);
     Ok(())
 }
 

@@ -465,9 +465,9 @@ async fn of_two_drains_at_the_same_place_one_stores_and_the_other_is_told() {
     let clicks: Vec<_> = (0..100).map(|_| click(Uuid::nil())).collect();
     // of two different batches, so that no key of the rows keeps them apart
     let (of_one, of_two) = clicks.split_at(50);
-    let of_one = Rows { clicks: of_one.iter().collect(), ..Rows::default() };
-    let of_two = Rows { clicks: of_two.iter().collect(), ..Rows::default() };
-    let answers = tokio::join!(one.store(stream, 0, 50, &of_one), two.store(stream, 0, 50, &of_two));
+    let mut of_one = Rows { clicks: of_one.iter().collect(), ..Rows::default() };
+    let mut of_two = Rows { clicks: of_two.iter().collect(), ..Rows::default() };
+    let answers = tokio::join!(one.store(stream, 0, 50, &mut of_one), two.store(stream, 0, 50, &mut of_two));
     let moved = [&answers.0, &answers.1].into_iter().filter(|a| matches!(a, Err(StoreError::Moved))).count();
     assert!(moved == 1 && (answers.0.is_ok() || answers.1.is_ok()), "{answers:?}");
     let pool = database.pool().await;

@@ -20,6 +20,8 @@ use super::{POLL, must};
 const ANNOUNCEMENT: &str = "listening on http://";
 /// Long, because the embedded database of a start without configuration may run `initdb` on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
+/// What clients of tests say they are.
+const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How `octo` is to be started. Nothing is inherited from the developer's environment that `octo` would read.
@@ -203,6 +205,8 @@ impl Octo {
     #[expect(clippy::unused_self, reason = "reads as octo.client() beside octo.get()")]
     pub(crate) fn client(&self) -> reqwest::Client {
         let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        // without one, a click is no person's
+        let builder = builder.user_agent(BROWSER);
         let client = builder.no_proxy().timeout(Duration::from_secs(30)).build();
         client.expect("a client without TLS has nothing that can fail")
     }
@@ -221,6 +225,11 @@ impl Octo {
     /// The directory its journal is in.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.builder.data()
+    }
+
+    /// Where its working directory, data and logs are.
+    pub(crate) fn dir(&self) -> &Path {
+        self.builder.sandbox.dir()
     }
 
     /// SIGKILL, and waits until it is gone.

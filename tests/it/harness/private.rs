@@ -2,6 +2,7 @@
 //!
 //! The PostgreSQL here is as in production: fsync on, full-page writes on.
 
+use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use anyhow::{Context, Result, ensure};
 use sqlx::{PgConnection, PgPool};
 
 use super::database::pool;
-use super::machine::{Claim, Signal, children, private_addresses, server_user, servers_dir, signal};
+use super::machine::{
+    Claim, Signal, children, command, postgres_program, private_addresses, run, server_user, servers_dir,
+    signal,
+};
 use super::postgres::{APP_DATABASE, APP_USER, Cluster, connect, password};
 use super::redis::{Kind, MASTER, RedisServer};
 use super::sandbox::Sandbox;
@@ -21,7 +25,7 @@ const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(10);
 /// A PostgreSQL of one's own, primary or replica. Dropping it ends it and removes its files.
 pub(crate) struct PrivatePostgres {
     cluster: Cluster,
-    _sandbox: Sandbox,
+    sandbox: Sandbox,
 }
 
 impl PrivatePostgres {
@@ -34,7 +38,7 @@ impl PrivatePostgres {
         let (claim, address) = Claim::first(private_addresses(), 5432)?;
         let sandbox = Sandbox::create(servers_dir()?, server_user()?, Some(claim))?;
         let cluster = Cluster::primary(sandbox.dir(), "primary", address, &[]).await?;
-        Ok(Self { cluster, _sandbox: sandbox })
+        Ok(Self { cluster, sandbox })
     }
 
     /// A streaming replica, which shows every commit `delay_ms` after it happened if that is given.
@@ -49,7 +53,7 @@ impl PrivatePostgres {
         let delay = delay_ms.map(|delay_ms| format!("recovery_min_apply_delay={delay_ms}ms"));
         let cluster =
             self.cluster.replica(sandbox.dir(), &name, address, delay.as_deref().as_slice()).await?;
-        Ok(Self { cluster, _sandbox: sandbox })
+        Ok(Self { cluster, sandbox })
     }
 
     /// The URL for `octo`: the role `app_user`, the default database.
@@ -70,6 +74,21 @@ impl PrivatePostgres {
     /// A small pool, as the user `octo` runs as.
     pub(crate) async fn pool(&self) -> PgPool {
         must(pool(&self.url()).await)
+    }
+
+    /// Its data directory, log files among it.
+    pub(crate) fn dir(&self) -> &Path {
+        self.sandbox.dir()
+    }
+
+    /// What `pg_dump` writes of the database.
+    pub(crate) async fn dump(&self) -> String {
+        let dump = async {
+            let mut dump = command(postgres_program("pg_dump")?, self.sandbox.dir())?;
+            dump.arg(self.admin_url());
+            run(dump).await
+        };
+        must(dump.await.context("could not dump the database"))
     }
 
     /// The postmaster's process id.
@@ -158,7 +177,7 @@ impl Drop for PrivatePostgres {
 /// A Redis of one's own. Dropping it ends it.
 pub(crate) struct PrivateRedis {
     server: RedisServer,
-    _sandbox: Sandbox,
+    sandbox: Sandbox,
 }
 
 impl PrivateRedis {
@@ -177,7 +196,12 @@ impl PrivateRedis {
         let sandbox = Sandbox::create(servers_dir()?, server_user()?, Some(claim))?;
         let password = password(servers_dir()?)?;
         let server = RedisServer::start_as(kind, sandbox.dir(), address, &password).await?;
-        Ok(Self { server, _sandbox: sandbox })
+        Ok(Self { server, sandbox })
+    }
+
+    /// Where it saves its data.
+    pub(crate) fn dir(&self) -> &Path {
+        self.sandbox.dir()
     }
 
     /// A connection to database 0.

@@ -1,0 +1,208 @@
+//! Erasures: noted, so that no record that is still in a journal comes back; and carried out on what is stored.
+//!
+//! Figures are not touched: a count is of nobody. Nor are the keys of events (`event_keys`), which say that an id was
+//! used and nothing of whom.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Connection as _, FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::{Db, Error, monitor::part};
+use crate::model::{
+    erasure::{Erasure, Sub, What},
+    id::time_of_uuid,
+};
+
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("erasures.lock", LOCK),
+    ("erasures.insert", INSERT),
+    ("erasures.since", SINCE),
+    ("erasures.find_clicks", FIND_CLICKS),
+    ("erasures.delete_clicks", DELETE_CLICKS),
+    ("erasures.delete_events", DELETE_EVENTS),
+    ("erasures.letters", LETTERS),
+    ("erasures.delete_letters", DELETE_LETTERS),
+    ("erasures.forget", FORGET),
+];
+
+const LOCK: &str = "SELECT octo_lock_for_erasure()";
+
+const INSERT: &str = "
+    INSERT INTO erasures (click_id, sub_hash, created_at)
+    SELECT click_id, sub_hash, coalesce($3, clock_timestamp())
+    FROM unnest($1::uuid[], $2::bytea[]) AS t (click_id, sub_hash)
+    RETURNING created_at";
+
+const SINCE: &str = "
+    SELECT
+        id,
+        click_id,
+        sub_hash,
+        created_at
+    FROM erasures
+    WHERE id > $1
+    ORDER BY id";
+
+// no index leads there: it is asked for once in a while, and every index costs a third of the drain's speed
+const FIND_CLICKS: &str = "
+    SELECT id
+    FROM clicks
+    WHERE created_at < $3
+      AND $2 = CASE $1
+          WHEN 'sub1' THEN sub1
+          WHEN 'sub2' THEN sub2
+          WHEN 'sub3' THEN sub3
+          WHEN 'sub4' THEN sub4
+          WHEN 'sub5' THEN sub5
+          WHEN 'aff_sub' THEN affiliate_sub
+          WHEN 'aff_sub2' THEN affiliate_sub2
+          WHEN 'aff_sub3' THEN affiliate_sub3
+          WHEN 'aff_sub4' THEN affiliate_sub4
+          WHEN 'aff_sub5' THEN affiliate_sub5
+          WHEN 'click_id' THEN click_id_param
+      END";
+
+const DELETE_CLICKS: &str = "
+    DELETE FROM clicks
+    USING unnest($1::uuid[], $2::timestamptz[]) AS t (id, at)
+    WHERE clicks.created_at = t.at
+      AND clicks.id = t.id";
+
+const DELETE_EVENTS: &str = "
+    DELETE FROM events
+    WHERE click_id = ANY ($1)
+      AND created_at < $2";
+
+const LETTERS: &str = "
+    SELECT
+        id,
+        record
+    FROM dead_letters
+    WHERE id > $1
+    ORDER BY id
+    LIMIT $2";
+
+const DELETE_LETTERS: &str = "DELETE FROM dead_letters WHERE id = ANY ($1)";
+
+const FORGET: &str = "DELETE FROM erasures WHERE created_at < $1";
+
+/// A dead letter, as bytes.
+#[derive(Debug, Clone, FromRow)]
+pub struct Letter {
+    /// Counts up as they come.
+    pub id: i64,
+    /// As it was in the journal.
+    pub record: Vec<u8>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: i64,
+    click_id: Option<Uuid>,
+    sub_hash: Option<Vec<u8>>,
+    created_at: DateTime<Utc>,
+}
+
+/// Notes erasures of what came before `before`, now if that is not given. When this returns, no transaction that did
+/// not know of them will store anything.
+pub async fn insert(
+    db: &Db,
+    whats: Vec<What>,
+    before: Option<DateTime<Utc>>,
+) -> Result<DateTime<Utc>, Error> {
+    let ids: Vec<Option<Uuid>> = whats.iter().map(What::click_id).collect();
+    let hashes: Vec<Option<Vec<u8>>> = whats.iter().map(|what| what.sub_hash().map(|h| h.to_vec())).collect();
+    let noted: Vec<DateTime<Utc>> = db
+        .maintain("erasures.insert", move |c| {
+            Box::pin(async move {
+                let mut transaction = c.begin().await?;
+                part("erasures.lock", super::query(LOCK).execute(&mut *transaction)).await?;
+                let insert = super::query_scalar(INSERT).bind(ids).bind(hashes).bind(before);
+                let noted = insert.fetch_all(&mut *transaction).await?;
+                transaction.commit().await?;
+                Ok(noted)
+            })
+        })
+        .await?;
+    Ok(noted.first().copied().or(before).unwrap_or_else(Utc::now))
+}
+
+/// Erasures after (newer than) this one.
+pub async fn since(db: &Db, id: i64) -> Result<Vec<Erasure>, Error> {
+    db.read_primary("erasures.since", move |c| Box::pin(since_on(c, id))).await
+}
+
+/// As [`since`], within the caller's transaction.
+pub(super) async fn since_on(c: &mut PgConnection, id: i64) -> sqlx::Result<Vec<Erasure>> {
+    let rows: Vec<Row> = super::query_as(SINCE).bind(id).fetch_all(c).await?;
+    Ok(rows.into_iter().filter_map(Row::read).collect())
+}
+
+/// Stored clicks, older than `before`, whose link said this.
+pub async fn find_clicks(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<Vec<Uuid>, Error> {
+    db.maintain("erasures.find_clicks", move |c| {
+        Box::pin(super::query_scalar(FIND_CLICKS).bind(sub.name).bind(sub.value).bind(before).fetch_all(c))
+    })
+    .await
+}
+
+/// Deletes stored clicks; returns how many there were.
+pub async fn delete_clicks(db: &Db, ids: Vec<Uuid>) -> Result<u64, Error> {
+    let times: Vec<DateTime<Utc>> = ids.iter().copied().map(time_of_uuid).collect();
+    db.maintain("erasures.delete_clicks", move |c| {
+        Box::pin(async move {
+            Ok(super::query(DELETE_CLICKS).bind(ids).bind(times).execute(c).await?.rows_affected())
+        })
+    })
+    .await
+}
+
+/// Deletes the stored events of clicks that came before `before`; returns how many there were.
+pub async fn delete_events(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) -> Result<u64, Error> {
+    db.maintain("erasures.delete_events", move |c| {
+        Box::pin(async move {
+            Ok(super::query(DELETE_EVENTS).bind(clicks).bind(before).execute(c).await?.rows_affected())
+        })
+    })
+    .await
+}
+
+/// All stored events of clicks, within the caller's transaction.
+pub(super) async fn delete_events_on(c: &mut PgConnection, clicks: &[Uuid]) -> sqlx::Result<()> {
+    super::query(DELETE_EVENTS).bind(clicks).bind(super::FAR_FUTURE).execute(c).await.map(drop)
+}
+
+/// Dead letters, oldest first, after (newer than) `after`, at most `limit`.
+pub async fn letters(db: &Db, after: i64, limit: i64) -> Result<Vec<Letter>, Error> {
+    db.read_primary("erasures.letters", move |c| {
+        Box::pin(super::query_as(LETTERS).bind(after).bind(limit).fetch_all(c))
+    })
+    .await
+}
+
+/// Deletes dead letters; returns how many there were.
+pub async fn delete_letters(db: &Db, ids: Vec<i64>) -> Result<u64, Error> {
+    db.maintain("erasures.delete_letters", move |c| {
+        Box::pin(async move { Ok(super::query(DELETE_LETTERS).bind(ids).execute(c).await?.rows_affected()) })
+    })
+    .await
+}
+
+/// Forgets erasures from before `cutoff`: no journal holds anything so old.
+pub async fn forget_before(db: &Db, cutoff: DateTime<Utc>) -> Result<u64, Error> {
+    db.maintain("erasures.forget", move |c| {
+        Box::pin(async move { Ok(super::query(FORGET).bind(cutoff).execute(c).await?.rows_affected()) })
+    })
+    .await
+}
+
+impl Row {
+    fn read(self) -> Option<Erasure> {
+        let what = match (self.click_id, self.sub_hash) {
+            (Some(id), _) => What::Click(id),
+            (None, hash) => What::Sub(hash?.try_into().ok()?),
+        };
+        Some(Erasure { id: self.id, what, before: self.created_at })
+    }
+}

@@ -1,0 +1,51 @@
+//! The secret of a day, the same for all nodes: whoever asks first makes it, and when the day is over it is deleted,
+//! so that nobody can tell from a hash who it was.
+
+use chrono::{DateTime, NaiveDate, Utc};
+
+use super::{Db, Error, monitor::part};
+use crate::enrich::keys::Key;
+
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] =
+    &[("visitor_keys.make", MAKE), ("visitor_keys.list", LIST), ("visitor_keys.delete", DELETE)];
+
+const MAKE: &str = "
+    INSERT INTO visitor_keys (day, key)
+    SELECT * FROM unnest($1::date[], $2::bytea[])
+    ON CONFLICT (day) DO NOTHING";
+
+const LIST: &str = "
+    SELECT
+        day,
+        key
+    FROM visitor_keys
+    WHERE day = ANY ($1)";
+
+const DELETE: &str = "DELETE FROM visitor_keys WHERE day < $1";
+
+/// The keys of these days (since 1970, UTC); those that are missing are made of `fresh`, those before the first day
+/// deleted.
+pub async fn of_days(db: &Db, days: [u64; 2], fresh: [Key; 2]) -> Result<Vec<(u64, Key)>, Error> {
+    let dates = days.map(date);
+    let keys: Vec<Vec<u8>> = fresh.iter().map(|key| key.to_vec()).collect();
+    let rows: Vec<(NaiveDate, Vec<u8>)> = db
+        .write("visitor_keys.make", move |c| {
+            Box::pin(async move {
+                super::query(MAKE).bind(dates).bind(keys).execute(&mut *c).await?;
+                part("visitor_keys.delete", super::query(DELETE).bind(dates[0]).execute(&mut *c)).await?;
+                part("visitor_keys.list", super::query_as(LIST).bind(dates).fetch_all(&mut *c)).await
+            })
+        })
+        .await?;
+    let key = |(day, key): (NaiveDate, Vec<u8>)| {
+        let day = days.into_iter().zip(dates).find(|(_, date)| *date == day)?.0;
+        Some((day, key.try_into().ok()?))
+    };
+    Ok(rows.into_iter().filter_map(key).collect())
+}
+
+fn date(day: u64) -> NaiveDate {
+    let seconds = i64::try_from(day).unwrap_or(0).saturating_mul(86_400);
+    DateTime::<Utc>::from_timestamp(seconds, 0).unwrap_or_default().date_naive()
+}

@@ -15,6 +15,7 @@ pub mod openapi;
 mod ops;
 mod page;
 mod position;
+mod request_id;
 mod stats;
 mod system;
 mod tokens;
@@ -133,6 +134,7 @@ fn surround(routes: Router<App>, app: &App) -> Router {
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(measure))
+        .layer(middleware::from_fn(request_id::carry))
         .with_state(app.clone())
 }
 

@@ -49,6 +49,8 @@ pub struct Config {
     pub tracking: Tracking,
     /// What is kept, and how long.
     pub privacy: Privacy,
+    /// The admin API.
+    pub api: Api,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -214,6 +216,16 @@ pub struct Tracking {
 #[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
 pub struct Privacy {
     pub retention_days: u32,
+}
+
+/// `[api]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Api {
+    pub idempotency_keep_s: u64,
+    pub idempotency_keys_max: u32,
+    pub idempotency_lease_ms: u64,
 }
 
 /// `[log]`
@@ -389,6 +401,9 @@ impl Config {
         at_least("drain.retry_min_ms", self.drain.retry_min_ms, 1);
         at_least("drain.retry_max_ms", self.drain.retry_max_ms, self.drain.retry_min_ms);
         at_least("drain.check_interval_ms", self.drain.check_interval_ms, 1);
+        at_least("api.idempotency_keep_s", self.api.idempotency_keep_s, 1);
+        at_least("api.idempotency_keys_max", self.api.idempotency_keys_max.into(), 1);
+        at_least("api.idempotency_lease_ms", self.api.idempotency_lease_ms, 100);
         at_least("cache.poll_interval_s", self.cache.poll_interval_s, 1);
         if self.database.min_connections > self.database.max_connections {
             faults.push("database.min_connections is larger than database.max_connections".to_owned());

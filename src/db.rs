@@ -9,6 +9,7 @@ pub mod clicks;
 mod copy;
 pub mod dead_letters;
 pub mod events;
+pub mod idempotency;
 pub mod ingest;
 pub mod migrations;
 pub mod monitor;
@@ -60,6 +61,7 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         clicks::STATEMENTS,
         dead_letters::STATEMENTS,
         events::STATEMENTS,
+        idempotency::STATEMENTS,
         ingest::STATEMENTS,
         migrations::STATEMENTS,
         partitions::STATEMENTS,

@@ -11,6 +11,7 @@ pub mod error;
 mod event;
 mod events;
 pub mod fields;
+pub mod idempotency;
 pub mod openapi;
 mod ops;
 mod page;
@@ -123,6 +124,7 @@ fn event_routes() -> Router<App> {
 fn operator_routes(app: &App) -> Router<App> {
     let (api, document) = openapi::router().split_for_parts();
     api.layer(middleware::from_fn_with_state(app.clone(), position::see))
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
         .merge(openapi::document_route(&document))
         .route("/health", get(ops::health))
         .route("/metrics", get(ops::metrics))

@@ -72,6 +72,7 @@ pub const FAMILIES: &[Family] = &[
     c("octo_http_connections_total", "Connections accepted or refused."),
     g("octo_http_connections", "Connections open."),
     c("octo_http_refused_total", "Requests refused before a route was looked for."),
+    c("octo_idempotent_requests_total", "API requests with an Idempotency-Key by what became of them."),
     c("octo_clicks_total", "Clicks by what became of them."),
     c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
     c("octo_events_total", "Events by what became of them."),
@@ -251,6 +252,11 @@ pub fn http_accept_failed() {
 /// A request was refused before a route was looked for: `parse`, `timeout`, `host`, ...
 pub fn http_refused(reason: &'static str) {
     counter!("octo_http_refused_total", "reason" => reason).increment(1);
+}
+
+/// What became of an API request with an `Idempotency-Key`: `run`, `replayed`, `different`, `running`.
+pub fn idempotent_request(outcome: &'static str) {
+    counter!("octo_idempotent_requests_total", "outcome" => outcome).increment(1);
 }
 
 /// What became of a click: one of the outcomes in `FROM_ZERO`.

@@ -40,7 +40,8 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Events of a batch.
 const BATCH_EVENTS_MAX: usize = 500;
 const JSON_DEPTH_MAX: usize = 32;
-const PROPERTIES_MAX: usize = 64;
+/// Entries of an event's properties.
+pub(super) const PROPERTIES_MAX: usize = 64;
 
 /// A transparent GIF of one pixel, 43 bytes (GIF89a).
 const PIXEL: [u8; 43] =
@@ -139,7 +140,7 @@ fn require_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-async fn read_body(body: Body, bytes_max: usize, limit: Duration) -> Result<Bytes, Problem> {
+pub(super) async fn read_body(body: Body, bytes_max: usize, limit: Duration) -> Result<Bytes, Problem> {
     match timeout(limit, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_long(&error) => Err(Problem::too_large(bytes_max)),

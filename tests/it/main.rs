@@ -24,6 +24,7 @@ mod event;
 mod exactly_once;
 mod harness;
 mod harness_test;
+mod idempotency;
 mod load;
 mod nodes;
 mod ops;

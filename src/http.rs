@@ -6,6 +6,7 @@ mod campaigns;
 mod click;
 mod clicks;
 mod client;
+mod compression;
 mod dead_letters;
 pub mod error;
 mod event;
@@ -128,6 +129,7 @@ fn operator_routes(app: &App) -> Router<App> {
         .merge(openapi::document_route(&document))
         .route("/health", get(ops::health))
         .route("/metrics", get(ops::metrics))
+        .layer(compression::layer())
 }
 
 fn surround(routes: Router<App>, app: &App) -> Router {

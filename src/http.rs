@@ -8,6 +8,7 @@ mod clicks;
 mod client;
 mod compression;
 mod dead_letters;
+mod docs;
 pub mod error;
 mod event;
 mod events;

@@ -26,6 +26,7 @@ mod harness;
 mod harness_test;
 mod idempotency;
 mod load;
+mod manners;
 mod nodes;
 mod ops;
 mod outage;

@@ -54,6 +54,8 @@ pub struct Config {
     pub tracking: Tracking,
     /// What is kept, and how long.
     pub privacy: Privacy,
+    /// The admin API.
+    pub api: Api,
     /// What is logged, and how.
     pub log: Log,
     /// How often one address may.
@@ -286,6 +288,16 @@ pub enum IpMode {
     None,
 }
 
+/// `[api]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Api {
+    pub idempotency_keep_s: u64,
+    pub idempotency_keys_max: u32,
+    pub idempotency_lease_ms: u64,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -482,6 +494,9 @@ impl Config {
         at_least("drain.check_interval_ms", self.drain.check_interval_ms, 1);
         at_least("limits.addresses_max", self.limits.addresses_max as u64, 8);
         at_least("limits.failed_auth_burst", self.limits.failed_auth_burst.into(), 1);
+        at_least("api.idempotency_keep_s", self.api.idempotency_keep_s, 1);
+        at_least("api.idempotency_keys_max", self.api.idempotency_keys_max.into(), 1);
+        at_least("api.idempotency_lease_ms", self.api.idempotency_lease_ms, 100);
         at_least("cache.poll_interval_s", self.cache.poll_interval_s, 1);
         at_least("tracking.duplicate_visits_max", self.tracking.duplicate_visits_max as u64, 1);
         at_least("tracking.duplicate_share_ms", self.tracking.duplicate_share_ms, 1);

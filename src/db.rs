@@ -10,6 +10,7 @@ mod copy;
 pub mod dead_letters;
 pub mod erasures;
 pub mod events;
+pub mod idempotency;
 pub mod ingest;
 pub mod migrations;
 pub mod monitor;
@@ -63,6 +64,7 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         dead_letters::STATEMENTS,
         erasures::STATEMENTS,
         events::STATEMENTS,
+        idempotency::STATEMENTS,
         ingest::STATEMENTS,
         migrations::STATEMENTS,
         partitions::STATEMENTS,

@@ -7,16 +7,20 @@ mod campaigns;
 mod click;
 mod clicks;
 mod client;
+mod compression;
 mod dead_letters;
+mod docs;
 pub mod error;
 mod event;
 mod events;
 pub mod fields;
 mod head;
+pub mod idempotency;
 pub mod openapi;
 mod ops;
 mod page;
 mod position;
+mod request_id;
 mod signals;
 mod stats;
 mod system;
@@ -138,7 +142,10 @@ fn event_routes() -> Router<App> {
 
 fn operator_routes(app: &App) -> Router<App> {
     let (api, document) = openapi::router().split_for_parts();
-    api.layer(middleware::from_fn_with_state(app.clone(), position::see)).merge(open_routes(&document))
+    api.layer(middleware::from_fn_with_state(app.clone(), position::see))
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+        .merge(open_routes(&document))
+        .layer(compression::layer())
 }
 
 /// What operators reach without a token.
@@ -152,6 +159,7 @@ fn surround(routes: Router<App>, app: &App) -> Router {
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(measure))
+        .layer(middleware::from_fn(request_id::carry))
         .with_state(app.clone())
 }
 

@@ -78,6 +78,7 @@ pub const FAMILIES: &[Family] = &[
     c("octo_http_refused_total", "Requests refused before a route was looked for."),
     c("octo_auth_total", "Requests that need a token, by what became of the question who asks."),
     c("octo_limited_total", "Times that an address was found over a limit."),
+    c("octo_idempotent_requests_total", "API requests with an Idempotency-Key by what became of them."),
     c("octo_clicks_total", "Clicks by what became of them."),
     c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
     c(
@@ -426,6 +427,11 @@ pub fn limited(limit: Limit) {
         Limit::Events => "events",
     };
     counter!("octo_limited_total", "limit" => limit).increment(1);
+}
+
+/// What became of an API request with an `Idempotency-Key`: `run`, `replayed`, `different`, `running`.
+pub fn idempotent_request(outcome: &'static str) {
+    counter!("octo_idempotent_requests_total", "outcome" => outcome).increment(1);
 }
 
 /// What became of a click: one of the outcomes in `FROM_ZERO`.

@@ -234,17 +234,25 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
     tasks.spawn("campaign-redis", app.campaigns.clone().keep_redis(stop.clone()));
     tasks.spawn("database", database::keep(app.clone(), is_up, is_embedded, ready.clone(), stop.clone()));
     let drain = drain::run(app.journal.clone(), app.db.clone(), app.config.drain.clone(), stop.clone());
-    let stopping = stop.clone();
+    let (stopping, migrated) = (stop.clone(), ready.clone());
     tasks.spawn("drain", async move {
         // rows go into a schema that is there, into partitions that are made
         tokio::select! {
-            permit = ready.acquire() => drop(permit),
+            permit = migrated.acquire() => drop(permit),
             () = stopping.cancelled() => return Ok(()),
         }
         drain.await
     });
     let interval = Duration::from_secs(app.config.privacy.erasure_interval_s);
     tasks.spawn("erasures", erasure::run(app.journal.clone(), app.db.clone(), interval, stop.clone()));
+    let (house, stopping, migrated) = (app.clone(), stop.clone(), ready);
+    tasks.spawn("idempotency-house", async move {
+        tokio::select! {
+            permit = migrated.acquire() => drop(permit),
+            () = stopping.cancelled() => return Ok(()),
+        }
+        http::idempotency::keep_house(house, stopping).await
+    });
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
     let (journal, admission) = (app.journal.clone(), app.admission.clone());
     tasks.spawn("admission", admission.run(journal, app.config.journal.queue_records_max, stop.clone()));

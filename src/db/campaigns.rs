@@ -451,12 +451,17 @@ pub async fn is_untouched(db: &Db) -> Result<bool, Error> {
 /// Makes a campaign; returns it as it is stored. A key that is taken is an [`Error::Conflict`] with
 /// `campaigns_key`.
 pub async fn insert(db: &Db, new: New) -> Result<Campaign, Error> {
+    insert_as(db, Uuid::now_v7(), false, new).await
+}
+
+/// As [`insert`], with this id; where an attempt before this one `may_exist`, what it made is the campaign.
+pub async fn insert_as(db: &Db, id: Uuid, may_exist: bool, new: New) -> Result<Campaign, Error> {
     let attempts = if new.key.is_some() { 1 } else { KEY_ATTEMPTS };
     let mut attempt = 1;
     loop {
         let key = new.key.clone().map_or_else(new_key, Ok)?;
         let new = new.clone();
-        match db.write("campaign.insert", move |c| Box::pin(insert_on(c, key, new))).await {
+        match db.write("campaign.insert", move |c| Box::pin(insert_on(c, id, may_exist, key, new))).await {
             Err(Error::Conflict { constraint }) if constraint == "campaigns_key" && attempt < attempts => {
                 attempt += 1;
             }
@@ -500,8 +505,16 @@ fn select_changes(
     })
 }
 
-async fn insert_on(c: &mut PgConnection, key: CampaignKey, new: New) -> sqlx::Result<Campaign> {
-    let id = Uuid::now_v7();
+async fn insert_on(
+    c: &mut PgConnection,
+    id: Uuid,
+    may_exist: bool,
+    key: CampaignKey,
+    new: New,
+) -> sqlx::Result<Campaign> {
+    if may_exist && let Some(made) = part("campaign.get", select(c, id)).await? {
+        return Ok(made);
+    }
     let mut tx = c.begin().await?;
     bind_columns(super::query(INSERT_SQL).bind(id), Some(&key), &new).execute(&mut *tx).await?;
     replace_lists(&mut tx, id, &new).await?;

@@ -331,6 +331,7 @@ const UPSERT_SQL: &str = concat!(
         FROM clicks
         WHERE created_at = $1
           AND id = $2
+          AND updated_at = coalesce($12, updated_at)
         FOR UPDATE
     ), corrected AS (
         INSERT INTO clicks AS k (
@@ -388,6 +389,14 @@ pub async fn get(db: &Db, id: ClickId) -> Result<Option<Click>, Error> {
     .await
 }
 
+/// As [`get`], and never an older state of it than another node has written.
+pub async fn get_newest(db: &Db, id: ClickId) -> Result<Option<Click>, Error> {
+    db.read_primary("click.get", move |c| {
+        Box::pin(super::query_as(GET_SQL).bind(id.created_at()).bind(id.uuid()).fetch_optional(c))
+    })
+    .await
+}
+
 /// Clicks, newest first, after (older than) the click of `after`, at most `limit`.
 pub async fn list(
     db: &Db,
@@ -423,13 +432,19 @@ pub async fn list_of_ids(db: &Db, ids: Vec<Uuid>) -> Result<Vec<Click>, Error> {
     .await
 }
 
-/// Corrects a click and its roll-up; returns it as it is now, or `None` when it is not stored (yet).
+/// Corrects a click and its roll-up; returns it as it is now, or `None` when it is not stored (yet), or is not the
+/// one that was last changed at `expected`.
 ///
 /// The sums stay exact under any number of drains and other corrections, because all of it is one statement: it
 /// waits for the row, sees what the last one left in it, and adds the difference to the roll-up. A row that it sees
 /// is counted, because the drain commits both together; and the drain locks no stored click, so neither waits for
 /// the other in a circle.
-pub async fn upsert(db: &Db, id: ClickId, correction: Correction) -> Result<Option<Click>, Error> {
+pub async fn upsert(
+    db: &Db,
+    id: ClickId,
+    expected: Option<DateTime<Utc>>,
+    correction: Correction,
+) -> Result<Option<Click>, Error> {
     let (keeps_validity, invalid_reason) = correction.invalid_reason.split();
     let (keeps_cost, cost) = correction.cost.split();
     let (keeps_type, conversion_type) = correction.conversion_type.split();
@@ -445,6 +460,7 @@ pub async fn upsert(db: &Db, id: ClickId, correction: Correction) -> Result<Opti
         .bind(keeps_type)
         .bind(conversion_type)
         .bind(keeps_time)
-        .bind(converted_at);
+        .bind(converted_at)
+        .bind(expected);
     db.write("click.upsert", move |c| Box::pin(query.fetch_optional(c))).await
 }

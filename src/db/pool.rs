@@ -35,6 +35,7 @@ use sqlx::{
 };
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use super::{
@@ -75,6 +76,7 @@ struct Inner {
 
 /// What a pool says of itself. Counts are since the start of the process.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = PoolState)]
 pub struct State {
     /// `primary` or `replica0`, `replica1`, ...
     #[schema(example = "primary")]
@@ -176,7 +178,7 @@ impl Pool {
             clippy::disallowed_methods,
             reason = "the query must end even if its caller hangs up; it is bounded"
         )]
-        let task = tokio::spawn(work);
+        let task = tokio::spawn(work.in_current_span());
         task.await.unwrap_or_else(|e| Err(Error::Unavailable(Box::new(e))))
     }
 

@@ -15,6 +15,7 @@ pub use crate::model::token::Token;
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("token.insert", INSERT_SQL),
     ("token.list", LIST_SQL),
+    ("token.get", GET_SQL),
     ("token.revoke", REVOKE_SQL),
     ("token.find", FIND_SQL),
     ("token.touch", TOUCH_SQL),
@@ -45,6 +46,18 @@ const LIST_SQL: &str = "
     WHERE id < $1
     ORDER BY id DESC
     LIMIT $2";
+
+const GET_SQL: &str = "
+    SELECT
+        id,
+        name,
+        scope,
+        created_at,
+        expires_at,
+        revoked_at,
+        last_used_at
+    FROM api_tokens
+    WHERE id = $1";
 
 const REVOKE_SQL: &str = "
     UPDATE api_tokens
@@ -79,13 +92,24 @@ pub async fn create(
     name: &str,
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<(Token, String), Error> {
+    create_as(db, Uuid::now_v7(), scope, name, expires_at).await
+}
+
+/// As [`create`], with this id.
+pub async fn create_as(
+    db: &Db,
+    id: Uuid,
+    scope: Scope,
+    name: &str,
+    expires_at: Option<DateTime<Utc>>,
+) -> Result<(Token, String), Error> {
     let secret = new_secret()?;
     let hash = digest(&secret);
     let name = name.to_owned();
     let token = db
         .write("token.insert", move |c| {
             Box::pin(async move {
-                let query = super::query_as::<Row>(INSERT_SQL).bind(Uuid::now_v7()).bind(name);
+                let query = super::query_as::<Row>(INSERT_SQL).bind(id).bind(name);
                 query
                     .bind(scope.as_str())
                     .bind(hash.as_slice())
@@ -97,6 +121,17 @@ pub async fn create(
         })
         .await?;
     Ok((token, secret))
+}
+
+/// The token with this id, also a revoked one.
+pub async fn get(db: &Db, id: Uuid) -> Result<Option<Token>, Error> {
+    db.read_primary("token.get", move |c| {
+        Box::pin(async move {
+            let row = super::query_as::<Row>(GET_SQL).bind(id).fetch_optional(c).await?;
+            row.map(Row::into_token).transpose()
+        })
+    })
+    .await
 }
 
 /// Tokens, newest first, after (older than) `after`, at most `limit`; revoked ones too.

@@ -8,6 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     body,
@@ -88,6 +89,33 @@ pub(super) fn versioned(mut response: Response, version: i64) -> Response {
     response
 }
 
+/// 200 with what has no version: its ETag is a hash of what is shown. 304 where `If-None-Match` names it.
+pub(super) fn tagged(headers: &HeaderMap, body: &impl Serialize) -> Result<Response, Problem> {
+    let etag = hash_etag(body)?;
+    let is_known = names(headers, &header::IF_NONE_MATCH, &etag, weakly);
+    let mut response = if is_known == Some(true) { no_content() } else { answer(StatusCode::OK, body)? };
+    if is_known == Some(true) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    response.headers_mut().insert(header::ETAG, etag);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    Ok(response)
+}
+
+/// 412 unless `If-Match` is absent or names what is shown.
+pub(super) fn if_match_shown(headers: &HeaderMap, body: &impl Serialize) -> Result<(), Problem> {
+    match names(headers, &header::IF_MATCH, &hash_etag(body)?, |tag| tag) {
+        None | Some(true) => Ok(()),
+        Some(false) => Err(Problem::precondition_failed()),
+    }
+}
+
+fn hash_etag(body: &impl Serialize) -> Result<HeaderValue, Problem> {
+    let hash = Sha256::digest(serde_json::to_vec(body).map_err(Problem::internal)?);
+    let number = hash.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    HeaderValue::try_from(format!("\"{number:016x}\"")).map_err(Problem::internal)
+}
+
 /// 304
 pub(super) fn not_modified(version: i64) -> Response {
     let mut response = versioned(Response::new(Body::empty()), version);
@@ -97,7 +125,7 @@ pub(super) fn not_modified(version: i64) -> Response {
 
 /// 412 unless `If-Match` is absent or names this version (RFC 9110 section 13.1.1: strong comparison).
 pub(super) fn if_match(headers: &HeaderMap, version: i64) -> Result<(), Problem> {
-    match names_version(headers, &header::IF_MATCH, version, |tag| tag) {
+    match names(headers, &header::IF_MATCH, &etag(version), |tag| tag) {
         None | Some(true) => Ok(()),
         Some(false) => Err(Problem::precondition_failed()),
     }
@@ -105,18 +133,20 @@ pub(super) fn if_match(headers: &HeaderMap, version: i64) -> Result<(), Problem>
 
 /// Whether `If-None-Match` names this version (RFC 9110 section 13.1.2: weak comparison).
 pub(super) fn if_none_match(headers: &HeaderMap, version: i64) -> bool {
-    names_version(headers, &header::IF_NONE_MATCH, version, |tag| tag.strip_prefix("W/").unwrap_or(tag))
-        == Some(true)
+    names(headers, &header::IF_NONE_MATCH, &etag(version), weakly) == Some(true)
 }
 
-/// `None`: there is no such header.
-fn names_version(
+fn weakly(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+/// Whether a header names this tag; `None`: there is no such header.
+fn names(
     headers: &HeaderMap,
     name: &header::HeaderName,
-    version: i64,
+    wanted: &HeaderValue,
     plain: impl Fn(&str) -> &str,
 ) -> Option<bool> {
-    let wanted = etag(version);
     let is_it = |tag: &str| tag == "*" || plain(tag).as_bytes() == wanted.as_bytes();
     headers.contains_key(name).then(|| {
         // our tags hold no comma, so a plain split finds them

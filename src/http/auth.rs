@@ -50,12 +50,47 @@ scope_extractor! {
     Ingest
 }
 
+/// The token of a request whose token a layer asked for before its handler does: it is looked up once.
+#[derive(Clone)]
+struct Known(Token);
+
+/// As [`require`], for a layer: whoever asks after it for the token of this request finds it.
+pub(super) async fn introduce(needed: Scope, parts: &mut Parts, app: &App) -> Result<Token, Problem> {
+    let token = require(needed, parts, app).await?;
+    parts.extensions.insert(Known(token.clone()));
+    Ok(token)
+}
+
 /// The token of a request, if it may do what needs `needed`; 401, 403 or 429 if not.
+pub(super) async fn require(needed: Scope, parts: &Parts, app: &App) -> Result<Token, Problem> {
+    let (token, is_known) = match parts.extensions.get::<Known>() {
+        Some(Known(token)) => (token.clone(), true),
+        None => (identify(parts, app).await?, false),
+    };
+    if !token.scope.allows(needed) {
+        metrics::auth(Auth::Forbidden);
+        return Err(insufficient_scope(token.scope, needed));
+    }
+    if is_known {
+        return Ok(token);
+    }
+    metrics::auth(Auth::Ok);
+    // while the primary is away a replica let it in; nothing can be noted then, and nobody waits for that
+    if app.db.primary_seen().is_some()
+        && let Err(error) = tokens::touch(&app.db, &token, Utc::now()).await
+    {
+        // for people who look for unused tokens; no reason to refuse a request
+        tracing::debug!(error = &error as &dyn std::error::Error, "the use of a token could not be noted");
+    }
+    Ok(token)
+}
+
+/// The valid token of a request; 401 or 429 if there is none.
 ///
 /// Failed attempts are limited for each address: over `limits.failed_auth_per_minute` the database is asked only
 /// for tokens that were valid before. So who guesses is not answered, and who shares the address goes on working.
 /// No credentials are no attempt, and a scope that is too small is no guess.
-pub(super) async fn require(needed: Scope, parts: &Parts, app: &App) -> Result<Token, Problem> {
+async fn identify(parts: &Parts, app: &App) -> Result<Token, Problem> {
     if !parts.headers.contains_key(header::AUTHORIZATION) {
         metrics::auth(Auth::Missing);
         return Err(Problem::unauthorized("A token is needed: Authorization: Bearer octo_..."));
@@ -69,18 +104,6 @@ pub(super) async fn require(needed: Scope, parts: &Parts, app: &App) -> Result<T
         return Err(failed(parts, app));
     };
     app.limits.prove(hash);
-    if !token.scope.allows(needed) {
-        metrics::auth(Auth::Forbidden);
-        return Err(insufficient_scope(token.scope, needed));
-    }
-    metrics::auth(Auth::Ok);
-    // while the primary is away a replica let it in; nothing can be noted then, and nobody waits for that
-    if app.db.primary_seen().is_some()
-        && let Err(error) = tokens::touch(&app.db, &token, Utc::now()).await
-    {
-        // for people who look for unused tokens; no reason to refuse a request
-        tracing::debug!(error = &error as &dyn std::error::Error, "the use of a token could not be noted");
-    }
     Ok(token)
 }
 

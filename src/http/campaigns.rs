@@ -11,7 +11,10 @@ use axum::{
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, schema::Schema},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -20,6 +23,7 @@ use super::{
     auth::{Admin, Read},
     error::{FieldError, Problem},
     fields::Fields,
+    idempotency::Attempt,
     openapi::Problems,
     page::{Page, Params, id_cursor, rows_for},
 };
@@ -85,7 +89,7 @@ pub(super) struct CampaignBody {
     click_url: String,
 }
 
-/// A campaign as it is asked for. In a `PATCH` every field is optional, and what is not given stays.
+/// A campaign as it is asked for.
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({
     "key": "summer-sale",
@@ -97,20 +101,23 @@ pub(super) struct CampaignBody {
 #[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct CampaignInput {
     /// 1 to 64 of `A-Z a-z 0-9 . _ -`, not a UUID; made up when it is not given.
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
     pub key: Option<String>,
-    /// 1 to 255 characters.
+    /// 1 to 255 characters, not only spaces.
+    #[schema(min_length = 1, max_length = 255, pattern = "[^\\s]")]
     pub name: String,
     /// At most 2,000 characters.
+    #[schema(max_length = 2000)]
     pub description: Option<String>,
     /// Whether it takes clicks.
-    #[schema(value_type = Option<Status>, default = "active")]
+    #[schema(value_type = Status, required = false, default = "active")]
     pub status: Option<Status>,
     /// Not before this time.
     pub start_at: Option<DateTime<Utc>>,
     /// Not from this time on; after `start_at`.
     pub end_at: Option<DateTime<Utc>>,
     /// How we are paid.
-    #[schema(value_type = Option<CostModel>, default = "cpa")]
+    #[schema(value_type = CostModel, required = false, default = "cpa")]
     pub cost_model: Option<CostModel>,
     /// What a conversion pays us.
     pub payout: Option<Money>,
@@ -118,15 +125,49 @@ pub(super) struct CampaignInput {
     pub daily_budget: Option<Money>,
     /// For people and reports.
     pub total_budget: Option<Money>,
-    /// Where clicks go that the campaign does not take.
+    /// Where clicks go that the campaign does not take; with macros, as the `url` of an offer.
+    #[schema(format = "url-template")]
     pub fallback_url: Option<String>,
     /// At most 100; a `PATCH` replaces the list, entries with an `id` of the campaign keep it.
+    #[schema(max_items = 100)]
     pub landing_pages: Option<Vec<LandingPageInput>>,
     /// At most 100; as `landing_pages`.
+    #[schema(max_items = 100)]
     pub offers: Option<Vec<OfferInput>>,
     /// Whether unknown parameters of a click go to the destination too.
-    #[schema(default = false)]
+    #[schema(value_type = bool, required = false, default = false)]
     pub pass_through: Option<bool>,
+}
+
+/// What is to change of a campaign: as [`CampaignInput`], and nothing is required.
+pub(super) struct CampaignPatch;
+
+impl PartialSchema for CampaignPatch {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = CampaignInput::schema();
+        if let RefOr::T(Schema::Object(object)) = &mut schema {
+            object.required.clear();
+            object.description = Some("What is to change of a campaign; what is not given stays.".to_owned());
+            object.example = None;
+            object.properties.values_mut().for_each(without_default);
+        }
+        schema
+    }
+}
+
+impl ToSchema for CampaignPatch {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        CampaignInput::schemas(schemas);
+    }
+}
+
+fn without_default(property: &mut RefOr<Schema>) {
+    match property {
+        RefOr::T(Schema::Object(object)) => object.default = None,
+        RefOr::T(Schema::AllOf(all)) => all.default = None,
+        RefOr::T(Schema::OneOf(one)) => one.default = None,
+        _ => {}
+    }
 }
 
 /// A landing page as it is asked for.
@@ -134,17 +175,19 @@ pub(super) struct CampaignInput {
 #[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct LandingPageInput {
     /// The one it was; absent in a new entry.
+    #[schema(minimum = 1)]
     pub id: Option<i64>,
-    /// 1 to 255 characters.
+    /// 1 to 255 characters, not only spaces.
+    #[schema(min_length = 1, max_length = 255, pattern = "[^\\s]", example = "A")]
     pub name: String,
     /// http or https, with macros such as `{click_id}`; none in scheme, host or port.
-    #[schema(example = "https://offer.example/?click={click_id}")]
+    #[schema(format = "url-template", example = "https://offer.example/?click={click_id}")]
     pub url: String,
     /// Share in the rotation, 0 to 1,000,000.
-    #[schema(default = 1)]
+    #[schema(value_type = i32, required = false, minimum = 0, maximum = 1_000_000, default = 1)]
     pub weight: Option<i32>,
     /// Whether it takes clicks.
-    #[schema(default = true)]
+    #[schema(value_type = bool, required = false, default = true)]
     pub is_active: Option<bool>,
 }
 
@@ -153,17 +196,19 @@ pub(super) struct LandingPageInput {
 #[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct OfferInput {
     /// The one it was; absent in a new entry.
+    #[schema(minimum = 1)]
     pub id: Option<i64>,
-    /// 1 to 255 characters.
+    /// 1 to 255 characters, not only spaces.
+    #[schema(min_length = 1, max_length = 255, pattern = "[^\\s]", example = "A")]
     pub name: String,
     /// http or https, with macros such as `{click_id}`; none in scheme, host or port.
-    #[schema(example = "https://offer.example/?click={click_id}")]
+    #[schema(format = "url-template", example = "https://offer.example/?click={click_id}")]
     pub url: String,
     /// Share in the rotation, 0 to 1,000,000.
-    #[schema(default = 1)]
+    #[schema(value_type = i32, required = false, minimum = 0, maximum = 1_000_000, default = 1)]
     pub weight: Option<i32>,
     /// Whether it takes clicks.
-    #[schema(default = true)]
+    #[schema(value_type = bool, required = false, default = true)]
     pub is_active: Option<bool>,
     /// What a conversion of this offer pays us.
     pub payout: Option<Money>,
@@ -187,11 +232,12 @@ pub(super) struct OfferInput {
 async fn create(
     _: Admin,
     State(app): State<App>,
+    attempt: Attempt,
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
     let new = read(&body, &Targets::new(&app, &headers))?;
-    let campaign = campaigns::insert(&app.db, new).await?;
+    let campaign = campaigns::insert_as(&app.db, attempt.id, attempt.is_again, new).await?;
     app.campaigns.invalidate_campaign(&campaign.key).await;
     let location = format!("{ROOT}/campaigns/{}", campaign.id);
     api::located(show(&app, StatusCode::CREATED, campaign)?, &location)
@@ -210,7 +256,7 @@ async fn create(
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut params = Params::parse(query.as_deref(), &["limit", "cursor"]);
-    let (limit, after) = (params.limit(), params.id_cursor()?);
+    let (limit, after) = (params.limit(), params.id_cursor());
     params.finish()?;
     let rows = campaigns::list(&app.db, after, rows_for(limit)).await?;
     let rows = rows.into_iter().map(|c| body(&app, c)).collect();
@@ -218,6 +264,8 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
 }
 
 /// Show a campaign
+///
+/// With its landing pages and offers, and the link for ads.
 #[utoipa::path(
     get, path = "/campaigns/{id}", tag = "campaigns", operation_id = "get_campaign",
     params(
@@ -254,7 +302,7 @@ async fn get(
         ("id" = String, Path, description = "Its id or key.", example = "summer-sale"),
         ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since.", example = "\"3\""),
     ),
-    request_body(content = CampaignInput, example = json!({"status": "paused", "fallback_url": null})),
+    request_body(content = CampaignPatch, example = json!({"status": "paused", "fallback_url": null})),
     responses(
         (status = 200, description = "The campaign as it is now.", body = CampaignBody,
             headers(("ETag" = String, description = "Its version."))),
@@ -679,8 +727,6 @@ mod tests {
 
     #[test]
     fn the_document_describes_the_fields_that_are_read() {
-        use utoipa::PartialSchema as _;
-
         let names = |schema: utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>| {
             let json = serde_json::to_value(schema).unwrap();
             let mut names: Vec<String> = json["properties"].as_object().unwrap().keys().cloned().collect();

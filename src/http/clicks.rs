@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{RawQuery, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode, header},
     response::Response,
 };
 use serde_json::Value;
@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
-    api::{Json, Name, answer},
+    api::{self, Json, Name, answer},
     auth::{Admin, Read},
     campaigns::parse_id,
     error::{FieldError, Problem},
@@ -55,7 +55,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut params = Params::parse(query.as_deref(), &["cid", "from", "to", "is_valid", "limit", "cursor"]);
-    let (limit, after) = (params.limit(), params.cursor()?);
+    let (limit, after) = (params.limit(), params.cursor());
     let (from, to, is_valid) = (params.time("from"), params.time("to"), params.boolean("is_valid"));
     let cid = params.text("cid").map(str::to_owned);
     if from.zip(to).is_some_and(|(from, to)| to <= from) {
@@ -72,15 +72,30 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
 }
 
 /// Show a click
+///
+/// With what was known of the visitor and what became of it since.
 #[utoipa::path(
     get, path = "/clicks/{click_id}", tag = "clicks", operation_id = "get_click",
-    params(("click_id" = Uuid, Path, description = "Its id: the one of `X-Click-Id`.")),
-    responses((status = 200, description = "The click.", body = Click), Problems),
+    params(
+        ("click_id" = Uuid, Path, description = "Its id: the one of `X-Click-Id`."),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one."),
+    ),
+    responses(
+        (status = 200, description = "The click.", body = Click,
+            headers(("ETag" = String, description = "Its state."))),
+        (status = 304, description = "It is still the one of If-None-Match."),
+        Problems,
+    ),
 )]
-async fn get(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
+async fn get(
+    _: Read,
+    State(app): State<App>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let id = id.parse().map_err(|()| Problem::not_found("click"))?;
     let click = clicks::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("click"))?;
-    answer(StatusCode::OK, &click)
+    api::tagged(&headers, &click)
 }
 
 /// What is put right about a click.
@@ -88,17 +103,18 @@ async fn get(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response
 #[expect(dead_code, reason = "only its schema is used")]
 struct ClickPatch {
     /// Whether it counts; `false` needs an `invalid_reason`.
+    #[schema(value_type = bool, required = false)]
     is_valid: Option<bool>,
     /// Why it does not count: 1 to 64 of `a-z0-9_.-`; only with `is_valid: false`.
-    #[schema(example = "fraud")]
+    #[schema(pattern = "^[a-z0-9_.-]{1,64}$", example = "fraud")]
     invalid_reason: Option<String>,
     /// What it cost us.
     cost: Option<Money>,
     /// The kind of its first conversion: 1 to 64 of `a-z0-9_.-`.
-    #[schema(example = "purchase")]
+    #[schema(pattern = "^[a-z0-9_.-]{1,64}$", example = "purchase")]
     conversion_type: Option<String>,
     /// When it first converted (RFC 3339).
-    #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z")]
+    #[schema(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
     converted_at: Option<String>,
 }
 
@@ -107,19 +123,37 @@ struct ClickPatch {
 /// Only the fields that are given change; `null` clears an optional one. Figures of the campaign follow at once.
 #[utoipa::path(
     patch, path = "/clicks/{click_id}", tag = "clicks", operation_id = "correct_click",
-    params(("click_id" = Uuid, Path, description = "Its id: the one of `X-Click-Id`.")),
+    params(
+        ("click_id" = Uuid, Path, description = "Its id: the one of `X-Click-Id`."),
+        ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since."),
+    ),
     request_body(content = ClickPatch, example = json!({"is_valid": false, "invalid_reason": "fraud"})),
-    responses((status = 200, description = "The click as it is now.", body = Click), Problems),
+    responses(
+        (status = 200, description = "The click as it is now.", body = Click,
+            headers(("ETag" = String, description = "Its state."))),
+        (status = 412, description = "It has changed since.", body = super::error::ProblemBody, content_type = "application/problem+json"),
+        Problems,
+    ),
 )]
 async fn correct(
     _: Admin,
     State(app): State<App>,
     Name(id): Name,
+    headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
     let id: ClickId = id.parse().map_err(|()| Problem::not_found("click"))?;
-    let click = clicks::upsert(&app.db, id, read(&patch)?).await?.ok_or_else(not_stored)?;
-    answer(StatusCode::OK, &click)
+    let correction = read(&patch)?;
+    let expected = if headers.contains_key(header::IF_MATCH) {
+        let stored = clicks::get_newest(&app.db, id).await?.ok_or_else(not_stored)?;
+        api::if_match_shown(&headers, &stored)?;
+        Some(stored.updated_at)
+    } else {
+        None
+    };
+    let click = clicks::upsert(&app.db, id, expected, correction).await?;
+    let unchanged = || if expected.is_some() { Problem::precondition_failed() } else { not_stored() };
+    api::tagged(&HeaderMap::new(), &click.ok_or_else(unchanged)?)
 }
 
 fn not_stored() -> Problem {

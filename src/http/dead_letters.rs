@@ -3,7 +3,7 @@
 
 use axum::{
     extract::{FromRequestParts, Path, RawQuery, State},
-    http::{StatusCode, request::Parts},
+    http::{HeaderMap, StatusCode, request::Parts},
     response::Response,
 };
 use serde::Serialize;
@@ -78,7 +78,7 @@ struct Refused {
 #[utoipa::path(
     get, path = "/dead-letters", tag = "dead letters", operation_id = "list_dead_letters",
     params(
-        ("sqlstate" = Option<String>, Query, description = "Refused for this reason.", example = "22003"),
+        ("sqlstate" = Option<String>, Query, description = "Refused for this reason.", example = "22003", pattern = "^(?:[0-9A-Z]{5}|malformed)?$"),
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
     ),
@@ -91,14 +91,29 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
 }
 
 /// Show a dead letter
+///
+/// With its record as it would be stored, and why it is not.
 #[utoipa::path(
     get, path = "/dead-letters/{stream}/{seq}", tag = "dead letters", operation_id = "get_dead_letter",
-    params(Letter),
-    responses((status = 200, description = "The letter.", body = DeadLetter), Problems),
+    params(
+        Letter,
+        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one."),
+    ),
+    responses(
+        (status = 200, description = "The letter.", body = DeadLetter,
+            headers(("ETag" = String, description = "Its state."))),
+        (status = 304, description = "It is still the one of If-None-Match."),
+        Problems,
+    ),
 )]
-async fn get(_: Read, State(app): State<App>, letter: Letter) -> Result<Response, Problem> {
+async fn get(
+    _: Read,
+    State(app): State<App>,
+    letter: Letter,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let found = dead_letters::get(&app.db, letter.stream, letter.seq).await?;
-    answer(StatusCode::OK, &found.ok_or_else(no_such_letter)?)
+    api::tagged(&headers, &found.ok_or_else(no_such_letter)?)
 }
 
 /// Try a dead letter again
@@ -130,7 +145,7 @@ async fn retry(_: Admin, State(app): State<App>, letter: Letter) -> Result<Respo
 #[utoipa::path(
     post, path = "/dead-letters/retry", tag = "dead letters", operation_id = "retry_dead_letters",
     params(
-        ("sqlstate" = Option<String>, Query, description = "Those refused for this reason.", example = "22003"),
+        ("sqlstate" = Option<String>, Query, description = "Those refused for this reason.", example = "22003", pattern = "^(?:[0-9A-Z]{5}|malformed)?$"),
         ("limit" = Option<u32>, Query, description = "Letters to try.", minimum = 1, maximum = 500, example = 50),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the call before."),
     ),
@@ -182,7 +197,7 @@ struct Choice {
 impl Choice {
     fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut params = Params::parse(query, &["sqlstate", "limit", "cursor"]);
-        let (limit, after, sqlstate) = (params.limit(), params.number_cursor()?, sqlstate(&mut params));
+        let (limit, after, sqlstate) = (params.limit(), params.number_cursor(), sqlstate(&mut params));
         params.finish()?;
         Ok(Self { sqlstate, after, limit })
     }

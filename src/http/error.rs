@@ -14,6 +14,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::request_id;
 use crate::db;
 
 /// Longest body of a problem, in bytes.
@@ -47,7 +48,8 @@ struct Refusal {
 /// One bad field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Where it is: an RFC 6901 JSON pointer into the body, or `?name` for a parameter of the query.
+    /// Where it is: an RFC 6901 JSON pointer into the body, `?name` for a parameter of the query, or the name of a
+    /// header.
     #[schema(example = "/offers/0/url")]
     pub pointer: String,
     /// What kind of fault it is; stable.
@@ -222,6 +224,7 @@ impl Problem {
             sqlstate: self.refusal.as_ref().map(|refusal| refusal.sqlstate.clone()),
             errors_omitted: self.errors.len() - errors.len(),
             errors,
+            request_id: request_id::current().map(|id| id.to_string()),
         }
     }
 
@@ -267,6 +270,10 @@ pub struct ProblemBody {
     /// How many bad fields there was no room for.
     #[serde(skip_serializing_if = "is_zero")]
     pub errors_omitted: usize,
+    /// `X-Request-Id` of the answer; log lines about the request name it too.
+    #[schema(example = "019aaf3c-5f00-7abc-8def-0123456789ab")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 impl IntoResponse for Problem {

@@ -43,7 +43,8 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Events of a batch.
 const BATCH_EVENTS_MAX: usize = 500;
 const JSON_DEPTH_MAX: usize = 32;
-const PROPERTIES_MAX: usize = 64;
+/// Entries of an event's properties.
+pub(super) const PROPERTIES_MAX: usize = 64;
 
 /// A transparent GIF of one pixel, 43 bytes (GIF89a).
 const PIXEL: [u8; 43] =

@@ -1,5 +1,9 @@
 //! The admin API as a whole: its routes, and the OpenAPI 3.1 document that is made from their annotations.
 
+mod complete;
+mod examples;
+mod tracking;
+
 use axum::{
     Router,
     http::{HeaderValue, header},
@@ -7,6 +11,7 @@ use axum::{
     routing,
 };
 use bytes::Bytes;
+use serde_json::Value;
 use utoipa::{
     IntoResponses, Modify, OpenApi, ToSchema,
     openapi::{
@@ -19,7 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     api::ROOT,
-    campaigns, clicks, dead_letters,
+    campaigns, clicks, dead_letters, docs,
     error::{FieldError, ProblemBody},
     events, stats, system, tokens,
 };
@@ -60,28 +65,51 @@ fn name_scopes(document: &mut utoipa::openapi::OpenApi) {
     }
 }
 
-/// The route that answers with `document`.
+/// The routes that answer with `document`: as JSON, and as a page.
 pub fn document_route(document: &utoipa::openapi::OpenApi) -> Router<App> {
+    let document = whole(document);
+    let json = Bytes::from(document.to_string());
+    let page = docs::page(&document);
+    Router::new()
+        .route(DOCUMENT_PATH, routing::get(async move || answer(json)))
+        .route(docs::PATH, routing::get(async move || docs::answer(page)))
+        .route(docs::STYLE_PATH, routing::get(async || docs::style()))
+}
+
+/// The document with what is true of many operations, and examples.
+fn whole(document: &utoipa::openapi::OpenApi) -> Value {
     // a static description: if it could not be written, a test would have said so
-    let json = Bytes::from(document.to_json().unwrap_or_default());
-    Router::new().route(DOCUMENT_PATH, routing::get(async move || answer(json)))
+    complete::complete(serde_json::to_value(document).unwrap_or_default())
 }
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "octo",
-        description = "The admin API of octo, a self-hosted click tracker. Times are RFC 3339 in UTC, money is a \
+        description = "octo, a self-hosted click tracker: its links and events, which are public, and its admin API under `/api/v1`. Times are RFC 3339 in UTC, money is a \
                        decimal text with a currency, lists are read page by page with `limit` and `cursor`. Errors \
                        are RFC 9457 problems with a stable `code` that name every bad field. The answer to a change carries \
                        `X-Octo-Position`; sent with a read to any node, that read sees the change (a node sees its own \
                        changes without it).",
     ),
-    paths(document),
+    paths(
+        document,
+        tracking::click,
+        tracking::short_click,
+        tracking::event,
+        tracking::events,
+        tracking::pixel,
+        tracking::health,
+        tracking::livez,
+        tracking::readyz,
+        tracking::metrics,
+        tracking::docs,
+    ),
     components(schemas(ProblemBody, FieldError)),
     modifiers(&Bearer),
     security(("token" = [])),
     tags(
+        (name = "tracking", description = "Links, events and pixels: public, for visitors and their pages."),
         (name = "campaigns", description = "Where clicks go, when, and on what terms."),
         (name = "stats", description = "Figures over time."),
         (name = "clicks", description = "What visits became."),
@@ -89,6 +117,7 @@ pub fn document_route(document: &utoipa::openapi::OpenApi) -> Router<App> {
         (name = "dead letters", description = "Records that PostgreSQL refused for what they hold."),
         (name = "tokens", description = "Who may use this API."),
         (name = "system", description = "What octo and its stores are doing."),
+        (name = "operations", description = "Probes and figures for those who run octo."),
         (name = "document", description = "This document."),
     ),
 )]
@@ -135,6 +164,7 @@ impl IntoResponses for Problems {
             ("401", "There is no valid token."),
             ("403", "The token's scope is too small."),
             ("404", "There is no such thing."),
+            ("408", "The body did not arrive in time."),
             ("413", "The body is too long."),
             ("415", "The body is not `application/json`, or is compressed."),
             ("422", "Fields are not valid; `errors` names each."),
@@ -159,12 +189,10 @@ fn problem(description: &str) -> utoipa::openapi::Response {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn document() -> Value {
-        serde_json::from_str(&router().into_openapi().to_json().unwrap()).unwrap()
+        whole(&router().into_openapi())
     }
 
     #[test]
@@ -200,6 +228,79 @@ mod tests {
                 assert!(operation["responses"].is_object(), "{method} {path}");
             }
         }
+    }
+
+    /// What a person or a program needs to know of each part, and where it is missing.
+    fn gaps(document: &Value) -> Vec<String> {
+        let mut gaps = Vec::new();
+        let mut look = |place: String, part: &Value, wanted: &[&str]| {
+            let is_there = |name: &str| part.get(name).is_some_and(|v| !v.is_null() && v != "");
+            // a list of examples will do for one
+            let is_given = |name: &str| is_there(name) || (name == "example" && is_there("examples"));
+            let missing: Vec<_> = wanted.iter().filter(|name| !is_given(name)).collect();
+            if !missing.is_empty() {
+                gaps.push(format!("{place} has no {missing:?}"));
+            }
+        };
+        let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
+        for (path, methods) in object(&document["paths"]) {
+            for (method, operation) in object(&methods) {
+                let place = format!("{method} {path}");
+                look(
+                    place.clone(),
+                    &operation,
+                    &["summary", "description", "operationId", "tags", "responses"],
+                );
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let place = format!("{place} {}", parameter["name"]);
+                    look(place, parameter, &["description", "example", "schema"]);
+                }
+                for (kind, media) in object(&operation["requestBody"]["content"]) {
+                    look(format!("{place} {kind}"), &media, &["example", "schema"]);
+                }
+                for (status, response) in object(&operation["responses"]) {
+                    let place = format!("{place} {status}");
+                    look(place.clone(), &response, &["description"]);
+                    for (kind, media) in object(&response["content"]) {
+                        look(format!("{place} {kind}"), &media, &["example", "schema"]);
+                    }
+                    for (name, header) in object(&response["headers"]) {
+                        look(format!("{place} {name}"), &header, &["description", "example"]);
+                    }
+                }
+            }
+        }
+        for (name, schema) in object(&document["components"]["schemas"]) {
+            look(name.clone(), &schema, &["description"]);
+            let parts = ["allOf", "oneOf"].into_iter().filter_map(|part| schema[part].as_array().cloned());
+            for part in parts.flatten().chain([schema.clone()]) {
+                for (property, value) in object(&part["properties"]) {
+                    look(format!("{name}.{property}"), &value, &["description"]);
+                    let has_parts =
+                        ["$ref", "oneOf", "allOf", "items"].iter().any(|p| value.get(p).is_some());
+                    if !has_parts {
+                        look(format!("{name}.{property}"), &value, &["example"]);
+                    }
+                }
+            }
+        }
+        gaps
+    }
+
+    #[test]
+    fn everything_in_the_document_is_described_and_has_an_example() {
+        let mut document = document();
+        assert_eq!(gaps(&document), [""; 0]);
+        document["components"]["schemas"]["Click"]["properties"]["os"] = serde_json::json!({});
+        document["paths"]["/click"]["get"]["summary"] = "".into();
+        assert_eq!(gaps(&document).len(), 3, "the check itself works");
+    }
+
+    #[test]
+    fn two_types_never_share_a_name() {
+        let schemas = &document()["components"]["schemas"];
+        assert!(schemas["PoolState"]["properties"]["waiting"].is_object());
+        assert!(schemas["State"]["enum"].is_array());
     }
 
     #[test]

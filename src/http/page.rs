@@ -25,6 +25,8 @@ pub(super) const LIMIT_MAX: usize = 500;
 /// Parameters that are read at most; more are refused.
 const PARAMETERS_MAX: usize = 50;
 
+const INVALID_CURSOR: &str = "invalid_cursor";
+
 /// The parameters of a query, and what was found wrong with them so far.
 #[derive(Debug)]
 pub(super) struct Params<'q> {
@@ -104,18 +106,26 @@ impl<'q> Params<'q> {
     }
 
     /// Where the page begins, in a list by id.
-    pub(super) fn id_cursor(&self) -> Result<Option<Uuid>, Problem> {
-        self.text("cursor").map(|text| parse_id(text).ok_or_else(invalid_cursor)).transpose()
+    pub(super) fn id_cursor(&mut self) -> Option<Uuid> {
+        self.any_cursor(parse_id)
     }
 
     /// Where the page begins, in a list by number.
-    pub(super) fn number_cursor(&self) -> Result<Option<i64>, Problem> {
-        self.text("cursor").map(|text| parse_number(text).ok_or_else(invalid_cursor)).transpose()
+    pub(super) fn number_cursor(&mut self) -> Option<i64> {
+        self.any_cursor(parse_number)
     }
 
     /// Where the page begins, in a list by time.
-    pub(super) fn cursor(&self) -> Result<Option<Key>, Problem> {
-        self.text("cursor").map(|text| parse_key(text).ok_or_else(invalid_cursor)).transpose()
+    pub(super) fn cursor(&mut self) -> Option<Key> {
+        self.any_cursor(parse_key)
+    }
+
+    fn any_cursor<T>(&mut self, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let cursor = parse(self.text("cursor")?);
+        if cursor.is_none() {
+            self.refuse("cursor", INVALID_CURSOR, "is not a cursor of this list; begin without it");
+        }
+        cursor
     }
 
     /// Notes a fault of a parameter.
@@ -123,9 +133,16 @@ impl<'q> Params<'q> {
         self.errors.push(FieldError::new(format!("?{}", cut(name, 64)), code, detail));
     }
 
-    /// 422 with everything that was found wrong.
+    /// 422 with everything that was found wrong; 400 where that is the cursor, which no person writes.
     pub(super) fn finish(self) -> Result<(), Problem> {
-        if self.errors.is_empty() { Ok(()) } else { Err(Problem::unprocessable(self.errors)) }
+        if self.errors.is_empty() {
+            return Ok(());
+        }
+        if self.errors.iter().any(|error| error.code != INVALID_CURSOR) {
+            return Err(Problem::unprocessable(self.errors));
+        }
+        let detail = "The cursor is not one of this list; begin without it.";
+        Err(Problem::bad_request(INVALID_CURSOR, detail).with_errors(self.errors))
     }
 }
 
@@ -190,10 +207,6 @@ fn parse_key(text: &str) -> Option<Key> {
     Some((DateTime::from_timestamp_micros(micros)?, parse_id(id)?))
 }
 
-fn invalid_cursor() -> Problem {
-    Problem::bad_request("invalid_cursor", "The cursor is not one of this list; begin without it.")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,8 +238,15 @@ mod tests {
         for bad in ["7", "+fffffffffffffff", "ffffffffffffffff", &id_cursor(id)] {
             assert!(parse_number(bad).is_none(), "{bad}");
         }
-        let refused = Params::parse(Some("cursor=x"), &["cursor"]).cursor().unwrap_err();
-        assert_eq!((refused.status().as_u16(), refused.code()), (400, "invalid_cursor"));
+        for (query, wanted) in
+            [("cursor=x", (400, INVALID_CURSOR, 1)), ("cursor=x&l=1", (422, "invalid_fields", 2))]
+        {
+            let mut params = Params::parse(Some(query), &["cursor"]);
+            assert_eq!(params.cursor(), None);
+            let refused = params.finish().unwrap_err();
+            let found = (refused.status().as_u16(), refused.code(), refused.errors().len());
+            assert_eq!(found, wanted, "{query}");
+        }
     }
 
     #[test]

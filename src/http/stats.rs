@@ -40,6 +40,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 /// Figures of a campaign.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Stats {
+    /// Whose figures they are.
     campaign_id: Uuid,
     /// What they are added up by.
     group_by: GroupBy,

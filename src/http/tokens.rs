@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{RawQuery, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use chrono::{DateTime, Utc};
@@ -17,6 +17,7 @@ use super::{
     auth::{Admin, Read},
     error::{FieldError, Problem},
     fields::Fields,
+    idempotency::{Attempt, WithoutSecret},
     openapi::Problems,
     page::{Page, Params, id_cursor, rows_for},
 };
@@ -33,7 +34,7 @@ const FIELDS: &[&str] = &["scope", "name", "expires_at"];
 
 /// The routes of this module.
 pub(super) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::default().routes(routes!(create, list)).routes(routes!(revoke))
+    OpenApiRouter::default().routes(routes!(create, list)).routes(routes!(get, revoke))
 }
 
 /// A token as it is asked for.
@@ -43,7 +44,7 @@ pub(super) struct TokenInput {
     /// What it may do.
     pub scope: Scope,
     /// 1 to 255 characters.
-    #[schema(value_type = Option<String>, default = "unnamed")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, default = "unnamed")]
     pub name: String,
     /// From when on it is refused; never when it is not given.
     pub expires_at: Option<DateTime<Utc>>,
@@ -54,9 +55,10 @@ pub(super) struct TokenInput {
 pub(super) struct NewToken {
     #[serde(flatten)]
     token_row: Token,
-    /// The secret: `octo_` and 64 hexadecimal digits. It is stored nowhere.
+    /// The secret: `octo_` and 64 hexadecimal digits. It is stored nowhere, so it is null where an answer is given
+    /// again for its `Idempotency-Key`: revoke that token and make another one, if the first answer was lost.
     #[schema(example = "octo_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")]
-    token: String,
+    token: Option<String>,
 }
 
 /// Make a token
@@ -71,11 +73,58 @@ pub(super) struct NewToken {
         Problems,
     ),
 )]
-async fn create(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Response, Problem> {
+async fn create(
+    _: Admin,
+    State(app): State<App>,
+    attempt: Attempt,
+    Json(body): Json,
+) -> Result<Response, Problem> {
     let input = read(&body, Utc::now())?;
-    let (token_row, token) = tokens::create(&app.db, input.scope, &input.name, input.expires_at).await?;
-    let location = format!("{ROOT}/tokens/{}", token_row.id);
-    api::located(answer(StatusCode::CREATED, &NewToken { token_row, token })?, &location)
+    if attempt.is_again
+        && let Some(token_row) = tokens::get(&app.db, attempt.id).await?
+    {
+        return created(NewToken { token_row, token: None });
+    }
+    let (token_row, secret) =
+        tokens::create_as(&app.db, attempt.id, input.scope, &input.name, input.expires_at).await?;
+    created(NewToken { token_row, token: Some(secret) })
+}
+
+/// The answer; without its secret where it is kept.
+fn created(mut new: NewToken) -> Result<Response, Problem> {
+    let location = format!("{ROOT}/tokens/{}", new.token_row.id);
+    let mut response = api::located(answer(StatusCode::CREATED, &new)?, &location)?;
+    new.token = None;
+    let without_secret = serde_json::to_vec(&new).map_err(Problem::internal)?;
+    response.extensions_mut().insert(WithoutSecret(without_secret.into()));
+    Ok(response)
+}
+
+/// Show a token
+///
+/// Without its secret; a revoked or expired one too.
+#[utoipa::path(
+    get, path = "/tokens/{id}", tag = "tokens", operation_id = "get_token",
+    params(
+        ("id" = Uuid, Path, description = "Its id."),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one."),
+    ),
+    responses(
+        (status = 200, description = "The token.", body = Token,
+            headers(("ETag" = String, description = "Its state."))),
+        (status = 304, description = "It is still the one of If-None-Match."),
+        Problems,
+    ),
+)]
+async fn get(
+    _: Admin,
+    State(app): State<App>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = Uuid::try_parse(&id).map_err(|_| Problem::not_found("token"))?;
+    let token = tokens::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("token"))?;
+    api::tagged(&headers, &token)
 }
 
 /// List tokens
@@ -91,7 +140,7 @@ async fn create(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Re
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut params = Params::parse(query.as_deref(), &["limit", "cursor"]);
-    let (limit, after) = (params.limit(), params.id_cursor()?);
+    let (limit, after) = (params.limit(), params.id_cursor());
     params.finish()?;
     let rows = tokens::list(&app.db, after, rows_for(limit)).await?;
     answer(StatusCode::OK, &Page::new(rows, limit, |row| id_cursor(row.id)))

@@ -72,10 +72,10 @@ impl fmt::Display for Currency {
 #[schema(as = Money)]
 struct Wire {
     /// Zero or more; two to six decimals.
-    #[schema(example = "1.50")]
+    #[schema(pattern = r"^[0-9]{1,12}(\.[0-9]{1,6})?$", example = "1.50")]
     amount: String,
     /// ISO 4217
-    #[schema(example = "USD")]
+    #[schema(pattern = "^[A-Za-z]{3}$", example = "USD")]
     currency: String,
 }
 

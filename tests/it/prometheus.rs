@@ -167,6 +167,24 @@ async fn tour_letters(tracker: &Tracker) {
     assert_eq!(retry(2).await.unwrap().status(), 200);
 }
 
+/// Requests with an `Idempotency-Key`: run, answered again, refused, and failed on our side.
+async fn tour_keys(tracker: &Tracker) {
+    let post = async |key: &str, body: Value| {
+        let request = tracker.api(Method::POST, "/campaigns").header("idempotency-key", key);
+        request.json(&body).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(post("run", json!({ "name": "n" })).await, 201);
+    assert_eq!(post("run", json!({ "name": "n" })).await, 201);
+    assert_eq!(post("refused", json!({})).await, 422);
+    let fail = "
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'on purpose' USING ERRCODE = 'XX000'; END $$;
+        CREATE TRIGGER fail BEFORE INSERT ON campaigns FOR EACH ROW EXECUTE FUNCTION fail()";
+    tracker.pool.execute(sqlx::raw_sql(fail)).await.unwrap();
+    assert_eq!(post("failed", json!({ "name": "n" })).await, 500);
+    tracker.pool.execute("DROP TRIGGER fail ON campaigns").await.unwrap();
+    assert_eq!(post("failed", json!({ "name": "n" })).await, 201, "at once, and once");
+}
+
 /// Every operation of the document, also those that are not known here: with an id of nobody, with and without a body and
 /// a token.
 async fn tour_api(tracker: &Tracker) {
@@ -356,6 +374,7 @@ const OF_THE_COMMAND_LINE: [&str; 9] = [
 async fn every_query_of_the_code_is_seen_in_the_list_and_in_the_metrics() {
     let tracker = tour("prom_queries").await;
     tracker.api(Method::GET, "/dead-letters?limit=1").send().await.unwrap();
+    tour_keys(&tracker).await;
     let mut seen = queries_seen(&tracker.octo, &tracker.token).await;
 
     let empty = PrivatePostgres::start().await;

@@ -281,7 +281,7 @@ async fn cases(c: &mut PgConnection) -> Vec<Case> {
         case("stats.by_hour", &[POPULAR, DAY_AGO, "now()", "'UTC'"], 0, 26.0),
         case(
             "click.upsert",
-            &[at, id, "false", "'fraud'", "true", "0", "''", "true", "''", "true", "now()"],
+            &[at, id, "false", "'fraud'", "true", "0", "''", "true", "''", "true", "now()", "NULL"],
             1,
             5.0,
         ),

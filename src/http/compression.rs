@@ -1,0 +1,29 @@
+//! Answers in fewer bytes: gzip and Brotli, for what operators read. Redirects, events and probes are too small to
+//! gain, and never come here.
+//!
+//! Compressing a secret beside a caller's words would tell the secret by its length (BREACH) to someone who can make
+//! a victim's browser ask. Nobody can here: a request carries a bearer token and no cookie, so a browser adds
+//! nothing by itself. The one answer with a secret, a new token, is left as it is all the same.
+
+use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
+use tower_http::compression::{
+    CompressionLayer, Predicate,
+    predicate::{And, SizeAbove},
+};
+
+use super::idempotency::WithoutSecret;
+
+/// Answers that are shorter stay as they are.
+const BYTES_MIN: u16 = 1024;
+
+type Worthwhile = And<SizeAbove, fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool>;
+
+/// Compresses what is worth it.
+pub(super) fn layer() -> CompressionLayer<Worthwhile> {
+    let may_be_compressed: fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool =
+        |_, _, headers, extensions| {
+            // a strong ETag names these bytes (RFC 9110 section 8.8.1), and If-Match takes no weak one
+            !headers.contains_key(header::ETAG) && extensions.get::<WithoutSecret>().is_none()
+        };
+    CompressionLayer::new().compress_when(SizeAbove::new(BYTES_MIN).and(may_be_compressed))
+}

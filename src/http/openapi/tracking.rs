@@ -1,0 +1,226 @@
+//! The addresses outside of `/api/v1`, as the document describes them: links, events, probes. The functions are
+//! only their annotations; `http::click`, `http::event` and `http::ops` answer.
+#![expect(dead_code, reason = "only the annotations are used")]
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::http::{error::ProblemBody, events::EventInput};
+
+/// Follow a link
+///
+/// A known campaign always redirects, and the click is on disk before the answer. Values are cut at 255 characters; the first of repeated ones counts; other
+/// parameters go to the destination where the campaign passes them through. Nothing in the query is refused. `HEAD`
+/// gives the same answer and is no click.
+#[utoipa::path(
+    get, path = "/click", tag = "tracking", operation_id = "click", security(()),
+    params(
+        ("cid" = String, Query, description = "The campaign's key.", example = "demo"),
+        ("sub1" = Option<String>, Query, description = "The source's own value; `sub2` to `sub5` likewise."),
+        ("click_id" = Option<String>, Query, description = "The source's own id of the click.", example = "source-4711"),
+        ("landing_page_id" = Option<String>, Query, description = "Go to this landing page of the campaign.", example = "5"),
+        ("campaign_offer_id" = Option<String>, Query, description = "Go to this offer of the campaign.", example = "6"),
+        ("traffic_source_id" = Option<String>, Query, description = "Where the visitor comes from."),
+        ("cost" = Option<String>, Query, description = "What the click cost; kept where it is an amount.", example = "0.05"),
+        ("currency" = Option<String>, Query, description = "Of the cost.", example = "USD"),
+    ),
+    responses(
+        (status = 302, description = "To the destination.", headers(
+            ("Location" = String, description = "The destination."),
+            ("X-Click-Id" = String, description = "Our id of the click; not on a prefetched fallback."),
+            ("Cache-Control" = String, description = "Each visit is asked for again."),
+            ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
+            ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
+        )),
+        (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!("cid is missing.\n")),
+        (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!("There is no such campaign.\n")),
+    ),
+)]
+pub(super) fn click() {}
+
+/// Follow a short link
+///
+/// The same as `/click?cid=KEY`.
+#[utoipa::path(
+    get, path = "/c/{key}", tag = "tracking", operation_id = "short_click", security(()),
+    params(
+        ("key" = String, Path, description = "The campaign's key.", example = "demo"),
+        ("sub1" = Option<String>, Query, description = "The source's own value; all parameters of `/click`."),
+    ),
+    responses(
+        (status = 302, description = "To the destination.", headers(
+            ("Location" = String, description = "The destination."),
+            ("X-Click-Id" = String, description = "Our id of the click."),
+            ("Cache-Control" = String, description = "Each visit is asked for again."),
+        )),
+        (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!("There is no such campaign.\n")),
+    ),
+)]
+pub(super) fn short_click() {}
+
+/// What became of an event.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Accepted {
+    /// `accepted`: it is on disk.
+    #[schema(value_type = String, example = "accepted")]
+    status: &'static str,
+    /// Its id: the sender's, or ours.
+    event_id: Uuid,
+}
+
+/// What became of the events of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Results {
+    /// One for each, in their order.
+    results: Vec<ItemResult>,
+}
+
+/// What became of an event of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ItemResult {
+    /// `accepted`, `rejected` with `errors`, or `unavailable`: send it again.
+    #[schema(value_type = String, example = "accepted")]
+    status: &'static str,
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<Uuid>,
+    /// Every bad field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<crate::http::error::FieldError>>,
+}
+
+/// Report an event
+///
+/// Answered once it is on disk. Any origin may send it, as JSON or, from `navigator.sendBeacon`, as text that is JSON;
+/// at most 64 KiB.
+#[utoipa::path(
+    post, path = "/event", tag = "tracking", operation_id = "report_event", security(()),
+    request_body = EventInput,
+    responses(
+        (status = 202, description = "It is on disk.", body = Accepted),
+        (status = 400, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too long.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is neither JSON nor text.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "Fields are not valid; `errors` names each.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The disk does not take it; send it again.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) fn event() {}
+
+/// Report many events
+///
+/// At most 500 in at most 1 MiB. A bad one does not keep the others out.
+#[utoipa::path(
+    post, path = "/events", tag = "tracking", operation_id = "report_events", security(()),
+    request_body = Vec<EventInput>,
+    responses(
+        (status = 202, description = "What became of each, in their order.", body = Results),
+        (status = 400, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too long.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is neither JSON nor text.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "It is no array, or too long a one.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "octo has too much to do; send them again.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) fn events() {}
+
+/// Report an event with a pixel
+///
+/// Always the same transparent GIF of 43 bytes, whatever happens. Other parameters become `properties`.
+#[utoipa::path(
+    get, path = "/event.gif", tag = "tracking", operation_id = "report_event_pixel", security(()),
+    params(
+        ("event_type" = Option<String>, Query, description = "1 to 64 of `a-z0-9_.-`.", example = "view"),
+        ("click_id" = Option<String>, Query, description = "The click it belongs to; this or `cid`.", example = "019aaf3c-5f00-7abc-8def-0123456789ab"),
+        ("cid" = Option<String>, Query, description = "The campaign's key."),
+        ("event_id" = Option<String>, Query, description = "A UUID: the same one again is the same event.", example = "019aaf3c-5f00-7abc-8def-0123456789ab"),
+    ),
+    responses((status = 200, description = "The pixel.", content_type = "image/gif", body = String, headers(
+        ("X-Octo-Dropped" = String, description = "Why the event was not taken; not sent otherwise."),
+        ("Cache-Control" = String, description = "Each is asked for again."),
+    ), example = json!("GIF89a"))),
+)]
+pub(super) fn pixel() {}
+
+/// How octo is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok` or `degraded`.
+    #[schema(value_type = String, example = "ok")]
+    status: &'static str,
+    /// octo's; not where strangers ask (`server.admin_listen`).
+    #[schema(value_type = String, example = "0.1.0")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'static str>,
+    /// Every part; not where strangers ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    components: Option<Vec<Component>>,
+}
+
+/// How a part is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Component {
+    /// Which.
+    #[schema(example = "postgres primary")]
+    name: String,
+    /// `ok` or `degraded`.
+    #[schema(value_type = String, example = "ok")]
+    status: &'static str,
+    /// For people.
+    #[schema(example = "answered 12 ms ago")]
+    detail: String,
+}
+
+/// How octo and its parts are
+///
+/// For people; 200 while clicks can be redirected.
+#[utoipa::path(
+    get, path = "/health", tag = "operations", operation_id = "get_health", security(()),
+    responses(
+        (status = 200, description = "Clicks are redirected.", body = Health),
+        (status = 503, description = "No campaign is known.", body = Health),
+    ),
+)]
+pub(super) fn health() {}
+
+/// Whether the process lives
+///
+/// Depends on nothing.
+#[utoipa::path(
+    get, path = "/livez", tag = "operations", operation_id = "get_livez", security(()),
+    responses((status = 200, description = "It does.", content_type = "text/plain", body = String, example = json!("ok\n"))),
+)]
+pub(super) fn livez() {}
+
+/// Whether a balancer should send clicks here
+///
+/// Not affected by PostgreSQL or Redis.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operations", operation_id = "get_readyz", security(()),
+    responses(
+        (status = 200, description = "It should.", content_type = "text/plain", body = String, example = json!("ready\n")),
+        (status = 503, description = "It is starting or stopping, or the journal cannot be written.", content_type = "text/plain", body = String, example = json!("stopping\n")),
+    ),
+)]
+pub(super) fn readyz() {}
+
+/// Figures for Prometheus
+///
+/// Every metric of octo, the process and the runtime.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operations", operation_id = "get_metrics", security(()),
+    responses((status = 200, description = "The Prometheus text format.", content_type = "text/plain", body = String, example = json!("octo_journal_pending_records 0\n"))),
+)]
+pub(super) fn metrics() {}
+
+/// This document as a page
+///
+/// For people; without scripts, and without anything from elsewhere.
+#[utoipa::path(
+    get, path = "/docs", tag = "document", operation_id = "get_docs", security(()),
+    responses((status = 200, description = "The page.", content_type = "text/html", body = String, example = json!("<!doctype html>"))),
+)]
+pub(super) fn docs() {}

@@ -217,8 +217,12 @@ mod tests {
 
     /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
-    const WITHOUT_TOKEN: [&str; 8] = [
+    const WITHOUT_TOKEN: [&str; 12] = [
         "GET /api/v1/openapi.json",
+        "GET /c/{key}",
+        "GET /click",
+        "GET /docs",
+        "GET /docs/style.css",
         "GET /event.gif",
         "GET /health",
         "GET /livez",
@@ -227,6 +231,9 @@ mod tests {
         "POST /event",
         "POST /events",
     ];
+
+    /// What is answered ahead of the router.
+    const LINKS: [&str; 2] = ["GET /click", "GET /c/{key}"];
 
     /// `METHOD /path` of each route; axum tells them only to Debug.
     fn routes_of(router: &Router<App>) -> BTreeSet<String> {
@@ -251,10 +258,18 @@ mod tests {
         let (api, document) = openapi::router().split_for_parts();
         let router = api.merge(open_routes(&document)).merge(event_routes()).merge(probe_routes());
         let document: Value = serde_json::from_str(&document.to_json().unwrap()).unwrap();
-        let mut known: BTreeSet<String> = WITHOUT_TOKEN.map(str::to_owned).into();
-        for (path, methods) in document["paths"].as_object().unwrap() {
-            known.extend(methods.as_object().unwrap().keys().map(|m| format!("{} {path}", m.to_uppercase())));
+        let without_token: BTreeSet<String> = WITHOUT_TOKEN.map(str::to_owned).into();
+        let mut known = without_token.clone();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let name = format!("{} {path}", method.to_uppercase());
+                let needs_token = operation["security"][0]["token"].is_array();
+                assert_eq!(needs_token, !without_token.contains(&name), "{name}: {}", operation["security"]);
+                known.insert(name);
+            }
         }
-        assert_eq!(routes_of(&router), known);
+        let answered: BTreeSet<String> =
+            routes_of(&router).into_iter().chain(LINKS.map(str::to_owned)).collect();
+        assert_eq!(answered, known);
     }
 }

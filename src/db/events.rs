@@ -57,7 +57,11 @@ pub struct Event {
 impl From<&model::event::Event<'_>> for Event {
     fn from(event: &model::event::Event<'_>) -> Self {
         let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
-        let raw = |t: &str| RawValue::from_string(t.to_owned()).or_else(|_| to_raw_value(t)).ok();
+        // as a value: RawValue alone would let half of a surrogate pair pass, which no reader of our answer does
+        let is_json = |t: &str| serde_json::from_str::<serde_json::Value>(t).is_ok();
+        let raw = |t: &str| {
+            if is_json(t) { RawValue::from_string(t.to_owned()).ok() } else { to_raw_value(t).ok() }
+        };
         Self {
             id: event.id,
             click_id: event.click_id.map(ClickId::uuid),

@@ -117,7 +117,7 @@ fn created(mut new: NewToken) -> Result<Response, Problem> {
     ),
 )]
 async fn get(
-    _: Admin,
+    _: Read,
     State(app): State<App>,
     Name(id): Name,
     headers: HeaderMap,

@@ -143,11 +143,18 @@ async fn unknown_pages_are_a_short_problem() {
 }
 
 #[tokio::test]
-async fn two_hosts_are_refused_and_the_connection_lives() {
+async fn two_hosts_are_refused_and_nothing_after_them_is_answered() {
     let tracker = Tracker::start("ops_hosts").await;
     let mut stream = TcpStream::connect(tracker.octo.addr()).await.unwrap();
-    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\nGET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\nGET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
     let mut answers = String::new();
     stream.read_to_string(&mut answers).await.unwrap();
-    assert!(answers.starts_with("HTTP/1.1 400") && answers.contains("HTTP/1.1 200"), "{answers}");
+    assert!(answers.starts_with("HTTP/1.1 400") && answers.contains("connection: close"), "{answers}");
+    assert!(
+        !answers.contains("HTTP/1.1 200"),
+        "who reads it otherwise reads the next one otherwise too: {answers}"
+    );
 }

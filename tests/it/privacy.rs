@@ -144,7 +144,7 @@ async fn run(mode: &str, turn: u8, postgres: &PrivatePostgres, redis: &PrivateRe
     octo.sigterm();
     assert!(octo.wait_exit(Duration::from_mins(1)).await.success());
     let pool = postgres.pool().await;
-    let sql = "SELECT host(ip_address), country, invalid_reason FROM clicks WHERE created_at > $1 ORDER BY created_at, id";
+    let sql = "SELECT host(ip_address), country, invalid_reason FROM clicks WHERE created_at >= date_trunc('milliseconds', $1) ORDER BY created_at, id";
     let kept: Vec<(Option<String>, Option<String>, Option<String>)> =
         sqlx::query_as(sql).bind(started).fetch_all(&pool).await.unwrap();
     let dead: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters WHERE created_at > $1")

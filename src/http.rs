@@ -14,6 +14,8 @@ pub mod error;
 mod event;
 mod events;
 pub mod fields;
+#[cfg(test)]
+mod fuzz;
 mod head;
 pub mod idempotency;
 pub mod openapi;

@@ -524,6 +524,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod proof;
 #[cfg(test)]
 mod simulated;

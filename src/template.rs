@@ -327,7 +327,9 @@ fn check_host(url: &Url) -> Result<String, Error> {
         return Ok(host.to_owned()); // an app's own word, or none: myapp:///open
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    let label = |l: &str| (1..=63).contains(&l.len());
+    // the URL standard lets a host hold braces, `$` and more, once they are percent-encoded; no name has them
+    let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let label = |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(letter);
     if host.starts_with('[') || (name.len() <= 253 && name.split('.').all(label)) {
         Ok(host.to_owned())
     } else {

@@ -21,6 +21,7 @@ pub mod idempotency;
 pub mod openapi;
 mod ops;
 mod page;
+mod pieces;
 mod position;
 mod request_id;
 mod signals;
@@ -106,7 +107,7 @@ impl Service {
             let mut request = request.map(bound);
             request.extensions_mut().insert(peer);
             let Ok(response) = self.router.clone().oneshot(request).await;
-            return response;
+            return response.map(pieces::in_pieces);
         }
         let start = Instant::now();
         let (head, _) = request.into_parts();

@@ -1,7 +1,7 @@
 //! How often one address may: send credentials that are none, click, send events. Memory only; what is over
 //! a limit is for the caller to refuse or to label.
 //!
-//! The rule is governor's (GCRA: a bucket that refills evenly), its state a [`table`] of fixed size. An IPv6
+//! The rule is governor's (GCRA: a bucket that refills evenly), its state a table of fixed size. An IPv6
 //! customer has at least a /64 to choose addresses from, so a /64 counts as one address.
 
 mod table;

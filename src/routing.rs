@@ -135,7 +135,7 @@ fn parse(name: &str, url: &str) -> Result<Template, (String, Error)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use chrono::TimeDelta;
     use uuid::Uuid;
 
@@ -147,7 +147,8 @@ mod tests {
         Destination { id, name: format!("d{id}"), url, weight, is_active, payout: None }
     }
 
-    fn campaign(pages: Vec<Destination>, offers: Vec<Destination>) -> Campaign {
+    /// An active campaign, `demo`, with these destinations.
+    pub(crate) fn campaign(pages: Vec<Destination>, offers: Vec<Destination>) -> Campaign {
         Campaign {
             id: Uuid::nil(),
             key: "demo".parse().unwrap(),

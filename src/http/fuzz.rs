@@ -7,7 +7,6 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use axum::http::{HeaderMap, HeaderValue};
-use chrono::Utc;
 use percent_encoding::percent_decode_str;
 use url::{Url, form_urlencoded};
 use uuid::Uuid;
@@ -16,13 +15,13 @@ use super::client;
 use crate::{
     config::{Flags, Loaded},
     model::{
-        campaign::{Campaign, CostModel, Destination, Status},
+        campaign::{Campaign, Destination},
         click::Click,
         id::ClickId,
         text::PARAMETER_CHARS_MAX,
         visit::Params,
     },
-    routing::{Routes, decide},
+    routing::{Routes, decide, tests::campaign},
     template::{Template, Values},
 };
 
@@ -129,26 +128,9 @@ fn routes() -> Routes {
         is_active: true,
         payout: None,
     };
-    let campaign = Campaign {
-        id: Uuid::nil(),
-        key: "demo".parse().unwrap(),
-        name: "demo".into(),
-        description: None,
-        status: Status::Active,
-        start_at: None,
-        end_at: None,
-        cost_model: CostModel::Cpa,
-        payout: None,
-        daily_budget: None,
-        total_budget: None,
-        fallback_url: None,
-        landing_pages: ORIGINS[..2].iter().enumerate().map(destination).collect(),
-        offers: ORIGINS.iter().enumerate().map(destination).collect(),
-        pass_through: true,
-        version: 1,
-        created_at: Utc::now(),
-        updated_at: Utc::now(),
-    };
+    let pages = ORIGINS[..2].iter().enumerate().map(destination).collect();
+    let offers = ORIGINS.iter().enumerate().map(destination).collect();
+    let campaign = Campaign { pass_through: true, fallback_url: None, ..campaign(pages, offers) };
     Routes::new(campaign).unwrap()
 }
 

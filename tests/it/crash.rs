@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     process::Command,
     sync::Arc,
@@ -16,7 +16,6 @@ use std::{
 
 use anyhow::ensure;
 use deadpool_redis::redis;
-use serde_json::json;
 use sqlx::PgPool;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,10 +24,12 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Octo, OctoBuilder, PrivatePostgres, PrivateRedis, Scratch, eventually, migrate},
+    harness::{
+        Octo, OctoBuilder, PrivatePostgres, PrivateRedis, Scratch, eventually, free_address, is_long, migrate,
+    },
     tracker::{SOON, Table},
     verify::{Verdict, verify},
-    visitors::{CAMPAIGNS, Click, Seen, Trail, Visitors, connect},
+    visitors::{Click, Seen, Trail, Visitors, connect, create_campaigns},
     wire::Proxy,
 };
 
@@ -502,22 +503,6 @@ async fn metric(octo: &Octo, name: &str) -> Option<usize> {
     metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?.parse().ok()
 }
 
-/// A port that nobody uses, on an address that nobody uses.
-fn free_address() -> SocketAddr {
-    let address = Ipv4Addr::new(127, 79, fastrand::u8(..), fastrand::u8(1..255));
-    TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).unwrap()
-}
-
-async fn create_campaigns(octo: &Octo) {
-    let token = octo.admin_token().await;
-    for key in CAMPAIGNS {
-        let offer = json!({ "name": "o", "url": "https://offer.example/?c={click_id}&s={sub1}" });
-        let body = json!({ "key": key, "name": key, "offers": [offer] });
-        let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(&token).json(&body);
-        assert_eq!(request.send().await.unwrap().status(), 201);
-    }
-}
-
 /// A number of seconds in the short form, ten times as long in the long one.
 fn at_length(seconds: u64) -> Duration {
     Duration::from_secs(seconds * u64::from(rounds(1)))
@@ -525,11 +510,7 @@ fn at_length(seconds: u64) -> Duration {
 
 /// How often to do something that is done `short` times in the short form.
 fn rounds(short: u32) -> u32 {
-    match std::env::var("OCTO_PROOF").as_deref() {
-        Ok("long") => short * 10,
-        Ok(other) => panic!("OCTO_PROOF is {other:?}; it may be \"long\""),
-        Err(_) => short,
-    }
+    if is_long() { short * 10 } else { short }
 }
 
 /// One line for the README.

@@ -34,6 +34,7 @@ mod sandbox;
 mod servers;
 
 use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,21 @@ pub(crate) use self::{
     sandbox::Scratch,
     servers::Servers,
 };
+
+/// Whether the long forms are wanted: `OCTO_PROOF=long`.
+pub(crate) fn is_long() -> bool {
+    match std::env::var("OCTO_PROOF").as_deref() {
+        Ok("long") => true,
+        Ok(other) => panic!("OCTO_PROOF is {other:?}; it may be \"long\""),
+        Err(_) => false,
+    }
+}
+
+/// A port that nobody uses, on an address that nobody uses.
+pub(crate) fn free_address() -> SocketAddr {
+    let address = Ipv4Addr::new(127, 79, fastrand::u8(..), fastrand::u8(1..255));
+    must(TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).map_err(Into::into))
+}
 
 /// How long to sleep between two looks at something that will be so in a moment.
 const POLL: Duration = Duration::from_millis(10);

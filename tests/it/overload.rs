@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Octo, OctoBuilder, eventually},
+    harness::{Octo, OctoBuilder, eventually, is_long},
     load::{percentile, send_all},
     tracker::{SOON, Table, Tracker, header},
     visitors::connect,
@@ -31,10 +31,6 @@ use crate::{
 const CLICK: &[u8] = b"GET /click?cid=demo HTTP/1.1\r\nHost: t\r\n\r\n";
 const EVENT: &[u8] =
     b"POST /event HTTP/1.1\r\nHost: t\r\nContent-Length: 34\r\n\r\n{\"event_type\":\"view\",\"cid\":\"demo\"}";
-
-fn is_long() -> bool {
-    std::env::var_os("OCTO_PROOF").is_some_and(|proof| proof == "long")
-}
 
 async fn event(octo: &Octo) -> reqwest::Response {
     let body = r#"{"event_type":"view","cid":"demo"}"#;

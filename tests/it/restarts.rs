@@ -2,14 +2,13 @@
 //! service manager is told. `OCTO_PROOF=long` makes 20 rounds of the hand-over.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::TcpListener,
     os::{linux::net::SocketAddrExt, unix::net::UnixDatagram},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::ensure;
-use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,10 +16,12 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Database, HaProxy, Octo, OctoBuilder, Scratch, Signal, eventually, signal},
+    harness::{
+        Database, HaProxy, Octo, OctoBuilder, Scratch, Signal, eventually, free_address, is_long, signal,
+    },
     tracker::{SOON, Tracker},
     verify::verify,
-    visitors::{CAMPAIGNS, Trail, Visitors},
+    visitors::{CAMPAIGNS, Trail, Visitors, create_campaigns},
 };
 
 /// A stop takes this long at most on a busy machine.
@@ -229,26 +230,6 @@ async fn ask(stream: &mut TcpStream) -> String {
         assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0, "an answer");
     }
     String::from_utf8(head).unwrap()
-}
-
-fn is_long() -> bool {
-    std::env::var("OCTO_PROOF").is_ok_and(|proof| proof == "long")
-}
-
-/// A port that nobody uses, on an address that nobody uses.
-fn free_address() -> SocketAddr {
-    let address = Ipv4Addr::new(127, 79, fastrand::u8(..), fastrand::u8(1..255));
-    TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).unwrap()
-}
-
-async fn create_campaigns(octo: &Octo) {
-    let token = octo.admin_token().await;
-    for key in CAMPAIGNS {
-        let offer = json!({ "name": "o", "url": "https://offer.example/?c={click_id}&s={sub1}" });
-        let body = json!({ "key": key, "name": key, "offers": [offer] });
-        let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(&token).json(&body);
-        assert_eq!(request.send().await.unwrap().status(), 201);
-    }
 }
 
 async fn knows_campaigns(octo: &Octo) {

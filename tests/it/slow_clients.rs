@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Octo, OctoBuilder, eventually},
+    harness::{Octo, OctoBuilder, eventually, is_long},
     tracker::{SOON, Tracker},
     visitors::{CAMPAIGNS, Seen, Trail, Visitors, connect},
 };
@@ -346,7 +346,7 @@ fn memory_kb(pid: u32, name: &str) -> u64 {
 /// The run of slowhttptest(1): quiet and attacked rounds by turns, against the limits as they are by default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_connections_of_slowhttptest_for_a_minute_in_each_mode() {
-    if std::env::var_os("OCTO_PROOF").is_none_or(|proof| proof != "long") {
+    if !is_long() {
         return; // three minutes of attack; see the head of this file
     }
     let tracker = start("slowhttptest", |b| b).await;

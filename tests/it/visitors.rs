@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -23,7 +24,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::harness::Scratch;
+use crate::harness::{Octo, Scratch};
 
 /// Clicks a second.
 const RATE: u32 = 500;
@@ -34,6 +35,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The campaigns that are clicked.
 pub(crate) const CAMPAIGNS: [&str; 3] = ["alpha", "beta", "gamma"];
+
+/// Makes them.
+pub(crate) async fn create_campaigns(octo: &Octo) {
+    let token = octo.admin_token().await;
+    for key in CAMPAIGNS {
+        let offer = json!({ "name": "o", "url": "https://offer.example/?c={click_id}&s={sub1}" });
+        let body = json!({ "key": key, "name": key, "offers": [offer] });
+        let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(&token).json(&body);
+        assert_eq!(request.send().await.unwrap().status(), 201);
+    }
+}
 
 /// One click. Everything asked for follows from its number, and its tag says the number: so a stored row can be
 /// compared with what was sent, value by value.

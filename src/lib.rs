@@ -10,12 +10,15 @@
 //!
 //! 1. [`http`] parses the raw query itself: a known campaign is always redirected.
 //! 2. [`cache`] gives the campaign from memory.
-//! 3. [`enrich`] adds device, country and bot label from memory.
+//! 3. [`enrich`] adds device, country and bot label from memory, says who is suspect, and what is kept of an address.
 //! 4. [`routing`] picks the destination; the seed comes from the click's id, so a replay gives the same answer.
 //! 5. [`template`] builds the URL; its origin is always a stored one.
 //! 6. [`journal`] returns once the click survives a power cut (group commit with fdatasync).
 //! 7. The answer: `302 Found`.
 //! 8. Later, elsewhere: [`drain`] stores a batch in Postgres in one transaction with the watermark and the roll-ups.
+//!
+//! Around it: [`server`] bounds connections, [`limits`] what one address may, [`admission`] refuses events where there
+//! is more to do than octo can, and [`erasure`] blanks in the journal what somebody may ask to be forgotten.
 //!
 //! # Invariants
 //!
@@ -24,7 +27,7 @@
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
 //! * Imports point down only: `model metrics config <- routing template enrich limits <- journal | db <- cache drain
-//!   admission <- app <- http <- server <- cli`.
+//!   erasure admission <- app <- http <- server <- cli`.
 
 pub mod admission;
 pub mod app;

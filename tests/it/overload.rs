@@ -1,7 +1,7 @@
 //! More than octo can do: clicks go on, events are told to come back, and afterwards all is as before.
 //!
 //! With OCTO_PROOF=long the open loop goes on for a minute and prints its figures:
-//! `OCTO_PROOF=long cargo nextest run --profile proof -E 'test(/^overload::/)'`
+//! `OCTO_PROOF=long cargo nextest run --release --profile proof -E 'test(/^overload::/)'`
 
 use std::{
     fs,
@@ -255,7 +255,9 @@ async fn at_three_times_its_capacity_octo_redirects_on_and_is_soon_itself_again(
     assert!(redirected > 0.3 * capacity && after > 0.3 * before);
     if is_long() {
         assert!(count(&came.shed) > 0);
-        assert!(redirected > 0.8 * capacity && took < Duration::from_secs(5));
+        // refusing an event costs a build without optimisation about as much as a click
+        let least = if cfg!(debug_assertions) { 0.4 } else { 0.8 };
+        assert!(redirected > least * capacity && took < Duration::from_secs(5));
     }
 }
 

@@ -99,7 +99,7 @@ impl<C: Clock<Instant = Nanos> + Clone> PerAddress<C> {
 
     /// Counts one of an address.
     pub fn count(&self, address: IpAddr) -> Result<(), Over> {
-        self.counting.check_key(&key(address)).map_err(|refused| self.over(&refused))
+        self.counting.check_key(&network(address)).map_err(|refused| self.over(&refused))
     }
 
     /// Counts `number` of an address, but never more than a full bucket holds: so many wait for a full one,
@@ -107,7 +107,7 @@ impl<C: Clock<Instant = Nanos> + Clone> PerAddress<C> {
     pub fn count_all(&self, address: IpAddr, number: usize) -> Result<(), Over> {
         let number = u32::try_from(number).unwrap_or(u32::MAX).min(self.burst.get());
         let Some(number) = NonZeroU32::new(number) else { return Ok(()) };
-        match self.counting.check_key_n(&key(address), number) {
+        match self.counting.check_key_n(&network(address), number) {
             Ok(Err(refused)) => Err(self.over(&refused)),
             Ok(Ok(())) | Err(_) => Ok(()),
         }
@@ -115,7 +115,7 @@ impl<C: Clock<Instant = Nanos> + Clone> PerAddress<C> {
 
     /// Whether one of an address could be counted.
     pub fn look(&self, address: IpAddr) -> Result<(), Over> {
-        self.looking.check_key(&key(address)).map_err(|refused| self.over(&refused))
+        self.looking.check_key(&network(address)).map_err(|refused| self.over(&refused))
     }
 
     fn over(&self, refused: &NotUntil<Nanos>) -> Over {
@@ -137,7 +137,7 @@ impl Clock for SystemClock {
 }
 
 /// An IPv4 address or the /64 of an IPv6 one. IPv4 stands in ff00::/8, from where nobody calls.
-fn key(address: IpAddr) -> u64 {
+pub fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => 0xff00_0000_0000_0000 | u64::from(v4.to_bits()),
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
@@ -218,10 +218,10 @@ mod tests {
 
     #[test]
     fn a_64_of_ipv6_and_a_mapped_ipv4_address_are_one_address() {
-        assert_eq!(key(ip("2001:db8:0:1::1")), key(ip("2001:db8:0:1:ffff::9")));
-        assert_ne!(key(ip("2001:db8:0:1::1")), key(ip("2001:db8:0:2::1")));
-        assert_eq!(key(ip("::ffff:192.0.2.1")), key(ip("192.0.2.1")));
-        assert_ne!(key(ip("::1")), key(ip("0.0.0.0")));
+        assert_eq!(network(ip("2001:db8:0:1::1")), network(ip("2001:db8:0:1:ffff::9")));
+        assert_ne!(network(ip("2001:db8:0:1::1")), network(ip("2001:db8:0:2::1")));
+        assert_eq!(network(ip("::ffff:192.0.2.1")), network(ip("192.0.2.1")));
+        assert_ne!(network(ip("::1")), network(ip("0.0.0.0")));
     }
 
     #[test]

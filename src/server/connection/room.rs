@@ -6,19 +6,18 @@
 use std::{
     cmp::Reverse,
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use ipnet::IpNet;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 
 use super::turn::Turn;
-use crate::config;
+use crate::{config, limits};
 
 /// How often it is tried to make room while there is none.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
@@ -37,11 +36,7 @@ pub(super) struct Room {
     admin: Arc<Semaphore>,
     /// Places of the public that are kept free.
     reserve: usize,
-    /// In the middle of a head or body, a client may take so long even where there is no room; who is idle for
-    /// less goes last.
-    crowded_wait_ms: u64,
-    per_address_max: usize,
-    proxies: Vec<IpNet>,
+    config: config::Server,
     open: Mutex<Open>,
 }
 
@@ -49,12 +44,12 @@ pub(super) struct Room {
 struct Open {
     next_id: u64,
     guests: HashMap<u64, Guest>,
-    per_network: HashMap<IpAddr, usize>,
+    per_network: HashMap<u64, usize>,
     made_room_at: Option<Instant>,
 }
 
 struct Guest {
-    network: IpAddr,
+    network: u64,
     turn: Arc<Turn>,
     hall: Hall,
 }
@@ -75,9 +70,7 @@ impl Room {
             public: Arc::new(Semaphore::new(connections_max)),
             admin: Arc::new(Semaphore::new(config.reserved_connections.max(1))),
             reserve: config.reserved_connections.min(connections_max / 4),
-            crowded_wait_ms: config.crowded_wait_ms,
-            per_address_max: config.connections_per_address_max,
-            proxies: config.trusted_proxies.clone(),
+            config: config.clone(),
             open: Mutex::default(),
         }
     }
@@ -118,11 +111,12 @@ impl Room {
         turn: Arc<Turn>,
         permit: OwnedSemaphorePermit,
     ) -> Option<Seat> {
-        let network = network_of(address);
+        let network = limits::network(address);
+        let per_address_max = self.config.connections_per_address_max;
         let mut open = self.lock();
-        let is_counted = hall == Hall::Public && self.per_address_max > 0 && !self.is_proxy(address);
+        let is_counted = hall == Hall::Public && per_address_max > 0 && !self.is_proxy(address);
         let held = open.per_network.entry(network).or_default();
-        if is_counted && *held >= self.per_address_max {
+        if is_counted && *held >= per_address_max {
             return None;
         }
         *held += 1;
@@ -135,7 +129,7 @@ impl Room {
     /// Whoever relays the connections of many is not limited as one.
     fn is_proxy(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        address.is_loopback() || self.proxies.iter().any(|network| network.contains(&address))
+        address.is_loopback() || self.config.is_trusted_proxy(address)
     }
 
     /// Closes connections of the public until twice the reserve is free; returns how many it asked to leave.
@@ -162,7 +156,8 @@ impl Room {
                 continue;
             }
             let Some(waited_ms) = guest.turn.waited_ms(now) else { continue };
-            let is_brief = waited_ms < self.crowded_wait_ms;
+            // who sends may take so long even where there is no room; who is idle for less goes last
+            let is_brief = waited_ms < self.config.crowded_wait_ms;
             if is_brief && !guest.turn.is(Turn::IDLE) {
                 continue;
             }
@@ -194,14 +189,6 @@ impl Drop for Seat {
                 open.per_network.remove(&guest.network);
             }
         }
-    }
-}
-
-/// Of IPv6 a stranger has a whole /64.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -54,6 +54,7 @@ mod start;
 mod statements;
 mod tools;
 mod tracker;
+mod upgrade;
 mod valid_traffic;
 mod verify;
 mod visitors;

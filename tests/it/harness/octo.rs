@@ -107,6 +107,22 @@ impl OctoBuilder {
         Ok(output.with_context(|| format!("octo {args:?} did not end"))??)
     }
 
+    /// Runs a command to its end with this on its standard input.
+    pub(crate) async fn run_with_input(&self, args: &[&str], input: &[u8]) -> Output {
+        must(self.try_run_with_input(args, input).await)
+    }
+
+    async fn try_run_with_input(&self, args: &[&str], input: &[u8]) -> Result<Output> {
+        let mut file = tempfile::tempfile()?;
+        std::io::Write::write_all(&mut file, input)?;
+        std::io::Seek::rewind(&mut file)?;
+        let mut command = self.command();
+        command.args(args).stdin(file);
+        let running = tokio::process::Command::from(command).kill_on_drop(true).output();
+        let output = tokio::time::timeout(COMMAND_TIMEOUT, running).await;
+        Ok(output.with_context(|| format!("octo {args:?} did not end"))??)
+    }
+
     fn command(&self) -> Command {
         self.set_up(Command::new(env!("CARGO_BIN_EXE_octo")))
     }

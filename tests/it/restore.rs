@@ -417,6 +417,48 @@ fn find(text: &[u8], part: &[u8]) -> usize {
     text.windows(part.len()).position(|window| window == part).expect("it is there")
 }
 
+/// A database for a dump: without what the template brought.
+async fn empty(name: &str) -> Database {
+    let database = Database::create(name).await;
+    let pool = database.pool().await;
+    sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public").execute(&pool).await.unwrap();
+    database
+}
+
+#[tokio::test]
+async fn what_neither_an_old_dump_nor_the_journal_has_is_counted() {
+    let (old, new) = tokio::join!(Database::create("restore_old"), empty("restore_gap"));
+    let site = Site::create();
+    let small = |builder: OctoBuilder| builder.env("OCTO_JOURNAL__SEGMENT_BYTES", "4096");
+    let octo = small(site.octo()).database_url(old.url()).start().await;
+    create_campaigns(&octo).await;
+    let dump = octo.run(&["database", "dump"]).await;
+    for n in 0..100 {
+        click(&octo, &format!("/c/alpha?sub1={n}&sub2={}", "x".repeat(200))).await;
+    }
+    wait_stored(&old.pool().await, 100).await;
+    let journal = octo.inspect_journal().await;
+    stop(octo).await;
+
+    // as it is when the time of the first segment is over
+    let (stream, segments) = (&journal["streams"][0]["id"], &journal["streams"][0]["segments"]);
+    let missing = segments[0]["records"].as_i64().expect("a number");
+    assert!(missing > 0 && segments.as_array().unwrap().len() > 2, "{journal}");
+    let stream = site.data().join("journal").join(stream.as_str().unwrap());
+    std::fs::remove_file(stream.join(format!("{:020}.seg", 0))).unwrap();
+
+    let builder = small(site.octo()).database_url(new.url());
+    let restored = builder.run_with_input(&["database", "restore"], &dump.stdout).await;
+    assert!(restored.status.success(), "{}", said(&restored));
+    let octo = builder.start().await;
+    let pool = new.pool().await;
+    wait_stored(&pool, 100 - missing).await;
+    let metrics = octo.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains(&format!("octo_journal_damaged_records_total {missing}\n")), "{missing}");
+    assert_eq!(Table::Clicks.count(&pool).await.unwrap(), 100 - missing);
+    assert_roll_ups_agree(&pool).await;
+}
+
 #[tokio::test]
 async fn a_database_that_cannot_take_a_dump_is_one_plain_sentence() {
     let shared = Database::create("restore_refused").await;

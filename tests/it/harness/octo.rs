@@ -270,6 +270,11 @@ impl Octo {
         (1..=self.starts).map(|start| read(&stderr_path(dir, start))).collect()
     }
 
+    /// What it has written to standard error since its last start.
+    pub(crate) fn stderr_of_this_start(&self) -> String {
+        read(&stderr_path(self.builder.sandbox.dir(), self.starts))
+    }
+
     /// Runs a command with the same settings and data directory, to its end.
     pub(crate) async fn run(&self, args: &[&str]) -> Output {
         self.builder.run(args).await

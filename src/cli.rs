@@ -1,6 +1,8 @@
-//! The command line: serve, migrate, token, config, journal, privacy, healthcheck.
+//! The command line: serve, migrate, token, config, database, journal, privacy, healthcheck.
 
+mod database;
 mod dead_letters;
+mod dump;
 mod journal;
 mod privacy;
 
@@ -72,6 +74,11 @@ enum Command {
     Config {
         #[command(subcommand)]
         action: Show,
+    },
+    /// Dump and restore the database, or move from the private PostgreSQL to one of your own
+    Database {
+        #[command(subcommand)]
+        action: database::Command,
     },
     /// Look into the journal and at what PostgreSQL refused of it; works while octo runs
     Journal {
@@ -145,6 +152,7 @@ impl Cli {
             Command::Token { action } => with_db(&config, token(action)),
             Command::Config { action: Show::Print } => print(&loaded.to_string()),
             Command::Config { action: Show::Check } => print("the configuration is valid\n"),
+            Command::Database { action } => database::run(action, &config),
             Command::Journal { action } => journal::run(action, &config),
             Command::Privacy { action } => privacy::run(action, &config),
             Command::Healthcheck => healthcheck(&config),

@@ -22,6 +22,7 @@ pub mod replicas;
 pub mod statistics;
 pub mod stats;
 pub mod tokens;
+pub mod transfer;
 pub mod visitor_keys;
 
 use std::{
@@ -74,6 +75,7 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         statistics::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,
+        transfer::STATEMENTS,
         visitor_keys::STATEMENTS,
     ];
     modules.into_iter().flatten().copied()

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use self::binaries::Binaries;
+pub use self::binaries::Clients;
 use self::place::Place;
 use self::wire::Answer;
 
@@ -43,7 +44,7 @@ const POLL: Duration = Duration::from_millis(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
 /// What makes the cluster private and durable, then modest figures for a small server.
-const SETTINGS: [&str; 15] = [
+const SETTINGS: [&str; 16] = [
     "listen_addresses=",
     "port=5432",
     "unix_socket_permissions=0700",
@@ -53,6 +54,7 @@ const SETTINGS: [&str; 15] = [
     "log_min_error_statement=panic", // statements carry addresses of visitors
     "log_checkpoints=off",
     "max_connections=60",
+    "max_locks_per_transaction=512", // a dump is restored in one transaction, with the partitions of years
     "shared_buffers=128MB",
     "wal_compression=on",
     "max_wal_size=1GB",
@@ -73,6 +75,14 @@ pub enum Error {
         /// Why they could not be downloaded, where that was tried.
         #[source]
         source: Option<io::Error>,
+    },
+    /// Nowhere are `pg_dump` and `psql` of this version or a newer one.
+    #[error(
+        "pg_dump and psql of PostgreSQL {needed} or newer were not found; install them with `apt-get install postgresql-client` or point PGBIN at them"
+    )]
+    NoClients {
+        /// The major version of the server.
+        needed: u32,
     },
     /// Another major version wrote the cluster.
     #[error(
@@ -199,6 +209,11 @@ impl Embedded {
         Self::open(data_dir, Role::Command).await
     }
 
+    /// Whether there is a private PostgreSQL for this data directory; makes nothing but the directory itself.
+    pub async fn exists(data_dir: &Path) -> Result<bool, Error> {
+        Ok(Place::choose(data_dir).await?.version()?.is_some())
+    }
+
     /// Whether [`Self::stop`] is this handle's business: always for the server, for a command only if it
     /// launched the postmaster.
     pub fn owned(&self) -> bool {
@@ -278,6 +293,11 @@ impl Embedded {
             sleep(POLL).await;
         }
     }
+}
+
+/// `pg_dump` and `psql` for a server of this major version: those beside the private server, or others.
+pub async fn clients(embedded: Option<&Embedded>, server_major: u32) -> Result<Clients, Error> {
+    Clients::find(embedded.map(|embedded| &embedded.place), server_major).await
 }
 
 /// Attaches to the running postmaster or launches one; the child is `None` where it was running.

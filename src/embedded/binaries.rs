@@ -70,11 +70,64 @@ impl Binaries {
         if !self.directory.join("initdb").exists() {
             return None;
         }
-        let text = output(self.command(place, "postgres").arg("--version"), COMMAND_LIMIT).await;
+        self.version_of(self.command(place, "postgres")).await
+    }
+
+    /// Of `pg_dump`, where `psql` is too.
+    async fn clients_major(&self) -> Option<u32> {
+        if !["pg_dump", "psql"].iter().all(|program| self.directory.join(program).is_file()) {
+            return None;
+        }
+        self.version_of(self.own_command("pg_dump")).await?.parse().ok()
+    }
+
+    async fn version_of(&self, mut command: Command) -> Option<String> {
+        let text = output(command.arg("--version"), COMMAND_LIMIT).await;
         let text =
             text.inspect_err(|error| debug!(%error, at = %self.directory.display(), "unusable PostgreSQL"));
         let number = text.ok()?.split_whitespace().nth(2)?.to_owned();
         Some(number.split(|letter: char| !letter.is_ascii_digit()).next()?.to_owned())
+    }
+
+    /// A client program: with the environment of the user who runs octo, who may have certificates there.
+    fn own_command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.directory.join(program));
+        if let Some(libraries) = &self.libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        command
+    }
+}
+
+/// `pg_dump` and `psql` of one version.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    binaries: Binaries,
+    major: u32,
+}
+
+impl Clients {
+    /// Those that are nearest to a server's version: `pg_dump` refuses a server newer than itself, and what a much
+    /// newer one writes an old server may not read.
+    pub(super) async fn find(place: Option<&Place>, server_major: u32) -> Result<Self, Error> {
+        let mut nearest: Option<Self> = None;
+        for binaries in installed().chain(place.into_iter().flat_map(downloaded)) {
+            let Some(major) = binaries.clients_major().await else { continue };
+            if major >= server_major && nearest.as_ref().is_none_or(|found| major < found.major) {
+                nearest = Some(Self { binaries, major });
+            }
+        }
+        nearest.ok_or(Error::NoClients { needed: server_major })
+    }
+
+    /// Their major version.
+    pub fn major(&self) -> u32 {
+        self.major
+    }
+
+    /// One of the two, as the user who runs octo.
+    pub fn command(&self, program: &str) -> Command {
+        self.binaries.own_command(program)
     }
 }
 
@@ -134,16 +187,19 @@ async fn download(place: &Place, needed: Option<&str>) -> io::Result<Option<Bina
     Ok(None)
 }
 
-/// The server's package and, wave by wave, the libraries it needs that are not installed.
+/// The packages of the server and its clients and, wave by wave, the libraries it needs that are not installed.
 async fn fetch(root: &Path, needed: Option<&str>) -> io::Result<()> {
     let fresh = root.with_extension("new");
     remove_dir(&fresh)?;
     let fresh = make_home(&fresh).map_err(io::Error::other)?;
     let apt = Apt::new(&fresh).await;
-    let mut wave = vec![match needed {
+    let server = match needed {
         Some(version) => format!("postgresql-{version}"),
         None => apt.server_package().await?,
-    }];
+    };
+    // pg_dump and psql, for `octo database`
+    let clients = server.replacen("postgresql-", "postgresql-client-", 1);
+    let mut wave = vec![server, clients];
     let mut seen = wave.clone();
     while !wave.is_empty() && seen.len() <= PACKAGES_MAX {
         let wanted = apt.unpack(&wave).await?;

@@ -25,26 +25,26 @@ use crate::{
 };
 
 /// How long faults and what follows them may take on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What was sent, and confirmed.
 #[derive(Debug, Default)]
-struct Confirmed {
-    clicks: Vec<Uuid>,
+pub(crate) struct Confirmed {
+    pub(crate) clicks: Vec<Uuid>,
     events: BTreeSet<Uuid>,
     /// Records of the journal: an event that is sent twice is two.
-    records: usize,
+    pub(crate) records: usize,
 }
 
 /// Clicks and events without a pause, until it is told to stop.
-struct Load {
+pub(crate) struct Load {
     is_over: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
     task: JoinHandle<Confirmed>,
 }
 
 impl Load {
-    fn start(octo: &Octo) -> Self {
+    pub(crate) fn start(octo: &Octo) -> Self {
         let (is_over, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (address, over, counted) = (octo.addr(), is_over.clone(), rounds.clone());
         let task = tokio::spawn(async move {
@@ -74,7 +74,7 @@ impl Load {
     }
 
     /// Waits until there was some load more.
-    async fn go_on(&self, rounds: usize) {
+    pub(crate) async fn go_on(&self, rounds: usize) {
         let wanted = self.rounds.load(Ordering::SeqCst) + rounds;
         eventually(PATIENCE, async || {
             let rounds = self.rounds.load(Ordering::SeqCst);
@@ -85,7 +85,7 @@ impl Load {
         .await;
     }
 
-    async fn stop(self) -> Confirmed {
+    pub(crate) async fn stop(self) -> Confirmed {
         self.is_over.store(true, Ordering::SeqCst);
         self.task.await.expect("the load")
     }
@@ -100,7 +100,7 @@ fn post(event_id: Option<Uuid>, click_id: Option<Uuid>) -> Vec<u8> {
 }
 
 /// An octo that gives up soon and comes back soon, with a campaign.
-async fn octo(url: String, set: impl FnOnce(OctoBuilder) -> OctoBuilder) -> Octo {
+pub(crate) async fn octo(url: String, set: impl FnOnce(OctoBuilder) -> OctoBuilder) -> Octo {
     let mut builder = Octo::builder().database_url(url);
     for (key, value) in [
         ("STATEMENT_TIMEOUT_MS", "300"),
@@ -121,7 +121,7 @@ async fn octo(url: String, set: impl FnOnce(OctoBuilder) -> OctoBuilder) -> Octo
 }
 
 /// Waits until everything is drained, and looks whether it is there once.
-async fn assert_exactly_once(octo: &Octo, pool: &PgPool, confirmed: &Confirmed) {
+pub(crate) async fn assert_exactly_once(octo: &Octo, pool: &PgPool, confirmed: &Confirmed) {
     let records = i64::try_from(confirmed.records).unwrap();
     eventually(PATIENCE, async || {
         let seq: Vec<i64> = sqlx::query_scalar("SELECT seq FROM ingest_watermark").fetch_all(pool).await?;

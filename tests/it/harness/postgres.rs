@@ -86,6 +86,21 @@ impl Cluster {
         Self::start(dir, address, self.password.clone(), settings(address, more)).await
     }
 
+    /// Copies its files into `dir` while it runs.
+    pub(super) async fn base_backup(&self, dir: &Path) -> Result<()> {
+        let home = dir.parent().context("a directory of its own")?;
+        let mut backup = command(postgres_program("pg_basebackup")?, home)?;
+        backup.args(["--checkpoint=fast", "--no-sync", "-D"]).arg(dir);
+        backup.args(["-h", &self.address.ip().to_string(), "-p", &self.address.port().to_string()]);
+        backup.args(["-U", "postgres"]).env("PGPASSWORD", &self.password);
+        run(backup).await.map(drop)
+    }
+
+    /// Starts a server on a copy of this one's files.
+    pub(super) async fn restored(&self, dir: PathBuf, address: SocketAddrV4, more: &[&str]) -> Result<Self> {
+        Self::start(dir, address, self.password.clone(), settings(address, more)).await
+    }
+
     async fn start(
         dir: PathBuf,
         address: SocketAddrV4,

@@ -41,6 +41,76 @@ impl PrivatePostgres {
         Ok(Self { cluster, sandbox })
     }
 
+    /// A primary that archives its log, for [`Self::base_backup`] and [`Self::as_it_was`].
+    pub(crate) async fn start_archiving() -> Self {
+        must(Self::try_start_archiving().await.context("could not start a PostgreSQL that archives its log"))
+    }
+
+    async fn try_start_archiving() -> Result<Self> {
+        let (claim, address) = Claim::first(private_addresses(), 5432)?;
+        let sandbox = Sandbox::create(servers_dir()?, server_user()?, Some(claim))?;
+        let mut mkdir = command("mkdir", sandbox.dir())?;
+        mkdir.arg("archive");
+        run(mkdir).await?;
+        let archive = format!("archive_command=cp %p {}/%f", sandbox.dir().join("archive").display());
+        let cluster =
+            Cluster::primary(sandbox.dir(), "primary", address, &["archive_mode=on", &archive]).await?;
+        Ok(Self { cluster, sandbox })
+    }
+
+    /// A copy of its files, taken while it runs.
+    pub(crate) async fn base_backup(&self) {
+        must(self.cluster.base_backup(&self.sandbox.dir().join("base")).await.context("no base backup"));
+    }
+
+    /// Gives this moment a name, and waits until the log up to it is in the archive.
+    pub(crate) async fn name_moment(&self, name: &str) {
+        let mut admin = self.admin().await;
+        let named = async {
+            sqlx::query("SELECT pg_create_restore_point($1)").bind(name).execute(&mut admin).await?;
+            let query = sqlx::query_scalar("SELECT pg_walfile_name(pg_switch_wal())");
+            anyhow::Ok::<String>(query.fetch_one(&mut admin).await?)
+        };
+        let file = must(named.await.context("could not name a moment of the log"));
+        eventually(EXIT_TIMEOUT, async || {
+            ensure!(self.sandbox.dir().join("archive").join(&file).exists(), "{file} is not archived yet");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// A primary of its own, restored from the base backup and the archive to a named moment.
+    pub(crate) async fn as_it_was(&self, moment: &str) -> Self {
+        must(self.try_as_it_was(moment).await.context("could not go back to a moment"))
+    }
+
+    async fn try_as_it_was(&self, moment: &str) -> Result<Self> {
+        let (claim, address) = Claim::first(private_addresses(), 5432)?;
+        let sandbox = Sandbox::create(servers_dir()?, server_user()?, Some(claim))?;
+        let dir = sandbox.dir().join("restored");
+        let mut copy = command("cp", sandbox.dir())?;
+        copy.arg("-R").arg(self.sandbox.dir().join("base")).arg(&dir);
+        run(copy).await?;
+        let mut touch = command("touch", sandbox.dir())?;
+        touch.arg(dir.join("recovery.signal"));
+        run(touch).await?;
+        let restore = format!("restore_command=cp {}/%f %p", self.sandbox.dir().join("archive").display());
+        let target = format!("recovery_target_name={moment}");
+        let more = [restore.as_str(), target.as_str(), "recovery_target_action=promote"];
+        let cluster = self.cluster.restored(dir, address, &more).await?;
+        Ok(Self { cluster, sandbox })
+    }
+
+    /// Runs a program of PostgreSQL, such as `pg_dump`, in its directory.
+    pub(crate) async fn program(&self, name: &str, args: &[&str]) -> String {
+        let ended = async {
+            let mut program = command(postgres_program(name)?, self.sandbox.dir())?;
+            program.args(args);
+            run(program).await
+        };
+        must(ended.await.with_context(|| format!("{name} {args:?}")))
+    }
+
     /// A streaming replica, which shows every commit `delay_ms` after it happened if that is given.
     pub(crate) async fn replica(&self, delay_ms: Option<u64>) -> Self {
         must(self.try_replica(delay_ms).await.context("could not start a private replica"))

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -39,7 +40,8 @@ const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(200);
 const INITDB_LIMIT: Duration = Duration::from_mins(1);
 /// SIGINT: disconnect everybody, checkpoint, exit. SIGQUIT: exit now, recover from the WAL at the next start.
-const STOPS: [(&str, Duration); 2] = [("INT", Duration::from_secs(30)), ("QUIT", Duration::from_secs(5))];
+const STOPS: [(Signal, Duration); 2] =
+    [(Signal::INT, Duration::from_secs(30)), (Signal::QUIT, Duration::from_secs(5))];
 const POLL: Duration = Duration::from_millis(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
@@ -261,11 +263,11 @@ impl Embedded {
             return Ok(());
         }
         for (signal, limit) in STOPS {
-            send_signal(self.pid, signal).await?;
+            send_signal(self.pid, signal);
             if timeout(limit, self.ended()).await.is_ok() {
                 return Ok(());
             }
-            warn!(pid = self.pid, signal, "PostgreSQL outlived the signal");
+            warn!(pid = self.pid, ?signal, "PostgreSQL outlived the signal");
         }
         Err(Error::NotStopped { pid: self.pid })
     }
@@ -409,10 +411,11 @@ fn is_of_a_predecessor(reason: &str) -> bool {
     reason.contains("is still in use") || reason.contains("already exists")
 }
 
-async fn send_signal(pid: u32, signal: &str) -> Result<(), Error> {
-    let mut kill = Command::new("sh");
-    kill.args(["-c", "kill -s \"$1\" \"$2\" 2>&1 || :", "kill", signal, &pid.to_string()]);
-    output(&mut kill, COMMAND_LIMIT).await.map(drop).map_err(|source| program("sh", source))
+/// Whether it helped is seen by the process's end: one that is gone already is no failure.
+fn send_signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
 }
 
 /// Standard output of a command that succeeds within the limit; its last words on stderr otherwise.

@@ -52,7 +52,7 @@ pub struct Visitor {
     pub browser: &'static str,
     /// Where the address is registered; `None` for private and unassigned ones.
     pub country: Option<Country>,
-    /// Whether the user agent says it is a program.
+    /// Whether the user agent says it is a program, or names nothing that people have.
     pub is_bot: bool,
 }
 
@@ -142,10 +142,11 @@ impl Enricher {
     }
 
     fn parse(&self, user_agent: &str) -> Agent {
-        if self.bots.matches(user_agent) {
+        let agent = self.rules.parse(user_agent);
+        if self.bots.matches(user_agent) || bot::is_nobody(user_agent, agent) {
             Agent { device: Device::Bot, ..Agent::default() }
         } else {
-            self.rules.parse(user_agent)
+            agent
         }
     }
 }
@@ -185,8 +186,23 @@ mod tests {
     #[test]
     fn a_missing_agent_is_unknown_and_no_bot() {
         let enricher = Enricher::open(None).unwrap();
-        for agent in ["", "-", "\u{0}", "   "] {
+        for agent in ["", "   "] {
             assert_eq!(enricher.describe(agent, None), Visitor::default());
+        }
+    }
+
+    #[test]
+    fn an_agent_of_any_bytes_is_described() {
+        let enricher = Enricher::open(None).unwrap();
+        for agent in [
+            "\u{0}",
+            "\u{fffd}",
+            "\u{1f419}\u{1f419}",
+            "Op\u{e9}ra",
+            "Mozill\u{e9}/5.0 (X11)",
+            "Android \u{1f419};",
+        ] {
+            enricher.describe(agent, None);
         }
     }
 

@@ -44,7 +44,7 @@ fn end_postmaster_in(cluster: &Path) {
     let recorded = fs::read_to_string(cluster.join("postmaster.pid")).unwrap_or_default();
     let Some(pid) = recorded.lines().next().and_then(|pid| pid.parse::<u32>().ok()) else { return };
     if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == cluster) {
-        std::process::Command::new("sh").args(["-c", &format!("kill -QUIT {pid}")]).status().unwrap();
+        send_signal(pid, Signal::QUIT);
     }
 }
 
@@ -123,7 +123,7 @@ async fn a_killed_postmaster_is_replaced_and_the_data_is_there() {
     let first = Embedded::start(&scratch.data_dir()).await.unwrap();
     let mut connection = connect(&first).await;
     note(&mut connection).await;
-    send_signal(first.pid, "KILL").await.unwrap();
+    send_signal(first.pid, Signal::KILL);
     drop(first);
 
     let second = Embedded::start(&scratch.data_dir()).await.unwrap();
@@ -140,18 +140,17 @@ async fn remains_of_a_killed_postmaster_are_waited_for() {
     let backend: i32 =
         sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
     let backend = u32::try_from(backend).unwrap();
-    send_signal(backend, "STOP").await.unwrap(); // holds the shared memory until it may run again
-    send_signal(first.pid, "KILL").await.unwrap();
+    send_signal(backend, Signal::STOP); // holds the shared memory until it may run again
+    send_signal(first.pid, Signal::KILL);
     drop(first);
 
     let data_dir = scratch.data_dir();
     let release = async {
         sleep(Duration::from_secs(1)).await;
-        send_signal(backend, "CONT").await
+        send_signal(backend, Signal::CONT);
     };
     let began = Instant::now();
-    let (second, released) = tokio::join!(Embedded::start(&data_dir), release);
-    released.unwrap();
+    let (second, ()) = tokio::join!(Embedded::start(&data_dir), release);
     assert!(began.elapsed() >= Duration::from_secs(1));
     second.unwrap().stop().await.unwrap();
 }
@@ -214,7 +213,7 @@ async fn a_pid_that_now_belongs_to_somebody_else_does_not_block_the_start() {
     let scratch = Scratch::new();
     let first = Embedded::start(&scratch.data_dir()).await.unwrap();
     let (account, cluster) = (first.place.account.clone(), first.place.cluster.clone());
-    send_signal(first.pid, "KILL").await.unwrap();
+    send_signal(first.pid, Signal::KILL);
     wait_until_dead(first.pid).await;
     drop(first);
     let mut somebody = account.command("sleep").arg("600").kill_on_drop(true).spawn().unwrap();

@@ -50,79 +50,201 @@ impl Device {
 type Line<T> = (T, &'static [&'static str]);
 
 const SYSTEMS: &[Line<&str>] = &[
-    ("Windows Phone", &["Windows Phone", "Windows Mobile"]), // says Android and iPhone too
+    ("Windows Phone", &["Windows Phone", "Windows Mobile", "ZuneWP7", "XBLWP7", "; wds "]), // says Android and iPhone too
     ("Tizen", &["Tizen"]),
     ("webOS", &["Web0S", "webOS"]),
-    ("PlayStation", &["PlayStation", "PLAYSTATION"]),
+    ("PlayStation", &["PlayStation"]),
     ("Nintendo", &["Nintendo"]),
     ("Roku", &["Roku"]),
-    ("ChromeOS", &["CrOS"]),
-    ("HarmonyOS", &["HarmonyOS", "OpenHarmony"]), // its older versions say Android too
+    ("ChromeOS", &["CrOS x", "CrOS a", "CrOS i"]), // by its processors: "cros" is in Microsoft
+    ("HarmonyOS", &["HarmonyOS", "OpenHarmony"]),  // its older versions say Android too
     ("KaiOS", &["KAIOS"]),
-    ("Android", &["Android"]),
+    ("Android", &["Android", "Andr0id", "FB4A", "FBAN/EMA", "FBDM/{", "; Adr ", "Silk/"]), // Facebook's apps and UC by their own words
     ("tvOS", &["AppleTV", "Apple TV"]),
-    ("iOS", &["iPhone", "iPad", "iPod"]), // says "like Mac OS X" too
-    ("Windows", &["Windows"]),
-    ("macOS", &["Macintosh", "Mac OS X", "Mac_PowerPC"]),
+    (
+        "iOS",
+        &["iPhone", "iPad", "iPod", "FBAN/FBIOS", "FBSN/iOS", "iPh OS", "(iOS;", "; iOS ", "-iOS/", "/iOS]"],
+    ), // says "like Mac OS X" too
+    ("Windows", &["Windows", "WinNT", "Win95", "Win98", "Win32", "Win64", "Win16", "; Win 9x"]),
+    ("macOS", &["Macintosh", "Mac OS X", "Mac_PowerPC", "MacPPC"]),
     ("BlackBerry", &["BlackBerry", "BB10"]),
-    ("Symbian", &["Symbian"]),
+    ("Symbian", &["Symbian", "SymbOS", "Series60", "Series 60", "Series40"]),
     ("BSD", &["FreeBSD", "OpenBSD", "NetBSD"]),
-    ("Linux", &["Linux", "LINUX"]),
+    ("Linux", &["Linux"]),
+    // an app's own requests on Apple's systems
+    ("macOS", &["(x86_64)", "(i386)"]),
+    ("iOS", &["CFNetwork/"]),
 ];
 
 const BROWSERS: &[Line<&str>] = &[
     // the app whose view shows the page; Instagram may name Facebook's parts too
     ("Instagram", &["Instagram"]),
     ("Threads", &["Barcelona "]),
-    ("Facebook", &["FBAN/", "FBAV/", "FB_IAB/"]),
-    ("TikTok", &["musical_ly", "BytedanceWebview", "TikTok", "trill_"]),
+    ("Facebook", &["FBAN/", "FBAV/", "FB_IAB/", "FBIOS"]),
+    ("TikTok", &["musical_ly", "musically", "BytedanceWebview", "TikTok", "trill_", ".ugc.trill"]),
     ("Snapchat", &["Snapchat"]),
-    ("Pinterest", &["Pinterest/"]),
+    ("Pinterest", &["Pinterest/", "Pinterest for"]),
     ("LinkedIn", &["LinkedInApp"]),
-    ("X", &["Twitter for", "TwitterAndroid"]),
+    ("X", &["Twitter for", "TwitterAndroid", "Twitter/"]),
     ("WeChat", &["MicroMessenger/"]),
     ("KakaoTalk", &["KAKAOTALK"]),
     ("LINE", &[" Line/"]),
+    ("Telegram", &["Telegram-Android"]),
+    ("NAVER", &["NAVER("]),
+    ("Baidu", &["baiduboxapp"]),
     ("Google app", &["GSA/"]),
     // browsers built on another
-    ("Edge", &["Edg/", "EdgA/", "EdgiOS/", "Edge/"]),
+    ("Edge", &["Edg/", "EdgA/", "EdgiOS/", " Edge/"]),
+    ("UC Browser", &["UCBrowser", "UC Browser", "UCWEB"]), // says Opera Mini too
     ("Opera", &["OPR/", "OPT/", "OPX/", "OPiOS/", "Opera"]),
-    ("Samsung Internet", &["SamsungBrowser/"]),
-    ("Yandex", &["YaBrowser/", "YaApp"]),
+    ("Samsung Internet", &["SamsungBrowser"]),
+    ("Yandex", &["YaBrowser/", "YaSearchBrowser/", "YaApp"]),
     ("Vivaldi", &["Vivaldi/"]),
-    ("UC Browser", &["UCBrowser/"]),
     ("Mi Browser", &["MiuiBrowser/"]),
     ("Huawei Browser", &["HuaweiBrowser/"]),
     ("Vivo Browser", &["VivoBrowser/"]),
     ("HeyTap Browser", &["HeyTapBrowser/"]),
     ("QQ Browser", &["QQBrowser/"]),
-    ("DuckDuckGo", &["DuckDuckGo/", "Ddg/"]),
+    ("DuckDuckGo", &["DuckDuckGo/", " Ddg/"]),
     ("Brave", &["Brave/"]),
     ("Whale", &["Whale/"]),
     ("Silk", &["Silk/"]),
     ("Firefox", &["Focus/", "FxiOS/"]),
     ("SeaMonkey", &["SeaMonkey/"]),
+    ("Konqueror", &["Konqueror"]),
     ("Firefox", &["Firefox/"]),
     ("Internet Explorer", &["IEMobile/", "MSIE ", "Trident/"]),
+    ("Lynx", &["Lynx/", "Lynx ("]),
+    ("Links", &["Links (", "ELinks/"]),
+    ("w3m", &["w3m/"]),
     // the ancestors
     ("Chrome", &["CriOS/"]),
-    ("WebView", &["; wv)"]),
+    ("WebView", &["; wv)", "Version/4.0 Chrome/"]),
     ("Chrome", &["Chromium/", "Chrome/"]),
     ("Safari", &["Safari/"]),
     ("WebView", &["AppleWebKit/"]), // an app's own view does not say Safari
 ];
 
 const DEVICES: &[Line<Device>] = &[
+    (Device::Console, &["PlayStation", "Nintendo", "; Xbox", "Xbox One", "XBOX_"]), // says SmartTV too
     // televisions run Android, Linux and Tizen
-    (Device::Tv, &["SMART-TV", "SmartTV", "Smart TV", "GoogleTV", "Google TV", "Android TV", "HbbTV"]),
-    (Device::Tv, &["AppleTV", "Apple TV", "TV Safari/", "NetCast", "Web0S", "BRAVIA", "CrKey", "Roku"]),
+    (
+        Device::Tv,
+        &[
+            "SMART-TV",
+            "SmartTV",
+            "Smart TV",
+            "Smart_TV",
+            "GoogleTV",
+            "Google TV",
+            "Android TV",
+            "AndroidTV",
+            "HbbTV",
+        ],
+    ),
+    (
+        Device::Tv,
+        &[
+            "AppleTV",
+            "Apple TV",
+            "TV Safari/",
+            "NetCast",
+            "Web0S",
+            "BRAVIA",
+            "CrKey",
+            "Roku",
+            "Viera",
+            "InettvBrowser",
+        ],
+    ),
+    (Device::Tv, &["wv-atv", "Chromecast", "MiTV", "MiBOX", "TV Box", "TVBox", " TV Build/", " TV)"]),
     (Device::Tv, &["; AFT"]), // Fire TV: AFTMM, AFTT, ..
-    (Device::Console, &["PlayStation", "PLAYSTATION", "Nintendo", "Xbox"]),
     (Device::Tablet, &["iPad", "Tablet;", "PlayBook", "Kindle"]), // an iPad says Mobile too
-    (Device::Tablet, &["; KF"]),                                  // Fire tablets: KFONWI, KFTRWI, ..
-    (Device::Mobile, &["Mobi", "iPhone", "iPod", "Windows Phone", "Opera Mini", "KAIOS"]),
-    (Device::Mobile, &["BlackBerry", "Symbian", "MIDP"]),
-    (Device::Desktop, &["X11"]),
+    (Device::Tablet, &["; KF"]), // Fire tablets: KFONWI, KFTRWI, ..
+    (
+        Device::Tablet,
+        &[
+            "; SM-T",
+            "SAMSUNG SM-T",
+            "; SM-X",
+            "SAMSUNG SM-X",
+            "MediaPad",
+            "MatePad",
+            "; Lenovo TB",
+            "; TB-X",
+            "; TB-8",
+            "Nexus 7",
+            "Nexus 9",
+            "Nexus 10",
+            "Xoom",
+            "Silk/",
+        ],
+    ), // some say Mobile
+    (
+        Device::Mobile,
+        &["Mobi", "iPhone", "iPod", "Windows Phone", "Opera Mini", "KAIOS", "ZuneWP7", "(Phone;"],
+    ),
+    (
+        Device::Mobile,
+        &[
+            "BlackBerry",
+            "Symbian",
+            "MIDP",
+            "UP.Browser",
+            "Obigo",
+            "NetFront",
+            "UCWEB",
+            "DoCoMo",
+            "MAUI",
+            "J2ME",
+            "FOMA;",
+            "Series30",
+            "AvantGo",
+            "Palm",
+            "OneBrowser",
+            "Teleca",
+        ],
+    ),
+    (Device::Desktop, &["(X11", "X11;", "(PC;", "BeOS", "Haiku", "OS/2", "RISC OS", "Amiga", "SunOS"]),
+];
+
+/// How the agents of telephones of before the smartphone begin.
+const TELEPHONES: [&str; 20] = [
+    "Nokia",
+    "SAMSUNG",
+    "SEC-",
+    "LG",
+    "MOT",
+    "Alcatel",
+    "SonyEricsson",
+    "SIE-",
+    "KWC-",
+    "KDDI",
+    "HUAWEI",
+    "ZTE",
+    "HTC",
+    "Lenovo",
+    "BlackBerry",
+    "Sagem",
+    "Sharp",
+    "Panasonic",
+    "Philips",
+    "AMOI",
+];
+
+/// Apps of telephones: an agent of their own names no system always.
+const APPS: [&str; 11] = [
+    "Instagram",
+    "Threads",
+    "Facebook",
+    "TikTok",
+    "Snapchat",
+    "Pinterest",
+    "WeChat",
+    "KakaoTalk",
+    "LINE",
+    "Google app",
+    "QQ Browser",
 ];
 
 /// One table, compiled: all tokens are found in one pass over the user agent.
@@ -135,7 +257,8 @@ struct Table<T> {
 
 impl<T: Copy> Table<T> {
     fn new(lines: &[Line<T>]) -> Self {
-        let tokens = AhoCorasick::new(lines.iter().flat_map(|(_, tokens)| *tokens));
+        let tokens = lines.iter().flat_map(|(_, tokens)| *tokens);
+        let tokens = AhoCorasick::builder().ascii_case_insensitive(true).build(tokens); // some proxies fold agents
         let meanings = lines.iter().flat_map(|(meaning, tokens)| tokens.iter().map(|_| *meaning));
         Self { tokens: tokens.expect("the table is compiled by every test"), meanings: meanings.collect() }
     }
@@ -161,7 +284,7 @@ impl Rules {
     pub(super) fn parse(&self, user_agent: &str) -> Agent {
         let os = self.systems.first(user_agent).unwrap_or_default();
         let browser = self.browsers.first(user_agent).unwrap_or_default();
-        let device = self.devices.first(user_agent).unwrap_or_else(|| by_system(os, user_agent));
+        let device = self.devices.first(user_agent).unwrap_or_else(|| by_system(os, browser, user_agent));
         // a view inside an iPad's app says it is a Mac, and Mobile, which no Mac does
         let (os, device) =
             if os == "macOS" && device == Device::Mobile { ("iOS", Device::Tablet) } else { (os, device) };
@@ -171,13 +294,20 @@ impl Rules {
 
 /// The device when no token says it. Android's rule is that a browser says Mobile on a telephone only; apps,
 /// which do not begin as a browser does, never say it.
-fn by_system(os: &str, user_agent: &str) -> Device {
+fn by_system(os: &str, browser: &str, user_agent: &str) -> Device {
     match os {
         "Windows" | "macOS" | "Linux" | "ChromeOS" | "BSD" => Device::Desktop,
-        "Android" | "HarmonyOS" if user_agent.starts_with("Mozilla/") => Device::Tablet,
-        "Android" | "HarmonyOS" => Device::Mobile,
+        "Android" | "HarmonyOS" if begins_with(user_agent, "Mozilla/") => Device::Tablet,
+        "Android" | "HarmonyOS" | "iOS" => Device::Mobile,
+        "" if APPS.contains(&browser) => Device::Mobile,
+        "" if TELEPHONES.iter().any(|brand| begins_with(user_agent, brand)) => Device::Mobile,
         _ => Device::Unknown,
     }
+}
+
+/// In upper or lower case.
+pub(super) fn begins_with(text: &str, word: &str) -> bool {
+    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
 }
 
 /// Safari is Apple's (it was once on Windows), and so are most views of apps: on other systems the words only

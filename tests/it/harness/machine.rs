@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process;
 
 const REMEDY: &str = "run ./test, which installs it, or apt-get install postgresql redis-server";
 
@@ -238,12 +239,20 @@ pub(crate) enum Signal {
     Cont,
 }
 
-/// Sends a signal, by kill(1): the crate forbids `unsafe`. A process that is gone already is no failure.
+/// Sends a signal. A process that is gone already is no failure, nor is one that is not ours to signal.
 pub(crate) fn signal(signal: Signal, pids: &[u32]) {
-    let name = format!("-{signal:?}").to_uppercase();
-    let pids = pids.iter().map(ToString::to_string);
-    let sent = Command::new("kill").arg(name).args(pids).stderr(Stdio::null()).status();
-    sent.expect("kill(1) is on every Linux");
+    let signal = match signal {
+        Signal::Term => process::Signal::TERM,
+        Signal::Int => process::Signal::INT,
+        Signal::Quit => process::Signal::QUIT,
+        Signal::Kill => process::Signal::KILL,
+        Signal::Stop => process::Signal::STOP,
+        Signal::Cont => process::Signal::CONT,
+    };
+    for &pid in pids {
+        let pid = i32::try_from(pid).ok().and_then(process::Pid::from_raw).expect("the kernel's pids fit");
+        let _ = process::kill_process(pid, signal);
+    }
 }
 
 /// The processes whose parent is `pid`, by a walk through /proc.

@@ -169,7 +169,7 @@ impl Bench {
         let octos = Pool::new("primary", &url.clone().into(), &config.database)?;
         let mut ingest = Ingest::connect(&octos, Duration::from_secs(30)).await?;
         let stream = Uuid::now_v7();
-        ingest.watermarks(&[stream]).await?;
+        ingest.watermarks(&[(stream, 0)]).await?;
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let campaign_id = Uuid::now_v7();
         Ok(Self { postgres, ingest, stream, seq: 0, pool, campaign_id, psql: psql(), directory, sent: 0 })

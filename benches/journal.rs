@@ -44,6 +44,10 @@ impl Disk for CountingDisk {
         RealDisk.list(path)
     }
 
+    fn make_private(&self, path: &Path) -> io::Result<()> {
+        RealDisk.make_private(path)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn Write>> {
         Ok(Box::new(CountingFile(RealDisk.create(path)?, self.0.clone())))
     }
@@ -105,6 +109,7 @@ async fn run(callers: usize) -> anyhow::Result<()> {
         queue_records_max: 65_536,
         queue_bytes_max: 64 << 20,
         keep_drained: Duration::from_hours(1),
+        retry_interval: Duration::from_secs(1),
     };
     let journal = Journal::open(Arc::new(disk), options)?;
     let mut payload = Vec::new();

@@ -205,6 +205,7 @@ pub struct Journal {
     pub dir: PathBuf,
     pub max_bytes: u64,
     pub keep_drained_s: u64,
+    pub retry_interval_ms: u64,
     pub segment_bytes: u64,
     pub queue_records_max: usize,
     pub queue_bytes_max: usize,
@@ -487,6 +488,7 @@ impl Config {
         at_least("journal.queue_records_max", self.journal.queue_records_max as u64, 1);
         at_least("journal.queue_bytes_max", self.journal.queue_bytes_max as u64, 1 << 21);
         at_least("journal.append_timeout_ms", self.journal.append_timeout_ms, 1);
+        at_least("journal.retry_interval_ms", self.journal.retry_interval_ms, 10);
         at_least("drain.batch_rows", self.drain.batch_rows as u64, 1);
         at_least("drain.batch_bytes_max", self.drain.batch_bytes_max as u64, 65_536);
         at_least("drain.retry_min_ms", self.drain.retry_min_ms, 1);

@@ -278,9 +278,9 @@ async fn blank(root: &Path, erasures: &Erasures, wait: Duration) -> anyhow::Resu
     if let Some(_lock) = Lock::acquire(root)? {
         for stream in journal::streams(&RealDisk, root)? {
             for segment in journal::segments(&RealDisk, root, stream)? {
-                journal::erase(&RealDisk, root, stream, segment.first_seq, &|payload| {
-                    Record::decode(payload).is_ok_and(|record| erasures.has(&record))
-                })?;
+                let is_erased =
+                    |payload: &[u8]| Record::decode(payload).is_ok_and(|record| erasures.has(&record));
+                journal::erase(&RealDisk, root, stream, segment.first_seq, &is_erased, false)?;
             }
         }
         return Ok((count(root, erasures)?, "this command"));

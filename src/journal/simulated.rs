@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::disk::{Disk, Entry, Read, Write};
+use super::disk::{Disk, Entry, Read, UNFINISHED, Write};
 
 /// Of one computer; clones share it.
 #[derive(Clone)]
@@ -75,6 +75,8 @@ struct Failing {
     /// Bytes that a failing sync makes durable all the same.
     kept: usize,
     dir_syncs: usize,
+    /// Syncs of directories that go well before those fail.
+    dir_syncs_spared: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -218,7 +220,14 @@ impl SimulatedDisk {
 
     /// The next `count` syncs of directories fail.
     pub(super) fn fail_dir_syncs(&self, count: usize) {
-        self.state().failing.dir_syncs = count;
+        let mut state = self.state();
+        state.failing = Failing { dir_syncs: count, dir_syncs_spared: 0, ..state.failing };
+    }
+
+    /// One sync of a directory fails, after so many that do not.
+    pub(super) fn fail_later_dir_sync(&self, spared: usize) {
+        let mut state = self.state();
+        state.failing = Failing { dir_syncs: 1, dir_syncs_spared: spared, ..state.failing };
     }
 
     /// After `bytes` more the disk is full; `None`: never.
@@ -314,6 +323,24 @@ impl SimulatedDisk {
         let mut image = BTreeMap::new();
         state.collect(0, Path::new("/"), &mut image);
         image
+    }
+
+    fn find_file(&self, path: &Path) -> io::Result<()> {
+        let state = self.step()?;
+        let id = state.find(path)?;
+        state.content(id).map(drop)
+    }
+
+    /// Within one directory.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.step()?;
+        let (parent, from) = state.parent(from)?;
+        let (_, to) = state.parent(to)?;
+        let names = state.names_mut(parent)?;
+        let id = names.live.remove(&from).ok_or_else(missing)?;
+        names.live.insert(to.clone(), id);
+        names.dirty.extend([from, to]);
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -562,7 +589,7 @@ impl Disk for SimulatedDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.step()?;
         let id = state.find(path)?;
-        if take_one(&mut state.failing.dir_syncs) {
+        if !take_one(&mut state.failing.dir_syncs_spared) && take_one(&mut state.failing.dir_syncs) {
             state.names_mut(id)?.dirty.clear();
             return Err(io::Error::from_raw_os_error(5));
         }
@@ -581,9 +608,14 @@ impl Disk for SimulatedDisk {
                 Node::Directory(_) => (0, true),
                 Node::File(content) => (content.bytes.len() as u64, false),
             };
-            Entry { name: name.clone(), bytes, is_dir, modified: SystemTime::UNIX_EPOCH }
+            let (name, modified) = (name.clone(), SystemTime::UNIX_EPOCH);
+            Entry { name, bytes, is_dir, is_open_to_others: false, modified }
         };
         Ok(state.names(id)?.live.iter().map(describe).collect())
+    }
+
+    fn make_private(&self, _: &Path) -> io::Result<()> {
+        self.step().map(drop)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Write>> {
@@ -602,14 +634,20 @@ impl Disk for SimulatedDisk {
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.step()?;
-        let (parent, name) = state.parent(path)?;
-        // synced under a name that nobody looks for, and only then renamed
-        let content = Content { bytes: bytes.to_vec(), dirty_from: bytes.len(), ..Content::default() };
-        state.insert(parent, name, Node::File(content))?;
-        drop(state);
-        self.step()?.names_mut(parent)?.sync();
-        Ok(())
+        self.find_file(path)?;
+        let fresh = path.with_extension(UNFINISHED);
+        // one that is there is emptied first
+        let _ = self.remove(&fresh);
+        let written = self.create(&fresh).and_then(|mut file| {
+            file.append(bytes)?;
+            file.sync()?;
+            self.rename(&fresh, path)
+        });
+        if written.is_err() {
+            let _ = self.remove(&fresh);
+        }
+        written?;
+        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
     }
 
     fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {

@@ -92,6 +92,7 @@ pub const FAMILIES: &[Family] = &[
     c("octo_journal_written_bytes_total", "Bytes made durable."),
     c("octo_journal_errors_total", "Writes or syncs of the journal that failed."),
     h("octo_journal_fsync_duration_seconds", "Time of one fdatasync."),
+    g("octo_journal_writable", "1 while records are taken, 0 while clicks are redirected but not recorded."),
     g("octo_journal_pending_records", "Durable records not yet in Postgres."),
     g("octo_journal_bytes", "Bytes of the journal on disk."),
     g("octo_journal_segments", "Segments on disk."),
@@ -101,11 +102,16 @@ pub const FAMILIES: &[Family] = &[
         "octo_journal_oldest_pending_timestamp_seconds",
         "Unix time of the oldest record not in Postgres; 0: none.",
     ),
+    c(
+        "octo_journal_foreign_watermarks_total",
+        "Times that the progress of a stream was found moved by somebody else: its records are sent again.",
+    ),
     g("octo_disk_free_bytes", "Bytes that octo may still write on the journal's file system."),
     g("octo_disk_size_bytes", "Size of the journal's file system."),
     c("octo_drain_rows_total", "Rows stored in Postgres."),
     h("octo_drain_batch_rows", "Records in one transaction."),
     c("octo_drain_errors_total", "Transactions of the drain that failed, by class."),
+    c("octo_drain_already_stored_total", "Records that were sent again and found stored."),
     g("octo_drain_lag_seconds", "Age of the newest record in Postgres when it was stored."),
     c(
         "octo_erased_records_total",
@@ -231,6 +237,8 @@ pub fn describe() {
         "octo_journal_written_bytes_total",
         "octo_journal_errors_total",
         "octo_journal_damaged_records_total",
+        "octo_journal_foreign_watermarks_total",
+        "octo_drain_already_stored_total",
         "octo_panics_total",
     ] {
         counter!(name).increment(0);
@@ -490,7 +498,8 @@ pub fn journal_fsync(took: Duration) {
 }
 
 /// Figures of the journal.
-pub fn journal_state(pending: u64, bytes: u64, segments: usize, corrupt: usize) {
+pub fn journal_state(is_writable: bool, pending: u64, bytes: u64, segments: usize, corrupt: usize) {
+    gauge!("octo_journal_writable").set(f64::from(u8::from(is_writable)));
     gauge!("octo_journal_pending_records").set(pending as f64);
     gauge!("octo_journal_bytes").set(bytes as f64);
     gauge!("octo_journal_segments").set(segments as f64);
@@ -500,6 +509,16 @@ pub fn journal_state(pending: u64, bytes: u64, segments: usize, corrupt: usize) 
 /// Records that could not be read back.
 pub fn journal_damaged(records: u64) {
     counter!("octo_journal_damaged_records_total").increment(records);
+}
+
+/// The progress of a stream was moved by somebody else.
+pub fn journal_foreign_watermark() {
+    counter!("octo_journal_foreign_watermarks_total").increment(1);
+}
+
+/// Records that were sent again and found stored.
+pub fn drain_already_stored(records: u64) {
+    counter!("octo_drain_already_stored_total").increment(records);
 }
 
 /// Unix time of the oldest record not in Postgres; 0: none.

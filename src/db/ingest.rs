@@ -31,6 +31,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("watermark.list", LIST_WATERMARKS),
     ("watermark.begin", BEGIN_WATERMARKS),
     ("watermark.advance", ADVANCE_WATERMARK),
+    ("ingest.find_stored", FIND_STORED),
     ("clicks.insert_batch", INSERT_CLICKS),
     ("events.insert_batch", INSERT_EVENTS),
     ("stats.upsert_batch", UPSERT_STATS),
@@ -47,8 +48,24 @@ const CHECK_CONSTRAINTS: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)";
 
-const BEGIN_WATERMARKS: &str =
-    "INSERT INTO ingest_watermark (stream, seq) SELECT unnest($1::uuid[]), 0 ON CONFLICT (stream) DO NOTHING";
+const BEGIN_WATERMARKS: &str = "
+INSERT INTO ingest_watermark (stream, seq)
+SELECT * FROM unnest($1::uuid[], $2::int8[])
+ON CONFLICT (stream) DO NOTHING";
+
+// Row by row by the primary key: LIMIT keeps the planner from reading whole tables instead.
+const FIND_STORED: &str = "
+SELECT t.id
+FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, created_at)
+CROSS JOIN LATERAL (
+    SELECT 1 FROM clicks c WHERE c.created_at = t.created_at AND c.id = t.id LIMIT 1
+) found
+UNION ALL
+SELECT t.id
+FROM unnest($3::uuid[], $4::timestamptz[]) AS t (id, created_at)
+CROSS JOIN LATERAL (
+    SELECT 1 FROM events e WHERE e.created_at = t.created_at AND e.id = t.id LIMIT 1
+) found";
 
 // Whoever erases holds a lock on the table of watermarks (`octo_lock_for_erasure`), and a statement has its table
 // locks before its snapshot: so it sees an erasure that it waited for, and one that comes later waits for this
@@ -152,6 +169,9 @@ ON CONFLICT (stream, seq) DO UPDATE SET
 /// In place of a SQLSTATE: the bytes are no record.
 pub const MALFORMED: &str = "malformed";
 
+/// The SQLSTATE of a row whose key is there already.
+pub const UNIQUE_VIOLATION: &str = "23505";
+
 /// Consecutive records of a stream, ready to be stored.
 #[derive(Debug, Default)]
 pub struct Rows<'a> {
@@ -252,8 +272,8 @@ impl Ingest {
         Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout: None })
     }
 
-    /// Where each stream is in this database; new streams begin at 0.
-    pub async fn watermarks(&mut self, streams: &[Uuid]) -> Result<HashMap<Uuid, u64>, StoreError> {
+    /// Where each stream is in this database; a new stream begins at the sequence beside its id.
+    pub async fn watermarks(&mut self, streams: &[(Uuid, u64)]) -> Result<HashMap<Uuid, u64>, StoreError> {
         if self.local_timeout.is_none() {
             return watermarks(&mut self.connection, self.bounds, streams).await;
         }
@@ -262,6 +282,22 @@ impl Ingest {
         let watermarks = watermarks(&mut transaction, bounds, streams).await?;
         bounds.limit(transaction.commit()).await?;
         Ok(watermarks)
+    }
+
+    /// The ids of those rows that are stored already.
+    pub async fn find_stored(&mut self, rows: &Rows<'_>) -> Result<HashSet<Uuid>, StoreError> {
+        let bounds = self.bounds;
+        let (clicks, events) = (rows.clicks.as_slice(), rows.events.as_slice());
+        let mut transaction = self.begin().await?;
+        let find = super::query_scalar(FIND_STORED)
+            .bind(column(clicks, |c| c.id.uuid()))
+            .bind(column(clicks, |c| c.id.created_at()))
+            .bind(column(events, |e| e.id))
+            .bind(column(events, |e| e.created_at))
+            .fetch_all(&mut *transaction);
+        let found: Vec<Uuid> = bounds.run("ingest.find_stored", find).await?;
+        bounds.limit(transaction.commit()).await?;
+        Ok(found.into_iter().collect())
     }
 
     /// Stores the rows of `lo..hi` and moves the watermark to `hi`, all or nothing. What is erased is taken out of
@@ -314,11 +350,13 @@ impl Ingest {
 async fn watermarks(
     c: &mut PgConnection,
     bounds: Bounds,
-    streams: &[Uuid],
+    streams: &[(Uuid, u64)],
 ) -> Result<HashMap<Uuid, u64>, StoreError> {
-    let begin = super::query(BEGIN_WATERMARKS).bind(streams).execute(&mut *c);
+    let ids: Vec<Uuid> = streams.iter().map(|(id, _)| *id).collect();
+    let firsts: Vec<i64> = streams.iter().map(|(_, first)| bigint(*first)).collect();
+    let begin = super::query(BEGIN_WATERMARKS).bind(&ids).bind(firsts).execute(&mut *c);
     bounds.run("watermark.begin", begin).await?;
-    let list = super::query_as(LIST_WATERMARKS).bind(streams).fetch_all(c);
+    let list = super::query_as(LIST_WATERMARKS).bind(ids).fetch_all(c);
     let rows: Vec<(Uuid, i64)> = bounds.run("watermark.list", list).await?;
     Ok(rows.into_iter().map(|(stream, seq)| (stream, u64::try_from(seq).unwrap_or(0))).collect())
 }

@@ -91,6 +91,14 @@ async fn tour(name: &str) -> Tracker {
     tour_api(&tracker).await;
     tour_objects(&tracker).await;
     tour_strangers(&tracker).await;
+    // what was stored is sent again
+    tracker.pool.execute("UPDATE ingest_watermark SET seq = 0").await.unwrap();
+    eventually(Duration::from_secs(30), async || {
+        let metrics = scrape(&tracker.octo).await;
+        ensure!(metrics.contains("query=\"ingest.find_stored\""), "nothing was sent again yet");
+        Ok(())
+    })
+    .await;
     eventually(SOON, async || {
         let metrics = scrape(&tracker.octo).await;
         ensure!(metrics.contains("octo_db_table_bytes{"), "the statistics were not read yet");
@@ -128,6 +136,7 @@ async fn tour_links_and_events(tracker: &Tracker) {
         "/event.gif",
         "/livez",
         "/readyz",
+        "/readyz/redirect",
         "/health",
         "/metrics",
     ] {

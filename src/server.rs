@@ -13,7 +13,7 @@ use std::{
     io::IsTerminal,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -61,12 +61,13 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let lock_wait = millis(if inherited.is_any() { config.journal.lock_wait_ms } else { 0 });
     let (listener, admin_listener) = inherited.listen(&mut config.server)?;
     let connections_max = descriptors::connections_max(&config);
-    let _lock = lock_journal(&config, lock_wait, &manager).await?;
-    let journal = open_journal(&config)?;
+    let lock = lock_journal(&config, lock_wait, &manager).await?;
+    let journal = open_journal(&config, lock.clone())?;
     let embedded = start_embedded(&config).await?;
     let url = database_url(&config, embedded.as_ref())?;
     let db = Arc::new(Db::new(&url, &config.database).context("database.url")?);
     let campaigns = Arc::new(Campaigns::new(db.clone(), &config)?);
+    may_start_unrecorded(&config, &journal, &campaigns)?;
     let enricher = Enricher::open(config.tracking.country_file.as_deref())
         .map_err(|e| CannotStart(format!("tracking.country_file: {:#}", anyhow::Error::from(e))))?;
     let (told, telling) = mpsc::channel(config.tracking.duplicate_share_max);
@@ -155,15 +156,21 @@ fn listen_for_signals() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// The right to the data directory. With an inherited socket there may be a predecessor that is about to give it up;
-/// meanwhile the socket's queue holds whoever comes.
-async fn lock_journal(config: &Config, wait: Duration, manager: &Manager) -> anyhow::Result<Lock> {
+/// The right to the data directory; `None` until a directory that cannot be made or read at the start can be.
+type SharedLock = Arc<Mutex<Option<Lock>>>;
+
+/// Takes the right to the data directory. With an inherited socket there may be a predecessor that is about to give it
+/// up; meanwhile the socket's queue holds whoever comes.
+async fn lock_journal(config: &Config, wait: Duration, manager: &Manager) -> anyhow::Result<SharedLock> {
     let root = config.journal_dir();
     let deadline = Instant::now() + wait;
     let mut is_told = false;
     loop {
-        if let Some(lock) = Lock::acquire(&root).map_err(|error| cannot_write(&root, &error))? {
-            return Ok(lock);
+        match Lock::acquire(&root) {
+            Ok(Some(lock)) => return Ok(Arc::new(Mutex::new(Some(lock)))),
+            Ok(None) => {}
+            // the journal cannot be opened either, and says so
+            Err(_) => return Ok(Arc::default()),
         }
         if Instant::now() >= deadline {
             let place = root.display();
@@ -181,14 +188,8 @@ async fn lock_journal(config: &Config, wait: Duration, manager: &Manager) -> any
     }
 }
 
-fn cannot_write(root: &Path, error: &std::io::Error) -> CannotStart {
-    let root = root.display();
-    CannotStart(format!(
-        "the journal in {root} cannot be written ({error}); check the disk and the rights, or set journal.dir"
-    ))
-}
-
-fn open_journal(config: &Config) -> anyhow::Result<Journal> {
+/// A journal that cannot be opened is tried again by itself.
+fn open_journal(config: &Config, lock: SharedLock) -> anyhow::Result<Journal> {
     let root = config.journal_dir();
     let options = Options {
         root: root.clone(),
@@ -197,8 +198,29 @@ fn open_journal(config: &Config) -> anyhow::Result<Journal> {
         queue_records_max: config.journal.queue_records_max,
         queue_bytes_max: config.journal.queue_bytes_max,
         keep_drained: Duration::from_secs(config.journal.keep_drained_s),
+        retry_interval: millis(config.journal.retry_interval_ms),
     };
-    Ok(Journal::open(Arc::new(RealDisk), options).map_err(|error| cannot_write(&root, &error))?)
+    let claim = move || {
+        let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_none() {
+            *lock = Lock::acquire(&root)?;
+        }
+        lock.is_some().then_some(()).ok_or_else(|| std::io::Error::other("it is in use by another octo"))
+    };
+    Journal::start(Arc::new(RealDisk), options, claim).context("the journal's thread cannot be started")
+}
+
+/// Without a journal octo redirects from the campaigns of an earlier start; where there are none it is misconfigured.
+fn may_start_unrecorded(config: &Config, journal: &Journal, campaigns: &Campaigns) -> anyhow::Result<()> {
+    let Some(trouble) = journal.trouble().filter(|_| campaigns.state().1 == Source::Nothing) else {
+        return Ok(());
+    };
+    let (root, trouble) = (config.journal_dir(), anyhow::Error::from(trouble));
+    let root = root.display();
+    Err(CannotStart(format!(
+        "the journal in {root} cannot be written ({trouble:#}); check the disk and the rights, or set journal.dir"
+    ))
+    .into())
 }
 
 async fn start_embedded(config: &Config) -> anyhow::Result<Option<Embedded>> {
@@ -254,6 +276,7 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
         http::idempotency::keep_house(house, stopping).await
     });
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
+    tasks.spawn("journal", drain::watch(app.journal.clone(), stop.clone()));
     let (journal, admission) = (app.journal.clone(), app.admission.clone());
     tasks.spawn("admission", admission.run(journal, app.config.journal.queue_records_max, stop.clone()));
     let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());

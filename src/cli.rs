@@ -7,6 +7,7 @@ mod privacy;
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -155,7 +156,9 @@ impl Cli {
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let inherited = server::Inherited::take()?;
     telemetry::init_logs(&config.log)?;
-    std::fs::create_dir_all(&config.server.data_dir).map_err(|error| {
+    // the user of the private PostgreSQL passes through; nobody else writes, whatever the umask
+    let make = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&config.server.data_dir);
+    make.map_err(|error| {
         let dir = config.server.data_dir.display();
         server::CannotStart(format!(
             "the data directory {dir} cannot be made ({error}); choose another with --data-dir"
@@ -264,7 +267,8 @@ fn healthcheck(config: &Config) -> anyhow::Result<ExitCode> {
         if config.server.proxy_protocol && config.server.is_trusted_proxy(own) {
             stream.write_all(b"PROXY UNKNOWN\r\n")?; // nobody's connection but our own
         }
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        // a container that redirects is not to be restarted for a full disk
+        stream.write_all(b"GET /readyz/redirect HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.take(4096).read_to_string(&mut answer)?;
         Ok(answer)

@@ -126,7 +126,10 @@ impl Service {
 }
 
 fn probe_routes() -> Router<App> {
-    Router::new().route("/livez", get(ops::livez)).route("/readyz", get(ops::readyz))
+    Router::new()
+        .route("/livez", get(ops::livez))
+        .route("/readyz", get(ops::readyz))
+        .route("/readyz/redirect", get(ops::readyz_redirect))
 }
 
 fn event_routes() -> Router<App> {
@@ -220,7 +223,7 @@ mod tests {
 
     /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
-    const WITHOUT_TOKEN: [&str; 12] = [
+    const WITHOUT_TOKEN: [&str; 13] = [
         "GET /api/v1/openapi.json",
         "GET /c/{key}",
         "GET /click",
@@ -231,6 +234,7 @@ mod tests {
         "GET /livez",
         "GET /metrics",
         "GET /readyz",
+        "GET /readyz/redirect",
         "POST /event",
         "POST /events",
     ];

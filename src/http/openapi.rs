@@ -102,6 +102,7 @@ fn whole(document: &utoipa::openapi::OpenApi) -> Value {
         tracking::health,
         tracking::livez,
         tracking::readyz,
+        tracking::readyz_redirect,
         tracking::metrics,
         tracking::docs,
     ),

@@ -1,4 +1,4 @@
-//! For operators and their machines: `/health`, `/livez`, `/readyz`, `/metrics`.
+//! For operators and their machines: `/health`, `/livez`, `/readyz` and `/readyz/redirect`, `/metrics`.
 
 use std::sync::atomic::Ordering;
 
@@ -22,17 +22,38 @@ pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: whether a balancer should send clicks here. Not affected by Postgres or Redis.
+/// `GET /readyz`: whether a balancer should send clicks here rather than elsewhere. Not affected by Postgres or Redis.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
-    let reason = if app.state.is_stopping.load(Ordering::Relaxed) {
-        "stopping\n"
+    match unready(&app) {
+        Some(reason) => refuse(reason),
+        None if !app.journal.is_writable() => refuse("the journal cannot be written\n"),
+        None => "ready\n".into_response(),
+    }
+}
+
+/// `GET /readyz/redirect`: whether clicks can be sent here at all: they are redirected, recorded or not.
+pub(super) async fn readyz_redirect(State(app): State<App>) -> Response {
+    match unready(&app) {
+        Some(reason) => refuse(reason),
+        None if !app.journal.is_writable() => {
+            "ready to redirect, but clicks are not recorded: the journal cannot be written\n".into_response()
+        }
+        None => "ready\n".into_response(),
+    }
+}
+
+/// Why no click should come here.
+fn unready(app: &App) -> Option<&'static str> {
+    if app.state.is_stopping.load(Ordering::Relaxed) {
+        Some("stopping\n")
     } else if !app.state.is_started.load(Ordering::Relaxed) {
-        "starting\n"
-    } else if !app.journal.is_writable() {
-        "the journal cannot be written\n"
+        Some("starting\n")
     } else {
-        return "ready\n".into_response();
-    };
+        None
+    }
+}
+
+fn refuse(reason: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], reason).into_response()
 }
 
@@ -105,12 +126,16 @@ async fn components(app: &App) -> Vec<Component> {
 
 fn journal(app: &App) -> Component {
     let stats = app.journal.stats();
-    let detail = match (app.journal.is_writable(), stats.corrupt_segments) {
-        (false, _) => "cannot be written: clicks are redirected but not recorded".to_owned(),
-        (true, 0) => format!("{} bytes in {} segments", stats.bytes, stats.segments),
-        (true, damaged) => format!("{damaged} damaged segments; see `octo journal verify`"),
+    let trouble = app.journal.trouble();
+    let detail = match (&trouble, stats.corrupt_segments) {
+        (Some(trouble), _) => format!(
+            "cannot be written ({:#}): clicks are redirected but not recorded; it is tried again by itself",
+            anyhow::Error::from(trouble.clone())
+        ),
+        (None, 0) => format!("{} bytes in {} segments", stats.bytes, stats.segments),
+        (None, damaged) => format!("{damaged} damaged segments; see `octo journal verify`"),
     };
-    Component::new("journal", app.journal.is_writable() && stats.corrupt_segments == 0, detail)
+    Component::new("journal", trouble.is_none() && stats.corrupt_segments == 0, detail)
 }
 
 fn drain(app: &App) -> Component {

@@ -262,8 +262,17 @@ async fn a_token_is_stored_as_its_hash_and_its_use_is_noted_once_a_minute() {
 }
 
 /// What stays with strangers: tracking, and the probes, which answer on both listeners.
-const FOR_STRANGERS: [&str; 8] =
-    ["/c/{key}", "/click", "/event", "/event.gif", "/events", "/health", "/livez", "/readyz"];
+const FOR_STRANGERS: [&str; 9] = [
+    "/c/{key}",
+    "/click",
+    "/event",
+    "/event.gif",
+    "/events",
+    "/health",
+    "/livez",
+    "/readyz",
+    "/readyz/redirect",
+];
 
 /// An octo with two listeners, and the address of the second.
 async fn two_listeners(database: &Database) -> (Octo, SocketAddr) {
@@ -338,7 +347,7 @@ async fn each_route_answers_on_its_listener_and_not_on_the_other() {
         assert_eq!(ask(octo.addr(), &method, path).await, wanted, "{method} {path} for strangers");
         assert_eq!(ask(admin, &method, path).await, 404, "{method} {path} for operators");
     }
-    for path in ["/livez", "/readyz", "/health"] {
+    for path in ["/livez", "/readyz", "/readyz/redirect", "/health"] {
         for address in [octo.addr(), admin] {
             assert_eq!(ask(address, &Method::GET, path).await, 200, "{path} on both");
         }
@@ -348,7 +357,7 @@ async fn each_route_answers_on_its_listener_and_not_on_the_other() {
     };
     assert_eq!(health(octo.addr()).await, json!({ "status": "ok" }));
     assert!(health(admin).await["components"].is_array());
-    println!("{} operators' routes, 5 tracking routes, 3 probes, each on 2 listeners", operators.len());
+    println!("{} operators' routes, 5 tracking routes, 4 probes, each on 2 listeners", operators.len());
 }
 
 #[tokio::test]

@@ -195,9 +195,10 @@ pub(super) fn health() {}
 )]
 pub(super) fn livez() {}
 
-/// Whether a balancer should send clicks here
+/// Whether a balancer should prefer to send clicks here
 ///
-/// Not affected by PostgreSQL or Redis.
+/// Clicks would be redirected and recorded. Where no node says so, `/readyz/redirect` names those that still redirect. Not
+/// affected by PostgreSQL or Redis.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations", operation_id = "get_readyz", security(()),
     responses(
@@ -206,6 +207,19 @@ pub(super) fn livez() {}
     ),
 )]
 pub(super) fn readyz() {}
+
+/// Whether clicks can be sent here at all
+///
+/// They are redirected, also while the journal cannot be written; the body says whether they are recorded. For readiness
+/// probes that take a node out, such as those of Kubernetes, and for a balancer's last resort.
+#[utoipa::path(
+    get, path = "/readyz/redirect", tag = "operations", operation_id = "get_readyz_redirect", security(()),
+    responses(
+        (status = 200, description = "They can.", content_type = "text/plain", body = String, example = json!("ready\n")),
+        (status = 503, description = "It is starting or stopping.", content_type = "text/plain", body = String, example = json!("stopping\n")),
+    ),
+)]
+pub(super) fn readyz_redirect() {}
 
 /// Figures for Prometheus
 ///

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -28,7 +29,9 @@ struct In {
 pub(super) fn save<'a>(path: &Path, campaigns: impl Iterator<Item = &'a Campaign>) -> io::Result<()> {
     let bytes = serde_json::to_vec(&Out { schema: SCHEMA, campaigns: campaigns.collect() })?;
     let beside = path.with_extension("json.new");
-    let mut file = fs::File::create(&beside)?;
+    // one that a crash left keeps its permissions; destinations are nobody else's business
+    let _ = fs::remove_file(&beside);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(&bytes)?;
     file.sync_data()?;
     fs::rename(&beside, path)
@@ -40,6 +43,8 @@ pub(super) fn load(path: &Path) -> io::Result<Option<Vec<Campaign>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,
     };
+    // an octo of before left it open to others
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
     let saved: In = serde_json::from_slice(&bytes)?;
     Ok((saved.schema == SCHEMA).then_some(saved.campaigns))
 }

@@ -36,6 +36,7 @@ mod nodes;
 mod ops;
 mod outage;
 mod overload;
+mod permissions;
 mod pgbouncer;
 mod poison;
 mod pool;

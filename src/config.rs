@@ -3,8 +3,11 @@
 //! `config/default.toml` is embedded and names every key; a file and the environment may only change
 //! what it names, so a misspelt key is an error with the nearest name and never a silent default.
 
+mod urls;
+
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -386,10 +389,39 @@ impl Loaded {
         if !faults.is_empty() {
             return Err(Error(faults));
         }
-        let config = layers.parse()?;
+        let mut config = layers.parse()?;
+        if let Some(data_dir) = &flags.data_dir {
+            config.server.data_dir.clone_from(data_dir); // as given: it may not be UTF-8
+        }
         config.validate()?;
         Ok(Self { config, layers })
     }
+}
+
+/// The environment as [`Loaded::load`] takes it. What is not UTF-8 is a fault in a variable of ours, and none of our
+/// business in anybody else's.
+pub fn environment(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut texts = Vec::new();
+    let mut faults = Vec::new();
+    for (name, value) in variables {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => texts.push((name, value)),
+            // without the value: it may be a password
+            (Ok(name), Err(_)) if is_ours(&name) => faults.push(format!("{name} is not UTF-8")),
+            (Err(name), _) if is_ours(&name.to_string_lossy()) => {
+                faults.push(format!("the name {} is not UTF-8", name.display()));
+            }
+            _ => {}
+        }
+    }
+    if faults.is_empty() { Ok(texts) } else { Err(Error(faults)) }
+}
+
+fn is_ours(name: &str) -> bool {
+    let general = ["DATABASE_URL", "REDIS_URL", "PORT", "DATABASE_URL_FILE", "REDIS_URL_FILE"];
+    general.contains(&name) || name.strip_prefix("OCTO_").is_some_and(|rest| rest.contains("__"))
 }
 
 /// `octo config print`: TOML, each value with its origin, secrets as `***`.
@@ -506,6 +538,27 @@ impl Config {
         faults
     }
 
+    /// What is wrong with the URLs of servers, beside their beginning.
+    fn url_faults(&self) -> impl Iterator<Item = String> {
+        const POSTGRES: &str = "postgres://app_user:p%23ss@db/name for the password p#ss";
+        const REDIS: &str = "redis://:p%23ss@cache:6379 for the password p#ss";
+        let (database, redis) = (&self.database, &self.redis);
+        let one = |key, url: &'_ Option<SecretString>, example| (key, url.as_slice().to_vec(), example);
+        [
+            one("database.url", &database.url, POSTGRES),
+            one("database.direct_url", &database.direct_url, POSTGRES),
+            ("database.replica_urls", database.replica_urls.clone(), POSTGRES),
+            one("redis.url", &redis.url, REDIS),
+            ("redis.cluster_urls", redis.cluster_urls.clone(), REDIS),
+            ("redis.sentinel_urls", redis.sentinel_urls.clone(), REDIS),
+        ]
+        .into_iter()
+        .filter_map(|(key, urls, example)| {
+            let fault = urls.iter().find_map(|url| urls::fault(url.expose_secret(), example))?;
+            Some(format!("{key} {fault}"))
+        })
+    }
+
     /// Checks what types alone cannot say.
     fn validate(&self) -> Result<(), Error> {
         let mut faults = self.too_small();
@@ -541,6 +594,7 @@ impl Config {
         if urls.map(ExposeSecret::expose_secret).any(|u| !is_postgres_url(u)) {
             faults.push("database.url, direct_url and replica_urls must begin with postgres://".to_owned());
         }
+        faults.extend(self.url_faults());
         let redis = &self.redis;
         let kinds = [redis.url.is_some(), !redis.cluster_urls.is_empty(), !redis.sentinel_urls.is_empty()];
         if kinds.into_iter().filter(|is_set| *is_set).count() > 1 {
@@ -900,6 +954,51 @@ mod tests {
     #[test]
     fn port_means_every_address() {
         assert_eq!(load(&[("PORT", "99")]).unwrap().config.server.listen.to_string(), "0.0.0.0:99");
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_a_fault_of_our_variables_and_nobody_elses() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        let (good, bad) = (OsString::from("LANG"), odd(b"tweety\xff"));
+        for (name, value) in
+            [(good.clone(), bad.clone()), (odd(b"X\xff"), bad.clone()), (odd(b"OCTO_BIN"), bad.clone())]
+        {
+            let texts = environment([(name, value), (good.clone(), OsString::from("C"))]).unwrap();
+            assert_eq!(texts, [("LANG".to_owned(), "C".to_owned())]);
+        }
+        for name in ["DATABASE_URL", "REDIS_URL_FILE", "PORT", "OCTO_SERVER__DATA_DIR", "OCTO_NO__SUCH_KEY"] {
+            let error = environment([(OsString::from(name), bad.clone())]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} is not UTF-8")) && !error.contains("tweety"), "{error}");
+        }
+        let error = environment([(odd(b"OCTO_SERVER__LISTEN\xff"), good)]).unwrap_err().to_string();
+        assert!(error.contains("is not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_data_directory_is_taken_as_given_byte_for_byte() {
+        use std::os::unix::ffi::OsStringExt;
+        let data_dir = PathBuf::from(OsString::from_vec(b"data-\xff".to_vec()));
+        let flags = Flags { data_dir: Some(data_dir.clone()), ..Flags::default() };
+        let loaded = Loaded::load(None, [], &flags).unwrap();
+        assert_eq!(loaded.config.server.data_dir, data_dir);
+        assert_eq!(loaded.config.journal_dir(), data_dir.join("journal"));
+    }
+
+    #[test]
+    fn each_url_of_a_server_is_looked_at_and_named_by_its_key() {
+        for (name, key) in [
+            ("DATABASE_URL", "database.url"),
+            ("OCTO_DATABASE__DIRECT_URL", "database.direct_url"),
+            ("OCTO_DATABASE__REPLICA_URLS", "database.replica_urls"),
+        ] {
+            let error = load(&[(name, "postgres://u:canary#x@db/octo")]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{key} holds `#`")) && !error.contains("canary"), "{error}");
+        }
+        for (name, key) in [("REDIS_URL", "redis.url"), ("OCTO_REDIS__CLUSTER_URLS", "redis.cluster_urls")] {
+            let error = load(&[(name, "redis://:canary/x@cache")]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{key} holds `/`")) && !error.contains("canary"), "{error}");
+        }
     }
 
     #[test]

@@ -99,6 +99,11 @@ pub enum Error {
         /// Name of the constraint or unique index.
         constraint: String,
     },
+    /// The database cannot hold every language.
+    #[error(
+        "the encoding of the database is {0} and must be UTF8: make one with `CREATE DATABASE .. ENCODING 'UTF8' TEMPLATE template0`, bring what is in this one there with pg_dump, and point database.url (DATABASE_URL) at it"
+    )]
+    Encoding(String),
     /// The query itself failed.
     #[error("the query {query} failed")]
     Query {

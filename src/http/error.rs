@@ -304,7 +304,7 @@ impl From<db::Error> for Problem {
             db::Error::Conflict { .. } => {
                 Self::conflict("It does not fit with what is stored.").with_source(error)
             }
-            db::Error::Query { .. } => Self::internal(error),
+            db::Error::Encoding(_) | db::Error::Query { .. } => Self::internal(error),
         }
     }
 }

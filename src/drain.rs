@@ -26,6 +26,10 @@ use crate::{
     model::record::{Malformed, Record},
 };
 
+/// What PostgreSQL says also of a row that DEFAULT does not take any more, because its partition was attached while
+/// the INSERT waited for the lock. The drain does not wait for partitions, so this happens.
+const CHECK_VIOLATION: &str = "23514";
+
 /// Runs until the stop signal, and then until the journal is empty or Postgres is unavailable.
 pub async fn run(
     journal: Journal,
@@ -138,6 +142,7 @@ struct Item<'a> {
     payload: &'a [u8],
     record: Result<Record<'a>, Malformed>,
     refused: Option<(String, String)>,
+    is_tried_again: bool,
 }
 
 /// Stores a batch. Where Postgres refuses a row, the batch is halved until the row is found; that row becomes
@@ -151,6 +156,11 @@ async fn store(ingest: &mut Ingest, stream: Uuid, batch: &Batch) -> Result<(), S
         match ingest.store(stream, lo, hi, &mut rows).await {
             Ok(()) => count_stored(&rows),
             Err(StoreError::Refused { sqlstate, message }) => match range.len() {
+                // the row was for DEFAULT when its partition was attached: it fits there now
+                1 if sqlstate == CHECK_VIOLATION && !items[range.start].is_tried_again => {
+                    items[range.start].is_tried_again = true;
+                    todo.push((lo, hi, range));
+                }
                 1 if items[range.start].refused.is_none() => {
                     // what was refused may be in the message: it is with the letter, not in the log
                     tracing::warn!(%stream, seq = items[range.start].seq, sqlstate, "a record became a dead letter");
@@ -180,7 +190,13 @@ fn decode(batch: &Batch) -> Vec<Item<'_>> {
     let lost = batch.hi - batch.lo - batch.len() as u64;
     (batch.lo + lost..)
         .zip(batch.payloads())
-        .map(|(seq, payload)| Item { seq, payload, record: Record::decode(payload), refused: None })
+        .map(|(seq, payload)| Item {
+            seq,
+            payload,
+            record: Record::decode(payload),
+            refused: None,
+            is_tried_again: false,
+        })
         .collect()
 }
 

@@ -158,6 +158,8 @@ pub const FAMILIES: &[Family] = &[
     h("octo_redis_command_duration_seconds", "Time of a Redis command."),
     g("octo_redis_breaker_open", "1 while Redis is not asked because it failed too often, else 0."),
     c("octo_stats_cache_requests_total", "Questions for figures by whether Redis had the answer."),
+    g("octo_embedded_postgres_up", "1 while the private PostgreSQL takes connections; absent without one."),
+    c("octo_embedded_postgres_restarts_total", "Times that the private PostgreSQL had ended by itself."),
     g("octo_build_info", "1, labelled with the version."),
     c("octo_panics_total", "Requests that panicked."),
     g("tokio_workers", "Threads that run tasks."),
@@ -751,6 +753,17 @@ pub fn standbys(state: &'static str, count: f64) {
 /// What the standby furthest behind has not replayed.
 pub fn standby_lag(bytes: f64) {
     gauge!("octo_db_standby_lag_bytes").set(bytes);
+}
+
+/// There is a private PostgreSQL, and whether it takes connections.
+pub fn embedded_postgres_up(is_up: bool) {
+    gauge!("octo_embedded_postgres_up").set(f64::from(u8::from(is_up)));
+    counter!("octo_embedded_postgres_restarts_total").increment(0);
+}
+
+/// The private PostgreSQL has ended, and is started again.
+pub fn embedded_postgres_restarted() {
+    counter!("octo_embedded_postgres_restarts_total").increment(1);
 }
 
 /// The runtime's threads and tasks. Over all threads together: a label for each would be a series for each

@@ -18,8 +18,8 @@ use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::{
-    config::{Config, Flags, Loaded, LogFormat},
-    db::{Db, migrations, tokens},
+    config::{self, Config, Flags, Loaded, LogFormat},
+    db::{self, Db, migrations, tokens},
     embedded::Embedded,
     model::token::Scope,
     server, telemetry,
@@ -136,7 +136,9 @@ impl Cli {
             listen: self.global.listen,
             log_format: self.global.log_format,
         };
-        let loaded = Loaded::load(self.global.config.as_deref(), std::env::vars(), &flags);
+        // `vars_os`, because `vars` panics where anybody's variable is not UTF-8
+        let loaded = config::environment(std::env::vars_os())
+            .and_then(|environment| Loaded::load(self.global.config.as_deref(), environment, &flags));
         let loaded = loaded.map_err(|e| server::CannotStart(e.to_string()))?;
         let config = loaded.config.clone();
         match self.command.unwrap_or(Command::Serve) {
@@ -192,6 +194,10 @@ fn migrate(action: Migrate) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> 
         match action {
             Migrate::Up => {
                 let count = migrations::up(db.direct()).await?;
+                let encoding = migrations::encoding(db.direct()).await?;
+                if encoding != migrations::UTF8 {
+                    eprintln!("warning: {}", db::Error::Encoding(encoding)); // it has our tables already
+                }
                 eprintln!(
                     "ran {count} migrations; the schema is at {}",
                     steps.last().map_or(0, |s| s.version)

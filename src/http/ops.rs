@@ -12,9 +12,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    app::App,
+    app::{App, SetUp},
     cache::Source,
     db::replicas::{Report, health},
+    embedded,
 };
 
 /// `GET /livez`: the process answers; it depends on nothing.
@@ -79,6 +80,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
 
 async fn components(app: &App) -> Vec<Component> {
     let mut components = vec![journal(app), drain(app)];
+    components.extend(app.private_postgres.as_deref().map(private_postgres));
     components.push(primary(app));
     components.extend(app.db.replicas().reports().iter().map(replica));
     components.push(match app.campaigns.ping_redis().await {
@@ -118,11 +120,29 @@ fn drain(app: &App) -> Component {
     Component::new("drain", true, format!("{pending} records on their way to Postgres"))
 }
 
+fn private_postgres(private: &embedded::Supervisor) -> Component {
+    let (is_ok, detail) = match private.state() {
+        embedded::State::Up { .. } => (true, "runs".to_owned()),
+        embedded::State::Starting => (false, "is being started; clicks wait in the journal".to_owned()),
+        embedded::State::Failing(reason) => {
+            (false, format!("cannot be started: {reason}; clicks wait in the journal, and it is tried again"))
+        }
+    };
+    Component::new("private postgres", is_ok, detail)
+}
+
 /// As the last probe saw it: strangers who ask for `/health` cost the database nothing.
 fn primary(app: &App) -> Component {
-    let (is_ok, detail) = match app.db.primary_seen() {
-        Some(ago) => (true, format!("answered {} ms ago", ago.as_millis())),
-        None => (false, "does not answer; clicks wait in the journal".to_owned()),
+    let set_up = app.state.set_up.borrow().clone();
+    let (is_ok, detail) = match (app.db.primary_seen(), set_up, app.state.foreign_encoding()) {
+        (None, ..) => (false, "does not answer; clicks wait in the journal".to_owned()),
+        (Some(_), SetUp::Failing(reason), _) => (false, format!("{reason}; clicks wait in the journal")),
+        (Some(_), SetUp::Waiting, _) => (false, "answers, and its schema is being looked at".to_owned()),
+        (Some(_), _, Some(encoding)) => (
+            false,
+            format!("its encoding is {encoding} and not UTF8: what does not fit becomes a dead letter"),
+        ),
+        (Some(ago), ..) => (true, format!("answered {} ms ago, UTF8", ago.as_millis())),
     };
     Component::new("postgres primary", is_ok, detail)
 }

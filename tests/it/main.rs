@@ -23,6 +23,7 @@ mod crash;
 mod database_statistics;
 mod dead_letters;
 mod drain;
+mod embedded;
 mod erasure;
 mod event;
 mod exactly_once;

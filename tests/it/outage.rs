@@ -32,7 +32,12 @@ async fn a_start_with_every_store_down_still_redirects_and_stores_later() {
     octo.kill9().await;
     postgres.stop_fast().await;
     octo.start_again().await;
-    assert!(octo.stderr().contains("DOES NOT ANSWER"), "the start says so");
+    eventually(SOON, async || {
+        let said = octo.stderr();
+        anyhow::ensure!(said.contains("DOES NOT ANSWER"), "the start says so: {said}");
+        Ok(())
+    })
+    .await;
     let answers = send_all(octo.addr(), click_requests(50), 4).await;
     assert_eq!(answers.iter().filter(|a| a.status == 302).count(), 50);
     let health: serde_json::Value = octo.get("/health").await.json().await.unwrap();
@@ -45,6 +50,29 @@ async fn a_start_with_every_store_down_still_redirects_and_stores_later() {
         Ok(())
     })
     .await;
+    assert!(octo.stderr().contains("PostgreSQL is ready; what waits in the journal is stored now"));
+}
+
+#[tokio::test]
+async fn partitions_that_cannot_be_made_keep_no_click_out_of_postgres() {
+    let mut tracker = Tracker::start("outage_partitions").await;
+    tracker.simple_campaign("demo").await;
+    tracker.octo.sigterm();
+    tracker.octo.wait_exit(Duration::from_secs(20)).await;
+    let broken = "
+        DO $$ BEGIN EXECUTE format('DROP TABLE clicks_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$;
+        DROP FUNCTION octo_make_partitions";
+    sqlx::raw_sql(broken).execute(&tracker.pool).await.unwrap();
+    tracker.octo.start_again().await;
+    for _ in 0..5 {
+        tracker.click("/click?cid=demo").await;
+    }
+    tracker.wait_rows(Table::Clicks, 5).await;
+    let said = tracker.octo.stderr();
+    assert!(
+        said.contains("cannot look after the partitions yet") && said.contains("SQLSTATE 42883"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -53,6 +81,47 @@ async fn a_first_start_without_its_database_says_so_in_one_sentence_and_exits_wi
     assert_eq!(output.status.code(), Some(3));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("octo: PostgreSQL cannot be used") && text.contains("database.url"), "{text}");
+}
+
+/// An INSERT that is routed to DEFAULT and waits there while the right partition is attached does not fit afterwards.
+#[tokio::test]
+async fn a_partition_that_is_attached_under_the_drains_hands_makes_no_dead_letter() {
+    let tracker = Tracker::start("outage_attach").await;
+    tracker.simple_campaign("demo").await;
+    let mut owner = tracker.pool.acquire().await.unwrap();
+    let attach = "
+        BEGIN;
+        DO $$
+        DECLARE
+            day  date := (now() AT TIME ZONE 'UTC')::date;
+            name text := 'clicks_' || to_char(day, 'YYYYMMDD');
+        BEGIN
+            EXECUTE format('ALTER TABLE clicks DETACH PARTITION %I', name);
+        END $$;
+        COMMIT;
+        BEGIN;
+        DO $$
+        DECLARE
+            day  date := (now() AT TIME ZONE 'UTC')::date;
+            name text := 'clicks_' || to_char(day, 'YYYYMMDD');
+        BEGIN
+            EXECUTE format('ALTER TABLE clicks ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name,
+                day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+        END $$;";
+    sqlx::raw_sql(attach).execute(&mut *owner).await.unwrap();
+    tracker.click("/click?cid=demo").await;
+    eventually(SOON, async || {
+        let waiting = "
+            SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO clicks%'";
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&tracker.pool).await?;
+        anyhow::ensure!(waiting == 1, "{waiting} wait");
+        Ok(())
+    })
+    .await;
+    sqlx::raw_sql("COMMIT").execute(&mut *owner).await.unwrap();
+    tracker.wait_rows(Table::Clicks, 1).await;
+    assert_eq!(Table::DeadLetters.count(&tracker.pool).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

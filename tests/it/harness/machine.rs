@@ -224,6 +224,8 @@ pub(super) fn private_addresses() -> impl Iterator<Item = Ipv4Addr> {
 /// The signals the tests send.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Signal {
+    /// SIGHUP: the terminal is gone.
+    Hup,
     /// SIGTERM: `octo` drains; PostgreSQL waits for its clients.
     Term,
     /// SIGINT: PostgreSQL's fast shutdown; the first Ctrl-C for `octo`.

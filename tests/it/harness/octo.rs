@@ -243,6 +243,11 @@ impl Octo {
         signal(Signal::Term, &[self.pid()]);
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
     /// Waits for its end.
     pub(crate) async fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         must(wait_exit(&mut self.child, timeout).await)

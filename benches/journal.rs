@@ -17,7 +17,6 @@ use octo::journal::{
     disk::{Disk, Entry, Read, RealDisk, Write},
 };
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 mod support;
 
@@ -108,7 +107,7 @@ async fn run(callers: usize) -> anyhow::Result<()> {
     };
     let journal = Journal::open(Arc::new(disk), options)?;
     let mut payload = Vec::new();
-    support::typical_click(Uuid::now_v7(), 1).encode(&mut payload);
+    support::typical_click(octo::model::id::new_uuid(), 1).encode(&mut payload);
     payload.resize(400, b'x');
 
     let (start, syncs_before) = (Instant::now(), syncs.load(Ordering::Relaxed));

@@ -32,6 +32,7 @@ use std::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::model::id::uuid_after;
 use disk::Disk;
 pub use erase::{erase, visit};
 pub use frame::PAYLOAD_BYTES_MAX;
@@ -174,10 +175,11 @@ impl Journal {
         sync_above(disk.as_ref(), &options.root)?;
         let kept = recover(disk.as_ref(), &options.root)?;
         let bytes = kept.values().flat_map(|k| &k.segments).map(|s| s.bytes).sum();
+        let newest = kept.keys().next_back().copied(); // streams are drained in the order of their ids
         let journal = Self(Arc::new(Shared {
             disk,
             options,
-            stream: Uuid::now_v7(),
+            stream: uuid_after(newest),
             queue: Mutex::default(),
             queued: Condvar::new(),
             durable: watch::Sender::new(0),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Db, Error, monitor::part};
 use crate::model::{
     campaign::{Campaign, CostModel, Destination, Status},
-    id::CampaignKey,
+    id::{CampaignKey, new_uuid},
     money::{Money, parse_amount},
 };
 
@@ -451,7 +451,7 @@ pub async fn is_untouched(db: &Db) -> Result<bool, Error> {
 /// Makes a campaign; returns it as it is stored. A key that is taken is an [`Error::Conflict`] with
 /// `campaigns_key`.
 pub async fn insert(db: &Db, new: New) -> Result<Campaign, Error> {
-    insert_as(db, Uuid::now_v7(), false, new).await
+    insert_as(db, new_uuid(), false, new).await
 }
 
 /// As [`insert`], with this id; where an attempt before this one `may_exist`, what it made is the campaign.

@@ -7,7 +7,10 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::{Db, Error};
-use crate::model::token::{DIGITS, Hash, PREFIX, Scope, digest};
+use crate::model::{
+    id::new_uuid,
+    token::{DIGITS, Hash, PREFIX, Scope, digest},
+};
 
 pub use crate::model::token::Token;
 
@@ -92,7 +95,7 @@ pub async fn create(
     name: &str,
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<(Token, String), Error> {
-    create_as(db, Uuid::now_v7(), scope, name, expires_at).await
+    create_as(db, new_uuid(), scope, name, expires_at).await
 }
 
 /// As [`create`], with this id.

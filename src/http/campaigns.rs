@@ -638,7 +638,7 @@ mod tests {
 
     fn campaign() -> Campaign {
         serde_json::from_value(json!({
-            "id": Uuid::now_v7(), "key": "k", "name": "n", "description": "d", "status": "active",
+            "id": crate::model::id::new_uuid(), "key": "k", "name": "n", "description": "d", "status": "active",
             "start_at": null, "end_at": null, "cost_model": "cpc", "payout": {"amount": "2.00", "currency": "EUR"},
             "daily_budget": null, "total_budget": null, "fallback_url": "https://f.example/",
             "landing_pages": [{"id": 5, "name": "a", "url": "https://a.example/", "weight": 1, "is_active": true}],

@@ -30,7 +30,7 @@ use crate::{
     metrics,
     model::{
         event::Event,
-        id::{CampaignKey, ClickId},
+        id::{CampaignKey, ClickId, new_uuid},
         text::{HEADER_CHARS_MAX, PARAMETER_CHARS_MAX, clean},
         visit::decode,
     },
@@ -220,7 +220,7 @@ pub(super) async fn parse<'v>(
     let event_type = fields.finish_with(event_type)?;
     let text = |t: Option<&'v str>| t.filter(|t| !t.is_empty()).map(|t| clean(t, HEADER_CHARS_MAX));
     Ok(Event {
-        id: event_id.unwrap_or_else(Uuid::now_v7),
+        id: event_id.unwrap_or_else(new_uuid),
         is_idempotent: event_id.is_some(),
         created_at: Utc::now(),
         click_id: click_id.map(|c| c.0),

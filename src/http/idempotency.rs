@@ -32,7 +32,7 @@ use crate::{
     config::millis,
     db::idempotency::{self, Answer, Claim, Turn},
     metrics,
-    model::token::Scope,
+    model::{id::new_uuid, token::Scope},
 };
 
 /// The header of a request.
@@ -74,7 +74,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Attempt {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let given = parts.extensions.get::<Self>().copied();
-        Ok(given.unwrap_or_else(|| Self { id: Uuid::now_v7(), is_again: false, has_key: false }))
+        Ok(given.unwrap_or_else(|| Self { id: new_uuid(), is_again: false, has_key: false }))
     }
 }
 

@@ -1,6 +1,11 @@
 //! Identifiers: the click id carries its own time and its own seed; the campaign key is what links show.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,7 +18,7 @@ pub struct ClickId(Uuid);
 impl ClickId {
     /// A new id of this moment.
     pub fn now() -> Self {
-        Self(Uuid::now_v7())
+        Self(new_uuid())
     }
 
     /// `None` unless `uuid` is a version 7: only those carry a time.
@@ -28,8 +33,7 @@ impl ClickId {
 
     /// Milliseconds since 1970 (UTC): the first 48 bits.
     pub fn timestamp_ms(self) -> u64 {
-        let b = self.0.as_bytes();
-        u64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]])
+        ms_of(self.0)
     }
 
     /// The time of the click; a replay of the same id gives the same time.
@@ -63,10 +67,43 @@ impl FromStr for ClickId {
     }
 }
 
+/// A new UUIDv7 of this moment: the wall clock's milliseconds and 74 random bits.
+///
+/// Not `Uuid::now_v7`, which never goes back: after a clock that was ahead for a second it would stamp every later id
+/// with that second until the process ends. Ids of one millisecond are in no order.
+pub fn new_uuid() -> Uuid {
+    uuid_of(now_ms())
+}
+
+/// As [`new_uuid`], and greater than `last` whatever the clock says: for what is kept in the order of its ids.
+pub fn uuid_after(last: Option<Uuid>) -> Uuid {
+    let after_ms = last.map_or(0, |last| ms_of(last).saturating_add(1));
+    uuid_of(now_ms().max(after_ms))
+}
+
+fn uuid_of(ms: u64) -> Uuid {
+    // a version 4 from the fast generator of this thread: all but bytes 6 and 8 are random as a whole
+    let source = Uuid::new_v4();
+    let (head, tail) = (&source.as_bytes()[..6], &source.as_bytes()[9..13]);
+    let mut random = [0; 10];
+    random[..6].copy_from_slice(head);
+    random[6..].copy_from_slice(tail);
+    uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid()
+}
+
+/// Milliseconds since 1970 by the wall clock; 0 before that.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(0))
+}
+
+fn ms_of(uuid: Uuid) -> u64 {
+    let b = uuid.as_bytes();
+    u64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]])
+}
+
 /// The time in the first 48 bits of a UUIDv7; 1970 where chrono cannot hold it.
 pub fn time_of_uuid(uuid: Uuid) -> DateTime<Utc> {
-    let b = uuid.as_bytes();
-    let ms = i64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]]);
+    let ms = i64::try_from(ms_of(uuid)).unwrap_or_default(); // 48 bits
     DateTime::from_timestamp_millis(ms).unwrap_or_default()
 }
 
@@ -131,6 +168,37 @@ mod tests {
         assert_eq!(id.seed(), id.seed());
         let low = (0..1000).filter(|_| ClickId::now().seed() < u64::MAX / 2).count();
         assert!((400..600).contains(&low), "{low} of 1000 in the lower half");
+    }
+
+    #[test]
+    fn ids_are_of_their_millisecond_and_otherwise_random() {
+        let ids: Vec<Uuid> = (0..2000).map(|_| uuid_of(0x019a_af3c_5f00)).collect();
+        let (mut ones, mut zeros) = (0, 0);
+        for id in &ids {
+            assert_eq!((ms_of(*id), id.get_version_num()), (0x019a_af3c_5f00, 7));
+            assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
+            ones |= id.as_u128();
+            zeros |= !id.as_u128();
+        }
+        let random = (u128::MAX >> 48) & !(0xf << 76) & !(0b11 << 62);
+        assert_eq!(
+            (random.count_ones(), ones & zeros),
+            (74, random),
+            "each of these bits is now 0 and now 1"
+        );
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+    }
+
+    #[test]
+    fn an_id_of_now_is_of_now_whatever_the_last_one_said() {
+        let ahead = uuid_of(now_ms() + 400 * 86_400_000);
+        let later = uuid_after(Some(ahead));
+        assert!(later > ahead && ms_of(later) == ms_of(ahead) + 1, "in order");
+        let now = ms_of(new_uuid());
+        assert!(now <= now_ms() && now + 60_000 > now_ms(), "{now}");
+        let first = ms_of(uuid_after(None));
+        assert!(first >= now && first < now + 60_000);
     }
 
     #[test]

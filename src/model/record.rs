@@ -368,7 +368,7 @@ mod tests {
             let mut next = || t.next().flatten();
             Click {
                 id: ClickId::now(),
-                campaign_id: Uuid::now_v7(),
+                campaign_id: crate::model::id::new_uuid(),
                 ip,
                 user_agent: next(),
                 referrer: next(),

@@ -57,4 +57,6 @@ pub struct State {
     pub is_stopping: std::sync::atomic::AtomicBool,
     /// Set where this start made the token of a first start; only then it is shown.
     pub has_new_token: std::sync::atomic::AtomicBool,
+    /// Rounds in a row in which a partition's lock was not to be had.
+    pub busy_rounds: std::sync::atomic::AtomicU32,
 }

@@ -56,6 +56,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// The admin API.
     pub api: Api,
+    /// Whether clocks agree.
+    pub clock: Clock,
     /// What is logged, and how.
     pub log: Log,
     /// How often one address may.
@@ -167,6 +169,11 @@ pub struct Database {
     pub primary_reads_max: u32,
     pub migrate_on_start: bool,
     pub partitions_ahead_days: u32,
+    pub partitions_interval_s: u64,
+    pub partition_lock_timeout_ms: u64,
+    pub partition_move_rows_max: u32,
+    pub partition_check_timeout_ms: u64,
+    pub delete_chunk_rows: u32,
     pub statistics_interval_s: u64,
     pub statistics_timeout_ms: u64,
     pub statistics_tables_max: u32,
@@ -296,6 +303,15 @@ pub struct Api {
     pub idempotency_keep_s: u64,
     pub idempotency_keys_max: u32,
     pub idempotency_lease_ms: u64,
+}
+
+/// `[clock]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Clock {
+    pub skew_max_ms: u64,
+    pub check_interval_s: u64,
 }
 
 /// `[log]`
@@ -470,6 +486,12 @@ impl Config {
         at_least("database.replica_eject_max_ms", self.database.replica_eject_max_ms, eject_min);
         at_least("database.primary_reads_max", self.database.primary_reads_max.into(), 1);
         at_least("database.partitions_ahead_days", self.database.partitions_ahead_days.into(), 1);
+        at_least("database.partitions_interval_s", self.database.partitions_interval_s, 1);
+        at_least("database.partition_lock_timeout_ms", self.database.partition_lock_timeout_ms, 10);
+        at_least("database.partition_check_timeout_ms", self.database.partition_check_timeout_ms, 10);
+        at_least("database.delete_chunk_rows", self.database.delete_chunk_rows.into(), 1);
+        at_least("clock.skew_max_ms", self.clock.skew_max_ms, 1000);
+        at_least("clock.check_interval_s", self.clock.check_interval_s, 1);
         at_least("database.statistics_interval_s", self.database.statistics_interval_s, 1);
         at_least("database.statistics_timeout_ms", self.database.statistics_timeout_ms, 10);
         at_least("database.statistics_tables_max", self.database.statistics_tables_max.into(), 1);

@@ -6,6 +6,7 @@
 
 pub mod campaigns;
 pub mod clicks;
+pub mod clock;
 mod copy;
 pub mod dead_letters;
 pub mod erasures;
@@ -61,6 +62,7 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         STATEMENTS,
         campaigns::STATEMENTS,
         clicks::STATEMENTS,
+        clock::STATEMENTS,
         dead_letters::STATEMENTS,
         erasures::STATEMENTS,
         events::STATEMENTS,
@@ -212,7 +214,21 @@ impl Db {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.primary.run_within(query, self.maintenance_timeout, run).await
+        self.maintain_within(query, self.maintenance_timeout, run).await
+    }
+
+    /// As [`Db::maintain`], with a limit of its own for each statement.
+    pub async fn maintain_within<T, F>(
+        &self,
+        query: &'static str,
+        limit: Duration,
+        run: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        self.primary.run_within(query, limit, run).await
     }
 
     /// Runs a read that must see everything, on the primary. It is tried once more where the connection was

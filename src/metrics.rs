@@ -126,6 +126,9 @@ pub const FAMILIES: &[Family] = &[
     h("octo_db_query_duration_seconds", "Time of a query."),
     c("octo_db_query_errors_total", "Queries that failed, by SQLSTATE class."),
     c("octo_db_slow_queries_total", "Queries slower than database.slow_query_ms."),
+    g("octo_clock_skew_seconds", "How far this node's clock is ahead of the primary's; NaN: not known."),
+    g("octo_clock_plausible", "1 while this node's clock says a time that can be, else 0."),
+    c("octo_clock_jumps_total", "Times that this node's clock was set by more than clock.skew_max_ms."),
     g("octo_db_primary_up", "1 while the primary takes writes."),
     c(
         "octo_db_primary_reads_total",
@@ -196,6 +199,7 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
         "outcome",
         &["accepted", "invalid", "unknown_campaign", "unrecorded", "rate_limited", "shed"],
     ),
+    ("octo_clock_jumps_total", "direction", &["ahead", "back"]),
     ("octo_drain_rows_total", "table", &["clicks", "events"]),
     ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),
     ("octo_dead_letters_total", "class", &["21", "22", "23", "42", "54", "malformed", "other"]),
@@ -532,6 +536,21 @@ pub fn dead_letter(class: &'static str) {
 /// A dead letter was tried again: `stored`, `already_stored`, `refused`.
 pub fn dead_letter_retried(outcome: &'static str) {
     counter!("octo_dead_letters_retried_total", "outcome" => outcome).increment(1);
+}
+
+/// How far this node's clock is ahead of the primary's, in seconds; `None`: it does not answer.
+pub fn clock_skew(ahead_s: Option<f64>) {
+    gauge!("octo_clock_skew_seconds").set(ahead_s.unwrap_or(f64::NAN));
+}
+
+/// Whether this node's clock says a time that can be.
+pub fn clock_plausible(is_plausible: bool) {
+    gauge!("octo_clock_plausible").set(f64::from(u8::from(is_plausible)));
+}
+
+/// This node's clock was set: ahead, or back.
+pub fn clock_jumped(is_ahead: bool) {
+    counter!("octo_clock_jumps_total", "direction" => if is_ahead { "ahead" } else { "back" }).increment(1);
 }
 
 /// Rows found in a DEFAULT partition.

@@ -31,6 +31,7 @@ use crate::{
     admission::Admission,
     app::{App, Parts, State},
     cache::{Campaigns, Source},
+    clock,
     config::{Config, millis},
     db::Db,
     drain,
@@ -253,6 +254,7 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
         }
         http::idempotency::keep_house(house, stopping).await
     });
+    tasks.spawn("clock", clock::run(app.clone(), stop.clone()));
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
     let (journal, admission) = (app.journal.clone(), app.admission.clone());
     tasks.spawn("admission", admission.run(journal, app.config.journal.queue_records_max, stop.clone()));

@@ -85,7 +85,7 @@ const LETTERS: &str = "
 
 const DELETE_LETTERS: &str = "DELETE FROM dead_letters WHERE id = ANY ($1)";
 
-const FORGET: &str = "DELETE FROM erasures WHERE created_at < $1";
+const FORGET: &str = "DELETE FROM erasures WHERE created_at < now() - $1::integer * interval '1 day'";
 
 /// A dead letter, as bytes.
 #[derive(Debug, Clone, FromRow)]
@@ -189,10 +189,11 @@ pub async fn delete_letters(db: &Db, ids: Vec<i64>) -> Result<u64, Error> {
     .await
 }
 
-/// Forgets erasures from before `cutoff`: no journal holds anything so old.
-pub async fn forget_before(db: &Db, cutoff: DateTime<Utc>) -> Result<u64, Error> {
+/// Forgets erasures that are older than so many days by the database's clock: no journal holds anything so old.
+pub async fn forget_old(db: &Db, keep_days: u32) -> Result<u64, Error> {
+    let keep = i32::try_from(keep_days).unwrap_or(i32::MAX);
     db.maintain("erasures.forget", move |c| {
-        Box::pin(async move { Ok(super::query(FORGET).bind(cutoff).execute(c).await?.rows_affected()) })
+        Box::pin(async move { Ok(super::query(FORGET).bind(keep).execute(c).await?.rows_affected()) })
     })
     .await
 }

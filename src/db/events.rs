@@ -188,7 +188,10 @@ pub async fn list(
     let (after_time, after_id) = after.unwrap_or((super::FAR_FUTURE, Uuid::max()));
     match click_id {
         Some(click) => {
-            let from = click.created_at() - CLOCKS_DIFFER_BY;
+            // a click of the future has its time from a clock that was wrong, and its events from one that may not be
+            let is_of_the_future = click.created_at() > Utc::now();
+            let from =
+                if is_of_the_future { DateTime::UNIX_EPOCH } else { click.created_at() - CLOCKS_DIFFER_BY };
             db.read("event.list_of_click", move |c| {
                 let query = super::query_as(LIST_OF_CLICK_SQL).bind(after_time).bind(after_id).bind(limit);
                 Box::pin(query.bind(click.uuid()).bind(from).fetch_all(c))

@@ -149,6 +149,9 @@ ON CONFLICT (stream, seq) DO UPDATE SET
     sqlstate = excluded.sqlstate,
     message = excluded.message";
 
+/// How the constraints begin that keep a day out of a DEFAULT partition until it has its own (`octo_exclude_day`).
+const EXCLUSION: &str = "octo_day_";
+
 /// In place of a SQLSTATE: the bytes are no record.
 pub const MALFORMED: &str = "malformed";
 
@@ -632,6 +635,9 @@ impl Bounds {
 /// all as dead letters would empty the journal into the wrong place, so that is retried and shouted about.
 fn refusal(error: &sqlx::Error) -> Option<StoreError> {
     let error = error.as_database_error()?;
+    if error.constraint().is_some_and(|name| name.starts_with(EXCLUSION)) {
+        return None; // its partition is about to be made
+    }
     let sqlstate = error.code()?.into_owned();
     let class = sqlstate.get(..2)?;
     let is_about_the_row = matches!(class, "21" | "22" | "23" | "54")

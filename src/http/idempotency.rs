@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     app::App,
+    clock,
     config::millis,
     db::idempotency::{self, Answer, Claim, Turn},
     metrics,
@@ -250,7 +251,11 @@ fn running() -> Problem {
 pub async fn keep_house(app: App, stop: CancellationToken) -> anyhow::Result<()> {
     let keep = Duration::from_secs(app.config.api.idempotency_keep_s);
     loop {
-        match idempotency::delete_old(&app.db, keep, app.config.api.idempotency_keys_max).await {
+        let forgotten = match clock::lets_delete(&app).await {
+            Ok(true) => idempotency::delete_old(&app.db, keep, app.config.api.idempotency_keys_max).await,
+            refused => refused.map(|_| 0),
+        };
+        match forgotten {
             Ok(0) => {}
             Ok(rows) => tracing::debug!(rows, "old answers were forgotten"),
             // they are looked for again in a minute

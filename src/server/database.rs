@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use chrono::{TimeDelta, Utc};
+use chrono::Utc;
 use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use super::CannotStart;
 use crate::{
     app::App,
     cache::Source,
+    clock,
     db::{self, Db, erasures, migrations, partitions, visitor_keys},
     enrich, metrics,
     model::token::Scope,
@@ -62,19 +63,32 @@ pub(super) async fn keep(
         is_up = set_up(&app, is_embedded).await.is_ok();
     }
     ready.add_permits(1);
+    let interval = Duration::from_secs(app.config.database.partitions_interval_s);
     loop {
         tokio::select! {
-            () = sleep(Duration::from_mins(10)) => {}
+            () = look_after(&app) => {}
             () = stop.cancelled() => return Ok(()),
         }
-        if let Err(error) = share_keys(&app).await {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(error, "cannot share the key of the day; this node goes on with its own");
+        tokio::select! {
+            () = sleep(interval) => {}
+            () = stop.cancelled() => return Ok(()),
         }
-        if let Err(error) = keep_partitions(&app).await {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(error, "cannot look after the partitions; trying again in ten minutes");
-        }
+    }
+}
+
+/// A round of all that is done once in a while. What fails is said, and tried again the next time.
+async fn look_after(app: &App) {
+    if let Err(error) = share_keys(app).await {
+        let error = format!("{:#}", anyhow::Error::from(error));
+        tracing::warn!(error, "cannot share the key of the day; this node goes on with its own");
+    }
+    if let Err(error) = keep_partitions(app).await {
+        let error = format!("{:#}", anyhow::Error::from(error));
+        tracing::warn!(error, "cannot look after the partitions; trying again later");
+    }
+    if let Err(error) = delete_old(app).await {
+        let error = format!("{:#}", anyhow::Error::from(error));
+        tracing::warn!(error, "cannot delete what is too old; trying again later");
     }
 }
 
@@ -85,7 +99,11 @@ async fn set_up(app: &App, is_embedded: bool) -> anyhow::Result<()> {
             tracing::info!(count, "ran the pending migrations");
         }
     }
-    keep_partitions(app).await?;
+    if let Err(error) = keep_partitions(app).await {
+        // nothing needs them to begin: rows without a partition go to the DEFAULT one
+        let error = format!("{:#}", anyhow::Error::from(error));
+        tracing::warn!(error, "cannot look after the partitions yet");
+    }
     if is_embedded {
         make_demo(&app.db).await?;
         make_token(app).await?;
@@ -95,21 +113,14 @@ async fn set_up(app: &App, is_embedded: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes the partitions that are due. It may fail without harm.
 async fn keep_partitions(app: &App) -> Result<(), db::Error> {
-    let made = partitions::make(&app.db, app.config.database.partitions_ahead_days).await?;
-    if made > 0 {
-        tracing::debug!(made, "made day partitions");
+    let config = &app.config.database;
+    let round = partitions::make(&app.db, config.partitions_ahead_days, config.into()).await?;
+    if round.done > 0 {
+        tracing::debug!(made = round.done, "made day partitions");
     }
-    let days = app.config.privacy.retention_days;
-    if days > 0 {
-        let cutoff = Utc::now() - TimeDelta::days(days.into());
-        let dropped = partitions::drop_before(&app.db, cutoff).await?;
-        if dropped > 0 {
-            tracing::info!(dropped, retention_days = days, "dropped partitions");
-        }
-    }
-    let kept = TimeDelta::days(app.config.privacy.erasure_keep_days.into());
-    erasures::forget_before(&app.db, Utc::now() - kept).await?;
+    say_busy(app, round.busy);
     match partitions::default_rows(&app.db).await {
         Ok((clicks, events)) => {
             metrics::default_partition_rows("clicks", u64::try_from(clicks).unwrap_or(0));
@@ -121,7 +132,46 @@ async fn keep_partitions(app: &App) -> Result<(), db::Error> {
     Ok(())
 }
 
-/// Takes the keys of today and tomorrow that all nodes have, so that none is asked for at midnight; yesterday's goes.
+/// A lock that is held for hours is one story, not a line a round.
+fn say_busy(app: &App, busy: u32) {
+    if busy == 0 {
+        app.state.busy_rounds.store(0, Ordering::Relaxed);
+        return;
+    }
+    let round = app.state.busy_rounds.fetch_add(1, Ordering::Relaxed) + 1;
+    if round % 10 == 1 {
+        tracing::warn!(
+            partitions = busy,
+            rounds = round,
+            "partitions wait for a lock that somebody holds (a dump, an open transaction); trying again later"
+        );
+    }
+}
+
+/// Drops and deletes what is too old by the database's clock, while this node's agrees with it.
+async fn delete_old(app: &App) -> Result<(), db::Error> {
+    if !clock::lets_delete(app).await? {
+        return Ok(());
+    }
+    let (days, options) = (app.config.privacy.retention_days, (&app.config.database).into());
+    if days > 0 {
+        let round = partitions::drop_old(&app.db, days, options).await?;
+        if round.done > 0 {
+            tracing::info!(dropped = round.done, retention_days = days, "dropped partitions");
+        }
+        if round.busy > 0 {
+            tracing::info!(partitions = round.busy, "old partitions wait for a lock that somebody holds");
+        }
+        let rows = partitions::delete_old(&app.db, days, options).await?;
+        if rows > 0 {
+            tracing::info!(rows, retention_days = days, "deleted old rows outside the day partitions");
+        }
+    }
+    erasures::forget_old(&app.db, app.config.privacy.erasure_keep_days).await?;
+    visitor_keys::delete_old(&app.db).await
+}
+
+/// Takes the keys of today and tomorrow that all nodes have, so that none is asked for at midnight.
 async fn share_keys(app: &App) -> Result<(), db::Error> {
     let Some(keys) = app.visits.keys() else { return Ok(()) };
     let mut fresh = [[0; 16]; 2];

@@ -303,6 +303,7 @@ pub struct Api {
     pub idempotency_keep_s: u64,
     pub idempotency_keys_max: u32,
     pub idempotency_lease_ms: u64,
+    pub list_time_max_ms: u64,
 }
 
 /// `[clock]`

@@ -26,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use tokio::{
     sync::{Mutex, Notify},
     time::{sleep, timeout},
@@ -39,7 +40,7 @@ use self::{
 };
 use crate::{
     config::{Config, millis},
-    db::{self, Db},
+    db::{self, Db, campaigns::Changes},
     metrics::{
         self,
         CacheLayer::{Database, Process},
@@ -77,7 +78,7 @@ pub struct Campaigns {
     born: Instant,
     miss_timeout: Duration,
     poll_interval: Duration,
-    horizon: Mutex<i64>,
+    seen: Mutex<Seen>,
     poll_now: Notify,
     reload: AtomicBool,
     /// When Postgres last said what the set is, in milliseconds after `born`; 0: never.
@@ -95,6 +96,15 @@ pub struct Campaigns {
     figures: figures::Bounds,
     file: PathBuf,
     source: AtomicU64,
+}
+
+/// Up to where Postgres was read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// What to ask for next time; 0: everything.
+    horizon: i64,
+    /// Since when the server runs that was read.
+    server: Option<DateTime<Utc>>,
 }
 
 #[derive(Default)]
@@ -158,7 +168,7 @@ impl Campaigns {
             born: Instant::now(),
             miss_timeout: millis(config.cache.miss_timeout_ms),
             poll_interval: Duration::from_secs(config.cache.poll_interval_s),
-            horizon: Mutex::new(0),
+            seen: Mutex::default(),
             poll_now: Notify::new(),
             reload: AtomicBool::new(false),
             confirmed: AtomicU64::new(0),
@@ -543,29 +553,33 @@ impl Campaigns {
         }
     }
 
-    /// Reads what changed since the last poll; everything the first time, after a deletion by hand, and
-    /// after Postgres went back in time.
+    /// Reads what changed since the last poll; everything the first time, after a deletion by hand, after Postgres
+    /// went back in time, and from another server than before: what was seen of that one may be lost.
     async fn poll(&self) -> Result<(), db::Error> {
-        let mut horizon = self.horizon.lock().await;
-        let mut is_full = self.reload.swap(false, Ordering::Relaxed) || *horizon == 0;
+        let mut seen = self.seen.lock().await;
+        let is_known = seen.horizon != 0;
+        let mut is_full = self.reload.swap(false, Ordering::Relaxed) || !is_known;
         let read = async {
-            let (mut next, mut changes) =
-                self.read_since(if is_full { 0 } else { *horizon }, *horizon == 0).await?;
-            if !is_full && next < *horizon {
+            let mut read = self.read_since(if is_full { 0 } else { seen.horizon }, !is_known).await?;
+            if !is_full && (read.horizon < seen.horizon || seen.server != Some(read.server)) {
+                tracing::info!("PostgreSQL was started again or is another server; reading all campaigns");
                 is_full = true;
-                (next, changes) = self.read_since(0, false).await?;
+                read = self.read_since(0, false).await?;
             }
-            Ok((next, changes))
+            Ok(read)
         };
-        let (next, changes) = match read.await {
+        let Changes { horizon, server, is_foreign, list: changes } = match read.await {
             Ok(read) => read,
             Err(error) => {
                 // asked for and not done
-                self.reload.fetch_or(is_full && *horizon != 0, Ordering::Relaxed);
+                self.reload.fetch_or(is_full && is_known, Ordering::Relaxed);
                 return Err(error);
             }
         };
-        *horizon = next;
+        *seen = Seen { horizon, server: Some(server) };
+        if is_foreign {
+            self.heal().await;
+        }
         let is_first = self.source.swap(Source::Database as u64, Ordering::Relaxed) == Source::Nothing as u64;
         self.confirmed.store(self.now_ms(), Ordering::Relaxed);
         self.is_stale.store(false, Ordering::Relaxed);
@@ -588,25 +602,38 @@ impl Campaigns {
         Ok(())
     }
 
-    /// What changed, and what to ask for next time: the smallest horizon of all pages. A node that has read nothing
-    /// yet takes what a replica says (`may_lag`).
-    async fn read_since(
-        &self,
-        since: i64,
-        may_lag: bool,
-    ) -> Result<(i64, Vec<db::campaigns::Change>), db::Error> {
-        let mut horizon = i64::MAX;
-        let mut changes = Vec::new();
+    /// What changed, and what to ask for next time: the smallest horizon of all pages, and the server of the first. A
+    /// node that has read nothing yet takes what a replica says (`may_lag`).
+    async fn read_since(&self, since: i64, may_lag: bool) -> Result<Changes, db::Error> {
+        let mut read: Option<Changes> = None;
         let mut after = None;
         loop {
             let page = db::campaigns::changed_since(&self.db, since, after, PAGE, may_lag).await?;
-            horizon = horizon.min(page.horizon);
             after = page.list.last().map(|change| change.campaign.id);
             let is_last = page.list.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
-            changes.extend(page.list);
+            let read = match &mut read {
+                None => read.insert(page),
+                Some(read) => {
+                    read.horizon = read.horizon.min(page.horizon);
+                    read.list.extend(page.list);
+                    read
+                }
+            };
             if is_last {
-                return Ok((horizon, changes));
+                return Ok(std::mem::take(read));
             }
+        }
+    }
+
+    /// Of a database that was restored from the dump of another one: otherwise each poll would read the same campaigns.
+    async fn heal(&self) {
+        match db::campaigns::heal(&self.db).await {
+            Ok(0) => {} // another node was faster
+            Ok(campaigns) => tracing::info!(
+                campaigns,
+                "the database came from another server, as a dump does: its campaigns have transaction ids of this one now"
+            ),
+            Err(error) => tracing::debug!(?error, "campaigns keep transaction ids of another server"),
         }
     }
 
@@ -657,7 +684,10 @@ impl Campaigns {
         let mut keys = Vec::new();
         if is_full {
             let fresh = whole(changes);
-            let version = |routes: &Arc<Routes>| (routes.campaign.id, routes.campaign.version);
+            let version = |routes: &Arc<Routes>| {
+                let Campaign { id, version, updated_at, .. } = &routes.campaign;
+                (*id, *version, *updated_at)
+            };
             let is_other = |(key, routes): &(&CampaignKey, &Arc<Routes>), set: &Set| {
                 set.by_key.get(*key).map(version) != Some(version(routes))
             };
@@ -718,8 +748,11 @@ impl Set {
         let campaign = change.campaign;
         let id = campaign.id;
         let known = self.keys.get(&id).and_then(|key| self.by_key.get(key));
-        // what comes late (from a replica, say) is not news
-        if !change.is_deleted && known.is_some_and(|k| k.campaign.version >= campaign.version) {
+        // what comes late (from a replica, say) is not news; the same version of another time is: the one before was
+        // lost with its server
+        let is_old =
+            |known: &Campaign| known.version >= campaign.version && known.updated_at >= campaign.updated_at;
+        if !change.is_deleted && known.is_some_and(|known| is_old(&known.campaign)) {
             return;
         }
         changed.push(campaign.key.clone());

@@ -345,15 +345,30 @@ impl Db {
                 _ = ticks.tick() => {}
                 () = stop.cancelled() => return,
             }
+            let written = self.written();
             let asking = join(primary.ask(), join_all(replicas.iter_mut().map(Probe::ask)));
             let (of_primary, of_replicas) = asking.await;
             let now = Instant::now();
+            self.forget_lost_writes(written, of_primary);
             self.note_primary(of_primary, now);
             if let Some(answer) = of_primary.filter(|answer| !answer.is_standby) {
                 history.push(now, answer.position);
             }
             self.replicas.note(&of_replicas, &history, now);
             let _ = self.probed.set(()); // an error: it was set before
+        }
+    }
+
+    /// Of a primary whose log ends before what was `written` before it was asked: that is lost with the one before, and
+    /// no replica will ever have replayed so much of this log just for it.
+    fn forget_lost_writes(&self, written: u64, answer: Option<Answer>) {
+        if let Some(answer) = answer.filter(|answer| !answer.is_standby && answer.position < written) {
+            // unless something was written meanwhile: then the next answer says
+            let _ =
+                self.written.compare_exchange(written, answer.position, Ordering::Relaxed, Ordering::Relaxed);
+            tracing::warn!(
+                "PostgreSQL's log ends before what this node has written: it lost its newest writes"
+            );
         }
     }
 

@@ -18,6 +18,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("erasures.lock", LOCK),
     ("erasures.insert", INSERT),
     ("erasures.since", SINCE),
+    ("erasures.watch", WATCH),
     ("erasures.find_clicks", FIND_CLICKS),
     ("erasures.delete_clicks", DELETE_CLICKS),
     ("erasures.delete_events", DELETE_EVENTS),
@@ -43,6 +44,23 @@ const SINCE: &str = "
     FROM erasures
     WHERE id > $1
     ORDER BY id";
+
+/// One row at least.
+const WATCH: &str = "
+    SELECT
+        pg_postmaster_start_time() AS server,
+        fresh.*
+    FROM (SELECT 1) AS one
+    LEFT JOIN (
+        SELECT
+            id,
+            click_id,
+            sub_hash,
+            created_at
+        FROM erasures
+        WHERE id > $1
+    ) AS fresh ON true
+    ORDER BY fresh.id";
 
 // no index leads there: it is asked for once in a while, and every index costs a third of the drain's speed
 const FIND_CLICKS: &str = "
@@ -96,6 +114,23 @@ pub struct Letter {
     pub record: Vec<u8>,
 }
 
+/// A row of [`WATCH`].
+#[derive(FromRow)]
+struct WatchRow {
+    server: DateTime<Utc>,
+    id: Option<i64>,
+    click_id: Option<Uuid>,
+    sub_hash: Option<Vec<u8>>,
+    created_at: Option<DateTime<Utc>>,
+}
+
+impl WatchRow {
+    fn read(self) -> Option<Erasure> {
+        let Self { id, click_id, sub_hash, created_at, .. } = self;
+        Row { id: id?, click_id, sub_hash, created_at: created_at? }.read()
+    }
+}
+
 #[derive(FromRow)]
 struct Row {
     id: i64,
@@ -128,12 +163,17 @@ pub async fn insert(
     Ok(noted.first().copied().or(before).unwrap_or_else(Utc::now))
 }
 
-/// Erasures after (newer than) this one.
-pub async fn since(db: &Db, id: i64) -> Result<Vec<Erasure>, Error> {
-    db.read_primary("erasures.since", move |c| Box::pin(since_on(c, id))).await
+/// Erasures after (newer than) this one, and since when the server runs that says so: another one may have given the
+/// same ids to other erasures.
+pub async fn watch(db: &Db, id: i64) -> Result<(DateTime<Utc>, Vec<Erasure>), Error> {
+    let rows: Vec<WatchRow> = db
+        .read_primary("erasures.watch", move |c| Box::pin(super::query_as(WATCH).bind(id).fetch_all(c)))
+        .await?;
+    let server = rows.first().map(|row| row.server).unwrap_or_default(); // one row at least
+    Ok((server, rows.into_iter().filter_map(WatchRow::read).collect()))
 }
 
-/// As [`since`], within the caller's transaction.
+/// Erasures after (newer than) this one, within the caller's transaction.
 pub(super) async fn since_on(c: &mut PgConnection, id: i64) -> sqlx::Result<Vec<Erasure>> {
     let rows: Vec<Row> = super::query_as(SINCE).bind(id).fetch_all(c).await?;
     Ok(rows.into_iter().filter_map(Row::read).collect())

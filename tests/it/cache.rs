@@ -359,3 +359,65 @@ async fn the_state_of_the_cache_is_shown_also_while_redis_is_frozen() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_database_from_the_dump_of_another_server_heals_and_is_not_read_again_and_again() {
+    let tracker = Tracker::start_with("cache_restored", |b| b.env("OCTO_CACHE__POLL_INTERVAL_S", "1")).await;
+    for i in 0..20 {
+        tracker.simple_campaign(&format!("c{i}")).await;
+    }
+    // as a dump of a server that was further brings them: ids that this one will give out in years
+    let raise = "
+        ALTER TABLE campaigns DISABLE TRIGGER campaign_changes;
+        UPDATE campaigns SET changed_xid = (pg_current_xact_id()::text::bigint + 1000000000)::text::xid8;
+        ALTER TABLE campaigns ENABLE TRIGGER campaign_changes";
+    let states = "SELECT array_agg((id, version, updated_at)::text ORDER BY id) FROM campaigns";
+    let states =
+        async || -> Vec<String> { sqlx::query_scalar(states).fetch_one(&tracker.pool).await.unwrap() };
+    let before = states().await;
+    sqlx::raw_sql(raise).execute(&tracker.pool).await.unwrap();
+    let foreign =
+        "SELECT count(*) FROM campaigns WHERE changed_xid >= pg_snapshot_xmax(pg_current_snapshot())";
+    eventually(SOON, async || {
+        let count: i64 = sqlx::query_scalar(foreign).fetch_one(&tracker.pool).await?;
+        anyhow::ensure!(count == 0, "{count} ids of another server");
+        Ok(())
+    })
+    .await;
+    assert_eq!(states().await, before, "no campaign is in a new version");
+    eventually(SOON, async || {
+        anyhow::ensure!(tracker.octo.stderr().contains("came from another server"));
+        Ok(())
+    })
+    .await;
+    // an idle node's polls read no campaign: each would look for its offers
+    let reads = "SELECT coalesce(sum(idx_scan + seq_scan), 0)::bigint FROM pg_stat_user_tables WHERE relname = 'offers'";
+    let reads = async || -> i64 { sqlx::query_scalar(reads).fetch_one(&tracker.pool).await.unwrap() };
+    let mut last = reads().await;
+    eventually(Duration::from_mins(1), async || {
+        tokio::time::sleep(Duration::from_secs(4)).await; // some polls
+        let now = reads().await;
+        let read = now - std::mem::replace(&mut last, now);
+        anyhow::ensure!(read == 0, "{read} look-ups of offers by an idle node");
+        Ok(())
+    })
+    .await;
+    // and a change is seen
+    let (response, _) = tracker.click("/c/c7").await;
+    drop(response);
+    sqlx::raw_sql("UPDATE offers SET url = 'https://changed.example/'").execute(&tracker.pool).await.unwrap();
+    eventually(SOON, async || {
+        let location = header(&tracker.octo.get("/c/c7").await, "location");
+        anyhow::ensure!(location == "https://changed.example/", "{location}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(
+        sqlx::query_scalar::<_, i64>("SELECT min(version) FROM campaigns")
+            .fetch_one(&tracker.pool)
+            .await
+            .unwrap(),
+        before[0].split(',').nth(1).unwrap().parse::<i64>().unwrap() + 1,
+        "a change is a new version"
+    );
+}

@@ -368,8 +368,9 @@ const OF_THE_COMMAND_LINE: [&str; 9] = [
     "erasures.delete_letters",
 ];
 
-/// Run where something is old or is too big; `partitions` tests them.
-const OF_RARE_DAYS: [&str; 3] = ["partitions.check_default", "partitions.drop", "partitions.exclude"];
+/// Run where something is old, came from elsewhere or is too big; `partitions`, `cache` and `erasure` test them.
+const OF_RARE_DAYS: [&str; 5] =
+    ["campaign.heal", "erasures.since", "partitions.check_default", "partitions.drop", "partitions.exclude"];
 
 /// What the tour does not meet is met by an octo that makes its schema on one of several hosts, without prepared
 /// statements, and by one with the embedded database.

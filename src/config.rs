@@ -75,6 +75,9 @@ pub struct Admission {
     pub queue_percent_max: usize,
     pub hold_ms: u64,
     pub events_in_flight_max: usize,
+    pub bodies_bytes_max: usize,
+    pub journal_percent_max: u64,
+    pub disk_free_min_bytes: u64,
 }
 
 /// `[server]`
@@ -111,6 +114,8 @@ pub struct Server {
     pub reserved_connections: usize,
     pub crowded_wait_ms: u64,
     pub connections_per_address_max: usize,
+    pub public_metrics: bool,
+    pub metrics_token_recheck_s: u64,
 }
 
 impl Server {
@@ -195,6 +200,7 @@ pub struct Redis {
     pub breaker_wait_ms: u64,
     pub campaign_ttl_s: u64,
     pub pool_size: usize,
+    pub key_prefix: String,
 }
 
 /// `[journal]`
@@ -237,6 +243,10 @@ pub struct Cache {
     pub filler_wait_ms: u64,
     pub negative_ttl_ms: u64,
     pub negative_keys_max: u64,
+    pub look_ups_per_second_max: u32,
+    pub look_ups_in_flight_max: usize,
+    pub batch_unknown_keys_max: usize,
+    pub save_interval_ms: u64,
     pub stats_ttl_s: u64,
     pub stats_questions_max: usize,
     pub stats_bytes_max: usize,
@@ -452,6 +462,9 @@ impl Config {
         at_least("admission.disk_wait_max_ms", self.admission.disk_wait_max_ms, 1);
         at_least("admission.queue_percent_max", self.admission.queue_percent_max as u64, 1);
         at_least("admission.events_in_flight_max", self.admission.events_in_flight_max as u64, 1);
+        // one batch at least, or none could ever be taken
+        at_least("admission.bodies_bytes_max", self.admission.bodies_bytes_max as u64, 1 << 20);
+        at_least("admission.journal_percent_max", self.admission.journal_percent_max, 1);
         at_least("server.head_bytes_max", self.server.head_bytes_max as u64, 8192);
         at_least("server.headers_max", self.server.headers_max as u64, 16);
         at_least("server.proxy_header_bytes_max", self.server.proxy_header_bytes_max as u64, 256);
@@ -481,6 +494,9 @@ impl Config {
         at_least("redis.breaker_wait_ms", self.redis.breaker_wait_ms, 1);
         at_least("cache.stale_after_polls", self.cache.stale_after_polls.into(), 1);
         at_least("cache.miss_timeout_ms", self.cache.miss_timeout_ms, 1);
+        at_least("cache.look_ups_per_second_max", self.cache.look_ups_per_second_max.into(), 1);
+        at_least("cache.look_ups_in_flight_max", self.cache.look_ups_in_flight_max as u64, 1);
+        at_least("cache.batch_unknown_keys_max", self.cache.batch_unknown_keys_max as u64, 1);
         at_least("cache.stats_questions_max", self.cache.stats_questions_max as u64, 1);
         at_least("journal.segment_bytes", self.journal.segment_bytes, 4096);
         at_least("journal.max_bytes", self.journal.max_bytes, self.journal.segment_bytes.saturating_mul(2));
@@ -550,6 +566,13 @@ impl Config {
         }
         if redis.sentinel_master.is_some() == redis.sentinel_urls.is_empty() {
             faults.push("redis.sentinel_urls and redis.sentinel_master belong together".to_owned());
+        }
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+        if redis.key_prefix.len() > 64 || !redis.key_prefix.bytes().all(is_plain) {
+            faults.push("redis.key_prefix must be at most 64 of A-Z a-z 0-9 . _ : -".to_owned());
+        }
+        if self.admission.journal_percent_max > 100 {
+            faults.push("admission.journal_percent_max must be at most 100".to_owned());
         }
         if redis.database < 0 {
             faults.push("redis.database must not be negative".to_owned());

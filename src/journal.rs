@@ -298,6 +298,25 @@ impl Journal {
         }
     }
 
+    /// Bytes that could not be given up for others: on disk and not in Postgres (or damaged), or waiting for the disk.
+    pub fn held_bytes(&self) -> u64 {
+        let waiting = lock(&self.0.queue).bytes as u64;
+        let all = lock(&self.0.kept);
+        let held = |kept: &Kept| {
+            // a segment ends where the next one begins
+            let ends = kept.segments.iter().skip(1).map(|next| Some(next.first_seq)).chain([kept.end_seq]);
+            let is_drained = |end: Option<u64>| end.is_some_and(|end| end <= kept.drained_seq);
+            let held = kept.segments.iter().zip(ends).filter(|(s, end)| s.is_corrupt || !is_drained(*end));
+            held.map(|(segment, _)| segment.bytes).sum::<u64>()
+        };
+        waiting + all.values().map(held).sum::<u64>()
+    }
+
+    /// Bytes on disk, those that are in Postgres too.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
     /// Deletes segments that were drained longer than `keep_drained` ago; returns how many.
     pub fn clean(&self, now: SystemTime) -> usize {
         self.0.clean(|modified| {

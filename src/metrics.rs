@@ -88,6 +88,10 @@ pub const FAMILIES: &[Family] = &[
     c("octo_visits_untold_total", "First clicks of visits that other nodes were not told of."),
     c("octo_events_total", "Events by what became of them."),
     g("octo_events_shedding", "1 while events are refused because octo is overloaded."),
+    g(
+        "octo_events_no_room",
+        "1 while events are refused because the journal or its disk is nearly full: the rest is for clicks.",
+    ),
     c("octo_journal_records_total", "Records made durable."),
     c("octo_journal_written_bytes_total", "Bytes made durable."),
     c("octo_journal_errors_total", "Writes or syncs of the journal that failed."),
@@ -154,6 +158,15 @@ pub const FAMILIES: &[Family] = &[
     g("octo_db_standby_lag_bytes", "Log that the standby furthest behind has not replayed; NaN if hidden."),
     c("octo_campaign_cache_requests_total", "Campaign look-ups by layer and outcome."),
     g("octo_campaign_cache_campaigns", "Campaigns in memory."),
+    c(
+        "octo_campaign_look_ups_refused_total",
+        "Keys that are not in memory and were not looked up: too many such keys were asked for.",
+    ),
+    c(
+        "octo_campaigns_saved_total",
+        "Times that the campaigns in memory were saved on disk (campaigns.json).",
+    ),
+    c("octo_campaigns_saved_bytes_total", "Bytes of these saves."),
     c("octo_redis_commands_total", "Redis commands by outcome."),
     h("octo_redis_command_duration_seconds", "Time of a Redis command."),
     g("octo_redis_breaker_open", "1 while Redis is not asked because it failed too often, else 0."),
@@ -194,7 +207,7 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     (
         "octo_events_total",
         "outcome",
-        &["accepted", "invalid", "unknown_campaign", "unrecorded", "rate_limited", "shed"],
+        &["accepted", "invalid", "unknown_campaign", "unrecorded", "rate_limited", "shed", "no_room"],
     ),
     ("octo_drain_rows_total", "table", &["clicks", "events"]),
     ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),
@@ -232,6 +245,9 @@ pub fn describe() {
         "octo_journal_errors_total",
         "octo_journal_damaged_records_total",
         "octo_panics_total",
+        "octo_campaign_look_ups_refused_total",
+        "octo_campaigns_saved_total",
+        "octo_campaigns_saved_bytes_total",
     ] {
         counter!(name).increment(0);
     }
@@ -242,6 +258,7 @@ pub fn describe() {
     gauge!("octo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!("octo_db_statistics_timestamp_seconds").set(0.0);
     shedding(false);
+    events_no_room(false);
 }
 
 /// One answered request. `route` is the pattern of the route, `unmatched` where there is none.
@@ -291,6 +308,11 @@ pub fn http_closed(reason: &'static str) {
 /// Whether events are refused.
 pub fn shedding(is_shedding: bool) {
     gauge!("octo_events_shedding").set(f64::from(u8::from(is_shedding)));
+}
+
+/// Whether events are refused for want of room.
+pub fn events_no_room(has_none: bool) {
+    gauge!("octo_events_no_room").set(f64::from(u8::from(has_none)));
 }
 
 /// Why a request was refused before a route was looked for.
@@ -690,6 +712,17 @@ pub fn observe_cache() {
 /// Campaigns in memory.
 pub fn cache_campaigns(count: usize) {
     gauge!("octo_campaign_cache_campaigns").set(count as f64);
+}
+
+/// A key was not looked up, because too many are.
+pub fn look_up_refused() {
+    counter!("octo_campaign_look_ups_refused_total").increment(1);
+}
+
+/// The campaigns were saved on disk.
+pub fn campaigns_saved(bytes: u64) {
+    counter!("octo_campaigns_saved_total").increment(1);
+    counter!("octo_campaigns_saved_bytes_total").increment(bytes);
 }
 
 /// A Redis command: outcome `ok`, `error` or `timeout`.

@@ -79,7 +79,7 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let referrer_policy =
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
     let limits = Limits::new(&config.limits);
-    let admission = Arc::new(Admission::new(&config.admission));
+    let admission = Arc::new(Admission::new(&config.admission, config.journal.max_bytes));
     let app: App = Arc::new(Parts {
         config,
         db,
@@ -255,7 +255,8 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
     });
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
     let (journal, admission) = (app.journal.clone(), app.admission.clone());
-    tasks.spawn("admission", admission.run(journal, app.config.journal.queue_records_max, stop.clone()));
+    let (journal_dir, queue_records_max) = (app.config.journal_dir(), app.config.journal.queue_records_max);
+    tasks.spawn("admission", admission.run(journal, journal_dir, queue_records_max, stop.clone()));
     let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
     tasks.spawn("database-statistics", statistics);
     tasks.spawn("metrics-upkeep", app.metrics.clone().keep(app.config.journal_dir(), stop));

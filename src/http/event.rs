@@ -3,6 +3,7 @@
 use std::{borrow::Cow, net::IpAddr, time::Instant};
 
 use axum::{
+    body::HttpBody,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
@@ -21,9 +22,9 @@ use super::{
     head::require_identity,
 };
 use crate::{
-    admission::Place,
+    admission::{Held, Place, Refusal},
     app::App,
-    cache::Lookup,
+    cache::{LookUps, Lookup},
     config::millis,
     journal::{AppendError, Pending},
     limits::{Over, PerAddress},
@@ -51,16 +52,20 @@ const PIXEL: [u8; 43] =
     *b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\
 \x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
 
-/// What an event is answered with under overload, before anything of it is read; `None` for everything else.
-pub(super) fn shed(method: &Method, path: &str) -> Option<Response> {
+/// What an event is answered with that is not let in, before anything of it is read; `None` for everything else.
+pub(super) fn shed(refusal: Refusal, method: &Method, path: &str) -> Option<Response> {
+    let (problem, dropped): (fn() -> Problem, _) = match refusal {
+        Refusal::Overloaded => (Problem::overloaded, "overloaded"),
+        Refusal::NoRoom => (Problem::no_room, "no_room"),
+    };
     let (route, mut response) = match (method, path) {
-        (&Method::POST, "/event") => ("/event", Problem::overloaded().into_response()),
-        (&Method::POST, "/events") => ("/events", Problem::overloaded().into_response()),
-        (&Method::GET, "/event.gif") => ("/event.gif", pixel_answer(Some("overloaded"))),
+        (&Method::POST, "/event") => ("/event", problem().into_response()),
+        (&Method::POST, "/events") => ("/events", problem().into_response()),
+        (&Method::GET, "/event.gif") => ("/event.gif", pixel_answer(Some(dropped))),
         _ => return None,
     };
     let started = Instant::now();
-    metrics::event("shed");
+    metrics::event(if refusal == Refusal::NoRoom { "no_room" } else { "shed" });
     // as the layer of these routes says: a page of any origin may see that it is to try again
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -72,10 +77,10 @@ pub(super) fn shed(method: &Method, path: &str) -> Option<Response> {
 /// `POST /event`
 pub(super) async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     count(&app, sender(&app, &request), 1)?;
-    let mut body = read_json(request, EVENT_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
-    let _place = place(&app)?;
+    let (mut body, _place) = read_json(&app, request, EVENT_BYTES_MAX).await?;
     replace_nul(&mut body);
-    let event = parse(&app, &body, "").await.map_err(|errors| refuse(&errors))?;
+    let mut look_ups = LookUps::of(&app.campaigns);
+    let event = parse(&mut look_ups, &body, "").await.map_err(|errors| refuse(&errors))?;
     let id = event.id;
     durable(&app, append(&app, &event)).await?;
     metrics::event("accepted");
@@ -86,8 +91,7 @@ pub(super) async fn event(State(app): State<App>, request: Request) -> Result<Re
 pub(super) async fn events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let sender = sender(&app, &request);
     look(&app, sender)?; // before a megabyte is read and parsed
-    let mut body = read_json(request, BATCH_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
-    let _place = place(&app)?;
+    let (mut body, _place) = read_json(&app, request, BATCH_BYTES_MAX).await?;
     replace_nul(&mut body);
     let Value::Array(items) = body else {
         return Err(refuse(&[FieldError::new("", "type", "must be an array of events")]));
@@ -98,8 +102,9 @@ pub(super) async fn events(State(app): State<App>, request: Request) -> Result<R
     }
     count(&app, sender, items.len())?; // those that are not valid too
     let mut waiting = Vec::with_capacity(items.len());
+    let mut look_ups = LookUps::of(&app.campaigns);
     for (i, item) in items.iter().enumerate() {
-        waiting.push(match parse(&app, item, &format!("/{i}")).await {
+        waiting.push(match parse(&mut look_ups, item, &format!("/{i}")).await {
             Ok(event) => Ok((event.id, append(&app, &event))),
             Err(errors) => Err(errors),
         });
@@ -115,8 +120,14 @@ pub(super) async fn pixel(State(app): State<App>, request: Request) -> Response 
         metrics::event("shed");
         return pixel_answer(Some("overloaded"));
     };
-    let body = from_query(request.uri().query().unwrap_or_default());
-    let dropped = match parse(&app, &body, "").await {
+    let query = request.uri().query().unwrap_or_default();
+    if !app.admission.has_room(&app.journal, query.len()) {
+        metrics::event("no_room");
+        return pixel_answer(Some("no_room"));
+    }
+    let body = from_query(query);
+    let mut look_ups = LookUps::of(&app.campaigns);
+    let dropped = match parse(&mut look_ups, &body, "").await {
         _ if is_over => Some("rate_limited"),
         Ok(event) => match durable(&app, append(&app, &event)).await {
             Ok(()) => None,
@@ -141,12 +152,17 @@ fn pixel_answer(dropped: Option<&'static str>) -> Response {
     response
 }
 
-/// A place among the requests that are worked on.
-fn place(app: &App) -> Result<Place<'_>, Problem> {
-    app.admission.event().ok_or_else(|| {
-        metrics::event("shed");
-        Problem::overloaded()
-    })
+/// What a request with a body holds until it is answered: a place, and its bytes of the budget.
+type Holding<'a> = (Place<'a>, Held<'a>);
+
+fn overloaded() -> Problem {
+    metrics::event("shed");
+    Problem::overloaded()
+}
+
+fn no_room() -> Problem {
+    metrics::event("no_room");
+    Problem::no_room()
 }
 
 async fn result_of(app: &App, item: Result<(Uuid, Pending), Vec<FieldError>>) -> Value {
@@ -165,12 +181,34 @@ async fn result_of(app: &App, item: Result<(Uuid, Pending), Vec<FieldError>>) ->
     }
 }
 
-/// Reads and parses a body within its limits: 408, 413, 415 or 400 otherwise.
-async fn read_json(request: Request, bytes_max: usize) -> Result<Value, Problem> {
-    require_media_type(request.headers())?;
-    require_identity(request.headers())?;
-    let body = body::read(request.into_body(), bytes_max).await?;
-    parse_json(&body, JSON_DEPTH_MAX)
+/// Reads and parses a body within its limits: 408, 413, 415 or 400 otherwise; 503 where it has no place.
+///
+/// Whether there is a place is asked before anything is read, and the bytes are taken as they come. The place itself
+/// is taken when all are there: a client that sends slowly, or not at all, must not keep others out.
+async fn read_json(app: &App, request: Request, bytes_max: usize) -> Result<(Value, Holding<'_>), Problem> {
+    let invalid = |_: &Problem| metrics::event("invalid");
+    require_media_type(request.headers()).inspect_err(invalid)?;
+    require_identity(request.headers()).inspect_err(invalid)?;
+    let body = request.into_body();
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > bytes_max {
+        return Err(Problem::too_large(bytes_max)).inspect_err(invalid);
+    }
+    if !app.admission.has_place(announced) {
+        return Err(overloaded());
+    }
+    if !app.admission.has_room(&app.journal, announced) {
+        return Err(no_room());
+    }
+    let mut held = Held::default();
+    let bytes = body::read_within(body, bytes_max, |bytes| app.admission.hold(&mut held, bytes));
+    let Some(bytes) = bytes.await.inspect_err(invalid)? else { return Err(overloaded()) };
+    let place = app.admission.event().ok_or_else(overloaded)?;
+    if !app.admission.has_room(&app.journal, bytes.len()) {
+        return Err(no_room()); // others have come meanwhile
+    }
+    let value = parse_json(&bytes, JSON_DEPTH_MAX).inspect_err(invalid)?;
+    Ok((value, (place, held)))
 }
 
 /// JSON, or text as `navigator.sendBeacon` sends it to avoid a preflight.
@@ -186,7 +224,7 @@ fn require_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Checks one event; every fault is named.
 pub(super) async fn parse<'v>(
-    app: &App,
+    look_ups: &mut LookUps<'_>,
     body: &'v Value,
     pointer: &str,
 ) -> Result<Event<'v>, Vec<FieldError>> {
@@ -211,7 +249,7 @@ pub(super) async fn parse<'v>(
         fields.refuse("click_id", "required", "click_id or cid is required");
     }
     let campaign = match (&key, fields.is_valid()) {
-        (Some(key), true) => Some(app.campaigns.get(key).await),
+        (Some(key), true) => Some(look_ups.get(key).await),
         _ => None,
     };
     if matches!(campaign, Some(Lookup::Unknown)) {
@@ -307,7 +345,10 @@ async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
 fn sender(app: &App, request: &Request) -> Option<IpAddr> {
     app.limits.events.as_ref()?;
     let Peer(peer) = request.extensions().get()?;
-    Some(client::address(peer.ip(), request.headers(), &app.config.server))
+    let server = &app.config.server;
+    let address = client::address(peer.ip(), request.headers(), server);
+    // nobody's own: behind a proxy that names nobody, all visitors have it
+    (!address.is_loopback() && !server.is_trusted_proxy(address)).then_some(address)
 }
 
 /// Counts events of an address; 429 when it may not send so many now.

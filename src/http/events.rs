@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     app::App,
+    cache::LookUps,
     db::events::{self, Event},
     model::id::ClickId,
 };
@@ -130,7 +131,7 @@ async fn create(
     attempt: Attempt,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let mut event = event::parse(&app, &body, "").await?;
+    let mut event = event::parse(&mut LookUps::of(&app.campaigns), &body, "").await?;
     let is_carried_on = attempt.is_again && !event.is_idempotent;
     if attempt.has_key && !event.is_idempotent {
         (event.id, event.is_idempotent) = (attempt.id, true);

@@ -104,7 +104,7 @@ pub(super) struct ItemResult {
         (status = 413, description = "The body is too long.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "The body is neither JSON nor text.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "Fields are not valid; `errors` names each.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The disk does not take it; send it again.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The disk does not take it, or what is left of it is for clicks; send it again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub(super) fn event() {}
@@ -122,7 +122,7 @@ pub(super) fn event() {}
         (status = 413, description = "The body is too long.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "The body is neither JSON nor text.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "It is no array, or too long a one.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "octo has too much to do; send them again.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "octo has too much to do, or what is left of the disk is for clicks; send them again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub(super) fn events() {}
@@ -151,7 +151,7 @@ pub(super) struct Health {
     /// `ok` or `degraded`.
     #[schema(value_type = String, example = "ok")]
     status: &'static str,
-    /// octo's; not where strangers ask (`server.admin_listen`).
+    /// octo's; not where strangers ask.
     #[schema(value_type = String, example = "0.1.0")]
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'static str>,
@@ -176,9 +176,11 @@ pub(super) struct Component {
 
 /// How octo and its parts are
 ///
-/// For people; 200 while clicks can be redirected.
+/// For people; 200 while clicks can be redirected. Strangers are told the status only: the rest is for requests from
+/// the machine itself that no proxy passed on, for tokens of scope `metrics`, `read` or `admin`, and for
+/// `server.admin_listen`, unless `server.public_metrics` is set.
 #[utoipa::path(
-    get, path = "/health", tag = "operations", operation_id = "get_health", security(()),
+    get, path = "/health", tag = "operations", operation_id = "get_health", security((), ("token" = ["metrics"])),
     responses(
         (status = 200, description = "Clicks are redirected.", body = Health),
         (status = 503, description = "No campaign is known.", body = Health),
@@ -209,10 +211,18 @@ pub(super) fn readyz() {}
 
 /// Figures for Prometheus
 ///
-/// Every metric of octo, the process and the runtime.
+/// Every metric of octo, the process and the runtime. Requests from the machine itself that no proxy passed on need no
+/// token, nor does anybody where `server.public_metrics` is set; on `server.admin_listen`, where that is set, it is the
+/// only address.
 #[utoipa::path(
-    get, path = "/metrics", tag = "operations", operation_id = "get_metrics", security(()),
-    responses((status = 200, description = "The Prometheus text format.", content_type = "text/plain", body = String, example = json!("octo_journal_pending_records 0\n"))),
+    get, path = "/metrics", tag = "operations", operation_id = "get_metrics", security((), ("token" = ["metrics"])),
+    responses(
+        (status = 200, description = "The Prometheus text format.", content_type = "text/plain", body = String, example = json!("octo_journal_pending_records 0\n")),
+        (status = 401, description = "There is no valid token.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "The token's scope is too small.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "Too many attempts with wrong credentials; try again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The database cannot be asked for the token; try again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
 )]
 pub(super) fn metrics() {}
 

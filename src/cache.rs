@@ -6,10 +6,17 @@
 //!
 //! A key that is not in the set is looked up: in Redis, then by one node at a time in Postgres. What is found is
 //! kept for a moment, and served again should both stores be down afterwards.
+//!
+//! The set is complete, so such a key is either one that strangers made up or a campaign that was made a moment ago
+//! elsewhere, and that nobody told of yet. For the latter there are look-ups; for the former they are few: so many a
+//! second, so many at a time, and so many of one batch (see [`look_ups`]). Beyond that, while a poll has confirmed the
+//! set lately, a key that is not in it is unknown, which is true but for what was made since; and while none has, it
+//! is not known what it is, as when the stores do not answer.
 
 mod breaker;
 mod figures;
 mod hints;
+mod look_ups;
 mod redis;
 mod report;
 mod saved;
@@ -18,7 +25,6 @@ mod visits;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
     sync::{
         Arc, Mutex as StdMutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -48,6 +54,7 @@ use crate::{
     model::{campaign::Campaign, id::CampaignKey},
     routing::Routes,
 };
+pub use look_ups::LookUps;
 pub use report::{Layer, RedisReport, Report, ServerFigures};
 
 /// Campaigns read from Postgres in one query.
@@ -69,6 +76,8 @@ pub struct Campaigns {
     /// This process, as other nodes see it.
     node: String,
     set: RwLock<Set>,
+    bounds: look_ups::Bounds,
+    batch_unknown_keys_max: usize,
     /// What was looked up because it was not in the set; `None`: there is no such campaign.
     looked_up: moka::future::Cache<CampaignKey, Option<Arc<Routes>>>,
     /// What was found that way, for when nothing can be looked up.
@@ -93,8 +102,17 @@ pub struct Campaigns {
     /// One writer at a time, or the older of two states might be written last.
     writing: Mutex<()>,
     figures: figures::Bounds,
-    file: PathBuf,
+    file: saved::File,
     source: AtomicU64,
+}
+
+/// Why a key has no answer.
+#[derive(Debug, Clone, Copy)]
+enum NotLoaded {
+    /// Too many keys are looked up.
+    Refused,
+    /// The stores did not answer in time.
+    Failed,
 }
 
 #[derive(Default)]
@@ -142,6 +160,7 @@ impl Campaigns {
     /// An empty set, filled from disk if there is a saved one.
     pub fn new(db: Arc<Db>, config: &Config) -> anyhow::Result<Self> {
         let file = config.server.data_dir.join("campaigns.json");
+        let file = saved::File::new(file, millis(config.cache.save_interval_ms));
         let node = Uuid::new_v4().simple().to_string();
         let keys = || moka::future::Cache::builder().max_capacity(config.cache.negative_keys_max);
         let campaigns = Self {
@@ -149,6 +168,8 @@ impl Campaigns {
             redis: Redis::new(config, node.clone())?,
             node,
             set: RwLock::default(),
+            bounds: look_ups::Bounds::new(&config.cache),
+            batch_unknown_keys_max: config.cache.batch_unknown_keys_max,
             looked_up: keys().time_to_live(millis(config.cache.negative_ttl_ms)).build(),
             last_known: moka::future::Cache::builder()
                 .max_capacity(config.cache.negative_keys_max)
@@ -221,10 +242,22 @@ impl Campaigns {
                     metrics::cache_request(Process, CacheOutcome::Miss);
                     known.map_or(Lookup::Unknown, Lookup::Found)
                 }
-                Err(_) => this.known_last(&key).await,
+                Err(why) => match *why {
+                    NotLoaded::Refused => this.without_look_up(&key).await,
+                    NotLoaded::Failed => this.known_last(&key).await,
+                },
             }
         });
         load.await.unwrap_or(Lookup::Unavailable)
+    }
+
+    /// What is said of a key that is not in memory and may not be looked up: too many such keys are asked for.
+    async fn without_look_up(&self, key: &CampaignKey) -> Lookup {
+        if self.is_stale() || self.last_known.contains_key(key) {
+            return self.known_last(key).await;
+        }
+        metrics::cache_request(Process, CacheOutcome::Negative);
+        Lookup::Unknown
     }
 
     /// What was found of a key before, for when it cannot be looked up.
@@ -285,10 +318,13 @@ impl Campaigns {
 
     /// Polls for changes until the stop signal.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
-        tokio::select! {
-            () = self.keep_polling(&stop) => {}
-            () = self.watch_age() => {}
-        }
+        let polling = async {
+            tokio::select! {
+                () = self.keep_polling(&stop) => {}
+                () = self.watch_age() => {}
+            }
+        };
+        tokio::join!(polling, self.keep_saved(&stop));
         Ok(())
     }
 
@@ -441,7 +477,7 @@ impl Campaigns {
 
     async fn tell(&self, hint: &Hint) -> bool {
         match &self.redis {
-            Some(redis) => redis.publish(&hints::channel(redis), &hint.said_by(&self.node)).await,
+            Some(redis) => redis.publish(hints::CHANNEL, &hint.said_by(&self.node)).await,
             None => false,
         }
     }
@@ -465,7 +501,12 @@ impl Campaigns {
         self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.keys().cloned().collect()
     }
 
-    async fn load_in_time(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, ()> {
+    async fn load_in_time(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, NotLoaded> {
+        let deadline = Instant::now() + self.miss_timeout;
+        let Some(_turn) = self.bounds.admit(self.miss_timeout).await else {
+            metrics::look_up_refused();
+            return Err(NotLoaded::Refused);
+        };
         let load = async {
             loop {
                 let changes = self.changes.load(Ordering::Relaxed);
@@ -476,9 +517,10 @@ impl Campaigns {
                 }
             }
         };
-        let found = timeout(self.miss_timeout, load).await.unwrap_or_else(|_| {
+        let found = timeout(deadline.saturating_duration_since(Instant::now()), load).await;
+        let found = found.unwrap_or_else(|_| {
             self.note_failure();
-            Err(())
+            Err(NotLoaded::Failed)
         })?;
         match &found {
             Some(routes) => self.last_known.insert(key.clone(), routes.clone()).await,
@@ -487,7 +529,7 @@ impl Campaigns {
         Ok(found)
     }
 
-    async fn load(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, ()> {
+    async fn load(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, NotLoaded> {
         let Some(redis) = &self.redis else { return self.ask_database(key).await.map(routes) };
         let was_garbage = match redis.get(key).await {
             Found::Campaign(campaign) => return Ok(compile(*campaign)),
@@ -506,9 +548,9 @@ impl Campaigns {
         }
     }
 
-    async fn ask_database(&self, key: &CampaignKey) -> Result<Option<Campaign>, ()> {
+    async fn ask_database(&self, key: &CampaignKey) -> Result<Option<Campaign>, NotLoaded> {
         if self.failed_lately() {
-            return Err(());
+            return Err(NotLoaded::Failed);
         }
         match db::campaigns::by_key(&self.db, key.as_str()).await {
             Ok(found) => {
@@ -523,7 +565,7 @@ impl Campaigns {
                 metrics::cache_request(Database, CacheOutcome::Error);
                 self.note_failure();
                 tracing::debug!(error = ?error, "cannot look a campaign up");
-                Err(())
+                Err(NotLoaded::Failed)
             }
         }
     }
@@ -533,6 +575,7 @@ impl Campaigns {
         match self.poll().await {
             Ok(()) => {
                 self.write_to_redis().await;
+                self.save_if_due().await;
                 true
             }
             Err(error) => {
@@ -566,6 +609,7 @@ impl Campaigns {
             }
         };
         *horizon = next;
+        self.identify(is_full).await;
         let is_first = self.source.swap(Source::Database as u64, Ordering::Relaxed) == Source::Nothing as u64;
         self.confirmed.store(self.now_ms(), Ordering::Relaxed);
         self.is_stale.store(false, Ordering::Relaxed);
@@ -577,15 +621,45 @@ impl Campaigns {
         for key in &keys {
             self.forget(key).await;
         }
-        let is_other = is_full || !keys.is_empty();
+        if !keys.is_empty() {
+            self.file.must_save();
+        }
         // the first load does not fill Redis: look-ups do
         if !is_first {
             self.must_write(keys);
         }
-        if is_other {
-            self.save().await;
-        }
         Ok(())
+    }
+
+    /// Asks the database which one it is, where names in Redis are made of it: at first, and whenever everything is
+    /// read again, because it may have been replaced. What cannot be asked now is asked at the next poll; until then
+    /// what was saved holds, and without that Redis is not asked.
+    async fn identify(&self, is_full: bool) {
+        let Some(redis) = self.redis.as_ref().filter(|redis| redis.is_named_by_database()) else { return };
+        if !is_full && redis.installation().is_some() {
+            return;
+        }
+        match db::installation::identify(&self.db).await {
+            Ok(identity) => {
+                // an empty set is not worth a save, but for the next one to wait for
+                if redis.name_after(&identity) && self.state().0 > 0 {
+                    self.file.must_save();
+                }
+            }
+            Err(error @ db::Error::Query { .. }) if is_full => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(
+                    error,
+                    "the database does not say which one it is: without redis.key_prefix Redis is not used"
+                );
+            }
+            Err(error) => tracing::debug!(?error, "the database was not asked which one it is"),
+        }
+    }
+
+    /// The installation that names in Redis are made of, where they are.
+    fn installation(&self) -> Option<Arc<str>> {
+        self.redis.as_ref()?.installation()
     }
 
     /// What changed, and what to ask for next time: the smallest horizon of all pages. A node that has read nothing
@@ -673,27 +747,20 @@ impl Campaigns {
         keys
     }
 
-    async fn save(&self) {
-        let campaigns: Vec<Arc<Routes>> =
-            self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.values().cloned().collect();
-        let file = self.file.clone();
-        let saving =
-            tokio::task::spawn_blocking(move || saved::save(&file, campaigns.iter().map(|r| &r.campaign)));
-        if let Ok(Err(error)) = saving.await {
-            tracing::warn!(path = %self.file.display(), %error, "cannot save the campaigns on disk");
-        }
-    }
-
     fn load_saved(&self) {
-        match saved::load(&self.file) {
+        match saved::load(self.file.path()) {
             Ok(None) => {}
-            Ok(Some(campaigns)) => {
+            Ok(Some(saved)) => {
                 let change = |campaign| db::campaigns::Change { campaign, is_deleted: false };
-                self.replace(campaigns.into_iter().map(change).collect(), true);
+                self.replace(saved.campaigns.into_iter().map(change).collect(), true);
+                if let (Some(redis), Some(installation)) = (&self.redis, saved.installation) {
+                    redis.name(installation.into());
+                }
                 self.source.store(Source::Disk as u64, Ordering::Relaxed);
             }
             Err(error) => {
-                tracing::warn!(path = %self.file.display(), %error, "the saved campaigns cannot be read; ignored");
+                let path = self.file.path().display();
+                tracing::warn!(%path, %error, "the saved campaigns cannot be read; ignored");
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod erasures;
 pub mod events;
 pub mod idempotency;
 pub mod ingest;
+pub mod installation;
 pub mod migrations;
 pub mod monitor;
 pub mod partitions;
@@ -66,6 +67,7 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         events::STATEMENTS,
         idempotency::STATEMENTS,
         ingest::STATEMENTS,
+        installation::STATEMENTS,
         migrations::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,

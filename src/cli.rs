@@ -101,7 +101,7 @@ enum Migrate {
 enum Token {
     /// Make a token; it is shown this once and stored as a hash
     Create {
-        /// admin: everything; read: look but not touch; ingest: send events
+        /// admin: everything; read: look but not touch; ingest: send events; metrics: /metrics and /health
         #[arg(long)]
         scope: Scope,
         /// A name to recognise it by
@@ -227,7 +227,7 @@ fn token(action: Token) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> {
             }
             Token::List => {
                 let line = |t: &tokens::Token| {
-                    format!("{}  {:<6}  {:<8}  {}\n", t.id, t.scope, t.state(Utc::now()), t.name)
+                    format!("{}  {:<7}  {:<8}  {}\n", t.id, t.scope, t.state(Utc::now()), t.name)
                 };
                 print(&tokens::list_all(&db).await?.iter().map(line).collect::<String>())?;
             }

@@ -99,13 +99,16 @@ impl Service {
         let is_link = self.has_links && click::is_link(request.uri().path());
         if !is_link {
             if self.has_links
-                && self.app.admission.is_shedding()
-                && let Some(shed) = event::shed(request.method(), request.uri().path())
+                && let Some(refusal) = self.app.admission.refusal()
+                && let Some(shed) = event::shed(refusal, request.method(), request.uri().path())
             {
                 return shed;
             }
             let mut request = request.map(bound);
             request.extensions_mut().insert(peer);
+            if !self.has_links {
+                request.extensions_mut().insert(auth::ToAdminListener);
+            }
             let Ok(response) = self.router.clone().oneshot(request).await;
             return response.map(pieces::in_pieces);
         }
@@ -151,7 +154,7 @@ fn operator_routes(app: &App) -> Router<App> {
         .layer(compression::layer())
 }
 
-/// What operators reach without a token.
+/// What answers without a token; `/health` and `/metrics` look at who asks themselves.
 fn open_routes(document: &utoipa::openapi::OpenApi) -> Router<App> {
     openapi::document_route(document).route("/health", get(ops::health)).route("/metrics", get(ops::metrics))
 }

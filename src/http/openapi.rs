@@ -129,8 +129,8 @@ impl Modify for Bearer {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
         scheme.description = Some(
-            "A token of scope `admin` (everything), `read` (every GET) or `ingest` (events), made with \
-             `octo token create` or POST /api/v1/tokens. An operation names the scope it needs; `admin` is always \
+            "A token of scope `admin` (everything), `read` (every GET), `ingest` (events) or `metrics` (`/metrics` and \
+             the detailed `/health`), made with `octo token create` or POST /api/v1/tokens. An operation names the scope it needs; `admin` is always \
              enough."
                 .to_owned(),
         );

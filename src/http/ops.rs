@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
+    http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use serde_json::json;
 
+use super::auth;
 use crate::{
     app::App,
     cache::Source,
@@ -36,8 +37,8 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], reason).into_response()
 }
 
-/// `GET /metrics`: the Prometheus text format.
-pub(super) async fn metrics(State(app): State<App>) -> Response {
+/// `GET /metrics`: the Prometheus text format, for whom `auth::may_watch` lets in.
+pub(super) async fn metrics(_: auth::Metrics, State(app): State<App>) -> Response {
     app.db.observe_pools();
     crate::metrics::observe_cache();
     let text = app.metrics.render();
@@ -60,11 +61,14 @@ impl Component {
 /// `GET /health` where strangers can see it.
 pub(super) async fn bare_health(State(app): State<App>) -> Response {
     let status = if app.journal.is_writable() { "ok" } else { "degraded" };
-    Json(json!({ "status": status })).into_response()
+    ([(header::CACHE_CONTROL, "no-store")], Json(json!({ "status": status }))).into_response()
 }
 
-/// `GET /health`: every part, for people. 200 while clicks can be redirected.
-pub(super) async fn health(State(app): State<App>) -> Response {
+/// `GET /health`: every part, for people who may see it, else as strangers see it. 200 while clicks can be redirected.
+pub(super) async fn health(State(app): State<App>, parts: Parts) -> Response {
+    if !auth::is_watcher(&parts, &app).await {
+        return bare_health(State(app)).await;
+    }
     let components = components(&app).await;
     let is_ok = components.iter().all(|c| c.status == "ok");
     let can_redirect = app.campaigns.state().1 != Source::Nothing;
@@ -105,12 +109,18 @@ async fn components(app: &App) -> Vec<Component> {
 
 fn journal(app: &App) -> Component {
     let stats = app.journal.stats();
+    let shortage = app.admission.shortage();
     let detail = match (app.journal.is_writable(), stats.corrupt_segments) {
         (false, _) => "cannot be written: clicks are redirected but not recorded".to_owned(),
+        (true, 0) if shortage.is_some() => {
+            let shortage = shortage.unwrap_or_default();
+            format!("{shortage}: events are refused, what is left is for clicks")
+        }
         (true, 0) => format!("{} bytes in {} segments", stats.bytes, stats.segments),
         (true, damaged) => format!("{damaged} damaged segments; see `octo journal verify`"),
     };
-    Component::new("journal", app.journal.is_writable() && stats.corrupt_segments == 0, detail)
+    let is_ok = app.journal.is_writable() && stats.corrupt_segments == 0 && shortage.is_none();
+    Component::new("journal", is_ok, detail)
 }
 
 fn drain(app: &App) -> Component {

@@ -284,7 +284,7 @@ impl Octo {
         self.token("admin").await
     }
 
-    /// A new token of the scope `admin`, `read` or `ingest`.
+    /// A new token of the scope `admin`, `read`, `ingest` or `metrics`.
     pub(crate) async fn token(&self, scope: &str) -> String {
         let output = self.run(&["token", "create", "--scope", scope]).await;
         let (stdout, stderr) =

@@ -57,6 +57,9 @@ pub use head::Ambiguous;
 pub const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
 /// The header that says why an event was dropped.
 pub const X_OCTO_DROPPED: HeaderName = HeaderName::from_static("x-octo-dropped");
+/// What was changed to keep the event of a pixel: `code pointer`, and so on with commas; percent-encoded where a header
+/// cannot hold it.
+pub const X_OCTO_ADJUSTED: HeaderName = HeaderName::from_static("x-octo-adjusted");
 /// `0` on a redirect whose click was not on disk when it was answered; not sent otherwise.
 pub const X_OCTO_RECORDED: HeaderName = HeaderName::from_static("x-octo-recorded");
 

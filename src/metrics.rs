@@ -194,7 +194,7 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
     (
         "octo_events_total",
         "outcome",
-        &["accepted", "invalid", "unknown_campaign", "unrecorded", "rate_limited", "shed"],
+        &["accepted", "invalid", "unknown_campaign", "unrecorded", "rate_limited", "shed", "forbidden"],
     ),
     ("octo_drain_rows_total", "table", &["clicks", "events"]),
     ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),

@@ -98,29 +98,35 @@ const COPY_ROWS_MIN: usize = 1_000;
 /// Bytes in one message of a COPY.
 const COPY_PIECE_BYTES: usize = 64 * 1024;
 
-// An event belongs to the campaign it named, else to its click's, else to the one whose key it named.
+// An event belongs to the campaign it named, else to its click's, else to the one whose key it named. Keys are locked in
+// their order: strangers may send the same ids to two nodes the other way round, and no drain is to wait for a drain
+// that waits for it.
 const INSERT_EVENTS: &str = "
 WITH incoming AS (
     SELECT *
     FROM unnest(
-        $1::uuid[], $2::bool[], $3::timestamptz[], $4::uuid[], $5::timestamptz[], $6::uuid[], $7::text[],
-        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]
+        $1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[], $5::timestamptz[], $6::uuid[], $7::text[],
+        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
+        $15::text[], $16::text[], $17::timestamptz[]
     ) AS t (
-        id, is_idempotent, created_at, click_id, click_time, campaign_id, cid,
-        event_type, event_name, url, referrer, session_id, user_id, event_data
+        id, key, created_at, click_id, click_time, campaign_id, cid,
+        event_type, event_name, url, referrer, session_id, user_id, event_data,
+        source, external_id, occurred_at
     )
 ), fresh AS (
     INSERT INTO event_keys (id, created_at)
-    SELECT id, created_at FROM incoming WHERE is_idempotent
+    SELECT key, created_at FROM incoming WHERE key IS NOT NULL ORDER BY key
     ON CONFLICT (id) DO NOTHING
     RETURNING id
 )
 INSERT INTO events (
-    id, click_id, campaign_id, event_type, event_name, event_data, url, referrer, session_id, user_id, created_at
+    id, click_id, campaign_id, event_type, event_name, event_data, url, referrer, session_id, user_id,
+    source, external_id, occurred_at, created_at
 )
 SELECT
     i.id, i.click_id, coalesce(i.campaign_id, c.campaign_id, k.id), i.event_type, i.event_name,
-    i.event_data::jsonb, i.url, i.referrer, i.session_id, i.user_id, i.created_at
+    i.event_data::jsonb, i.url, i.referrer, i.session_id, i.user_id,
+    i.source, i.external_id, i.occurred_at, i.created_at
 FROM incoming i
 LEFT JOIN LATERAL (
     SELECT campaign_id FROM clicks WHERE created_at = i.click_time AND id = i.click_id LIMIT 1
@@ -128,7 +134,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT id FROM campaigns WHERE key = i.cid AND deleted_at IS NULL
 ) k ON true
-WHERE NOT i.is_idempotent OR i.id IN (SELECT id FROM fresh)
+WHERE i.key IS NULL OR i.key IN (SELECT id FROM fresh)
 RETURNING campaign_id, created_at";
 
 const UPSERT_STATS: &str = "
@@ -479,10 +485,10 @@ fn copy_click(data: &mut CopyData, click: &Click<'_>) {
 async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {
     let mut seen = HashSet::new();
     let events: Vec<&Event<'_>> =
-        events.iter().copied().filter(|e| !e.is_idempotent || seen.insert(e.id)).collect();
+        events.iter().copied().filter(|e| e.key().is_none_or(|key| seen.insert(key))).collect();
     let stored: Vec<(Option<Uuid>, DateTime<Utc>)> = super::query_as(INSERT_EVENTS)
         .bind(column(&events, |e| e.id))
-        .bind(column(&events, |e| e.is_idempotent))
+        .bind(column(&events, |e| e.key()))
         .bind(column(&events, |e| e.created_at))
         .bind(column(&events, |e| e.click_id.map(crate::model::id::ClickId::uuid)))
         .bind(column(&events, |e| e.click_id.map(crate::model::id::ClickId::created_at)))
@@ -495,6 +501,9 @@ async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut 
         .bind(column(&events, |e| e.session_id.as_deref()))
         .bind(column(&events, |e| e.user_id.as_deref()))
         .bind(column(&events, |e| e.properties.as_deref()))
+        .bind(column(&events, |e| e.source.to_string()))
+        .bind(column(&events, |e| e.external_id.as_deref()))
+        .bind(column(&events, |e| e.occurred_at))
         .fetch_all(c)
         .await?;
     for (campaign_id, created_at) in stored {

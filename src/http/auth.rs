@@ -45,9 +45,16 @@ scope_extractor! {
     /// A token that may read.
     Read
 }
-scope_extractor! {
-    /// A token that may tell of events.
-    Ingest
+/// A token that may tell of events, and which.
+#[derive(Debug)]
+pub(super) struct Ingest(pub Token);
+
+impl FromRequestParts<App> for Ingest {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        require(Scope::Ingest, parts, app).await.map(Self)
+    }
 }
 
 /// The token of a request whose token a layer asked for before its handler does: it is looked up once.

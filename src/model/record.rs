@@ -10,13 +10,13 @@
 
 use std::{borrow::Cow, io::Write as _, net::IpAddr};
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use super::{
     click::Click,
-    event::Event,
+    event::{Event, Source},
     id::ClickId,
     money::{Currency, parse_amount},
 };
@@ -85,6 +85,9 @@ mod tag {
     pub(super) const USER_ID: u8 = 47;
     pub(super) const PROPERTIES: u8 = 48;
     pub(super) const IS_IDEMPOTENT: u8 = 49;
+    pub(super) const TOKEN_ID: u8 = 50; // absent: public
+    pub(super) const EXTERNAL_ID: u8 = 51;
+    pub(super) const OCCURRED_AT_MS: u8 = 52;
 }
 
 impl Click<'_> {
@@ -132,6 +135,11 @@ impl Event<'_> {
         if self.is_idempotent {
             put(out, tag::IS_IDEMPOTENT, &[]);
         }
+        if let Source::Token(id) = self.source {
+            put(out, tag::TOKEN_ID, id.as_bytes());
+        }
+        put_text(out, tag::EXTERNAL_ID, self.external_id.as_deref());
+        put_i64(out, tag::OCCURRED_AT_MS, self.occurred_at.map(|at| at.timestamp_millis()));
         if let Some(id) = self.click_id {
             put(out, tag::CLICK_ID, id.uuid().as_bytes());
         }
@@ -215,10 +223,10 @@ fn decode_event(bytes: &[u8]) -> Result<Event<'_>, Malformed> {
         match field.tag {
             tag::ID => event.id = field.uuid()?,
             tag::IS_IDEMPOTENT => event.is_idempotent = true,
-            tag::CREATED_AT_MS => {
-                event.created_at =
-                    DateTime::from_timestamp_millis(field.i64()?).ok_or(Malformed::Field(field.tag))?;
-            }
+            tag::TOKEN_ID => event.source = Source::Token(field.uuid()?),
+            tag::EXTERNAL_ID => event.external_id = Some(field.text()?),
+            tag::CREATED_AT_MS => event.created_at = field.time()?,
+            tag::OCCURRED_AT_MS => event.occurred_at = Some(field.time()?),
             tag::CLICK_ID => event.click_id = Some(field.click_id()?),
             tag::CAMPAIGN_ID => event.campaign_id = Some(field.uuid()?),
             tag::CID => event.cid = Some(field.text()?),
@@ -333,6 +341,10 @@ impl<'a> Field<'a> {
         self.bytes.try_into().map(i64::from_le_bytes).map_err(|_| Malformed::Field(self.tag))
     }
 
+    fn time(&self) -> Result<DateTime<Utc>, Malformed> {
+        DateTime::from_timestamp_millis(self.i64()?).ok_or(Malformed::Field(self.tag))
+    }
+
     fn amount(&self) -> Result<Decimal, Malformed> {
         parse_amount(&self.text()?).map_err(|_| Malformed::Field(self.tag))
     }
@@ -409,7 +421,10 @@ mod tests {
         let event = Event {
             id: Uuid::new_v4(),
             is_idempotent: true,
+            source: Source::Token(Uuid::new_v4()),
+            external_id: Some("order-1001".into()),
             created_at: DateTime::from_timestamp_millis(1_700_000_000_123).unwrap(),
+            occurred_at: DateTime::from_timestamp_millis(1_699_999_999_456),
             click_id: Some(ClickId::now()),
             campaign_id: None,
             cid: Some("demo".into()),
@@ -423,6 +438,39 @@ mod tests {
         };
         let mut bytes = Vec::new();
         event.encode(&mut bytes);
+        assert_eq!(Record::decode(&bytes), Ok(Record::Event(Box::new(event))));
+    }
+
+    /// Written by 4dc01c4, before events had a source, a time of their own and ids that are texts.
+    #[test]
+    fn an_event_of_an_earlier_release_is_still_read() {
+        const BYTES: &str = "0201100197000000007000800000000000000128087b68e5cf8b01000031002910019aaf3c5f007abc8def01234567\
+            89ab0210000000000000000000000000000000072a0464656d6f2b0870757263686173652c054f726465722d1568747470733a2f2f73686f702e\
+            6578616d706c652f051568747470733a2f2f6e6577732e6578616d706c652f2e0273312f02343230077b2261223a317d";
+        let digits: Vec<u8> = BYTES.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let bytes: Vec<u8> = digits.chunks(2).map(byte).collect();
+        let event = Event {
+            is_idempotent: true,
+            click_id: "019aaf3c-5f00-7abc-8def-0123456789ab".parse().ok(),
+            campaign_id: Some(Uuid::from_u128(7)),
+            cid: Some("demo".into()),
+            event_name: Some("Order".into()),
+            url: Some("https://shop.example/".into()),
+            referrer: Some("https://news.example/".into()),
+            session_id: Some("s1".into()),
+            user_id: Some("42".into()),
+            properties: Some(r#"{"a":1}"#.into()),
+            ..Event::new(
+                Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0001),
+                "purchase",
+                DateTime::from_timestamp_millis(1_700_000_000_123).unwrap(),
+            )
+        };
+        assert_eq!((event.source, event.key()), (Source::Public, Some(event.id)));
+        let mut again = Vec::new();
+        event.encode(&mut again);
+        assert_eq!(again, bytes, "and an earlier release reads what has nothing new");
         assert_eq!(Record::decode(&bytes), Ok(Record::Event(Box::new(event))));
     }
 

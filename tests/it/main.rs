@@ -25,6 +25,8 @@ mod dead_letters;
 mod drain;
 mod erasure;
 mod event;
+mod event_inputs;
+mod event_sources;
 mod exactly_once;
 mod harness;
 mod harness_test;

@@ -21,6 +21,7 @@ const BY_NAME: &[(&str, &str)] = &[
     ("Retry-After", r#""1""#),
     ("WWW-Authenticate", r#""Bearer realm=\"octo\", error=\"invalid_token\"""#),
     ("X-Click-Id", r#""019aaf3c-5f00-7abc-8def-0123456789ab""#),
+    ("X-Octo-Adjusted", r#""folded /event_type""#),
     ("X-Octo-Dropped", r#""pattern""#),
     ("X-Octo-Position", r#""0/3000148""#),
     ("X-Octo-Recorded", r#""0""#),

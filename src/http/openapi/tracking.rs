@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::{error::ProblemBody, events::EventInput};
+use crate::http::{error::ProblemBody, event::input::Adjusted, events::EventInput};
 
 /// Follow a link
 ///
@@ -65,8 +65,12 @@ pub(super) struct Accepted {
     /// `accepted`: it is on disk.
     #[schema(value_type = String, example = "accepted")]
     status: &'static str,
-    /// Its id: the sender's, or ours.
+    /// Its id, by which the API shows it: the sender's where that is a UUID, else one made of the sender's, else ours.
     event_id: Uuid,
+    /// What was changed to keep it; not there if nothing was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    adjusted: Vec<Adjusted>,
 }
 
 /// What became of the events of a batch.
@@ -85,25 +89,34 @@ pub(super) struct ItemResult {
     /// Its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<Uuid>,
-    /// Every bad field.
+    /// What was changed to keep it; not there if nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adjusted: Option<Vec<Adjusted>>,
+    /// Why it was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<crate::http::error::FieldError>>,
 }
 
 /// Report an event
 ///
-/// Answered once it is on disk. Any origin may send it, as JSON or, from `navigator.sendBeacon`, as text that is JSON;
-/// at most 64 KiB.
+/// Answered once it is on disk. Any origin may send it, with credentials and any header: as JSON, as text that is JSON
+/// (`navigator.sendBeacon` of a text) or as `application/x-www-form-urlencoded` (of `URLSearchParams`), which is read like the
+/// query of the pixel; at most 64 KiB.
+///
+/// An event is not refused for a detail: what cannot be kept is cut, made text or left out, and `adjusted` says so.
+/// Refused is what is no JSON, has no `event_type` or neither `click_id` nor `cid` that is known, is too long or nested
+/// deeper than 32 levels.
 #[utoipa::path(
     post, path = "/event", tag = "tracking", operation_id = "report_event", security(()),
     request_body = EventInput,
     responses(
         (status = 202, description = "It is on disk.", body = Accepted),
         (status = 400, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "Events need a token here (`tracking.public_events`).", body = ProblemBody, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "The body is too long.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "The body is neither JSON nor text.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "Fields are not valid; `errors` names each.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is neither JSON, text nor a form of names and values.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "It does not say what happened, or to whom; `errors` names each fault.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The disk does not take it; send it again.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
@@ -111,13 +124,15 @@ pub(super) fn event() {}
 
 /// Report many events
 ///
-/// At most 500 in at most 1 MiB. A bad one does not keep the others out.
+/// At most 500 in at most 1 MiB, each of at most 512 KiB. Each is read like one of `POST /event`, and one that is refused
+/// does not keep the others out.
 #[utoipa::path(
     post, path = "/events", tag = "tracking", operation_id = "report_events", security(()),
     request_body = Vec<EventInput>,
     responses(
         (status = 202, description = "What became of each, in their order.", body = Results),
         (status = 400, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "Events need a token here (`tracking.public_events`).", body = ProblemBody, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "The body is too long.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "The body is neither JSON nor text.", body = ProblemBody, content_type = "application/problem+json"),
@@ -129,17 +144,20 @@ pub(super) fn events() {}
 
 /// Report an event with a pixel
 ///
-/// Always the same transparent GIF of 43 bytes, whatever happens. Other parameters become `properties`.
+/// Always the same transparent GIF of 43 bytes, whatever happens. Other parameters become `properties`; `&amp;` separates
+/// like `&`. `HEAD` is no event.
 #[utoipa::path(
     get, path = "/event.gif", tag = "tracking", operation_id = "report_event_pixel", security(()),
     params(
-        ("event_type" = Option<String>, Query, description = "1 to 64 of `a-z0-9_.-`.", example = "view"),
+        ("event_type" = Option<String>, Query, description = "1 to 64 of `a-z0-9_.-`; others are folded.", example = "view"),
         ("click_id" = Option<String>, Query, description = "The click it belongs to; this or `cid`.", example = "019aaf3c-5f00-7abc-8def-0123456789ab"),
         ("cid" = Option<String>, Query, description = "The campaign's key."),
-        ("event_id" = Option<String>, Query, description = "A UUID: the same one again is the same event.", example = "019aaf3c-5f00-7abc-8def-0123456789ab"),
+        ("event_id" = Option<String>, Query, description = "The sender's own id: the same one again is the same event.", example = "order-1001"),
+        ("time" = Option<String>, Query, description = "When it happened: RFC 3339, or seconds or milliseconds since 1970.", example = "2026-01-31T12:00:00Z"),
     ),
     responses((status = 200, description = "The pixel.", content_type = "image/gif", body = String, headers(
         ("X-Octo-Dropped" = String, description = "Why the event was not taken; not sent otherwise."),
+        ("X-Octo-Adjusted" = String, description = "What was changed to keep it, as `code pointer` with commas between; not sent otherwise."),
         ("Cache-Control" = String, description = "Each is asked for again."),
     ), example = json!("GIF89a"))),
 )]

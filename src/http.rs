@@ -8,6 +8,7 @@ mod click;
 mod clicks;
 mod client;
 mod compression;
+mod cors;
 mod dead_letters;
 mod docs;
 pub mod error;
@@ -43,10 +44,7 @@ use axum::{
 use futures_util::FutureExt;
 use hyper::{Request, body::Incoming};
 use tower::ServiceExt;
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    cors::{Any as AnyOrigin, CorsLayer},
-};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{app::App, metrics};
 pub use client::Peer;
@@ -99,6 +97,24 @@ impl Service {
         request: Request<Incoming>,
         bound: impl FnOnce(Incoming) -> Body,
     ) -> Response {
+        let page = || cors::Page::at(request.method(), request.uri().path(), request.headers());
+        let Some(page) = self.has_links.then(page).flatten() else {
+            return self.respond(peer, request, bound).await;
+        };
+        let mut response = match page.preflight() {
+            Some(allowed) => answer_preflight(&request, allowed),
+            None => self.respond(peer, request, bound).await,
+        };
+        page.let_in(&mut response);
+        response
+    }
+
+    async fn respond(
+        &self,
+        peer: Peer,
+        request: Request<Incoming>,
+        bound: impl FnOnce(Incoming) -> Body,
+    ) -> Response {
         let is_link = self.has_links && click::is_link(request.uri().path());
         if !is_link {
             if self.has_links
@@ -133,17 +149,22 @@ fn probe_routes() -> Router<App> {
 }
 
 fn event_routes() -> Router<App> {
-    let cors = CorsLayer::new()
-        .allow_origin(AnyOrigin)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::CONTENT_TYPE])
-        .expose_headers([X_OCTO_DROPPED]);
     Router::new()
         .route("/event", post(event::event))
         .route("/events", post(event::events))
         .route("/event.gif", get(event::pixel))
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() }) // inside CORS: it answers preflights
-        .layer(cors)
+}
+
+/// The answer to a preflight, unless the request is one that must not be read on from.
+fn answer_preflight(request: &Request<Incoming>, allowed: Response) -> Response {
+    let start = Instant::now();
+    let (method, path) = (request.method(), request.uri().path());
+    let is_ambiguous = request.extensions().get::<Ambiguous>().is_some();
+    let refused = head::refuse(method, request.uri(), request.version(), request.headers(), is_ambiguous);
+    let mut response = refused.unwrap_or(allowed);
+    let route = if click::is_link(path) { click::route(path) } else { event::route(path) };
+    finish(&mut response, route, method, start);
+    response
 }
 
 fn operator_routes(app: &App) -> Router<App> {

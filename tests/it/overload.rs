@@ -34,7 +34,13 @@ const EVENT: &[u8] =
 
 async fn event(octo: &Octo) -> reqwest::Response {
     let body = r#"{"event_type":"view","cid":"demo"}"#;
-    octo.client().post(octo.url("/event")).body(body).send().await.unwrap()
+    octo.client()
+        .post(octo.url("/event"))
+        .header("origin", "https://page.example")
+        .body(body)
+        .send()
+        .await
+        .unwrap()
 }
 
 async fn metric(octo: &Octo, series: &str) -> f64 {
@@ -79,7 +85,7 @@ async fn while_the_disk_is_slow_events_are_told_to_come_back_and_clicks_are_reco
     })
     .await;
     assert_eq!(header(&refused, "retry-after"), "1");
-    assert_eq!(header(&refused, "access-control-allow-origin"), "*");
+    assert_eq!(header(&refused, "access-control-allow-origin"), "https://page.example");
     assert!(refused.text().await.unwrap().contains("\"overloaded\""));
     let pixel = octo.get("/event.gif?event_type=view&cid=demo").await;
     assert_eq!((pixel.status().as_u16(), header(&pixel, "x-octo-dropped").as_str()), (200, "overloaded"));

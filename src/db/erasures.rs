@@ -21,6 +21,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("erasures.find_clicks", FIND_CLICKS),
     ("erasures.delete_clicks", DELETE_CLICKS),
     ("erasures.delete_events", DELETE_EVENTS),
+    ("erasures.delete_events_of_person", DELETE_EVENTS_OF_PERSON),
     ("erasures.letters", LETTERS),
     ("erasures.delete_letters", DELETE_LETTERS),
     ("erasures.forget", FORGET),
@@ -73,6 +74,15 @@ const DELETE_EVENTS: &str = "
     DELETE FROM events
     WHERE click_id = ANY ($1)
       AND created_at < $2";
+
+// no index leads there, as for clicks
+const DELETE_EVENTS_OF_PERSON: &str = "
+    DELETE FROM events
+    WHERE created_at < $3
+      AND $2 = CASE $1
+          WHEN 'user_id' THEN user_id
+          WHEN 'session_id' THEN session_id
+      END";
 
 const LETTERS: &str = "
     SELECT
@@ -163,6 +173,17 @@ pub async fn delete_events(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) ->
     db.maintain("erasures.delete_events", move |c| {
         Box::pin(async move {
             Ok(super::query(DELETE_EVENTS).bind(clicks).bind(before).execute(c).await?.rows_affected())
+        })
+    })
+    .await
+}
+
+/// Deletes the stored events that name this user or session and came before `before`; returns how many there were.
+pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<u64, Error> {
+    db.maintain("erasures.delete_events_of_person", move |c| {
+        Box::pin(async move {
+            let delete = super::query(DELETE_EVENTS_OF_PERSON).bind(sub.name).bind(sub.value).bind(before);
+            Ok(delete.execute(c).await?.rows_affected())
         })
     })
     .await

@@ -2,11 +2,15 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Our id of a click: a UUIDv7 (RFC 9562), written with hyphens.
+/// Characters of [`ClickId::short`].
+const SHORT_CHARS: usize = 22;
+
+/// Our id of a click: a UUIDv7 (RFC 9562), written with hyphens, or short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClickId(Uuid);
 
@@ -24,6 +28,11 @@ impl ClickId {
     /// The id as a UUID.
     pub fn uuid(self) -> Uuid {
         self.0
+    }
+
+    /// The id in 22 characters (base64url of RFC 4648 section 5, without padding), for who takes a UUID out of a value.
+    pub fn short(self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.0.as_bytes())
     }
 
     /// Milliseconds since 1970 (UTC): the first 48 bits.
@@ -54,12 +63,19 @@ impl fmt::Display for ClickId {
     }
 }
 
-/// With or without hyphens; `Err` for anything that is not a UUIDv7.
+/// With or without hyphens, or short; `Err` for anything that is not a UUIDv7.
 impl FromStr for ClickId {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        Uuid::try_parse(text).ok().and_then(Self::from_uuid).ok_or(())
+        let uuid = if text.len() == SHORT_CHARS {
+            let mut bytes = [0; 18]; // the decoder wants room for whole groups of four characters
+            BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).map_err(drop)?;
+            Uuid::from_slice(&bytes[..16])
+        } else {
+            Uuid::try_parse(text)
+        };
+        uuid.ok().and_then(Self::from_uuid).ok_or(())
     }
 }
 
@@ -75,6 +91,9 @@ pub fn time_of_uuid(uuid: Uuid) -> DateTime<Utc> {
 pub struct CampaignKey(Arc<str>);
 
 impl CampaignKey {
+    /// Longest key, in bytes.
+    pub const BYTES_MAX: usize = 64;
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -86,7 +105,7 @@ impl FromStr for CampaignKey {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if (1..=64).contains(&text.len()) && text.bytes().all(valid) {
+        if (1..=Self::BYTES_MAX).contains(&text.len()) && text.bytes().all(valid) {
             Ok(Self(text.into()))
         } else {
             Err("must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
@@ -123,6 +142,32 @@ mod tests {
         assert_eq!("019aaf3c5f007abc8def0123456789ab".parse(), Ok(id));
         assert!("00000000-0000-0000-0000-000000000000".parse::<ClickId>().is_err());
         assert!(Uuid::new_v4().to_string().parse::<ClickId>().is_err());
+    }
+
+    #[test]
+    fn the_short_form_is_22_plain_characters_and_the_same_id() {
+        for _ in 0..100 {
+            let id = ClickId::now();
+            let short = id.short();
+            assert!(
+                short.len() == 22
+                    && short.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            );
+            assert_eq!(short.parse(), Ok(id));
+        }
+        let id: ClickId = "019aaf3c-5f00-7abc-8def-0123456789ab".parse().unwrap();
+        assert_eq!(id.short(), "AZqvPF8AeryN7wEjRWeJqw");
+        for bad in [
+            "AZqvPF8AeryN7wEjRWeJqx",  // bits beyond the 128th
+            "AZqvPF8AeryN7wEjRWeJq",   // 21
+            "AZqvPF8AeryN7wEjRWeJqw=", // padded
+            "AZqvPF8AeryN7wEjRWeJq+",  // base64, not base64url
+            "AZqvPF8AeryN7wEjRWe qw",
+            "AZqvPF8Aer\u{e9}N7wEjRWeJq",
+            "AAAAAAAAAAAAAAAAAAAAAA", // no version 7
+        ] {
+            assert!(bad.parse::<ClickId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -87,9 +87,14 @@ pub struct Click {
     /// What it cost us.
     #[schema(value_type = Option<Money>)]
     pub cost: Option<Json<Money>>,
-    /// The currency of the cost, as it is stored.
+    /// The currency of the cost, as it is stored; `XXX` where the link named none that is known.
     #[schema(example = "USD")]
     pub currency: Option<String>,
+    /// What of the link could not be kept as it was sent: `cut` (a value longer than 1,024 characters),
+    /// `id_too_long` (`click_id` likewise, left out), `unexpanded_macro` (a value such as `{campaign}` that the source did
+    /// not fill, left out), `cost_unreadable`, `cost_negative` (left out), `currency_unknown`.
+    #[schema(example = json!(["cut"]))]
+    pub adjusted: Vec<String>,
     /// The kind of its first conversion.
     pub conversion_type: Option<String>,
     /// When it first converted.
@@ -139,6 +144,7 @@ impl From<&model::click::Click<'_>> for Click {
                 .cost
                 .map(|amount| Json(Money { amount, currency: click.currency.unwrap_or(Currency::USD) })),
             currency: click.currency.map(|currency| currency.to_string()),
+            adjusted: click.adjusted.iter().map(|adjustment| adjustment.as_str().to_owned()).collect(),
             conversion_type: None,
             converted_at: None,
             created_at: click.id.created_at(),
@@ -235,6 +241,7 @@ macro_rules! select_clicks {
             'currency', CASE WHEN k.currency ~ '^[A-Za-z]{3}$' THEN k.currency ELSE 'USD' END
         ) END AS cost,
         k.currency,
+        coalesce(k.adjusted, '{}') AS adjusted,
         k.conversion_type,
         k.converted_at,
         k.created_at,

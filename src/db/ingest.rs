@@ -21,7 +21,13 @@ use super::{
     erasures, monitor,
     pool::{Pool, timed_out},
 };
-use crate::model::{click::Click, erasure::Erasures, event::Event, money::Currency, record::Record};
+use crate::model::{
+    click::{Adjusted, Adjustment, Click},
+    erasure::Erasures,
+    event::Event,
+    money::Currency,
+    record::Record,
+};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -72,23 +78,30 @@ macro_rules! click_columns {
     };
 }
 
+// `adjusted` comes as a list in a text: of an array of arrays, unnest() would make one long array.
 const INSERT_CLICKS: &str = concat!(
     "INSERT INTO clicks (",
     click_columns!(),
-    ")
-SELECT * FROM unnest(
+    ", adjusted)
+SELECT ",
+    click_columns!(),
+    ", string_to_array(adjusted, ',')
+FROM unnest(
     $1::uuid[], $2::uuid[], $3::text[]::inet[], $4::text[], $5::text[], $6::bool[], $7::text[], $8::bool[],
     $9::text[], $10::text[], $11::text[], $12::text[],
     $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
     $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
     $23::text[], $24::int8[], $25::int8[], $26::text[], $27::numeric[], $28::text[],
-    $29::timestamptz[], $29::timestamptz[]
-)"
+    $29::timestamptz[], $29::timestamptz[], $30::text[]
+) AS t (",
+    click_columns!(),
+    ", adjusted)"
 );
 
 // COPY is no statement that can be prepared; parsing it takes less than storing one row.
-const COPY_CLICKS: &str = concat!("COPY clicks (", click_columns!(), ") FROM STDIN (FORMAT binary)");
-const CLICK_COLUMNS: i16 = 30;
+const COPY_CLICKS: &str =
+    concat!("COPY clicks (", click_columns!(), ", adjusted) FROM STDIN (FORMAT binary)");
+const CLICK_COLUMNS: i16 = 31;
 
 /// From this many rows on, clicks are copied. COPY takes half the CPU of an INSERT of arrays, but over TCP its
 /// end waits up to 40 ms for a delayed acknowledgement (sqlx leaves Nagle's algorithm on, its issue 4335):
@@ -425,6 +438,7 @@ async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Res
         .bind(column::<_, Option<Decimal>>(clicks, |c| c.cost))
         .bind(column(clicks, |c| c.currency.map(|currency| currency.to_string())))
         .bind(column(clicks, |c| c.id.created_at()))
+        .bind(column(clicks, |c| list(c.adjusted)))
         .execute(c)
         .await?;
     Ok(())
@@ -474,6 +488,13 @@ fn copy_click(data: &mut CopyData, click: &Click<'_>) {
     data.text(click.currency.as_ref().map(Currency::as_str));
     data.timestamptz(created_at);
     data.timestamptz(created_at);
+    let adjusted: Vec<&str> = click.adjusted.iter().map(Adjustment::as_str).collect();
+    data.text_array((!adjusted.is_empty()).then_some(adjusted.as_slice()));
+}
+
+/// The names, separated by commas; `None`: there is none.
+fn list(adjusted: Adjusted) -> Option<String> {
+    (!adjusted.is_empty()).then(|| adjusted.iter().map(Adjustment::as_str).collect::<Vec<_>>().join(","))
 }
 
 async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {

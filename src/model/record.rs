@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use super::{
-    click::Click,
+    click::{Adjusted, Click},
     event::Event,
     id::ClickId,
     money::{Currency, parse_amount},
@@ -74,6 +74,7 @@ mod tag {
     pub(super) const TRAFFIC_SOURCE_ID: u8 = 25;
     pub(super) const COST: u8 = 26;
     pub(super) const CURRENCY: u8 = 27;
+    pub(super) const ADJUSTED: u8 = 28; // one byte: a bit for each Adjustment
     // events
     pub(super) const CREATED_AT_MS: u8 = 40;
     pub(super) const CLICK_ID: u8 = 41;
@@ -120,6 +121,9 @@ impl Click<'_> {
         put_text(out, tag::TRAFFIC_SOURCE_ID, self.traffic_source_id.as_deref());
         put_amount(out, tag::COST, self.cost);
         put_text(out, tag::CURRENCY, self.currency.as_ref().map(Currency::as_str));
+        if !self.adjusted.is_empty() {
+            put(out, tag::ADJUSTED, &[self.adjusted.bits()]);
+        }
     }
 }
 
@@ -198,6 +202,7 @@ fn decode_click(bytes: &[u8]) -> Result<Click<'_>, Malformed> {
             tag::TRAFFIC_SOURCE_ID => click.traffic_source_id = Some(field.text()?),
             tag::COST => click.cost = Some(field.amount()?),
             tag::CURRENCY => click.currency = Some(field.parsed()?),
+            tag::ADJUSTED => click.adjusted = Adjusted::from_bits(field.bytes.first().copied().unwrap_or(0)),
             _ => {}
         }
     }
@@ -363,6 +368,7 @@ mod tests {
             numbers in any::<[Option<i64>; 2]>(),
             is_bot in any::<bool>(),
             cost in proptest::option::of(0u32..1_000_000),
+            adjusted in any::<u8>(),
         ) -> Click<'static> {
             let mut t = texts.into_iter();
             let mut next = || t.next().flatten();
@@ -386,6 +392,7 @@ mod tests {
                 traffic_source_id: next(),
                 cost: cost.map(|c| Decimal::new(c.into(), 4)),
                 currency: cost.map(|_| Currency::USD),
+                adjusted: Adjusted::from_bits(adjusted),
             }
         }
     }
@@ -424,6 +431,67 @@ mod tests {
         let mut bytes = Vec::new();
         event.encode(&mut bytes);
         assert_eq!(Record::decode(&bytes), Ok(Record::Event(Box::new(event))));
+    }
+
+    /// A click of version 0.1.0 as it stands in a journal: every field but the address of version 6.
+    fn old_click() -> (Vec<u8>, Click<'static>) {
+        let id = *b"\x01\x9a\xaf\x3c\x5f\x00\x7a\xbc\x8d\xef\x01\x23\x45\x67\x89\xab";
+        let mut bytes = b"\x01\x01\x10".to_vec();
+        bytes.extend(id);
+        bytes.extend(b"\x02\x10");
+        bytes.extend(id);
+        bytes.extend(b"\x03\x04\xc0\x00\x02\x01\x04\x05agent\x05\x0ehttps://x.test\x06\x00\x07\x03bot");
+        bytes.extend(b"\x08\x02DE\x09\x06mobile\x0a\x07Android\x0b\x06Chrome");
+        bytes.extend(b"\x0c\x01a\x0d\x02\xc3\xa9\x0e\x00\x0f\x01d\x10\x01e\x11\x01f\x12\x01g\x13\x01h\x14\x01i\x15\x01j");
+        bytes.extend(b"\x16\x80\x01");
+        bytes.extend([b'c'; 128]);
+        bytes.extend(b"\x17\x08\x05\0\0\0\0\0\0\0\x18\x08\xff\xff\xff\xff\xff\xff\xff\xff");
+        bytes.extend(b"\x19\x02fb\x1a\x060.0125\x1b\x03EUR");
+        let text = |t: &'static str| Some(Cow::Borrowed(t));
+        let click = Click {
+            ip: Some([192, 0, 2, 1].into()),
+            user_agent: text("agent"),
+            referrer: text("https://x.test"),
+            invalid_reason: Some(InvalidReason::Bot),
+            is_bot: true,
+            country: text("DE"),
+            device: text("mobile"),
+            os: text("Android"),
+            browser: text("Chrome"),
+            subs: ["a", "\u{e9}", "", "d", "e"].map(text),
+            aff_subs: ["f", "g", "h", "i", "j"].map(text),
+            click_id_param: Some("c".repeat(128).into()),
+            landing_page_id: Some(5),
+            campaign_offer_id: Some(-1),
+            traffic_source_id: text("fb"),
+            cost: Some(Decimal::new(125, 4)),
+            currency: Some("EUR".parse().unwrap()),
+            ..Click::new(ClickId::from_uuid(Uuid::from_bytes(id)).unwrap(), Uuid::from_bytes(id))
+        };
+        (bytes, click)
+    }
+
+    #[test]
+    fn a_click_of_an_older_octo_reads_as_what_it_was_and_is_still_written_so() {
+        let (bytes, click) = old_click();
+        assert_eq!(Record::decode(&bytes), Ok(Record::Click(Box::new(click.clone()))));
+        let mut written = Vec::new();
+        click.encode(&mut written);
+        assert_eq!(written, bytes);
+    }
+
+    #[test]
+    fn what_was_adjusted_comes_behind_what_an_older_octo_reads() {
+        let (mut bytes, mut click) = old_click();
+        click.adjusted = Adjusted::from_bits(0b10_0001);
+        bytes.extend(b"\x1c\x01\x21");
+        let mut written = Vec::new();
+        click.encode(&mut written);
+        assert_eq!(written, bytes);
+        bytes.truncate(bytes.len() - 3);
+        bytes.extend(b"\x1c\x02\xff\x01"); // more than this octo knows
+        let Ok(Record::Click(read)) = Record::decode(&bytes) else { panic!("no click") };
+        assert_eq!(read.adjusted, Adjusted::from_bits(u8::MAX));
     }
 
     #[test]

@@ -253,6 +253,7 @@ pub struct Tracking {
     #[serde(deserialize_with = "optional")]
     pub country_file: Option<PathBuf>,
     pub app_schemes: Vec<Scheme>,
+    pub robots_txt: String,
     pub duplicate_window_s: u64,
     pub duplicate_visits_max: usize,
     pub duplicate_share_ms: u64,

@@ -89,7 +89,7 @@ impl Service {
         Self { app: app.clone(), router, has_links: false }
     }
 
-    /// Answers one request; `bound` gives a body its limits, which a link has no use for.
+    /// Answers one request; `bound` gives a body its limits.
     pub async fn answer(
         &self,
         peer: Peer,
@@ -110,15 +110,18 @@ impl Service {
             return response.map(pieces::in_pieces);
         }
         let start = Instant::now();
-        let (head, _) = request.into_parts();
+        let (head, body) = request.into_parts();
+        let body = (head.method == Method::POST).then(|| bound(body));
         let is_ambiguous = head.extensions.get::<Ambiguous>().is_some();
         let mut response =
             match head::refuse(&head.method, &head.uri, head.version, &head.headers, is_ambiguous) {
                 Some(refused) => refused,
-                None => match AssertUnwindSafe(click::answer(&self.app, peer, &head)).catch_unwind().await {
-                    Ok(response) => response,
-                    Err(panic) => panicked(panic),
-                },
+                None => {
+                    match AssertUnwindSafe(click::answer(&self.app, peer, &head, body)).catch_unwind().await {
+                        Ok(response) => response,
+                        Err(panic) => panicked(panic),
+                    }
+                }
             };
         finish(&mut response, click::route(head.uri.path()), &head.method, start);
         response
@@ -126,7 +129,10 @@ impl Service {
 }
 
 fn probe_routes() -> Router<App> {
-    Router::new().route("/livez", get(ops::livez)).route("/readyz", get(ops::readyz))
+    Router::new()
+        .route("/livez", get(ops::livez))
+        .route("/readyz", get(ops::readyz))
+        .route("/robots.txt", get(ops::robots))
 }
 
 fn event_routes() -> Router<App> {
@@ -220,7 +226,7 @@ mod tests {
 
     /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
-    const WITHOUT_TOKEN: [&str; 12] = [
+    const WITHOUT_TOKEN: [&str; 15] = [
         "GET /api/v1/openapi.json",
         "GET /c/{key}",
         "GET /click",
@@ -231,12 +237,15 @@ mod tests {
         "GET /livez",
         "GET /metrics",
         "GET /readyz",
+        "GET /robots.txt",
+        "POST /c/{key}",
+        "POST /click",
         "POST /event",
         "POST /events",
     ];
 
     /// What is answered ahead of the router.
-    const LINKS: [&str; 2] = ["GET /click", "GET /c/{key}"];
+    const LINKS: [&str; 4] = ["GET /click", "GET /c/{key}", "POST /click", "POST /c/{key}"];
 
     /// `METHOD /path` of each route; axum tells them only to Debug.
     fn routes_of(router: &Router<App>) -> BTreeSet<String> {

@@ -13,6 +13,8 @@ use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::model::click::{Adjusted, Adjustment};
+
 /// The series that each redirect touches, looked up once: a look-up costs an allocation and a hash of the
 /// labels. First used after the recorder is installed: a handle made before that counts nothing.
 struct Redirects {
@@ -81,6 +83,11 @@ pub const FAMILIES: &[Family] = &[
     c("octo_idempotent_requests_total", "API requests with an Idempotency-Key by what became of them."),
     c("octo_clicks_total", "Clicks by what became of them."),
     c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
+    c(
+        "octo_click_values_adjusted_total",
+        "Clicks of whose link a value could not be kept as it was sent, by reason.",
+    ),
+    c("octo_unexpanded_macros_total", "Values of links that were macros which the source did not fill."),
     c(
         "octo_visits_forgotten_total",
         "Visits forgotten within the duplicate window: tracking.duplicate_visits_max.",
@@ -191,6 +198,7 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
             "bad_request",
         ],
     ),
+    ("octo_click_values_adjusted_total", "reason", Adjustment::NAMES),
     (
         "octo_events_total",
         "outcome",
@@ -225,6 +233,7 @@ pub fn describe() {
     }
     for name in [
         "octo_clicks_unrecorded_total",
+        "octo_unexpanded_macros_total",
         "octo_visits_forgotten_total",
         "octo_visits_untold_total",
         "octo_journal_records_total",
@@ -449,6 +458,14 @@ fn click_counter(outcome: &'static str) -> Counter {
 /// A click was answered but is not on disk.
 pub fn click_unrecorded() {
     counter!("octo_clicks_unrecorded_total").increment(1);
+}
+
+/// What of a click's link could not be kept as it was sent, and how many of its values were macros.
+pub fn click_adjusted(adjusted: Adjusted, unexpanded: u32) {
+    for adjustment in adjusted.iter() {
+        counter!("octo_click_values_adjusted_total", "reason" => adjustment.as_str()).increment(1);
+    }
+    counter!("octo_unexpanded_macros_total").increment(unexpanded.into());
 }
 
 /// A visit was forgotten before its window was over: its next click will count.

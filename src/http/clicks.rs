@@ -77,7 +77,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
 #[utoipa::path(
     get, path = "/clicks/{click_id}", tag = "clicks", operation_id = "get_click",
     params(
-        ("click_id" = Uuid, Path, description = "Its id: the one of `X-Click-Id`."),
+        ("click_id" = String, Path, description = "Its id: the one of `X-Click-Id`, or the 22 characters of `{click_id:short}`.", example = "019aaf3c-5f00-7abc-8def-0123456789ab"),
         ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one."),
     ),
     responses(
@@ -124,7 +124,7 @@ struct ClickPatch {
 #[utoipa::path(
     patch, path = "/clicks/{click_id}", tag = "clicks", operation_id = "correct_click",
     params(
-        ("click_id" = Uuid, Path, description = "Its id: the one of `X-Click-Id`."),
+        ("click_id" = String, Path, description = "Its id: the one of `X-Click-Id`, or the 22 characters of `{click_id:short}`.", example = "019aaf3c-5f00-7abc-8def-0123456789ab"),
         ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since."),
     ),
     request_body(content = ClickPatch, example = json!({"is_valid": false, "invalid_reason": "fraud"})),

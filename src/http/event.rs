@@ -32,7 +32,7 @@ use crate::{
         event::Event,
         id::{CampaignKey, ClickId},
         text::{HEADER_CHARS_MAX, PARAMETER_CHARS_MAX, clean},
-        visit::decode,
+        visit::{decode, pairs},
     },
 };
 
@@ -269,7 +269,7 @@ fn from_query(query: &str) -> Value {
         "user_id",
     ];
     let (mut body, mut properties) = (serde_json::Map::new(), serde_json::Map::new());
-    for pair in query.split('&').filter(|p| !p.is_empty()) {
+    for pair in pairs(query).filter(|p| !p.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name, PARAMETER_CHARS_MAX);
         let is_field = FIELDS.contains(&name.as_ref());

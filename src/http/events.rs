@@ -39,7 +39,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 #[utoipa::path(
     get, path = "/events", tag = "events", operation_id = "list_events",
     params(
-        ("click_id" = Option<String>, Query, description = "Of this click.", example = "019aaf3c-5f00-7abc-8def-0123456789ab",
+        ("click_id" = Option<String>, Query, description = "Of this click; its id in either form.", example = "019aaf3c-5f00-7abc-8def-0123456789ab",
             pattern = "^(?:[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})?$"),
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
@@ -68,7 +68,7 @@ pub(super) struct EventInput {
     /// For people; at most 255 characters.
     #[schema(max_length = 255)]
     event_name: Option<String>,
-    /// The click it belongs to; at least one of `click_id` and `cid`.
+    /// The click it belongs to, also in the 22 characters of `{click_id:short}`; at least one of `click_id` and `cid`.
     #[schema(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
     click_id: Option<Uuid>,
     /// The key of the campaign it belongs to.

@@ -95,7 +95,10 @@ fn whole(document: &utoipa::openapi::OpenApi) -> Value {
     paths(
         document,
         tracking::click,
+        tracking::post_click,
         tracking::short_click,
+        tracking::post_short_click,
+        tracking::robots,
         tracking::event,
         tracking::events,
         tracking::pixel,

@@ -1,4 +1,4 @@
-//! For operators and their machines: `/health`, `/livez`, `/readyz`, `/metrics`.
+//! For operators and their machines: `/health`, `/livez`, `/readyz`, `/metrics`; for crawlers: `/robots.txt`.
 
 use std::sync::atomic::Ordering;
 
@@ -34,6 +34,13 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         return "ready\n".into_response();
     };
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], reason).into_response()
+}
+
+/// `GET /robots.txt`: what crawlers may fetch; their clicks are labelled, and redirects say `noindex`.
+pub(super) async fn robots(State(app): State<App>) -> Response {
+    let headers =
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "max-age=3600")];
+    (headers, app.config.tracking.robots_txt.clone()).into_response()
 }
 
 /// `GET /metrics`: the Prometheus text format.

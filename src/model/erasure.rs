@@ -11,7 +11,7 @@ use super::{
     event::Event,
     id::ClickId,
     record::Record,
-    text::{PARAMETER_CHARS_MAX, clean},
+    text::{LINK_VALUE_CHARS_MAX, clean},
 };
 
 /// A parameter of links whose value may stand for a person.
@@ -46,7 +46,7 @@ impl FromStr for Sub {
         let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE, such as sub1=alice")?;
         let name = NAMES.into_iter().find(|known| *known == name);
         let name = name.ok_or_else(|| format!("NAME must be one of {}", NAMES.join(", ")))?;
-        let value = clean(value, PARAMETER_CHARS_MAX).into_owned();
+        let value = clean(value, LINK_VALUE_CHARS_MAX).into_owned();
         if value.is_empty() { Err("VALUE must not be empty".to_owned()) } else { Ok(Self { name, value }) }
     }
 }

@@ -25,6 +25,7 @@ const BY_NAME: &[(&str, &str)] = &[
     ("X-Octo-Position", r#""0/3000148""#),
     ("X-Octo-Recorded", r#""0""#),
     ("X-Request-Id", r#""019aaf3c-5f00-7abc-8def-0123456789ab""#),
+    ("X-Robots-Tag", r#""noindex""#),
     ("active", "4"),
     ("affiliate_sub", r#""aff-17""#),
     ("affiliate_sub2", r#""b""#),

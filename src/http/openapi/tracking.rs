@@ -10,9 +10,12 @@ use crate::http::{error::ProblemBody, events::EventInput};
 
 /// Follow a link
 ///
-/// A known campaign always redirects, and the click is on disk before the answer. Values are cut at 255 characters; the first of repeated ones counts; other
-/// parameters go to the destination where the campaign passes them through. Nothing in the query is refused. `HEAD`
-/// gives the same answer and is no click.
+/// A known campaign always redirects, and the click is on disk before the answer. Values are cut at 1,024 characters
+/// (a longer `click_id` is left out); the first of repeated ones counts; other parameters go to the destination as they
+/// were sent where the campaign passes them through. Nothing in the query is refused: what cannot be kept is named in
+/// the click's `adjusted`. A value that is a macro the source did not fill (`{campaign}`) is none. `&amp;` separates like
+/// `&`. A key that is not known as it stands is looked for without what mail and chat put around it, then in any case.
+/// `HEAD` gives the same answer and is no click.
 #[utoipa::path(
     get, path = "/click", tag = "tracking", operation_id = "click", security(()),
     params(
@@ -22,8 +25,8 @@ use crate::http::{error::ProblemBody, events::EventInput};
         ("landing_page_id" = Option<String>, Query, description = "Go to this landing page of the campaign.", example = "5"),
         ("campaign_offer_id" = Option<String>, Query, description = "Go to this offer of the campaign.", example = "6"),
         ("traffic_source_id" = Option<String>, Query, description = "Where the visitor comes from."),
-        ("cost" = Option<String>, Query, description = "What the click cost; kept where it is an amount.", example = "0.05"),
-        ("currency" = Option<String>, Query, description = "Of the cost.", example = "USD"),
+        ("cost" = Option<String>, Query, description = "What the click cost: `0.05`, `0,05`, `$0.05`, `1,234.56`, `5.0E-5`; six decimals are kept.", example = "0.05"),
+        ("currency" = Option<String>, Query, description = "Of the cost; `XXX` is kept for one that is not known.", example = "USD"),
     ),
     responses(
         (status = 302, description = "To the destination.", headers(
@@ -31,6 +34,7 @@ use crate::http::{error::ProblemBody, events::EventInput};
             ("X-Click-Id" = String, description = "Our id of the click; not on a prefetched fallback."),
             ("Cache-Control" = String, description = "Each visit is asked for again."),
             ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
+            ("X-Robots-Tag" = String, description = "`noindex`."),
             ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
         )),
         (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!("cid is missing.\n")),
@@ -38,6 +42,24 @@ use crate::http::{error::ProblemBody, events::EventInput};
     ),
 )]
 pub(super) fn click() {}
+
+/// Follow a link by POST
+///
+/// As browsers do for `<a ping>`, `navigator.sendBeacon` and forms: a click like any other. Fields of a form count behind
+/// the query; other bodies are not looked at. Pages of every origin may send it (CORS).
+#[utoipa::path(
+    post, path = "/click", tag = "tracking", operation_id = "post_click", security(()),
+    params(("cid" = String, Query, description = "The campaign's key; all parameters of `GET /click`.", example = "demo")),
+    responses(
+        (status = 303, description = "To the destination.", headers(
+            ("Location" = String, description = "The destination."),
+            ("X-Click-Id" = String, description = "Our id of the click."),
+        )),
+        (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!("cid is missing.\n")),
+        (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!("There is no such campaign.\n")),
+    ),
+)]
+pub(super) fn post_click() {}
 
 /// Follow a short link
 ///
@@ -58,6 +80,33 @@ pub(super) fn click() {}
     ),
 )]
 pub(super) fn short_click() {}
+
+/// Follow a short link by POST
+///
+/// The same as `POST /click?cid=KEY`.
+#[utoipa::path(
+    post, path = "/c/{key}", tag = "tracking", operation_id = "post_short_click", security(()),
+    params(("key" = String, Path, description = "The campaign's key.", example = "demo")),
+    responses(
+        (status = 303, description = "To the destination.", headers(
+            ("Location" = String, description = "The destination."),
+            ("X-Click-Id" = String, description = "Our id of the click."),
+        )),
+        (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!("There is no such campaign.\n")),
+    ),
+)]
+pub(super) fn post_short_click() {}
+
+/// What crawlers may fetch
+///
+/// By default everything, so that chats and networks show previews of links; `tracking.robots_txt` says otherwise.
+#[utoipa::path(
+    get, path = "/robots.txt", tag = "tracking", operation_id = "robots", security(()),
+    responses((status = 200, description = "For crawlers.", content_type = "text/plain", body = String, headers(
+        ("Cache-Control" = String, description = "An hour."),
+    ), example = json!("User-agent: *\nAllow: /\n"))),
+)]
+pub(super) fn robots() {}
 
 /// What became of an event.
 #[derive(Debug, Serialize, ToSchema)]

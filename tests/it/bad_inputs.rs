@@ -205,7 +205,7 @@ async fn try_one(tracker: &Tracker, case: &Case, wanted: &mut Wanted) -> anyhow:
     }
     let row: BTreeMap<String, String> =
         case.row.iter().map(|(c, v)| (c.clone(), Case::expected(v))).collect();
-    if status == 302 {
+    if matches!(status, 302 | 303) {
         check_location(case, &answer)?;
         if !answer.text.is_empty() && !case.raw.as_deref().is_some_and(|r| r.starts_with("HEAD")) {
             let id = answer.header_values("x-click-id").next().unwrap_or_default().parse()?;

@@ -280,7 +280,7 @@ impl Values<'_> {
         match place.dots {
             Dots::Kept => encode(out, text, place.times),
             Dots::Replaced | Dots::MissingToo if !text.bytes().all(|b| b == b'.') => {
-                encode(out, text, place.times)
+                encode(out, text, place.times);
             }
             Dots::Replaced => out.extend(text.bytes().map(|_| '_')),
             Dots::MissingToo => out.extend(iter::repeat_n('_', text.len().max(1))),

@@ -167,7 +167,7 @@ async fn a_posted_link_is_a_click_answered_with_303() {
     );
     let mut stream = TcpStream::connect(tracker.octo.addr()).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(long[..70_000].as_bytes()).await.unwrap();
+    stream.write_all(&long.as_bytes()[..70_000]).await.unwrap();
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 303");

@@ -48,5 +48,6 @@ ENV OCTO_LOG__FORMAT=text
 USER 10001:10001
 
 FROM base AS octo
+# not a flag of one command: `octo healthcheck`, and what is run by hand, must see the same file
+ENV OCTO_CONFIG=/etc/octo/octo.toml
 USER 10001:10001
-CMD ["--config", "/etc/octo/octo.toml"]

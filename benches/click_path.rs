@@ -17,7 +17,6 @@ use octo::{
     routing::{self, Decision, Routes},
     template::Values,
 };
-use uuid::Uuid;
 
 mod support;
 
@@ -36,7 +35,7 @@ fn routes() -> Routes {
         payout: None,
     };
     let campaign = Campaign {
-        id: Uuid::now_v7(),
+        id: octo::model::id::new_uuid(),
         key: "demo".parse().expect("a key"),
         name: "demo".to_owned(),
         description: None,

@@ -168,10 +168,10 @@ impl Bench {
         let config = Loaded::load(None, [], &Flags::default())?.config;
         let octos = Pool::new("primary", &url.clone().into(), &config.database)?;
         let mut ingest = Ingest::connect(&octos, Duration::from_secs(30)).await?;
-        let stream = Uuid::now_v7();
-        ingest.watermarks(&[stream]).await?;
+        let stream = octo::model::id::new_uuid();
+        ingest.watermarks(&[(stream, 0)]).await?;
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let campaign_id = Uuid::now_v7();
+        let campaign_id = octo::model::id::new_uuid();
         Ok(Self { postgres, ingest, stream, seq: 0, pool, campaign_id, psql: psql(), directory, sent: 0 })
     }
 

@@ -17,7 +17,6 @@ use octo::journal::{
     disk::{Disk, Entry, Read, RealDisk, Write},
 };
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 mod support;
 
@@ -42,6 +41,10 @@ impl Disk for CountingDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         RealDisk.list(path)
+    }
+
+    fn make_private(&self, path: &Path) -> io::Result<()> {
+        RealDisk.make_private(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Write>> {
@@ -105,10 +108,11 @@ async fn run(callers: usize) -> anyhow::Result<()> {
         queue_records_max: 65_536,
         queue_bytes_max: 64 << 20,
         keep_drained: Duration::from_hours(1),
+        retry_interval: Duration::from_secs(1),
     };
     let journal = Journal::open(Arc::new(disk), options)?;
     let mut payload = Vec::new();
-    support::typical_click(Uuid::now_v7(), 1).encode(&mut payload);
+    support::typical_click(octo::model::id::new_uuid(), 1).encode(&mut payload);
     payload.resize(400, b'x');
 
     let (start, syncs_before) = (Instant::now(), syncs.load(Ordering::Relaxed));

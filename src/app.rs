@@ -1,14 +1,19 @@
 //! What a handler can reach.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU32},
+};
 
 use http::HeaderValue;
+use tokio::sync::watch;
 
 use crate::{
     admission::Admission,
     cache::Campaigns,
     config::Config,
-    db::{Db, statistics::Statistics},
+    db::{Db, migrations, statistics::Statistics},
+    embedded::Supervisor,
     enrich::{Enricher, Visits},
     journal::Journal,
     limits::Limits,
@@ -24,6 +29,8 @@ pub struct Parts {
     pub config: Config,
     /// Postgres.
     pub db: Arc<Db>,
+    /// Keeps the private PostgreSQL running; `None` where a database is configured.
+    pub private_postgres: Option<Arc<Supervisor>>,
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
     /// What the primary said of itself.
@@ -48,13 +55,49 @@ pub struct Parts {
     pub referrer_policy: Option<HeaderValue>,
 }
 
-/// The life of the process, as `/readyz` sees it.
+/// The life of the process, as `/readyz` and `/health` see it.
 #[derive(Debug, Default)]
 pub struct State {
     /// Set once the listener answers and campaigns are loaded.
-    pub is_started: std::sync::atomic::AtomicBool,
+    pub is_started: AtomicBool,
     /// Set at the stop signal.
-    pub is_stopping: std::sync::atomic::AtomicBool,
+    pub is_stopping: AtomicBool,
     /// Set where this start made the token of a first start; only then it is shown.
-    pub has_new_token: std::sync::atomic::AtomicBool,
+    pub has_new_token: AtomicBool,
+    /// Rounds in a row in which a partition's lock was not to be had.
+    pub busy_rounds: AtomicU32,
+    /// How far the set-up of the database has come.
+    pub set_up: watch::Sender<SetUp>,
+    /// The database's encoding; empty until it said it.
+    encoding: Mutex<String>,
+}
+
+/// How far the set-up of the database has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SetUp {
+    /// The database has not answered yet.
+    #[default]
+    Waiting,
+    /// Why the schema cannot be looked at or brought up, to follow the word PostgreSQL. It is tried again.
+    Failing(String),
+    /// The schema is there, and rows are stored; partitions and the like may not be.
+    Schema,
+    /// Everything is there.
+    Complete,
+}
+
+impl State {
+    /// Notes the database's encoding; whether it is another than before.
+    pub fn note_encoding(&self, encoding: &str) -> bool {
+        let mut noted = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *noted != encoding;
+        encoding.clone_into(&mut noted);
+        is_new
+    }
+
+    /// The database's encoding, if it cannot hold every language.
+    pub fn foreign_encoding(&self) -> Option<String> {
+        let noted = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        (!noted.is_empty() && *noted != migrations::UTF8).then(|| noted.clone())
+    }
 }

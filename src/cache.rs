@@ -6,10 +6,17 @@
 //!
 //! A key that is not in the set is looked up: in Redis, then by one node at a time in Postgres. What is found is
 //! kept for a moment, and served again should both stores be down afterwards.
+//!
+//! The set is complete, so such a key is either one that strangers made up or a campaign that was made a moment ago
+//! elsewhere, and that nobody told of yet. For the latter there are look-ups; for the former they are few: so many a
+//! second, so many at a time, and so many of one batch (see [`look_ups`]). Beyond that, while a poll has confirmed the
+//! set lately, a key that is not in it is unknown, which is true but for what was made since; and while none has, it
+//! is not known what it is, as when the stores do not answer.
 
 mod breaker;
 mod figures;
 mod hints;
+mod look_ups;
 mod redis;
 mod report;
 mod saved;
@@ -18,7 +25,6 @@ mod visits;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
     sync::{
         Arc, Mutex as StdMutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -26,6 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use tokio::{
     sync::{Mutex, Notify},
     time::{sleep, timeout},
@@ -39,7 +46,7 @@ use self::{
 };
 use crate::{
     config::{Config, millis},
-    db::{self, Db},
+    db::{self, Db, campaigns::Changes},
     metrics::{
         self,
         CacheLayer::{Database, Process},
@@ -48,6 +55,7 @@ use crate::{
     model::{campaign::Campaign, id::CampaignKey},
     routing::Routes,
 };
+pub use look_ups::LookUps;
 pub use report::{Layer, RedisReport, Report, ServerFigures};
 
 /// Campaigns read from Postgres in one query.
@@ -69,6 +77,8 @@ pub struct Campaigns {
     /// This process, as other nodes see it.
     node: String,
     set: RwLock<Set>,
+    bounds: look_ups::Bounds,
+    batch_unknown_keys_max: usize,
     /// What was looked up because it was not in the set; `None`: there is no such campaign.
     looked_up: moka::future::Cache<CampaignKey, Option<Arc<Routes>>>,
     /// What was found that way, for when nothing can be looked up.
@@ -77,7 +87,7 @@ pub struct Campaigns {
     born: Instant,
     miss_timeout: Duration,
     poll_interval: Duration,
-    horizon: Mutex<i64>,
+    seen: Mutex<Seen>,
     poll_now: Notify,
     reload: AtomicBool,
     /// When Postgres last said what the set is, in milliseconds after `born`; 0: never.
@@ -93,14 +103,34 @@ pub struct Campaigns {
     /// One writer at a time, or the older of two states might be written last.
     writing: Mutex<()>,
     figures: figures::Bounds,
-    file: PathBuf,
+    file: saved::File,
     source: AtomicU64,
+}
+
+/// Up to where Postgres was read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// What to ask for next time; 0: everything.
+    horizon: i64,
+    /// Since when the server runs that was read.
+    server: Option<DateTime<Utc>>,
+}
+
+/// Why a key has no answer.
+#[derive(Debug, Clone, Copy)]
+enum NotLoaded {
+    /// Too many keys are looked up.
+    Refused,
+    /// The stores did not answer in time.
+    Failed,
 }
 
 #[derive(Default)]
 struct Set {
     by_key: HashMap<CampaignKey, Arc<Routes>>,
     keys: HashMap<Uuid, CampaignKey>,
+    /// The keys of `by_key` under what they are in small letters.
+    by_small_letters: HashMap<String, Vec<CampaignKey>>,
 }
 
 /// What [`Campaigns::flush`] did.
@@ -142,6 +172,7 @@ impl Campaigns {
     /// An empty set, filled from disk if there is a saved one.
     pub fn new(db: Arc<Db>, config: &Config) -> anyhow::Result<Self> {
         let file = config.server.data_dir.join("campaigns.json");
+        let file = saved::File::new(file, millis(config.cache.save_interval_ms));
         let node = Uuid::new_v4().simple().to_string();
         let keys = || moka::future::Cache::builder().max_capacity(config.cache.negative_keys_max);
         let campaigns = Self {
@@ -149,6 +180,8 @@ impl Campaigns {
             redis: Redis::new(config, node.clone())?,
             node,
             set: RwLock::default(),
+            bounds: look_ups::Bounds::new(&config.cache),
+            batch_unknown_keys_max: config.cache.batch_unknown_keys_max,
             looked_up: keys().time_to_live(millis(config.cache.negative_ttl_ms)).build(),
             last_known: moka::future::Cache::builder()
                 .max_capacity(config.cache.negative_keys_max)
@@ -158,7 +191,7 @@ impl Campaigns {
             born: Instant::now(),
             miss_timeout: millis(config.cache.miss_timeout_ms),
             poll_interval: Duration::from_secs(config.cache.poll_interval_s),
-            horizon: Mutex::new(0),
+            seen: Mutex::default(),
             poll_now: Notify::new(),
             reload: AtomicBool::new(false),
             confirmed: AtomicU64::new(0),
@@ -199,6 +232,16 @@ impl Campaigns {
         routes
     }
 
+    /// The campaign that a link means whose key is not known as it is written, from memory only: without the marks that
+    /// mail and chat put at its ends, else the only one whose key is the same in small letters.
+    pub fn in_memory_if_bent(&self, key: &str) -> Option<Arc<Routes>> {
+        let routes = self.set.read().unwrap_or_else(PoisonError::into_inner).bent(key).cloned();
+        if routes.is_some() {
+            metrics::cache_request(Process, CacheOutcome::Hit);
+        }
+        routes
+    }
+
     /// The campaign of a key that is not in memory, with a deadline.
     pub async fn look_up(self: &Arc<Self>, key: &CampaignKey) -> Lookup {
         Box::pin(self.get_cold(key)).await // the rare way is big; keep it out of every click's future
@@ -221,10 +264,22 @@ impl Campaigns {
                     metrics::cache_request(Process, CacheOutcome::Miss);
                     known.map_or(Lookup::Unknown, Lookup::Found)
                 }
-                Err(_) => this.known_last(&key).await,
+                Err(why) => match *why {
+                    NotLoaded::Refused => this.without_look_up(&key).await,
+                    NotLoaded::Failed => this.known_last(&key).await,
+                },
             }
         });
         load.await.unwrap_or(Lookup::Unavailable)
+    }
+
+    /// What is said of a key that is not in memory and may not be looked up: too many such keys are asked for.
+    async fn without_look_up(&self, key: &CampaignKey) -> Lookup {
+        if self.is_stale() || self.last_known.contains_key(key) {
+            return self.known_last(key).await;
+        }
+        metrics::cache_request(Process, CacheOutcome::Negative);
+        Lookup::Unknown
     }
 
     /// What was found of a key before, for when it cannot be looked up.
@@ -285,10 +340,13 @@ impl Campaigns {
 
     /// Polls for changes until the stop signal.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
-        tokio::select! {
-            () = self.keep_polling(&stop) => {}
-            () = self.watch_age() => {}
-        }
+        let polling = async {
+            tokio::select! {
+                () = self.keep_polling(&stop) => {}
+                () = self.watch_age() => {}
+            }
+        };
+        tokio::join!(polling, self.keep_saved(&stop));
         Ok(())
     }
 
@@ -441,7 +499,7 @@ impl Campaigns {
 
     async fn tell(&self, hint: &Hint) -> bool {
         match &self.redis {
-            Some(redis) => redis.publish(&hints::channel(redis), &hint.said_by(&self.node)).await,
+            Some(redis) => redis.publish(hints::CHANNEL, &hint.said_by(&self.node)).await,
             None => false,
         }
     }
@@ -465,7 +523,12 @@ impl Campaigns {
         self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.keys().cloned().collect()
     }
 
-    async fn load_in_time(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, ()> {
+    async fn load_in_time(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, NotLoaded> {
+        let deadline = Instant::now() + self.miss_timeout;
+        let Some(_turn) = self.bounds.admit(self.miss_timeout).await else {
+            metrics::look_up_refused();
+            return Err(NotLoaded::Refused);
+        };
         let load = async {
             loop {
                 let changes = self.changes.load(Ordering::Relaxed);
@@ -476,9 +539,10 @@ impl Campaigns {
                 }
             }
         };
-        let found = timeout(self.miss_timeout, load).await.unwrap_or_else(|_| {
+        let found = timeout(deadline.saturating_duration_since(Instant::now()), load).await;
+        let found = found.unwrap_or_else(|_| {
             self.note_failure();
-            Err(())
+            Err(NotLoaded::Failed)
         })?;
         match &found {
             Some(routes) => self.last_known.insert(key.clone(), routes.clone()).await,
@@ -487,7 +551,7 @@ impl Campaigns {
         Ok(found)
     }
 
-    async fn load(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, ()> {
+    async fn load(&self, key: &CampaignKey) -> Result<Option<Arc<Routes>>, NotLoaded> {
         let Some(redis) = &self.redis else { return self.ask_database(key).await.map(routes) };
         let was_garbage = match redis.get(key).await {
             Found::Campaign(campaign) => return Ok(compile(*campaign)),
@@ -506,9 +570,9 @@ impl Campaigns {
         }
     }
 
-    async fn ask_database(&self, key: &CampaignKey) -> Result<Option<Campaign>, ()> {
+    async fn ask_database(&self, key: &CampaignKey) -> Result<Option<Campaign>, NotLoaded> {
         if self.failed_lately() {
-            return Err(());
+            return Err(NotLoaded::Failed);
         }
         match db::campaigns::by_key(&self.db, key.as_str()).await {
             Ok(found) => {
@@ -523,7 +587,7 @@ impl Campaigns {
                 metrics::cache_request(Database, CacheOutcome::Error);
                 self.note_failure();
                 tracing::debug!(error = ?error, "cannot look a campaign up");
-                Err(())
+                Err(NotLoaded::Failed)
             }
         }
     }
@@ -533,6 +597,7 @@ impl Campaigns {
         match self.poll().await {
             Ok(()) => {
                 self.write_to_redis().await;
+                self.save_if_due().await;
                 true
             }
             Err(error) => {
@@ -543,29 +608,34 @@ impl Campaigns {
         }
     }
 
-    /// Reads what changed since the last poll; everything the first time, after a deletion by hand, and
-    /// after Postgres went back in time.
+    /// Reads what changed since the last poll; everything the first time, after a deletion by hand, after Postgres
+    /// went back in time, and from another server than before: what was seen of that one may be lost.
     async fn poll(&self) -> Result<(), db::Error> {
-        let mut horizon = self.horizon.lock().await;
-        let mut is_full = self.reload.swap(false, Ordering::Relaxed) || *horizon == 0;
+        let mut seen = self.seen.lock().await;
+        let is_known = seen.horizon != 0;
+        let mut is_full = self.reload.swap(false, Ordering::Relaxed) || !is_known;
         let read = async {
-            let (mut next, mut changes) =
-                self.read_since(if is_full { 0 } else { *horizon }, *horizon == 0).await?;
-            if !is_full && next < *horizon {
+            let mut read = self.read_since(if is_full { 0 } else { seen.horizon }, !is_known).await?;
+            if !is_full && (read.horizon < seen.horizon || seen.server != Some(read.server)) {
+                tracing::info!("PostgreSQL was started again or is another server; reading all campaigns");
                 is_full = true;
-                (next, changes) = self.read_since(0, false).await?;
+                read = self.read_since(0, false).await?;
             }
-            Ok((next, changes))
+            Ok(read)
         };
-        let (next, changes) = match read.await {
+        let Changes { horizon, server, is_foreign, list: changes } = match read.await {
             Ok(read) => read,
             Err(error) => {
                 // asked for and not done
-                self.reload.fetch_or(is_full && *horizon != 0, Ordering::Relaxed);
+                self.reload.fetch_or(is_full && is_known, Ordering::Relaxed);
                 return Err(error);
             }
         };
-        *horizon = next;
+        *seen = Seen { horizon, server: Some(server) };
+        if is_foreign {
+            self.heal().await;
+        }
+        self.identify(is_full).await;
         let is_first = self.source.swap(Source::Database as u64, Ordering::Relaxed) == Source::Nothing as u64;
         self.confirmed.store(self.now_ms(), Ordering::Relaxed);
         self.is_stale.store(false, Ordering::Relaxed);
@@ -577,36 +647,79 @@ impl Campaigns {
         for key in &keys {
             self.forget(key).await;
         }
-        let is_other = is_full || !keys.is_empty();
+        if !keys.is_empty() {
+            self.file.must_save();
+        }
         // the first load does not fill Redis: look-ups do
         if !is_first {
             self.must_write(keys);
         }
-        if is_other {
-            self.save().await;
-        }
         Ok(())
     }
 
-    /// What changed, and what to ask for next time: the smallest horizon of all pages. A node that has read nothing
-    /// yet takes what a replica says (`may_lag`).
-    async fn read_since(
-        &self,
-        since: i64,
-        may_lag: bool,
-    ) -> Result<(i64, Vec<db::campaigns::Change>), db::Error> {
-        let mut horizon = i64::MAX;
-        let mut changes = Vec::new();
+    /// Asks the database which one it is, where names in Redis are made of it: at first, and whenever everything is
+    /// read again, because it may have been replaced. What cannot be asked now is asked at the next poll; until then
+    /// what was saved holds, and without that Redis is not asked.
+    async fn identify(&self, is_full: bool) {
+        let Some(redis) = self.redis.as_ref().filter(|redis| redis.is_named_by_database()) else { return };
+        if !is_full && redis.installation().is_some() {
+            return;
+        }
+        match db::installation::identify(&self.db).await {
+            Ok(identity) => {
+                // an empty set is not worth a save, but for the next one to wait for
+                if redis.name_after(&identity) && self.state().0 > 0 {
+                    self.file.must_save();
+                }
+            }
+            Err(error @ db::Error::Query { .. }) if is_full => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(
+                    error,
+                    "the database does not say which one it is: without redis.key_prefix Redis is not used"
+                );
+            }
+            Err(error) => tracing::debug!(?error, "the database was not asked which one it is"),
+        }
+    }
+
+    /// The installation that names in Redis are made of, where they are.
+    fn installation(&self) -> Option<Arc<str>> {
+        self.redis.as_ref()?.installation()
+    }
+
+    /// What changed, and what to ask for next time: the smallest horizon of all pages, and the server of the first. A
+    /// node that has read nothing yet takes what a replica says (`may_lag`).
+    async fn read_since(&self, since: i64, may_lag: bool) -> Result<Changes, db::Error> {
+        let mut read: Option<Changes> = None;
         let mut after = None;
         loop {
             let page = db::campaigns::changed_since(&self.db, since, after, PAGE, may_lag).await?;
-            horizon = horizon.min(page.horizon);
             after = page.list.last().map(|change| change.campaign.id);
             let is_last = page.list.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
-            changes.extend(page.list);
+            let read = match &mut read {
+                None => read.insert(page),
+                Some(read) => {
+                    read.horizon = read.horizon.min(page.horizon);
+                    read.list.extend(page.list);
+                    read
+                }
+            };
             if is_last {
-                return Ok((horizon, changes));
+                return Ok(std::mem::take(read));
             }
+        }
+    }
+
+    /// Of a database that was restored from the dump of another one: otherwise each poll would read the same campaigns.
+    async fn heal(&self) {
+        match db::campaigns::heal(&self.db).await {
+            Ok(0) => {} // another node was faster
+            Ok(campaigns) => tracing::info!(
+                campaigns,
+                "the database came from another server, as a dump does: its campaigns have transaction ids of this one now"
+            ),
+            Err(error) => tracing::debug!(?error, "campaigns keep transaction ids of another server"),
         }
     }
 
@@ -657,7 +770,10 @@ impl Campaigns {
         let mut keys = Vec::new();
         if is_full {
             let fresh = whole(changes);
-            let version = |routes: &Arc<Routes>| (routes.campaign.id, routes.campaign.version);
+            let version = |routes: &Arc<Routes>| {
+                let Campaign { id, version, updated_at, .. } = &routes.campaign;
+                (*id, *version, *updated_at)
+            };
             let is_other = |(key, routes): &(&CampaignKey, &Arc<Routes>), set: &Set| {
                 set.by_key.get(*key).map(version) != Some(version(routes))
             };
@@ -673,27 +789,20 @@ impl Campaigns {
         keys
     }
 
-    async fn save(&self) {
-        let campaigns: Vec<Arc<Routes>> =
-            self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.values().cloned().collect();
-        let file = self.file.clone();
-        let saving =
-            tokio::task::spawn_blocking(move || saved::save(&file, campaigns.iter().map(|r| &r.campaign)));
-        if let Ok(Err(error)) = saving.await {
-            tracing::warn!(path = %self.file.display(), %error, "cannot save the campaigns on disk");
-        }
-    }
-
     fn load_saved(&self) {
-        match saved::load(&self.file) {
+        match saved::load(self.file.path()) {
             Ok(None) => {}
-            Ok(Some(campaigns)) => {
+            Ok(Some(saved)) => {
                 let change = |campaign| db::campaigns::Change { campaign, is_deleted: false };
-                self.replace(campaigns.into_iter().map(change).collect(), true);
+                self.replace(saved.campaigns.into_iter().map(change).collect(), true);
+                if let (Some(redis), Some(installation)) = (&self.redis, saved.installation) {
+                    redis.name(installation.into());
+                }
                 self.source.store(Source::Disk as u64, Ordering::Relaxed);
             }
             Err(error) => {
-                tracing::warn!(path = %self.file.display(), %error, "the saved campaigns cannot be read; ignored");
+                let path = self.file.path().display();
+                tracing::warn!(%path, %error, "the saved campaigns cannot be read; ignored");
             }
         }
     }
@@ -718,24 +827,63 @@ impl Set {
         let campaign = change.campaign;
         let id = campaign.id;
         let known = self.keys.get(&id).and_then(|key| self.by_key.get(key));
-        // what comes late (from a replica, say) is not news
-        if !change.is_deleted && known.is_some_and(|k| k.campaign.version >= campaign.version) {
+        // what comes late (from a replica, say) is not news; the same version of another time is: the one before was
+        // lost with its server
+        let is_old =
+            |known: &Campaign| known.version >= campaign.version && known.updated_at >= campaign.updated_at;
+        if !change.is_deleted && known.is_some_and(|known| is_old(&known.campaign)) {
             return;
         }
         changed.push(campaign.key.clone());
         if let Some(old_key) = self.keys.remove(&id) {
             // the key may be another campaign's by now
             if self.by_key.get(&old_key).is_some_and(|k| k.campaign.id == id) {
-                self.by_key.remove(&old_key);
+                self.remove(&old_key);
             }
             changed.push(old_key);
         }
         if !change.is_deleted {
             self.keys.insert(id, campaign.key.clone());
             if let Some(routes) = compile(campaign) {
-                self.by_key.insert(routes.campaign.key.clone(), routes);
+                self.insert(routes);
             }
         }
+    }
+
+    fn insert(&mut self, routes: Arc<Routes>) {
+        let key = routes.campaign.key.clone();
+        if self.by_key.insert(key.clone(), routes).is_none() {
+            self.by_small_letters.entry(key.as_str().to_ascii_lowercase()).or_default().push(key);
+        }
+    }
+
+    fn remove(&mut self, key: &CampaignKey) {
+        self.by_key.remove(key);
+        let small = key.as_str().to_ascii_lowercase();
+        if let Some(keys) = self.by_small_letters.get_mut(&small) {
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.by_small_letters.remove(&small);
+            }
+        }
+    }
+
+    fn bent(&self, key: &str) -> Option<&Arc<Routes>> {
+        let bare = key.trim_matches(['.', '-', '_']);
+        let in_any_case = |key: &str| match self.by_small_letters.get(&key.to_ascii_lowercase())?.as_slice() {
+            [only] => self.by_key.get(only),
+            _ => None,
+        };
+        let is_possible = (1..=CampaignKey::BYTES_MAX).contains(&bare.len());
+        is_possible
+            .then(|| {
+                self.by_key
+                    .get(key)
+                    .or_else(|| self.by_key.get(bare))
+                    .or_else(|| in_any_case(key))
+                    .or_else(|| in_any_case(bare))
+            })
+            .flatten()
     }
 }
 
@@ -767,6 +915,46 @@ fn compile(campaign: Campaign) -> Option<Arc<Routes>> {
         Err((destination, error)) => {
             tracing::error!(campaign = %key, destination, %error, "a destination is not valid; the campaign is not served");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::tests::campaign;
+
+    /// A change to the campaign of number `id`.
+    fn change(id: u128, key: &str, version: i64, is_deleted: bool) -> db::campaigns::Change {
+        let (id, key) = (Uuid::from_u128(id), key.parse().unwrap());
+        let campaign = Campaign { id, key, version, ..campaign(Vec::new(), Vec::new()) };
+        db::campaigns::Change { campaign, is_deleted }
+    }
+
+    #[test]
+    fn keys_in_any_case_are_found_as_campaigns_come_change_and_go() {
+        let mut set = Set::default();
+        let found = |set: &Set, key: &str| set.bent(key).map(|routes| routes.campaign.key.to_string());
+        let apply = |set: &mut Set, change| set.apply(change, &mut Vec::new());
+        apply(&mut set, change(1, "Kite", 1, false));
+        assert_eq!(found(&set, "KITE").as_deref(), Some("Kite"));
+        apply(&mut set, change(2, "kite", 1, false));
+        assert_eq!((found(&set, "KITE"), found(&set, "kite.").as_deref()), (None, Some("kite")));
+        apply(&mut set, change(1, "Kite", 2, false)); // changed, not made again
+        apply(&mut set, change(2, "other", 2, false)); // renamed
+        assert_eq!(
+            (found(&set, "KITE").as_deref(), found(&set, "-Other_").as_deref()),
+            (Some("Kite"), Some("other"))
+        );
+        apply(&mut set, change(3, "Kite", 1, false)); // its key is another's by now
+        apply(&mut set, change(1, "Kite", 3, true));
+        assert_eq!(found(&set, "kitE").as_deref(), Some("Kite"));
+        apply(&mut set, change(3, "Kite", 2, true));
+        apply(&mut set, change(2, "other", 3, true));
+        assert_eq!((found(&set, "kite"), found(&set, "OTHER")), (None, None));
+        assert!(set.by_key.is_empty() && set.by_small_letters.is_empty());
+        for key in ["", ".", "-._", &"k".repeat(65), &".".repeat(60_000), "a b"] {
+            assert_eq!(found(&set, key), None);
         }
     }
 }

@@ -9,6 +9,7 @@ mod privacy;
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -20,8 +21,8 @@ use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::{
-    config::{Config, Flags, Loaded, LogFormat},
-    db::{Db, migrations, tokens},
+    config::{self, Config, Flags, Loaded, LogFormat},
+    db::{self, Db, migrations, tokens},
     embedded::Embedded,
     model::token::Scope,
     server, telemetry,
@@ -108,7 +109,7 @@ enum Migrate {
 enum Token {
     /// Make a token; it is shown this once and stored as a hash
     Create {
-        /// admin: everything; read: look but not touch; ingest: send events
+        /// admin: everything; read: look but not touch; ingest: send events; metrics: /metrics and /health
         #[arg(long)]
         scope: Scope,
         /// A name to recognise it by
@@ -143,7 +144,9 @@ impl Cli {
             listen: self.global.listen,
             log_format: self.global.log_format,
         };
-        let loaded = Loaded::load(self.global.config.as_deref(), std::env::vars(), &flags);
+        // `vars_os`, because `vars` panics where anybody's variable is not UTF-8
+        let loaded = config::environment(std::env::vars_os())
+            .and_then(|environment| Loaded::load(self.global.config.as_deref(), environment, &flags));
         let loaded = loaded.map_err(|e| server::CannotStart(e.to_string()))?;
         let config = loaded.config.clone();
         match self.command.unwrap_or(Command::Serve) {
@@ -163,7 +166,9 @@ impl Cli {
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let inherited = server::Inherited::take()?;
     telemetry::init_logs(&config.log)?;
-    std::fs::create_dir_all(&config.server.data_dir).map_err(|error| {
+    // the user of the private PostgreSQL passes through; nobody else writes, whatever the umask
+    let make = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&config.server.data_dir);
+    make.map_err(|error| {
         let dir = config.server.data_dir.display();
         server::CannotStart(format!(
             "the data directory {dir} cannot be made ({error}); choose another with --data-dir"
@@ -200,6 +205,10 @@ fn migrate(action: Migrate) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> 
         match action {
             Migrate::Up => {
                 let count = migrations::up(db.direct()).await?;
+                let encoding = migrations::encoding(db.direct()).await?;
+                if encoding != migrations::UTF8 {
+                    eprintln!("warning: {}", db::Error::Encoding(encoding)); // it has our tables already
+                }
                 eprintln!(
                     "ran {count} migrations; the schema is at {}",
                     steps.last().map_or(0, |s| s.version)
@@ -235,7 +244,7 @@ fn token(action: Token) -> impl AsyncFnOnce(Db) -> anyhow::Result<ExitCode> {
             }
             Token::List => {
                 let line = |t: &tokens::Token| {
-                    format!("{}  {:<6}  {:<8}  {}\n", t.id, t.scope, t.state(Utc::now()), t.name)
+                    format!("{}  {:<7}  {:<8}  {}\n", t.id, t.scope, t.state(Utc::now()), t.name)
                 };
                 print(&tokens::list_all(&db).await?.iter().map(line).collect::<String>())?;
             }
@@ -272,7 +281,8 @@ fn healthcheck(config: &Config) -> anyhow::Result<ExitCode> {
         if config.server.proxy_protocol && config.server.is_trusted_proxy(own) {
             stream.write_all(b"PROXY UNKNOWN\r\n")?; // nobody's connection but our own
         }
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        // a container that redirects is not to be restarted for a full disk
+        stream.write_all(b"GET /readyz/redirect HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.take(4096).read_to_string(&mut answer)?;
         Ok(answer)

@@ -3,8 +3,11 @@
 //! `config/default.toml` is embedded and names every key; a file and the environment may only change
 //! what it names, so a misspelt key is an error with the nearest name and never a silent default.
 
+mod urls;
+
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -56,6 +59,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// The admin API.
     pub api: Api,
+    /// Whether clocks agree.
+    pub clock: Clock,
     /// What is logged, and how.
     pub log: Log,
     /// How often one address may.
@@ -75,6 +80,9 @@ pub struct Admission {
     pub queue_percent_max: usize,
     pub hold_ms: u64,
     pub events_in_flight_max: usize,
+    pub bodies_bytes_max: usize,
+    pub journal_percent_max: u64,
+    pub disk_free_min_bytes: u64,
 }
 
 /// `[server]`
@@ -111,6 +119,8 @@ pub struct Server {
     pub reserved_connections: usize,
     pub crowded_wait_ms: u64,
     pub connections_per_address_max: usize,
+    pub public_metrics: bool,
+    pub metrics_token_recheck_s: u64,
 }
 
 impl Server {
@@ -167,6 +177,11 @@ pub struct Database {
     pub primary_reads_max: u32,
     pub migrate_on_start: bool,
     pub partitions_ahead_days: u32,
+    pub partitions_interval_s: u64,
+    pub partition_lock_timeout_ms: u64,
+    pub partition_move_rows_max: u32,
+    pub partition_check_timeout_ms: u64,
+    pub delete_chunk_rows: u32,
     pub statistics_interval_s: u64,
     pub statistics_timeout_ms: u64,
     pub statistics_tables_max: u32,
@@ -195,6 +210,7 @@ pub struct Redis {
     pub breaker_wait_ms: u64,
     pub campaign_ttl_s: u64,
     pub pool_size: usize,
+    pub key_prefix: String,
 }
 
 /// `[journal]`
@@ -205,6 +221,7 @@ pub struct Journal {
     pub dir: PathBuf,
     pub max_bytes: u64,
     pub keep_drained_s: u64,
+    pub retry_interval_ms: u64,
     pub segment_bytes: u64,
     pub queue_records_max: usize,
     pub queue_bytes_max: usize,
@@ -237,6 +254,10 @@ pub struct Cache {
     pub filler_wait_ms: u64,
     pub negative_ttl_ms: u64,
     pub negative_keys_max: u64,
+    pub look_ups_per_second_max: u32,
+    pub look_ups_in_flight_max: usize,
+    pub batch_unknown_keys_max: usize,
+    pub save_interval_ms: u64,
     pub stats_ttl_s: u64,
     pub stats_questions_max: usize,
     pub stats_bytes_max: usize,
@@ -253,6 +274,8 @@ pub struct Tracking {
     #[serde(deserialize_with = "optional")]
     pub country_file: Option<PathBuf>,
     pub app_schemes: Vec<Scheme>,
+    pub public_events: bool,
+    pub robots_txt: String,
     pub duplicate_window_s: u64,
     pub duplicate_visits_max: usize,
     pub duplicate_share_ms: u64,
@@ -296,6 +319,16 @@ pub struct Api {
     pub idempotency_keep_s: u64,
     pub idempotency_keys_max: u32,
     pub idempotency_lease_ms: u64,
+    pub list_time_max_ms: u64,
+}
+
+/// `[clock]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in config/default.toml, the one place")]
+pub struct Clock {
+    pub skew_max_ms: u64,
+    pub check_interval_s: u64,
 }
 
 /// `[log]`
@@ -386,10 +419,39 @@ impl Loaded {
         if !faults.is_empty() {
             return Err(Error(faults));
         }
-        let config = layers.parse()?;
+        let mut config = layers.parse()?;
+        if let Some(data_dir) = &flags.data_dir {
+            config.server.data_dir.clone_from(data_dir); // as given: it may not be UTF-8
+        }
         config.validate()?;
         Ok(Self { config, layers })
     }
+}
+
+/// The environment as [`Loaded::load`] takes it. What is not UTF-8 is a fault in a variable of ours, and none of our
+/// business in anybody else's.
+pub fn environment(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut texts = Vec::new();
+    let mut faults = Vec::new();
+    for (name, value) in variables {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => texts.push((name, value)),
+            // without the value: it may be a password
+            (Ok(name), Err(_)) if is_ours(&name) => faults.push(format!("{name} is not UTF-8")),
+            (Err(name), _) if is_ours(&name.to_string_lossy()) => {
+                faults.push(format!("the name {} is not UTF-8", name.display()));
+            }
+            _ => {}
+        }
+    }
+    if faults.is_empty() { Ok(texts) } else { Err(Error(faults)) }
+}
+
+fn is_ours(name: &str) -> bool {
+    let general = ["DATABASE_URL", "REDIS_URL", "PORT", "DATABASE_URL_FILE", "REDIS_URL_FILE"];
+    general.contains(&name) || name.strip_prefix("OCTO_").is_some_and(|rest| rest.contains("__"))
 }
 
 /// `octo config print`: TOML, each value with its origin, secrets as `***`.
@@ -452,6 +514,9 @@ impl Config {
         at_least("admission.disk_wait_max_ms", self.admission.disk_wait_max_ms, 1);
         at_least("admission.queue_percent_max", self.admission.queue_percent_max as u64, 1);
         at_least("admission.events_in_flight_max", self.admission.events_in_flight_max as u64, 1);
+        // one batch at least, or none could ever be taken
+        at_least("admission.bodies_bytes_max", self.admission.bodies_bytes_max as u64, 1 << 20);
+        at_least("admission.journal_percent_max", self.admission.journal_percent_max, 1);
         at_least("server.head_bytes_max", self.server.head_bytes_max as u64, 8192);
         at_least("server.headers_max", self.server.headers_max as u64, 16);
         at_least("server.proxy_header_bytes_max", self.server.proxy_header_bytes_max as u64, 256);
@@ -470,6 +535,12 @@ impl Config {
         at_least("database.replica_eject_max_ms", self.database.replica_eject_max_ms, eject_min);
         at_least("database.primary_reads_max", self.database.primary_reads_max.into(), 1);
         at_least("database.partitions_ahead_days", self.database.partitions_ahead_days.into(), 1);
+        at_least("database.partitions_interval_s", self.database.partitions_interval_s, 1);
+        at_least("database.partition_lock_timeout_ms", self.database.partition_lock_timeout_ms, 10);
+        at_least("database.partition_check_timeout_ms", self.database.partition_check_timeout_ms, 10);
+        at_least("database.delete_chunk_rows", self.database.delete_chunk_rows.into(), 1);
+        at_least("clock.skew_max_ms", self.clock.skew_max_ms, 1000);
+        at_least("clock.check_interval_s", self.clock.check_interval_s, 1);
         at_least("database.statistics_interval_s", self.database.statistics_interval_s, 1);
         at_least("database.statistics_timeout_ms", self.database.statistics_timeout_ms, 10);
         at_least("database.statistics_tables_max", self.database.statistics_tables_max.into(), 1);
@@ -481,12 +552,16 @@ impl Config {
         at_least("redis.breaker_wait_ms", self.redis.breaker_wait_ms, 1);
         at_least("cache.stale_after_polls", self.cache.stale_after_polls.into(), 1);
         at_least("cache.miss_timeout_ms", self.cache.miss_timeout_ms, 1);
+        at_least("cache.look_ups_per_second_max", self.cache.look_ups_per_second_max.into(), 1);
+        at_least("cache.look_ups_in_flight_max", self.cache.look_ups_in_flight_max as u64, 1);
+        at_least("cache.batch_unknown_keys_max", self.cache.batch_unknown_keys_max as u64, 1);
         at_least("cache.stats_questions_max", self.cache.stats_questions_max as u64, 1);
         at_least("journal.segment_bytes", self.journal.segment_bytes, 4096);
         at_least("journal.max_bytes", self.journal.max_bytes, self.journal.segment_bytes.saturating_mul(2));
         at_least("journal.queue_records_max", self.journal.queue_records_max as u64, 1);
         at_least("journal.queue_bytes_max", self.journal.queue_bytes_max as u64, 1 << 21);
         at_least("journal.append_timeout_ms", self.journal.append_timeout_ms, 1);
+        at_least("journal.retry_interval_ms", self.journal.retry_interval_ms, 10);
         at_least("drain.batch_rows", self.drain.batch_rows as u64, 1);
         at_least("drain.batch_bytes_max", self.drain.batch_bytes_max as u64, 65_536);
         at_least("drain.retry_min_ms", self.drain.retry_min_ms, 1);
@@ -504,6 +579,27 @@ impl Config {
         at_least("privacy.erasure_interval_s", self.privacy.erasure_interval_s, 1);
         at_least("privacy.erasure_keep_days", self.privacy.erasure_keep_days.into(), 1);
         faults
+    }
+
+    /// What is wrong with the URLs of servers, beside their beginning.
+    fn url_faults(&self) -> impl Iterator<Item = String> {
+        const POSTGRES: &str = "postgres://app_user:p%23ss@db/name for the password p#ss";
+        const REDIS: &str = "redis://:p%23ss@cache:6379 for the password p#ss";
+        let (database, redis) = (&self.database, &self.redis);
+        let one = |key, url: &'_ Option<SecretString>, example| (key, url.as_slice().to_vec(), example);
+        [
+            one("database.url", &database.url, POSTGRES),
+            one("database.direct_url", &database.direct_url, POSTGRES),
+            ("database.replica_urls", database.replica_urls.clone(), POSTGRES),
+            one("redis.url", &redis.url, REDIS),
+            ("redis.cluster_urls", redis.cluster_urls.clone(), REDIS),
+            ("redis.sentinel_urls", redis.sentinel_urls.clone(), REDIS),
+        ]
+        .into_iter()
+        .filter_map(|(key, urls, example)| {
+            let fault = urls.iter().find_map(|url| urls::fault(url.expose_secret(), example))?;
+            Some(format!("{key} {fault}"))
+        })
     }
 
     /// Checks what types alone cannot say.
@@ -541,6 +637,7 @@ impl Config {
         if urls.map(ExposeSecret::expose_secret).any(|u| !is_postgres_url(u)) {
             faults.push("database.url, direct_url and replica_urls must begin with postgres://".to_owned());
         }
+        faults.extend(self.url_faults());
         let redis = &self.redis;
         let kinds = [redis.url.is_some(), !redis.cluster_urls.is_empty(), !redis.sentinel_urls.is_empty()];
         if kinds.into_iter().filter(|is_set| *is_set).count() > 1 {
@@ -550,6 +647,13 @@ impl Config {
         }
         if redis.sentinel_master.is_some() == redis.sentinel_urls.is_empty() {
             faults.push("redis.sentinel_urls and redis.sentinel_master belong together".to_owned());
+        }
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+        if redis.key_prefix.len() > 64 || !redis.key_prefix.bytes().all(is_plain) {
+            faults.push("redis.key_prefix must be at most 64 of A-Z a-z 0-9 . _ : -".to_owned());
+        }
+        if self.admission.journal_percent_max > 100 {
+            faults.push("admission.journal_percent_max must be at most 100".to_owned());
         }
         if redis.database < 0 {
             faults.push("redis.database must not be negative".to_owned());
@@ -900,6 +1004,51 @@ mod tests {
     #[test]
     fn port_means_every_address() {
         assert_eq!(load(&[("PORT", "99")]).unwrap().config.server.listen.to_string(), "0.0.0.0:99");
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_a_fault_of_our_variables_and_nobody_elses() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        let (good, bad) = (OsString::from("LANG"), odd(b"tweety\xff"));
+        for (name, value) in
+            [(good.clone(), bad.clone()), (odd(b"X\xff"), bad.clone()), (odd(b"OCTO_BIN"), bad.clone())]
+        {
+            let texts = environment([(name, value), (good.clone(), OsString::from("C"))]).unwrap();
+            assert_eq!(texts, [("LANG".to_owned(), "C".to_owned())]);
+        }
+        for name in ["DATABASE_URL", "REDIS_URL_FILE", "PORT", "OCTO_SERVER__DATA_DIR", "OCTO_NO__SUCH_KEY"] {
+            let error = environment([(OsString::from(name), bad.clone())]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} is not UTF-8")) && !error.contains("tweety"), "{error}");
+        }
+        let error = environment([(odd(b"OCTO_SERVER__LISTEN\xff"), good)]).unwrap_err().to_string();
+        assert!(error.contains("is not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_data_directory_is_taken_as_given_byte_for_byte() {
+        use std::os::unix::ffi::OsStringExt;
+        let data_dir = PathBuf::from(OsString::from_vec(b"data-\xff".to_vec()));
+        let flags = Flags { data_dir: Some(data_dir.clone()), ..Flags::default() };
+        let loaded = Loaded::load(None, [], &flags).unwrap();
+        assert_eq!(loaded.config.server.data_dir, data_dir);
+        assert_eq!(loaded.config.journal_dir(), data_dir.join("journal"));
+    }
+
+    #[test]
+    fn each_url_of_a_server_is_looked_at_and_named_by_its_key() {
+        for (name, key) in [
+            ("DATABASE_URL", "database.url"),
+            ("OCTO_DATABASE__DIRECT_URL", "database.direct_url"),
+            ("OCTO_DATABASE__REPLICA_URLS", "database.replica_urls"),
+        ] {
+            let error = load(&[(name, "postgres://u:canary#x@db/octo")]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{key} holds `#`")) && !error.contains("canary"), "{error}");
+        }
+        for (name, key) in [("REDIS_URL", "redis.url"), ("OCTO_REDIS__CLUSTER_URLS", "redis.cluster_urls")] {
+            let error = load(&[(name, "redis://:canary/x@cache")]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{key} holds `/`")) && !error.contains("canary"), "{error}");
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@
 
 pub mod campaigns;
 pub mod clicks;
+pub mod clock;
 mod copy;
 pub mod dead_letters;
 pub mod erasures;
 pub mod events;
 pub mod idempotency;
 pub mod ingest;
+pub mod installation;
 pub mod migrations;
 pub mod monitor;
 pub mod partitions;
@@ -62,11 +64,13 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         STATEMENTS,
         campaigns::STATEMENTS,
         clicks::STATEMENTS,
+        clock::STATEMENTS,
         dead_letters::STATEMENTS,
         erasures::STATEMENTS,
         events::STATEMENTS,
         idempotency::STATEMENTS,
         ingest::STATEMENTS,
+        installation::STATEMENTS,
         migrations::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
@@ -101,6 +105,11 @@ pub enum Error {
         /// Name of the constraint or unique index.
         constraint: String,
     },
+    /// The database cannot hold every language.
+    #[error(
+        "the encoding of the database is {0} and must be UTF8: make one with `CREATE DATABASE .. ENCODING 'UTF8' TEMPLATE template0`, bring what is in this one there with pg_dump, and point database.url (DATABASE_URL) at it"
+    )]
+    Encoding(String),
     /// The query itself failed.
     #[error("the query {query} failed")]
     Query {
@@ -214,7 +223,21 @@ impl Db {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.primary.run_within(query, self.maintenance_timeout, run).await
+        self.maintain_within(query, self.maintenance_timeout, run).await
+    }
+
+    /// As [`Db::maintain`], with a limit of its own for each statement.
+    pub async fn maintain_within<T, F>(
+        &self,
+        query: &'static str,
+        limit: Duration,
+        run: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        self.primary.run_within(query, limit, run).await
     }
 
     /// Runs a read that must see everything, on the primary. It is tried once more where the connection was
@@ -331,15 +354,30 @@ impl Db {
                 _ = ticks.tick() => {}
                 () = stop.cancelled() => return,
             }
+            let written = self.written();
             let asking = join(primary.ask(), join_all(replicas.iter_mut().map(Probe::ask)));
             let (of_primary, of_replicas) = asking.await;
             let now = Instant::now();
+            self.forget_lost_writes(written, of_primary);
             self.note_primary(of_primary, now);
             if let Some(answer) = of_primary.filter(|answer| !answer.is_standby) {
                 history.push(now, answer.position);
             }
             self.replicas.note(&of_replicas, &history, now);
             let _ = self.probed.set(()); // an error: it was set before
+        }
+    }
+
+    /// Of a primary whose log ends before what was `written` before it was asked: that is lost with the one before, and
+    /// no replica will ever have replayed so much of this log just for it.
+    fn forget_lost_writes(&self, written: u64, answer: Option<Answer>) {
+        if let Some(answer) = answer.filter(|answer| !answer.is_standby && answer.position < written) {
+            // unless something was written meanwhile: then the next answer says
+            let _ =
+                self.written.compare_exchange(written, answer.position, Ordering::Relaxed, Ordering::Relaxed);
+            tracing::warn!(
+                "PostgreSQL's log ends before what this node has written: it lost its newest writes"
+            );
         }
     }
 

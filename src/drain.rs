@@ -3,10 +3,12 @@
 //! Progress lives in Postgres only. On every new connection the watermarks are read again, which settles an
 //! ambiguous commit and a Postgres that came back older: what it does not hold is sent again from the disk.
 
+mod progress;
+
 use std::{
-    collections::BTreeMap,
+    collections::HashSet,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -19,12 +21,17 @@ use crate::{
     config::{self, millis},
     db::{
         Db,
-        ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError},
+        ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError, UNIQUE_VIOLATION},
     },
-    journal::{Batch, Journal, Reader},
+    journal::{Batch, Journal, Oldest, Reader},
     metrics,
     model::record::{Malformed, Record},
 };
+use progress::{Sent, Streams};
+
+/// What PostgreSQL says also of a row that DEFAULT does not take any more, because its partition was attached while
+/// the INSERT waited for the lock. The drain does not wait for partitions, so this happens.
+const CHECK_VIOLATION: &str = "23514";
 
 /// Runs until the stop signal, and then until the journal is empty or Postgres is unavailable.
 pub async fn run(
@@ -33,9 +40,9 @@ pub async fn run(
     options: config::Drain,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut failures = 0;
+    let (mut failures, mut sent) = (0, Sent::default());
     loop {
-        match drain(&journal, &db, &options, &stop, &mut failures).await {
+        match drain(&journal, &db, &options, &stop, &mut failures, &mut sent).await {
             Ok(()) => return Ok(()),
             Err(_) if stop.is_cancelled() => return Ok(()),
             Err(error) => {
@@ -58,38 +65,35 @@ async fn drain(
     options: &config::Drain,
     stop: &CancellationToken,
     failures: &mut u32,
+    sent: &mut Sent,
 ) -> anyhow::Result<()> {
     let mut ingest = Ingest::connect(db.primary(), millis(options.statement_timeout_ms)).await?;
-    let streams: Vec<Uuid> = journal.streams().into_iter().map(|(stream, _)| stream).collect();
-    let mut readers = BTreeMap::new();
-    let mut stored_seqs = ingest.watermarks(&streams).await?;
-    for (&stream, &seq) in &stored_seqs {
-        journal.set_drained(stream, seq);
-        readers.insert(stream, journal.reader(stream, seq));
-    }
+    let mut streams = Streams::default();
     let mut durable = journal.durable();
     loop {
         let is_stopping = stop.is_cancelled();
         durable.borrow_and_update();
+        // a journal that could not be opened at the start has more of them later
+        streams.adopt(journal, &mut ingest, sent).await?;
         let mut stored = 0;
         for (stream, end_seq) in journal.streams() {
-            let Some(mut reader) = readers.remove(&stream) else { continue };
+            let Some(mut reader) = streams.readers.remove(&stream) else { continue };
+            let (is_own, watermark_id) = (stream == journal.stream(), journal.watermark(stream).id);
             while reader.next_seq() < end_seq {
                 let batch;
                 (reader, batch) = read(reader, end_seq, options, *failures).await?;
                 stored += batch.len();
                 note_damage(journal, stream, &batch);
-                store(&mut ingest, stream, &batch).await?;
+                store(&mut ingest, watermark_id, &batch, is_own.then_some(&mut *sent)).await?;
                 journal.set_drained(stream, batch.hi);
-                stored_seqs.insert(stream, batch.hi);
+                streams.note_stored(watermark_id, batch.hi);
                 *failures = 0;
             }
             // an earlier start's stream does not grow any more
-            if stream == journal.stream() {
-                readers.insert(stream, reader);
+            if is_own {
+                streams.readers.insert(stream, reader);
             }
         }
-        metrics::journal_oldest_pending(0.0);
         if stored == 0 {
             if is_stopping {
                 return Ok(());
@@ -98,7 +102,7 @@ async fn drain(
                 changed = durable.changed() => changed.context("the journal is gone")?,
                 // nobody tells an idle connection of a failover, nor of a server that went back in time
                 () = sleep(millis(options.check_interval_ms)) => {
-                    if ingest.watermarks(&streams).await? != stored_seqs {
+                    if !streams.agree(&mut ingest).await? {
                         return Err(StoreError::Moved.into());
                     }
                 }
@@ -138,19 +142,42 @@ struct Item<'a> {
     payload: &'a [u8],
     record: Result<Record<'a>, Malformed>,
     refused: Option<(String, String)>,
+    /// Postgres has it: it was sent before.
+    is_stored: bool,
+    is_tried_again: bool,
 }
 
 /// Stores a batch. Where Postgres refuses a row, the batch is halved until the row is found; that row becomes
-/// a dead letter and the others are stored.
-async fn store(ingest: &mut Ingest, stream: Uuid, batch: &Batch) -> Result<(), StoreError> {
+/// a dead letter and the others are stored. A row that is there already, because it is sent again, is left out.
+async fn store(
+    ingest: &mut Ingest,
+    stream: Uuid,
+    batch: &Batch,
+    mut sent: Option<&mut Sent>,
+) -> Result<(), StoreError> {
     let mut items = decode(batch);
     metrics::journal_oldest_pending(items.iter().find_map(created_at).map_or(0.0, seconds));
     let mut todo = vec![(batch.lo, batch.hi, 0..items.len())];
     while let Some((lo, hi, range)) = todo.pop() {
         let mut rows = rows(&items[range.clone()]);
-        match ingest.store(stream, lo, hi, &mut rows).await {
+        let outcome = ingest.store(stream, lo, hi, &mut rows).await;
+        if let Some(sent) = &mut sent {
+            sent.note(hi, &outcome);
+        }
+        match outcome {
             Ok(()) => count_stored(&rows),
+            Err(StoreError::Refused { sqlstate, .. })
+                if sqlstate == UNIQUE_VIOLATION
+                    && leave_out_stored(ingest, &mut items[range.clone()]).await? =>
+            {
+                todo.push((lo, hi, range));
+            }
             Err(StoreError::Refused { sqlstate, message }) => match range.len() {
+                // the row was for DEFAULT when its partition was attached: it fits there now
+                1 if sqlstate == CHECK_VIOLATION && !items[range.start].is_tried_again => {
+                    items[range.start].is_tried_again = true;
+                    todo.push((lo, hi, range));
+                }
                 1 if items[range.start].refused.is_none() => {
                     // what was refused may be in the message: it is with the letter, not in the log
                     tracing::warn!(%stream, seq = items[range.start].seq, sqlstate, "a record became a dead letter");
@@ -175,18 +202,42 @@ async fn store(ingest: &mut Ingest, stream: Uuid, batch: &Batch) -> Result<(), S
     Ok(())
 }
 
+/// Marks what Postgres has already; says whether there was something.
+async fn leave_out_stored(ingest: &mut Ingest, items: &mut [Item<'_>]) -> Result<bool, StoreError> {
+    let stored: HashSet<Uuid> = ingest.find_stored(&rows(items)).await?;
+    let mut found = 0;
+    for item in items.iter_mut().filter(|item| !item.is_stored) {
+        let id = match &item.record {
+            Ok(Record::Click(click)) => click.id.uuid(),
+            Ok(Record::Event(event)) => event.id,
+            Ok(Record::Erased) | Err(_) => continue,
+        };
+        item.is_stored = stored.contains(&id);
+        found += u64::from(item.is_stored);
+    }
+    metrics::drain_already_stored(found);
+    Ok(found > 0)
+}
+
 /// The sequences of a batch without damage count up from `lo`; with damage they end at `hi`.
 fn decode(batch: &Batch) -> Vec<Item<'_>> {
     let lost = batch.hi - batch.lo - batch.len() as u64;
     (batch.lo + lost..)
         .zip(batch.payloads())
-        .map(|(seq, payload)| Item { seq, payload, record: Record::decode(payload), refused: None })
+        .map(|(seq, payload)| Item {
+            seq,
+            payload,
+            record: Record::decode(payload),
+            refused: None,
+            is_stored: false,
+            is_tried_again: false,
+        })
         .collect()
 }
 
 fn rows<'a>(items: &'a [Item<'a>]) -> Rows<'a> {
     let mut rows = Rows::default();
-    for item in items {
+    for item in items.iter().filter(|item| !item.is_stored) {
         let (sqlstate, message) = match (&item.refused, &item.record) {
             (Some((sqlstate, message)), _) => (sqlstate.clone(), message.clone()),
             (None, Ok(Record::Click(click))) => {
@@ -276,12 +327,20 @@ fn back_off(options: &config::Drain, failures: u32) -> Duration {
 /// Deletes drained segments and sets the journal's gauges, until the stop signal.
 pub async fn keep_house(journal: Journal, stop: CancellationToken) -> anyhow::Result<()> {
     let mut rounds = 0u32;
+    let mut oldest = OldestPending::default();
     while !stop.is_cancelled() {
-        let stats = journal.stats();
-        metrics::journal_state(stats.pending_records, stats.bytes, stats.segments, stats.corrupt_segments);
+        let (stats, is_writable) = (journal.stats(), journal.is_writable());
+        metrics::journal_state(
+            is_writable,
+            stats.pending_records,
+            stats.bytes,
+            stats.segments,
+            stats.corrupt_segments,
+        );
+        oldest.look(&journal).await?;
         if rounds.is_multiple_of(60) {
             let journal = journal.clone();
-            tokio::task::spawn_blocking(move || journal.clean(SystemTime::now())).await?;
+            tokio::task::spawn_blocking(move || journal.clean(Instant::now())).await?;
         }
         rounds = rounds.wrapping_add(1);
         tokio::select! {
@@ -290,4 +349,58 @@ pub async fn keep_house(journal: Journal, stop: CancellationToken) -> anyhow::Re
         }
     }
     Ok(())
+}
+
+/// Ends with an error when the journal's thread has panicked, so that octo ends and is started again.
+pub async fn watch(journal: Journal, stop: CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        () = journal.broken() => anyhow::bail!("the journal's thread panicked: clicks would not be recorded any more"),
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
+/// The time of the oldest record not in Postgres, for its gauge, whatever the drain does: it may be shut, or Postgres
+/// away since before the start. While the drain gets on, it tells by itself.
+#[derive(Default)]
+struct OldestPending {
+    /// Where that record was a moment ago.
+    place: Option<(Uuid, u64)>,
+    /// Of the record there, once that was read.
+    time: Option<f64>,
+}
+
+impl OldestPending {
+    async fn look(&mut self, journal: &Journal) -> anyhow::Result<()> {
+        let Some(oldest) = journal.oldest_pending() else {
+            *self = Self::default();
+            metrics::journal_oldest_pending(0.0);
+            return Ok(());
+        };
+        let place = Some((oldest.stream, oldest.seq));
+        if self.place != place {
+            *self = Self { place, time: None };
+        } else if self.time.is_none() {
+            let journal = journal.clone();
+            let time = tokio::task::spawn_blocking(move || time_of(&journal, oldest)).await?;
+            self.time = Some(time);
+        }
+        if let Some(time) = self.time {
+            metrics::journal_oldest_pending(time);
+        }
+        Ok(())
+    }
+}
+
+/// The time of a record; where nothing is known of it, of one of the next; else of the last change of its segment.
+fn time_of(journal: &Journal, oldest: Oldest) -> f64 {
+    const RECORDS: usize = 100;
+    const BYTES: usize = 1 << 16;
+    let read = journal.reader(oldest.stream, oldest.seq).read(oldest.end_seq, RECORDS, BYTES);
+    let times = read.iter().flat_map(Batch::payloads).filter_map(|payload| match Record::decode(payload) {
+        Ok(Record::Click(click)) => Some(click.id.created_at()),
+        Ok(Record::Event(event)) => Some(event.created_at),
+        Ok(Record::Erased) | Err(_) => None,
+    });
+    let time = times.into_iter().next();
+    seconds(time.unwrap_or_else(|| oldest.modified.into()))
 }

@@ -6,9 +6,12 @@
 //! one running while another handle uses it. A handle dropped without `stop` leaves PostgreSQL running, for
 //! the next start to adopt. Settings are arguments, not `postgresql.conf`, so an upgrade of `octo` brings
 //! its own; who wants to tune has outgrown this module and sets `DATABASE_URL`.
+//!
+//! The server does not call `start` itself: its [`Supervisor`] does, again and again.
 
 mod binaries;
 mod place;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -28,6 +31,7 @@ use tracing::{debug, info, warn};
 use self::binaries::Binaries;
 pub use self::binaries::Clients;
 use self::place::Place;
+pub use self::supervisor::{State, Supervisor};
 use self::wire::Answer;
 
 const USER: &str = "app_user";
@@ -43,6 +47,8 @@ const INITDB_LIMIT: Duration = Duration::from_mins(1);
 const STOPS: [(Signal, Duration); 2] =
     [(Signal::INT, Duration::from_secs(30)), (Signal::QUIT, Duration::from_secs(5))];
 const POLL: Duration = Duration::from_millis(10);
+/// How often an adopted postmaster, which is nobody's child here, is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
 /// What makes the cluster private and durable, then modest figures for a small server.
@@ -110,6 +116,25 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no room for what PostgreSQL must write.
+    #[error("the disk of {} is full: free some space there, or make the file system larger", path.display())]
+    DiskFull {
+        /// The cluster.
+        path: PathBuf,
+        /// What PostgreSQL or the system said.
+        source: io::Error,
+    },
+    /// The data directory says where its cluster is, and there is none.
+    #[error(
+        "the PostgreSQL of this data directory is in {}, says {}, but it is not there: bring it back, or remove that file to begin with an empty database",
+        path.display(), note.display()
+    )]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+        /// The file that says so.
+        note: PathBuf,
+    },
     /// The unprivileged user that runs PostgreSQL cannot enter the directory.
     #[error("the user {user} cannot reach {}; allow it with `chmod a+x` on the directories above", path.display())]
     Unreachable {
@@ -153,7 +178,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The server ended while it was starting.
-    #[error("PostgreSQL stopped while starting; read {} and start again", log.display())]
+    #[error("PostgreSQL stopped while starting; read {}", log.display())]
     Exited {
         /// The server's log.
         log: PathBuf,
@@ -161,7 +186,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The server runs, but takes no connections yet; it is left to finish.
-    #[error("PostgreSQL is not ready after {} s; read {}, let it finish and start again", READY_LIMIT.as_secs(), log.display())]
+    #[error("PostgreSQL is not ready after {} s and may still be recovering; read {} and let it finish", READY_LIMIT.as_secs(), log.display())]
     NotReady {
         /// The server's log.
         log: PathBuf,
@@ -182,12 +207,14 @@ pub enum Error {
     },
 }
 
-/// A handle on the running private PostgreSQL.
+/// A handle on the private PostgreSQL, running or about to.
 #[derive(Debug)]
 pub struct Embedded {
     place: Place,
     socket_dir: PathBuf,
+    /// The postmaster; 0 until one was seen.
     pid: u32,
+    /// Kept from the moment it is launched, so that a start that is given up can still be ended.
     child: Option<Child>,
     role: Role,
     in_use: File, // shared lock: tells a command that somebody else still works here
@@ -239,8 +266,7 @@ impl Embedded {
 
     /// `postgres://app_user@localhost/supreme_octosuccotash_db?host=<socket directory, percent-encoded>`.
     pub fn url(&self) -> String {
-        let host = percent_encode(self.socket_dir.as_os_str().as_encoded_bytes());
-        format!("postgres://{USER}@localhost/{DATABASE}?host={host}")
+        url_of(&self.socket_dir)
     }
 
     /// Where the data really lives: the cluster, under the data directory or under the fallback.
@@ -248,7 +274,8 @@ impl Embedded {
         &self.place.cluster
     }
 
-    /// Stops an owned PostgreSQL: fast shutdown, after 30 s an immediate one; nothing otherwise.
+    /// Stops an owned PostgreSQL, also one that is still starting: fast shutdown, after 30 s an immediate one;
+    /// nothing otherwise.
     pub async fn stop(mut self) -> Result<(), Error> {
         if !self.owned() {
             return Ok(());
@@ -258,40 +285,132 @@ impl Embedded {
             info!("PostgreSQL stays up: another octo uses it");
             return Ok(());
         }
-        if self.place.postmaster().await != Some(self.pid) {
+        let Some(pid) = self.running().await else {
             debug!(pid = self.pid, "PostgreSQL had stopped already");
             return Ok(());
-        }
+        };
+        self.pid = pid;
         for (signal, limit) in STOPS {
-            send_signal(self.pid, signal);
+            send_signal(pid, signal);
             if timeout(limit, self.ended()).await.is_ok() {
                 return Ok(());
             }
-            warn!(pid = self.pid, ?signal, "PostgreSQL outlived the signal");
+            warn!(pid, ?signal, "PostgreSQL outlived the signal");
         }
-        Err(Error::NotStopped { pid: self.pid })
+        Err(Error::NotStopped { pid })
     }
 
     async fn open(data_dir: &Path, role: Role) -> Result<Self, Error> {
+        let mut embedded = Self::prepare(data_dir, role).await?;
+        embedded.bring_up().await?;
+        Ok(embedded)
+    }
+
+    /// Finds the place, and starts nothing yet.
+    async fn prepare(data_dir: &Path, role: Role) -> Result<Self, Error> {
         let place = Place::choose(data_dir).await?;
-        let _turn = place.turn().await?;
+        let turn = place.turn().await?; // or the mark would wait for a command that stops its PostgreSQL
         let in_use = place.mark_used()?;
-        let (socket_dir, child) = bring_up(&place).await?;
-        let pid = place.postmaster().await.ok_or_else(|| place.exited("it left no postmaster.pid"))?;
-        let child = child.filter(|child| child.id() == Some(pid));
-        info!(pid, launched = child.is_some(), path = %place.cluster.display(), "PostgreSQL is ready");
-        Ok(Self { place, socket_dir, pid, child, role, in_use })
+        drop(turn);
+        let socket_dir = place.socket_dir()?;
+        Ok(Self { place, socket_dir, pid: 0, child: None, role, in_use })
+    }
+
+    /// Attaches to the running postmaster or launches one, and waits until it takes connections. It may be given up
+    /// at any point: what it has launched by then is in the handle.
+    async fn bring_up(&mut self) -> Result<(), Error> {
+        let _turn = self.place.turn().await?;
+        let deadline = Instant::now() + READY_LIMIT;
+        if !self.until_ready(deadline).await? {
+            let binaries = Binaries::find(&self.place).await?;
+            if self.place.version()?.is_none() {
+                create_cluster(&self.place, &binaries).await?;
+            }
+            self.launch(&binaries, deadline).await?;
+        }
+        let nobody = || self.place.exited("it left no postmaster.pid");
+        self.pid = self.place.postmaster().await.ok_or_else(nobody)?;
+        self.child = self.child.take().filter(|child| child.id() == Some(self.pid));
+        let (pid, path) = (self.pid, self.place.cluster.display());
+        info!(pid, launched = self.child.is_some(), %path, "PostgreSQL is ready");
+        Ok(())
+    }
+
+    /// Launches until it stays: the remains of a killed predecessor go away by themselves, within seconds.
+    async fn launch(&mut self, with: &Binaries, deadline: Instant) -> Result<(), Error> {
+        let give_up = Instant::now() + PREDECESSOR_LIMIT;
+        loop {
+            self.place.disarm_recycled_pid(&self.socket_dir).await;
+            let log = self.place.open_log()?;
+            let written = log.metadata().map_or(0, |log| log.len());
+            let mut command = postmaster(&self.place, with, &self.socket_dir, log)?;
+            self.child = Some(command.spawn().map_err(|source| program("postgres", source))?);
+            if self.until_ready(deadline).await? {
+                return Ok(());
+            }
+            self.child = None;
+            let reason = self.place.fatal_line_since(written);
+            if !is_of_a_predecessor(&reason) || Instant::now() >= give_up {
+                return Err(self.place.exited(reason));
+            }
+            debug!(reason, "waiting for the remains of a killed PostgreSQL");
+            sleep(PREDECESSOR_PAUSE).await;
+        }
+    }
+
+    /// True when connections are taken; false when nobody listens, or when the child has ended.
+    async fn until_ready(&mut self, deadline: Instant) -> Result<bool, Error> {
+        loop {
+            match wire::ask(&self.socket_dir, DATABASE, None).await {
+                Answer::Done => return Ok(true),
+                Answer::NoDatabase => create_database(&self.place, &self.socket_dir).await?,
+                Answer::Refused(code) => return Err(Error::Refused { code, log: self.place.log() }),
+                Answer::NotYet => {}
+                Answer::Nobody => {
+                    let Some(child) = &mut self.child else { return Ok(false) };
+                    if !matches!(child.try_wait(), Ok(None)) {
+                        return Ok(false);
+                    }
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::NotReady { log: self.place.log() });
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// The postmaster that is ours to stop: the one we launched, for the server whoever works in the place.
+    async fn running(&mut self) -> Option<u32> {
+        if let Some(child) = &mut self.child {
+            if matches!(child.try_wait(), Ok(None)) {
+                return child.id();
+            }
+            self.child = None;
+            if self.role == Role::Command {
+                return None;
+            }
+        }
+        self.place.postmaster().await
+    }
+
+    /// Waits until the postmaster that was brought up is gone.
+    async fn gone(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.wait().await; // an error: it is nobody's child any more
+            return;
+        }
+        while self.place.postmaster().await == Some(self.pid) {
+            sleep(LOOK).await;
+        }
     }
 
     async fn ended(&mut self) {
-        loop {
-            let ended = match &mut self.child {
-                Some(child) => !matches!(child.try_wait(), Ok(None)),
-                None => !place::alive(self.pid).await,
-            };
-            if ended {
-                return;
-            }
+        if let Some(child) = &mut self.child {
+            let _ = child.wait().await; // an error: it is nobody's child any more
+            return;
+        }
+        while place::alive(self.pid).await {
             sleep(POLL).await;
         }
     }
@@ -302,67 +421,10 @@ pub async fn clients(embedded: Option<&Embedded>, server_major: u32) -> Result<C
     Clients::find(embedded.map(|embedded| &embedded.place), server_major).await
 }
 
-/// Attaches to the running postmaster or launches one; the child is `None` where it was running.
-async fn bring_up(place: &Place) -> Result<(PathBuf, Option<Child>), Error> {
-    let deadline = Instant::now() + READY_LIMIT;
-    let socket_dir = place.socket_dir()?;
-    if until_ready(place, &socket_dir, None, deadline).await? {
-        return Ok((socket_dir, None));
-    }
-    let binaries = Binaries::find(place).await?;
-    if place.version()?.is_none() {
-        create_cluster(place, &binaries).await?;
-    }
-    let child = launch(place, &binaries, &socket_dir, deadline).await?;
-    Ok((socket_dir, Some(child)))
-}
-
-/// Launches until it stays: the remains of a killed predecessor go away by themselves, within seconds.
-async fn launch(place: &Place, with: &Binaries, socket: &Path, deadline: Instant) -> Result<Child, Error> {
-    let give_up = Instant::now() + PREDECESSOR_LIMIT;
-    loop {
-        place.disarm_recycled_pid(socket).await;
-        let log = place.open_log()?;
-        let written = log.metadata().map_or(0, |log| log.len());
-        let mut child =
-            postmaster(place, with, socket, log)?.spawn().map_err(|source| program("postgres", source))?;
-        if until_ready(place, socket, Some(&mut child), deadline).await? {
-            return Ok(child);
-        }
-        let reason = place.fatal_line_since(written);
-        if !is_of_a_predecessor(&reason) || Instant::now() >= give_up {
-            return Err(place.exited(reason));
-        }
-        debug!(reason, "waiting for the remains of a killed PostgreSQL");
-        sleep(PREDECESSOR_PAUSE).await;
-    }
-}
-
-/// True when connections are taken; false when nobody listens, or when the child has ended.
-async fn until_ready(
-    place: &Place,
-    socket_dir: &Path,
-    mut child: Option<&mut Child>,
-    deadline: Instant,
-) -> Result<bool, Error> {
-    loop {
-        match wire::ask(socket_dir, DATABASE, None).await {
-            Answer::Done => return Ok(true),
-            Answer::NoDatabase => create_database(place, socket_dir).await?,
-            Answer::Refused(code) => return Err(Error::Refused { code, log: place.log() }),
-            Answer::NotYet => {}
-            Answer::Nobody => {
-                let Some(child) = &mut child else { return Ok(false) };
-                if !matches!(child.try_wait(), Ok(None)) {
-                    return Ok(false);
-                }
-            }
-        }
-        if Instant::now() >= deadline {
-            return Err(Error::NotReady { log: place.log() });
-        }
-        sleep(POLL).await;
-    }
+/// See [`Embedded::url`].
+fn url_of(socket_dir: &Path) -> String {
+    let host = percent_encode(socket_dir.as_os_str().as_encoded_bytes());
+    format!("postgres://{USER}@localhost/{DATABASE}?host={host}")
 }
 
 async fn create_database(place: &Place, socket_dir: &Path) -> Result<(), Error> {
@@ -389,6 +451,9 @@ async fn create_cluster(place: &Place, binaries: &Binaries) -> Result<(), Error>
         }
     }
     let source = refused.unwrap_or_else(|| io::ErrorKind::Other.into());
+    if place::is_disk_full(&source) {
+        return Err(Error::DiskFull { path: place.cluster.clone(), source });
+    }
     Err(Error::Initdb { path: place.home.clone(), source })
 }
 

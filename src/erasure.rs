@@ -16,6 +16,9 @@ use crate::{
 /// Between two looks at a segment that is about to end.
 const ROTATION_WAIT: Duration = Duration::from_millis(100);
 
+/// Before a server that was not asked before is asked for all its erasures.
+const SERVER_WAIT: Duration = Duration::from_millis(100);
+
 /// Looks for erasures every `interval` and carries them out, until the stop signal.
 pub async fn run(
     journal: Journal,
@@ -24,10 +27,17 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut known = Erasures::default();
+    let mut server = None;
     let mut is_done = true;
     while !stop.is_cancelled() {
-        match erasures::since(&db, known.last_id()).await {
-            Ok(fresh) => {
+        match erasures::watch(&db, known.last_id()).await {
+            // another server than before: it may be behind that one, and give its ids a second time
+            Ok((now, _)) if server.replace(now).is_some_and(|before| before != now) => {
+                known = Erasures::default();
+                sleep(SERVER_WAIT).await;
+                continue;
+            }
+            Ok((_, fresh)) => {
                 is_done &= fresh.is_empty();
                 known.extend(fresh);
             }

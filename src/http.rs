@@ -8,6 +8,7 @@ mod click;
 mod clicks;
 mod client;
 mod compression;
+mod cors;
 mod dead_letters;
 mod docs;
 pub mod error;
@@ -43,10 +44,7 @@ use axum::{
 use futures_util::FutureExt;
 use hyper::{Request, body::Incoming};
 use tower::ServiceExt;
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    cors::{Any as AnyOrigin, CorsLayer},
-};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{app::App, metrics};
 pub use client::Peer;
@@ -57,6 +55,9 @@ pub use head::Ambiguous;
 pub const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
 /// The header that says why an event was dropped.
 pub const X_OCTO_DROPPED: HeaderName = HeaderName::from_static("x-octo-dropped");
+/// What was changed to keep the event of a pixel: `code pointer`, and so on with commas; percent-encoded where a header
+/// cannot hold it.
+pub const X_OCTO_ADJUSTED: HeaderName = HeaderName::from_static("x-octo-adjusted");
 /// `0` on a redirect whose click was not on disk when it was answered; not sent otherwise.
 pub const X_OCTO_RECORDED: HeaderName = HeaderName::from_static("x-octo-recorded");
 
@@ -89,8 +90,26 @@ impl Service {
         Self { app: app.clone(), router, has_links: false }
     }
 
-    /// Answers one request; `bound` gives a body its limits, which a link has no use for.
+    /// Answers one request; `bound` gives a body its limits.
     pub async fn answer(
+        &self,
+        peer: Peer,
+        request: Request<Incoming>,
+        bound: impl FnOnce(Incoming) -> Body,
+    ) -> Response {
+        let page = || cors::Page::at(request.method(), request.uri().path(), request.headers());
+        let Some(page) = self.has_links.then(page).flatten() else {
+            return self.respond(peer, request, bound).await;
+        };
+        let mut response = match page.preflight() {
+            Some(allowed) => answer_preflight(&request, allowed),
+            None => self.respond(peer, request, bound).await,
+        };
+        page.let_in(&mut response);
+        response
+    }
+
+    async fn respond(
         &self,
         peer: Peer,
         request: Request<Incoming>,
@@ -99,26 +118,32 @@ impl Service {
         let is_link = self.has_links && click::is_link(request.uri().path());
         if !is_link {
             if self.has_links
-                && self.app.admission.is_shedding()
-                && let Some(shed) = event::shed(request.method(), request.uri().path())
+                && let Some(refusal) = self.app.admission.refusal()
+                && let Some(shed) = event::shed(refusal, request.method(), request.uri().path())
             {
                 return shed;
             }
             let mut request = request.map(bound);
             request.extensions_mut().insert(peer);
+            if !self.has_links {
+                request.extensions_mut().insert(auth::ToAdminListener);
+            }
             let Ok(response) = self.router.clone().oneshot(request).await;
             return response.map(pieces::in_pieces);
         }
         let start = Instant::now();
-        let (head, _) = request.into_parts();
+        let (head, body) = request.into_parts();
+        let body = (head.method == Method::POST).then(|| bound(body));
         let is_ambiguous = head.extensions.get::<Ambiguous>().is_some();
         let mut response =
             match head::refuse(&head.method, &head.uri, head.version, &head.headers, is_ambiguous) {
                 Some(refused) => refused,
-                None => match AssertUnwindSafe(click::answer(&self.app, peer, &head)).catch_unwind().await {
-                    Ok(response) => response,
-                    Err(panic) => panicked(panic),
-                },
+                None => {
+                    match AssertUnwindSafe(click::answer(&self.app, peer, &head, body)).catch_unwind().await {
+                        Ok(response) => response,
+                        Err(panic) => panicked(panic),
+                    }
+                }
             };
         finish(&mut response, click::route(head.uri.path()), &head.method, start);
         response
@@ -126,21 +151,30 @@ impl Service {
 }
 
 fn probe_routes() -> Router<App> {
-    Router::new().route("/livez", get(ops::livez)).route("/readyz", get(ops::readyz))
+    Router::new()
+        .route("/livez", get(ops::livez))
+        .route("/readyz", get(ops::readyz))
+        .route("/readyz/redirect", get(ops::readyz_redirect))
+        .route("/robots.txt", get(ops::robots))
 }
 
 fn event_routes() -> Router<App> {
-    let cors = CorsLayer::new()
-        .allow_origin(AnyOrigin)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::CONTENT_TYPE])
-        .expose_headers([X_OCTO_DROPPED]);
     Router::new()
         .route("/event", post(event::event))
         .route("/events", post(event::events))
         .route("/event.gif", get(event::pixel))
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() }) // inside CORS: it answers preflights
-        .layer(cors)
+}
+
+/// The answer to a preflight, unless the request is one that must not be read on from.
+fn answer_preflight(request: &Request<Incoming>, allowed: Response) -> Response {
+    let start = Instant::now();
+    let (method, path) = (request.method(), request.uri().path());
+    let is_ambiguous = request.extensions().get::<Ambiguous>().is_some();
+    let refused = head::refuse(method, request.uri(), request.version(), request.headers(), is_ambiguous);
+    let mut response = refused.unwrap_or(allowed);
+    let route = if click::is_link(path) { click::route(path) } else { event::route(path) };
+    finish(&mut response, route, method, start);
+    response
 }
 
 fn operator_routes(app: &App) -> Router<App> {
@@ -151,7 +185,7 @@ fn operator_routes(app: &App) -> Router<App> {
         .layer(compression::layer())
 }
 
-/// What operators reach without a token.
+/// What answers without a token; `/health` and `/metrics` look at who asks themselves.
 fn open_routes(document: &utoipa::openapi::OpenApi) -> Router<App> {
     openapi::document_route(document).route("/health", get(ops::health)).route("/metrics", get(ops::metrics))
 }
@@ -220,7 +254,7 @@ mod tests {
 
     /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
-    const WITHOUT_TOKEN: [&str; 12] = [
+    const WITHOUT_TOKEN: [&str; 16] = [
         "GET /api/v1/openapi.json",
         "GET /c/{key}",
         "GET /click",
@@ -231,12 +265,16 @@ mod tests {
         "GET /livez",
         "GET /metrics",
         "GET /readyz",
+        "GET /readyz/redirect",
+        "GET /robots.txt",
+        "POST /c/{key}",
+        "POST /click",
         "POST /event",
         "POST /events",
     ];
 
     /// What is answered ahead of the router.
-    const LINKS: [&str; 2] = ["GET /click", "GET /c/{key}"];
+    const LINKS: [&str; 4] = ["GET /click", "GET /c/{key}", "POST /click", "POST /c/{key}"];
 
     /// `METHOD /path` of each route; axum tells them only to Debug.
     fn routes_of(router: &Router<App>) -> BTreeSet<String> {

@@ -27,12 +27,13 @@
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
 //! * Imports point down only: `model metrics config <- routing template enrich limits <- journal | db <- cache drain
-//!   erasure admission <- app <- http <- server <- cli`.
+//!   erasure admission <- app <- clock <- http <- server <- cli`.
 
 pub mod admission;
 pub mod app;
 pub mod cache;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod db;
 pub mod drain;

@@ -7,12 +7,13 @@
 mod table;
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use governor::{NotUntil, Quota, RateLimiter, clock::Clock, nanos::Nanos};
 
 use crate::{
@@ -31,6 +32,16 @@ pub struct Limits {
     /// Events, those of a batch one by one.
     pub events: Option<PerAddress>,
     proven: moka::sync::Cache<token::Hash, ()>,
+    watchers: moka::sync::Cache<token::Hash, Watcher>,
+}
+
+/// A token that may read `/metrics`, as the database last said.
+#[derive(Debug, Clone, Copy)]
+pub struct Watcher {
+    /// When it was asked.
+    pub asked_at: Instant,
+    /// From when on the token is refused.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl Limits {
@@ -46,6 +57,7 @@ impl Limits {
             clicks: limit(Limit::Clicks, config.clicks_per_minute, config.clicks_per_minute),
             events: limit(Limit::Events, config.events_per_minute, config.events_per_minute),
             proven: moka::sync::Cache::new(config.proven_tokens_max),
+            watchers: moka::sync::Cache::new(config.proven_tokens_max),
         }
     }
 
@@ -65,6 +77,18 @@ impl Limits {
     /// A token is not valid.
     pub fn disprove(&self, token: &token::Hash) {
         self.proven.invalidate(token);
+        self.watchers.invalidate(token);
+    }
+
+    /// What is known of a token that may read `/metrics`, unless it has expired.
+    pub fn watcher(&self, token: &token::Hash) -> Option<Watcher> {
+        let watcher = self.watchers.get(token);
+        watcher.filter(|watcher| watcher.expires_at.is_none_or(|at| at > Utc::now()))
+    }
+
+    /// A token may read `/metrics`.
+    pub fn note_watcher(&self, token: token::Hash, watcher: Watcher) {
+        self.watchers.insert(token, watcher);
     }
 }
 
@@ -128,6 +152,13 @@ impl<C: Clock<Instant = Nanos> + Clone> PerAddress<C> {
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock(Instant);
 
+impl SystemClock {
+    /// One that is 0 at `start`.
+    pub(crate) fn starting(start: Instant) -> Self {
+        Self(start)
+    }
+}
+
 impl Clock for SystemClock {
     type Instant = Nanos;
 
@@ -136,8 +167,18 @@ impl Clock for SystemClock {
     }
 }
 
-/// An IPv4 address or the /64 of an IPv6 one. IPv4 stands in ff00::/8, from where nobody calls.
+/// An IPv4 address or the /64 of an IPv6 one. IPv4 stands in ff00::/8, from where nobody calls. Behind a NAT64 of the
+/// well-known prefix all of IPv4 is one /64: there each IPv4 address counts alone.
 pub fn network(address: IpAddr) -> u64 {
+    let address = match address {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x64, 0xFF9B, 0, 0, 0, 0, high, low] => {
+                IpAddr::V4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+            }
+            _ => address,
+        },
+        IpAddr::V4(_) => address,
+    };
     match address.to_canonical() {
         IpAddr::V4(v4) => 0xff00_0000_0000_0000 | u64::from(v4.to_bits()),
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
@@ -222,6 +263,9 @@ mod tests {
         assert_ne!(network(ip("2001:db8:0:1::1")), network(ip("2001:db8:0:2::1")));
         assert_eq!(network(ip("::ffff:192.0.2.1")), network(ip("192.0.2.1")));
         assert_ne!(network(ip("::1")), network(ip("0.0.0.0")));
+        assert_eq!(network(ip("64:ff9b::192.0.2.1")), network(ip("192.0.2.1")));
+        assert_ne!(network(ip("64:ff9b::192.0.2.1")), network(ip("64:ff9b::192.0.2.2")));
+        assert_eq!(network(ip("64:ff9b:1::1")), network(ip("64:ff9b:1::2")));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Parses the command line, runs it, prints the error chain, sets the exit code.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 use octo::{cli::Cli, server::CannotStart};
@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("octo: {error:#}");
+            let _ = writeln!(std::io::stderr(), "octo: {error:#}"); // a terminal that is gone cannot be told
             ExitCode::from(if error.is::<CannotStart>() { 3 } else { 1 })
         }
     }

@@ -13,6 +13,8 @@ use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::model::click::{Adjusted, Adjustment};
+
 /// The series that each redirect touches, looked up once: a look-up costs an allocation and a hash of the
 /// labels. First used after the recorder is installed: a handle made before that counts nothing.
 struct Redirects {
@@ -82,16 +84,26 @@ pub const FAMILIES: &[Family] = &[
     c("octo_clicks_total", "Clicks by what became of them."),
     c("octo_clicks_unrecorded_total", "Clicks redirected but not recorded: the journal could not take them."),
     c(
+        "octo_click_values_adjusted_total",
+        "Clicks of whose link a value could not be kept as it was sent, by reason.",
+    ),
+    c("octo_unexpanded_macros_total", "Values of links that were macros which the source did not fill."),
+    c(
         "octo_visits_forgotten_total",
         "Visits forgotten within the duplicate window: tracking.duplicate_visits_max.",
     ),
     c("octo_visits_untold_total", "First clicks of visits that other nodes were not told of."),
     c("octo_events_total", "Events by what became of them."),
     g("octo_events_shedding", "1 while events are refused because octo is overloaded."),
+    g(
+        "octo_events_no_room",
+        "1 while events are refused because the journal or its disk is nearly full: the rest is for clicks.",
+    ),
     c("octo_journal_records_total", "Records made durable."),
     c("octo_journal_written_bytes_total", "Bytes made durable."),
     c("octo_journal_errors_total", "Writes or syncs of the journal that failed."),
     h("octo_journal_fsync_duration_seconds", "Time of one fdatasync."),
+    g("octo_journal_writable", "1 while records are taken, 0 while clicks are redirected but not recorded."),
     g("octo_journal_pending_records", "Durable records not yet in Postgres."),
     g("octo_journal_bytes", "Bytes of the journal on disk."),
     g("octo_journal_segments", "Segments on disk."),
@@ -101,11 +113,16 @@ pub const FAMILIES: &[Family] = &[
         "octo_journal_oldest_pending_timestamp_seconds",
         "Unix time of the oldest record not in Postgres; 0: none.",
     ),
+    c(
+        "octo_journal_foreign_watermarks_total",
+        "Times that the progress of a stream was found moved by somebody else: its records are sent again.",
+    ),
     g("octo_disk_free_bytes", "Bytes that octo may still write on the journal's file system."),
     g("octo_disk_size_bytes", "Size of the journal's file system."),
     c("octo_drain_rows_total", "Rows stored in Postgres."),
     h("octo_drain_batch_rows", "Records in one transaction."),
     c("octo_drain_errors_total", "Transactions of the drain that failed, by class."),
+    c("octo_drain_already_stored_total", "Records that were sent again and found stored."),
     g("octo_drain_lag_seconds", "Age of the newest record in Postgres when it was stored."),
     c(
         "octo_erased_records_total",
@@ -126,6 +143,9 @@ pub const FAMILIES: &[Family] = &[
     h("octo_db_query_duration_seconds", "Time of a query."),
     c("octo_db_query_errors_total", "Queries that failed, by SQLSTATE class."),
     c("octo_db_slow_queries_total", "Queries slower than database.slow_query_ms."),
+    g("octo_clock_skew_seconds", "How far this node's clock is ahead of the primary's; NaN: not known."),
+    g("octo_clock_plausible", "1 while this node's clock says a time that can be, else 0."),
+    c("octo_clock_jumps_total", "Times that this node's clock was set by more than clock.skew_max_ms."),
     g("octo_db_primary_up", "1 while the primary takes writes."),
     c(
         "octo_db_primary_reads_total",
@@ -154,10 +174,21 @@ pub const FAMILIES: &[Family] = &[
     g("octo_db_standby_lag_bytes", "Log that the standby furthest behind has not replayed; NaN if hidden."),
     c("octo_campaign_cache_requests_total", "Campaign look-ups by layer and outcome."),
     g("octo_campaign_cache_campaigns", "Campaigns in memory."),
+    c(
+        "octo_campaign_look_ups_refused_total",
+        "Keys that are not in memory and were not looked up: too many such keys were asked for.",
+    ),
+    c(
+        "octo_campaigns_saved_total",
+        "Times that the campaigns in memory were saved on disk (campaigns.json).",
+    ),
+    c("octo_campaigns_saved_bytes_total", "Bytes of these saves."),
     c("octo_redis_commands_total", "Redis commands by outcome."),
     h("octo_redis_command_duration_seconds", "Time of a Redis command."),
     g("octo_redis_breaker_open", "1 while Redis is not asked because it failed too often, else 0."),
     c("octo_stats_cache_requests_total", "Questions for figures by whether Redis had the answer."),
+    g("octo_embedded_postgres_up", "1 while the private PostgreSQL takes connections; absent without one."),
+    c("octo_embedded_postgres_restarts_total", "Times that the private PostgreSQL had ended by itself."),
     g("octo_build_info", "1, labelled with the version."),
     c("octo_panics_total", "Requests that panicked."),
     g("tokio_workers", "Threads that run tasks."),
@@ -191,11 +222,22 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
             "bad_request",
         ],
     ),
+    ("octo_click_values_adjusted_total", "reason", Adjustment::NAMES),
     (
         "octo_events_total",
         "outcome",
-        &["accepted", "invalid", "unknown_campaign", "unrecorded", "rate_limited", "shed"],
+        &[
+            "accepted",
+            "invalid",
+            "unknown_campaign",
+            "unrecorded",
+            "rate_limited",
+            "shed",
+            "no_room",
+            "forbidden",
+        ],
     ),
+    ("octo_clock_jumps_total", "direction", &["ahead", "back"]),
     ("octo_drain_rows_total", "table", &["clicks", "events"]),
     ("octo_drain_errors_total", "class", &["connect", "io", "timeout", "moved", "refused"]),
     ("octo_dead_letters_total", "class", &["21", "22", "23", "42", "54", "malformed", "other"]),
@@ -225,13 +267,19 @@ pub fn describe() {
     }
     for name in [
         "octo_clicks_unrecorded_total",
+        "octo_unexpanded_macros_total",
         "octo_visits_forgotten_total",
         "octo_visits_untold_total",
         "octo_journal_records_total",
         "octo_journal_written_bytes_total",
         "octo_journal_errors_total",
         "octo_journal_damaged_records_total",
+        "octo_journal_foreign_watermarks_total",
+        "octo_drain_already_stored_total",
         "octo_panics_total",
+        "octo_campaign_look_ups_refused_total",
+        "octo_campaigns_saved_total",
+        "octo_campaigns_saved_bytes_total",
     ] {
         counter!(name).increment(0);
     }
@@ -242,6 +290,7 @@ pub fn describe() {
     gauge!("octo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!("octo_db_statistics_timestamp_seconds").set(0.0);
     shedding(false);
+    events_no_room(false);
 }
 
 /// One answered request. `route` is the pattern of the route, `unmatched` where there is none.
@@ -291,6 +340,11 @@ pub fn http_closed(reason: &'static str) {
 /// Whether events are refused.
 pub fn shedding(is_shedding: bool) {
     gauge!("octo_events_shedding").set(f64::from(u8::from(is_shedding)));
+}
+
+/// Whether events are refused for want of room.
+pub fn events_no_room(has_none: bool) {
+    gauge!("octo_events_no_room").set(f64::from(u8::from(has_none)));
 }
 
 /// Why a request was refused before a route was looked for.
@@ -451,6 +505,14 @@ pub fn click_unrecorded() {
     counter!("octo_clicks_unrecorded_total").increment(1);
 }
 
+/// What of a click's link could not be kept as it was sent, and how many of its values were macros.
+pub fn click_adjusted(adjusted: Adjusted, unexpanded: u32) {
+    for adjustment in adjusted.iter() {
+        counter!("octo_click_values_adjusted_total", "reason" => adjustment.as_str()).increment(1);
+    }
+    counter!("octo_unexpanded_macros_total").increment(unexpanded.into());
+}
+
 /// A visit was forgotten before its window was over: its next click will count.
 pub fn visit_forgotten() {
     counter!("octo_visits_forgotten_total").increment(1);
@@ -490,7 +552,8 @@ pub fn journal_fsync(took: Duration) {
 }
 
 /// Figures of the journal.
-pub fn journal_state(pending: u64, bytes: u64, segments: usize, corrupt: usize) {
+pub fn journal_state(is_writable: bool, pending: u64, bytes: u64, segments: usize, corrupt: usize) {
+    gauge!("octo_journal_writable").set(f64::from(u8::from(is_writable)));
     gauge!("octo_journal_pending_records").set(pending as f64);
     gauge!("octo_journal_bytes").set(bytes as f64);
     gauge!("octo_journal_segments").set(segments as f64);
@@ -500,6 +563,16 @@ pub fn journal_state(pending: u64, bytes: u64, segments: usize, corrupt: usize) 
 /// Records that could not be read back.
 pub fn journal_damaged(records: u64) {
     counter!("octo_journal_damaged_records_total").increment(records);
+}
+
+/// The progress of a stream was moved by somebody else.
+pub fn journal_foreign_watermark() {
+    counter!("octo_journal_foreign_watermarks_total").increment(1);
+}
+
+/// Records that were sent again and found stored.
+pub fn drain_already_stored(records: u64) {
+    counter!("octo_drain_already_stored_total").increment(records);
 }
 
 /// Unix time of the oldest record not in Postgres; 0: none.
@@ -532,6 +605,21 @@ pub fn dead_letter(class: &'static str) {
 /// A dead letter was tried again: `stored`, `already_stored`, `refused`.
 pub fn dead_letter_retried(outcome: &'static str) {
     counter!("octo_dead_letters_retried_total", "outcome" => outcome).increment(1);
+}
+
+/// How far this node's clock is ahead of the primary's, in seconds; `None`: it does not answer.
+pub fn clock_skew(ahead_s: Option<f64>) {
+    gauge!("octo_clock_skew_seconds").set(ahead_s.unwrap_or(f64::NAN));
+}
+
+/// Whether this node's clock says a time that can be.
+pub fn clock_plausible(is_plausible: bool) {
+    gauge!("octo_clock_plausible").set(f64::from(u8::from(is_plausible)));
+}
+
+/// This node's clock was set: ahead, or back.
+pub fn clock_jumped(is_ahead: bool) {
+    counter!("octo_clock_jumps_total", "direction" => if is_ahead { "ahead" } else { "back" }).increment(1);
 }
 
 /// Rows found in a DEFAULT partition.
@@ -692,6 +780,17 @@ pub fn cache_campaigns(count: usize) {
     gauge!("octo_campaign_cache_campaigns").set(count as f64);
 }
 
+/// A key was not looked up, because too many are.
+pub fn look_up_refused() {
+    counter!("octo_campaign_look_ups_refused_total").increment(1);
+}
+
+/// The campaigns were saved on disk.
+pub fn campaigns_saved(bytes: u64) {
+    counter!("octo_campaigns_saved_total").increment(1);
+    counter!("octo_campaigns_saved_bytes_total").increment(bytes);
+}
+
 /// A Redis command: outcome `ok`, `error` or `timeout`.
 pub fn redis_command(outcome: &'static str, took: Duration) {
     counter!("octo_redis_commands_total", "outcome" => outcome).increment(1);
@@ -751,6 +850,17 @@ pub fn standbys(state: &'static str, count: f64) {
 /// What the standby furthest behind has not replayed.
 pub fn standby_lag(bytes: f64) {
     gauge!("octo_db_standby_lag_bytes").set(bytes);
+}
+
+/// There is a private PostgreSQL, and whether it takes connections.
+pub fn embedded_postgres_up(is_up: bool) {
+    gauge!("octo_embedded_postgres_up").set(f64::from(u8::from(is_up)));
+    counter!("octo_embedded_postgres_restarts_total").increment(0);
+}
+
+/// The private PostgreSQL has ended, and is started again.
+pub fn embedded_postgres_restarted() {
+    counter!("octo_embedded_postgres_restarts_total").increment(1);
 }
 
 /// The runtime's threads and tasks. Over all threads together: a label for each would be a series for each

@@ -10,42 +10,51 @@ mod proxy_protocol;
 
 use std::{
     future::Future,
-    io::IsTerminal,
-    net::SocketAddr,
+    io::{IsTerminal, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use ::http::HeaderValue;
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
+use socket2::SockRef;
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{Semaphore, mpsc},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admission,
-    app::{App, Parts, State},
+    app::{App, Parts, SetUp, State},
     cache::{Campaigns, Source},
+    clock,
     config::{Config, millis},
     db::Db,
     drain,
-    embedded::Embedded,
+    embedded::{self, Embedded, Supervisor},
     enrich::{Enricher, NewVisit, Visits},
     erasure, http,
     journal::{Journal, Lock, Options, disk::RealDisk},
     limits::Limits,
-    shutdown::Tasks,
+    shutdown::{Gate, Tasks},
     telemetry::Metrics,
 };
 use connection::{Connections, Hall};
 pub use listeners::Inherited;
 use listeners::Listener;
 use notify::Manager;
+
+/// How long the last lines of the start wait for PostgreSQL, so that they can say more than that it is being asked.
+/// Clicks are redirected meanwhile.
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the tasks of a start that is given up may take to end.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why octo did not start: one plain sentence with the remedy. Exit code 3.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +70,17 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let lock_wait = millis(if inherited.is_any() { config.journal.lock_wait_ms } else { 0 });
     let (listener, admin_listener) = inherited.listen(&mut config.server)?;
     let connections_max = descriptors::connections_max(&config);
-    let _lock = lock_journal(&config, lock_wait, &manager).await?;
-    let journal = open_journal(&config)?;
-    let embedded = start_embedded(&config).await?;
-    let url = database_url(&config, embedded.as_ref())?;
+    let lock = lock_journal(&config, lock_wait, &manager).await?;
+    let journal = open_journal(&config, lock.clone())?;
+    let private_postgres =
+        config.database.url.is_none().then(|| Arc::new(Supervisor::new(&config.server.data_dir)));
+    let url = match (&config.database.url, &private_postgres) {
+        (None, Some(private)) => private.likely_url().into(),
+        _ => database_url(&config, None)?,
+    };
     let db = Arc::new(Db::new(&url, &config.database).context("database.url")?);
     let campaigns = Arc::new(Campaigns::new(db.clone(), &config)?);
+    may_start_unrecorded(&config, &journal, &campaigns)?;
     let enricher = Enricher::open(config.tracking.country_file.as_deref())
         .map_err(|e| CannotStart(format!("tracking.country_file: {:#}", anyhow::Error::from(e))))?;
     let (told, telling) = mpsc::channel(config.tracking.duplicate_share_max);
@@ -75,14 +89,15 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let visits = Visits::open(&config, key, campaigns.has_redis().then_some(told)).map_err(|e| {
         CannotStart(format!("tracking.datacenter_networks_file: {:#}", anyhow::Error::from(e)))
     })?;
-    let public_url = public_url(&config, listener.socket.local_addr()?);
+    let public_url = public_url(&config, &listener)?;
     let referrer_policy =
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
     let limits = Limits::new(&config.limits);
-    let admission = Arc::new(Admission::new(&config.admission));
+    let admission = Arc::new(Admission::new(&config.admission, config.journal.max_bytes));
     let app: App = Arc::new(Parts {
         config,
         db,
+        private_postgres,
         campaigns,
         statistics: Arc::default(),
         journal,
@@ -97,8 +112,16 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     });
 
     let mut tasks = Tasks::default();
-    let is_up = database::prepare(&app, embedded.is_some()).await?;
-    spawn_tasks(&app, &mut tasks, is_up, embedded.is_some());
+    let schema_ready = Gate::default();
+    spawn_servers_of_data(&app, &mut tasks);
+    if app.campaigns.state().0 == 0
+        && let Err(error) = wait_for_set_up(&app, &tasks, &schema_ready, &stop).await
+    {
+        tasks.stop(GIVE_UP_LIMIT).await;
+        stop_private_postgres(&app).await;
+        return if stop.is_cancelled() { Ok(()) } else { Err(error) };
+    }
+    spawn_tasks(&app, &mut tasks, &schema_ready);
     let watched = (manager.clone(), tasks.stop_signal());
     tasks.spawn("watchdog", async move {
         let (manager, stop) = watched;
@@ -106,7 +129,6 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         Ok(())
     });
     spawn_sharing(&app, &mut tasks, telling);
-    app.db.probed().await;
     // before the listeners: whoever waited in the queue of an inherited socket is not told "starting"
     app.state.is_started.store(true, Ordering::Relaxed);
     let connections = Connections::new(&app.config.server, connections_max);
@@ -115,38 +137,66 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     if let Some(listener) = admin_listener {
         serve(&mut tasks, &connections, listener, Hall::Admin, http::Service::admin(&app), &accepting)?;
     }
-    announce(&app, embedded.as_ref(), is_up, started.elapsed()).await;
+    let took = started.elapsed();
     manager.ready(&format!("redirecting the clicks of {} campaigns", app.campaigns.state().0));
 
+    let announcing = async {
+        let _ = timeout(ANNOUNCE_WAIT, database::is_decided(&app)).await; // what is true at the end of it is said
+        announce(&app, took).await;
+        std::future::pending::<()>().await;
+    };
     let failed = tokio::select! {
         () = stop.cancelled() => None,
         name = tasks.failed() => Some(name),
+        () = announcing => None,
     };
     manager.stopping();
-    shut_down(&app, tasks, connections, &accepting, embedded).await;
+    shut_down(&app, tasks, connections, &accepting).await;
     match failed {
         Some(name) => anyhow::bail!("the task {name} ended by itself; see the log"),
         None => Ok(()),
     }
 }
 
-/// The first signal drains, the second forces.
+/// There is nothing to redirect yet, and whoever comes waits in the listener's queue.
+async fn wait_for_set_up(
+    app: &App,
+    tasks: &Tasks,
+    schema_ready: &Gate,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let set_up = async {
+        database::first_set_up(app, schema_ready).await?;
+        app.db.probed().await;
+        Ok(())
+    };
+    tokio::select! {
+        done = set_up => done,
+        () = stop.cancelled() => anyhow::bail!("told to stop"),
+        name = tasks.failed() => anyhow::bail!("the task {name} ended by itself; see the log"),
+    }
+}
+
+/// The first signal drains, the second forces. A hang-up (SIGHUP) drains like the others, but it never forces: a
+/// terminal that closes sends several.
 fn listen_for_signals() -> anyhow::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = if is_hang_up_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
     let stop = CancellationToken::new();
     let heard = stop.clone();
     #[expect(clippy::disallowed_methods, reason = "must live as long as the process, past every other task")]
     tokio::spawn(async move {
-        for round in 0.. {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if round == 0 {
+        loop {
+            let forces = tokio::select! {
+                _ = interrupt.recv() => true,
+                _ = terminate.recv() => true,
+                () = hung_up(&mut hang_up) => false,
+            };
+            if !heard.is_cancelled() {
                 tracing::info!("stopping; a second signal forces");
                 heard.cancel();
-            } else {
+            } else if forces {
                 tracing::warn!("forced to stop; what was answered is safe in the journal");
                 std::process::exit(1);
             }
@@ -155,15 +205,35 @@ fn listen_for_signals() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// The right to the data directory. With an inherited socket there may be a predecessor that is about to give it up;
-/// meanwhile the socket's queue holds whoever comes.
-async fn lock_journal(config: &Config, wait: Duration, manager: &Manager) -> anyhow::Result<Lock> {
+async fn hung_up(hang_up: &mut Option<Signal>) {
+    match hang_up {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// nohup(1) has the signal ignored before it starts us, and means it. Where there is no `/proc`, it is not known.
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+/// The right to the data directory; `None` until a directory that cannot be made or read at the start can be.
+type SharedLock = Arc<Mutex<Option<Lock>>>;
+
+/// Takes the right to the data directory. With an inherited socket there may be a predecessor that is about to give it
+/// up; meanwhile the socket's queue holds whoever comes.
+async fn lock_journal(config: &Config, wait: Duration, manager: &Manager) -> anyhow::Result<SharedLock> {
     let root = config.journal_dir();
     let deadline = Instant::now() + wait;
     let mut is_told = false;
     loop {
-        if let Some(lock) = Lock::acquire(&root).map_err(|error| cannot_write(&root, &error))? {
-            return Ok(lock);
+        match Lock::acquire(&root) {
+            Ok(Some(lock)) => return Ok(Arc::new(Mutex::new(Some(lock)))),
+            Ok(None) => {}
+            // the journal cannot be opened either, and says so
+            Err(_) => return Ok(Arc::default()),
         }
         if Instant::now() >= deadline {
             let place = root.display();
@@ -181,14 +251,8 @@ async fn lock_journal(config: &Config, wait: Duration, manager: &Manager) -> any
     }
 }
 
-fn cannot_write(root: &Path, error: &std::io::Error) -> CannotStart {
-    let root = root.display();
-    CannotStart(format!(
-        "the journal in {root} cannot be written ({error}); check the disk and the rights, or set journal.dir"
-    ))
-}
-
-fn open_journal(config: &Config) -> anyhow::Result<Journal> {
+/// A journal that cannot be opened is tried again by itself.
+fn open_journal(config: &Config, lock: SharedLock) -> anyhow::Result<Journal> {
     let root = config.journal_dir();
     let options = Options {
         root: root.clone(),
@@ -197,16 +261,29 @@ fn open_journal(config: &Config) -> anyhow::Result<Journal> {
         queue_records_max: config.journal.queue_records_max,
         queue_bytes_max: config.journal.queue_bytes_max,
         keep_drained: Duration::from_secs(config.journal.keep_drained_s),
+        retry_interval: millis(config.journal.retry_interval_ms),
     };
-    Ok(Journal::open(Arc::new(RealDisk), options).map_err(|error| cannot_write(&root, &error))?)
+    let claim = move || {
+        let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_none() {
+            *lock = Lock::acquire(&root)?;
+        }
+        lock.is_some().then_some(()).ok_or_else(|| std::io::Error::other("it is in use by another octo"))
+    };
+    Journal::start(Arc::new(RealDisk), options, claim).context("the journal's thread cannot be started")
 }
 
-async fn start_embedded(config: &Config) -> anyhow::Result<Option<Embedded>> {
-    if config.database.url.is_some() {
-        return Ok(None);
-    }
-    let embedded = Embedded::start(&config.server.data_dir).await;
-    embedded.map(Some).map_err(|error| CannotStart(format!("{:#}", anyhow::Error::from(error))).into())
+/// Without a journal octo redirects from the campaigns of an earlier start; where there are none it is misconfigured.
+fn may_start_unrecorded(config: &Config, journal: &Journal, campaigns: &Campaigns) -> anyhow::Result<()> {
+    let Some(trouble) = journal.trouble().filter(|_| campaigns.state().1 == Source::Nothing) else {
+        return Ok(());
+    };
+    let (root, trouble) = (config.journal_dir(), anyhow::Error::from(trouble));
+    let root = root.display();
+    Err(CannotStart(format!(
+        "the journal in {root} cannot be written ({trouble:#}); check the disk and the rights, or set journal.dir"
+    ))
+    .into())
 }
 
 /// The configured primary, else the embedded one.
@@ -218,44 +295,60 @@ pub fn database_url(config: &Config, embedded: Option<&Embedded>) -> anyhow::Res
     }
 }
 
-fn public_url(config: &Config, listening: SocketAddr) -> String {
-    match &config.server.public_url {
-        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-        None => format!("http://{listening}"),
+/// What links are built from: as configured, else an address of this machine that a browser can open.
+fn public_url(config: &Config, listener: &Listener) -> anyhow::Result<String> {
+    if let Some(url) = &config.server.public_url {
+        return Ok(url.as_str().trim_end_matches('/').to_owned());
     }
+    let is_only_v6 = SockRef::from(&listener.socket).only_v6().unwrap_or(false);
+    Ok(format!("http://{}", reachable(listener.socket.local_addr()?, is_only_v6)))
 }
 
-fn spawn_tasks(app: &App, tasks: &mut Tasks, is_up: bool, is_embedded: bool) {
+/// `0.0.0.0` and `[::]` are every address, and none that can be asked for. Which of its own a machine is known by
+/// outside only its owner knows: this is the one that is always right on the machine itself.
+fn reachable(listening: SocketAddr, is_only_v6: bool) -> SocketAddr {
+    let ip = match listening.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() && is_only_v6 => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
+}
+
+/// The private PostgreSQL, if there is one, and the probes: what the set-up of a first start needs too.
+fn spawn_servers_of_data(app: &App, tasks: &mut Tasks) {
     let stop = tasks.stop_signal();
-    let ready = Arc::new(Semaphore::new(0));
     tasks.spawn("database-watch", app.db.clone().watch(stop.clone()));
+    let Some(private) = app.private_postgres.clone() else { return };
+    let owner = app.clone();
+    let lead = move |url: &str| {
+        if let Err(error) = owner.db.primary().lead_to(&url.into(), &owner.config.database) {
+            tracing::error!(?error, "the private PostgreSQL has an address that cannot be used");
+        }
+    };
+    tasks.spawn("private-postgres", async move { private.run(lead, stop).await });
+}
+
+fn spawn_tasks(app: &App, tasks: &mut Tasks, schema_ready: &Gate) {
+    let stop = tasks.stop_signal();
     tasks.spawn("campaigns", app.campaigns.clone().run(stop.clone()));
     tasks.spawn("campaign-notifications", app.campaigns.clone().listen(stop.clone()));
     tasks.spawn("campaign-redis", app.campaigns.clone().keep_redis(stop.clone()));
-    tasks.spawn("database", database::keep(app.clone(), is_up, is_embedded, ready.clone(), stop.clone()));
+    tasks.spawn("database", database::keep(app.clone(), schema_ready.clone(), stop.clone()));
     let drain = drain::run(app.journal.clone(), app.db.clone(), app.config.drain.clone(), stop.clone());
-    let (stopping, migrated) = (stop.clone(), ready.clone());
-    tasks.spawn("drain", async move {
-        // rows go into a schema that is there, into partitions that are made
-        tokio::select! {
-            permit = migrated.acquire() => drop(permit),
-            () = stopping.cancelled() => return Ok(()),
-        }
-        drain.await
-    });
+    // rows go into a schema that is there; where a partition is missing, into DEFAULT
+    tasks.spawn_after(schema_ready, "drain", drain);
     let interval = Duration::from_secs(app.config.privacy.erasure_interval_s);
     tasks.spawn("erasures", erasure::run(app.journal.clone(), app.db.clone(), interval, stop.clone()));
-    let (house, stopping, migrated) = (app.clone(), stop.clone(), ready);
-    tasks.spawn("idempotency-house", async move {
-        tokio::select! {
-            permit = migrated.acquire() => drop(permit),
-            () = stopping.cancelled() => return Ok(()),
-        }
-        http::idempotency::keep_house(house, stopping).await
-    });
+    let house = http::idempotency::keep_house(app.clone(), stop.clone());
+    tasks.spawn_after(schema_ready, "idempotency-house", house);
+    tasks.spawn("clock", clock::run(app.clone(), stop.clone()));
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
+    tasks.spawn("journal", drain::watch(app.journal.clone(), stop.clone()));
     let (journal, admission) = (app.journal.clone(), app.admission.clone());
-    tasks.spawn("admission", admission.run(journal, app.config.journal.queue_records_max, stop.clone()));
+    let (journal_dir, queue_records_max) = (app.config.journal_dir(), app.config.journal.queue_records_max);
+    tasks.spawn("admission", admission.run(journal, journal_dir, queue_records_max, stop.clone()));
     let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
     tasks.spawn("database-statistics", statistics);
     tasks.spawn("metrics-upkeep", app.metrics.clone().keep(app.config.journal_dir(), stop));
@@ -292,13 +385,7 @@ fn serve(
 
 /// Readiness says no and each answer ends its connection; the listener closes, requests finish, the journal commits,
 /// the drain empties it, connections close: each within what is left of the deadline.
-async fn shut_down(
-    app: &App,
-    tasks: Tasks,
-    connections: Connections,
-    accepting: &CancellationToken,
-    embedded: Option<Embedded>,
-) {
+async fn shut_down(app: &App, tasks: Tasks, connections: Connections, accepting: &CancellationToken) {
     app.state.is_stopping.store(true, Ordering::Relaxed);
     let drain_delay = sleep(millis(app.config.server.drain_delay_ms));
     tokio::join!(drain_delay, connections.wind_down(millis(app.config.server.keep_alive_drain_ms)));
@@ -318,24 +405,23 @@ async fn shut_down(
     if pending > 0 {
         tracing::info!(pending, "records are safe in the journal and will be stored at the next start");
     }
-    app.db.close();
-    if let Some(embedded) = embedded
-        && let Err(error) = embedded.stop().await
-    {
-        tracing::warn!(%error, "PostgreSQL was not stopped");
-    }
+    stop_private_postgres(app).await;
     tracing::info!("stopped");
 }
 
+/// After everybody who works with it.
+async fn stop_private_postgres(app: &App) {
+    app.db.close();
+    if let Some(private) = &app.private_postgres
+        && let Err(error) = private.stop().await
+    {
+        tracing::warn!(%error, "PostgreSQL was not stopped");
+    }
+}
+
 /// The last lines at start: what runs where, and how to go on.
-async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Duration) {
-    let postgres = if let Some(embedded) = embedded {
-        format!("private, only for octo; data in {}", embedded.data_path().display())
-    } else {
-        let replicas = app.db.replicas().len();
-        let state = if is_up { "" } else { "; DOES NOT ANSWER, clicks wait in the journal" };
-        format!("{}, {replicas} replicas{state}", app.db.primary().server())
-    };
+async fn announce(app: &App, took: Duration) {
+    let postgres = postgres_line(app);
     let redis = redis_place(&app.config.redis);
     let (count, source) = app.campaigns.state();
     let campaigns = match source {
@@ -346,14 +432,14 @@ async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Dur
     let data_dir = &app.config.server.data_dir;
     let data = std::fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.clone());
     let mut lines = vec![
-        ("public URL", app.public_url.clone()),
+        ("public URL", public_url_line(app)),
         ("PostgreSQL", postgres),
         ("Redis", redis),
         ("campaigns", campaigns),
         ("countries", app.enricher.country_source().to_owned()),
         ("data", format!("{} (journal: {})", data.display(), app.config.journal_dir().display())),
     ];
-    if embedded.is_some() {
+    if app.private_postgres.is_some() {
         let has_demo = match demo.parse() {
             Ok(key) => matches!(app.campaigns.get(&key).await, crate::cache::Lookup::Found(_)),
             Err(_) => false,
@@ -369,14 +455,46 @@ async fn announce(app: &App, embedded: Option<&Embedded>, is_up: bool, took: Dur
         lines.push(("admin token", "make one with `octo token create --scope admin`".to_owned()));
     }
     if std::io::stderr().is_terminal() || app.config.log.format == crate::config::LogFormat::Text {
-        eprintln!("\nocto {} is ready after {:.1} s", env!("CARGO_PKG_VERSION"), took.as_secs_f64());
-        for (name, value) in &lines {
-            eprintln!("  {name:<12} {value}");
-        }
-        eprintln!();
+        let lines: Vec<_> = lines.iter().map(|(name, value)| format!("  {name:<12} {value}")).collect();
+        let (version, lines) = (env!("CARGO_PKG_VERSION"), lines.join("\n"));
+        let said = format!("\nocto {version} is ready after {:.1} s\n{lines}\n\n", took.as_secs_f64());
+        let _ = std::io::stderr().write_all(said.as_bytes()); // a terminal that is gone is no reason to stop
     } else {
         tracing::info!(took_ms = took.as_millis(), postgres = lines[1].1, "ready");
     }
+}
+
+/// What is true of PostgreSQL now; what becomes true later is in the log.
+fn postgres_line(app: &App) -> String {
+    const WAIT: &str = "clicks are redirected and wait in the journal";
+    let set_up = app.state.set_up.borrow().clone();
+    let line = match app.private_postgres.as_deref().map(Supervisor::state) {
+        Some(embedded::State::Up { data }) => format!("private, only for octo; data in {}", data.display()),
+        Some(embedded::State::Starting) => {
+            return format!("private, only for octo; IS BEING STARTED, {WAIT}");
+        }
+        Some(embedded::State::Failing(reason)) => {
+            return format!("private, only for octo; CANNOT BE STARTED: {reason}. It is tried again; {WAIT}");
+        }
+        None => format!("{}, {} replicas", app.db.primary().server(), app.db.replicas().len()),
+    };
+    match set_up {
+        SetUp::Schema | SetUp::Complete => line,
+        SetUp::Waiting => format!("{line}; HAS NOT ANSWERED YET; {WAIT}"),
+        SetUp::Failing(reason) => {
+            let reason = reason.replacen("does not answer", "DOES NOT ANSWER", 1);
+            format!("{line}; {reason}; {WAIT}")
+        }
+    }
+}
+
+fn public_url_line(app: &App) -> String {
+    let url = &app.public_url;
+    if app.config.server.public_url.is_none() && app.config.server.listen.ip().to_canonical().is_unspecified()
+    {
+        return format!("{url} (on this machine; set server.public_url to what visitors see)");
+    }
+    url.clone()
 }
 
 /// A token is shown once: log files are read by many.
@@ -416,4 +534,29 @@ pub fn block_on(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
     let result = runtime.block_on(run);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_link_can_be_opened() {
+        for (listening, is_only_v6, wanted) in [
+            ("0.0.0.0:8080", false, "127.0.0.1:8080"),
+            ("0.0.0.0:80", false, "127.0.0.1:80"),
+            ("[::]:8080", false, "127.0.0.1:8080"), // takes IPv4 too
+            ("[::]:8080", true, "[::1]:8080"),
+            ("[::ffff:0.0.0.0]:8080", false, "127.0.0.1:8080"),
+            ("127.0.0.1:8080", false, "127.0.0.1:8080"),
+            ("127.0.0.5:1", false, "127.0.0.5:1"),
+            ("192.0.2.7:8080", false, "192.0.2.7:8080"),
+            ("[::ffff:192.0.2.7]:8080", false, "192.0.2.7:8080"),
+            ("[::1]:65535", true, "[::1]:65535"),
+            ("[2001:db8::1]:8080", true, "[2001:db8::1]:8080"),
+        ] {
+            let address = reachable(listening.parse().unwrap(), is_only_v6);
+            assert_eq!(address.to_string(), wanted, "{listening}");
+        }
+    }
 }

@@ -10,8 +10,33 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{SetOnce, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
+
+/// Shut until it is opened, once; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<SetOnce<()>>);
+
+impl Gate {
+    /// Lets everybody through who waits, and who comes.
+    pub fn open(&self) {
+        let _ = self.0.set(()); // an error: it was open
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.0.initialized()
+    }
+
+    /// Waits until it is open.
+    pub async fn opened(&self) {
+        self.0.wait().await;
+    }
+}
 
 /// The background tasks of a server.
 pub struct Tasks {
@@ -48,6 +73,23 @@ impl Tasks {
             }
             drop(guard);
             name
+        });
+    }
+
+    /// Starts a task that waits for a gate to open first. One that still waits at the stop signal does not run.
+    pub fn spawn_after(
+        &mut self,
+        gate: &Gate,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        let (gate, stop) = (gate.clone(), self.stop_signal());
+        self.spawn(name, async move {
+            tokio::select! {
+                () = gate.opened() => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+            task.await
         });
     }
 
@@ -110,6 +152,30 @@ mod tests {
         tasks.spawn("fragile", async { panic!("on purpose") });
         assert_eq!(failed.await, "fragile");
         tasks.stop(Duration::from_millis(10)).await;
+    }
+
+    #[tokio::test]
+    async fn a_task_behind_a_gate_runs_once_it_is_open_and_not_at_all_after_the_stop_signal() {
+        let gate = Gate::default();
+        let (ran, mut runs) = tokio::sync::mpsc::unbounded_channel();
+        let mut tasks = Tasks::default();
+        let (first, stop) = (ran.clone(), tasks.stop_signal());
+        tasks.spawn_after(&gate, "first", async move {
+            first.send("first")?;
+            stop.cancelled().await;
+            Ok(())
+        });
+        tokio::task::yield_now().await;
+        assert!(runs.try_recv().is_err() && !gate.is_open());
+        gate.open();
+        gate.open();
+        assert_eq!(runs.recv().await, Some("first"));
+        tasks.spawn_after(&Gate::default(), "never", async move {
+            ran.send("never")?;
+            Ok(())
+        });
+        tasks.stop(Duration::from_secs(5)).await;
+        assert_eq!(runs.recv().await, None, "its sender is gone unused");
     }
 
     #[tokio::test]

@@ -48,7 +48,8 @@ pub fn init_logs(log: &Log) -> anyhow::Result<()> {
     let filter =
         EnvFilter::try_new(&filter).with_context(|| format!("log.level `{filter}` is not a filter"))?;
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // what cannot be written, as to a terminal that is gone, would otherwise be said there too, and end the process
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     match log.format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text => {

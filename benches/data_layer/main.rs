@@ -100,7 +100,10 @@ impl Servers {
         sqlx::query(support::INSERT_CAMPAIGNS).bind(i32::try_from(CAMPAIGNS)?).execute(&mut admin).await?;
         sqlx::raw_sql(DAY_PARTITIONS).execute(&mut admin).await?;
         let clicks = sqlx::query(support::FILL_CLICKS).bind(CLICKS).bind(1_i64).bind(CLICKS);
-        let clicks = clicks.bind(chrono::Utc::now()).bind(uuid::Uuid::now_v7()).bind(uuid::Uuid::now_v7());
+        let clicks = clicks
+            .bind(chrono::Utc::now())
+            .bind(octo::model::id::new_uuid())
+            .bind(octo::model::id::new_uuid());
         clicks.bind(support::USER_AGENT).bind(support::REFERRER).execute(&mut admin).await?;
         sqlx::query("VACUUM ANALYZE").execute(&mut admin).await?;
         sqlx::query("CHECKPOINT").execute(&mut admin).await?;

@@ -1,4 +1,4 @@
-//! `click_stats:{key}`: the figures of a campaign, kept for seconds, so that ten people before one dashboard ask
+//! `{names}click_stats:{key}`: the figures of a campaign, kept for seconds, so that ten people before one dashboard ask
 //! Postgres once. A hash: one field a question, which expires as a whole and is dropped when it has too many.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Campaigns,
-    redis::{Ask, Failure, Redis, stats_key},
+    redis::{Ask, Failure, Redis},
 };
 use crate::{metrics, model::id::CampaignKey};
 
@@ -70,12 +70,14 @@ impl Campaigns {
 }
 
 async fn read(redis: &Redis, key: &CampaignKey, question: &str) -> Result<Option<Vec<u8>>, Failure> {
-    redis.ask(&Ask::One(redis::cmd("HGET").arg(stats_key(key)).arg(question).take())).await
+    let name = redis.names()?.stats(key);
+    redis.ask(&Ask::One(redis::cmd("HGET").arg(name).arg(question).take())).await
 }
 
 /// All or nothing: a hash without an end would stay for ever.
 async fn write(redis: &Redis, key: &CampaignKey, question: &str, bytes: &[u8], bounds: &Bounds) {
-    let name = stats_key(key);
+    let Ok(names) = redis.names() else { return };
+    let name = names.stats(key);
     let mut keep = redis::pipe();
     keep.atomic().hlen(&name).hset(&name, question, bytes).ignore();
     keep.pexpire(&name, i64::try_from(bounds.ttl.as_millis()).unwrap_or(i64::MAX)).ignore();

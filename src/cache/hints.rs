@@ -26,10 +26,8 @@ pub(super) enum Hint {
 /// A reason to connect again.
 type Ended = Box<dyn std::error::Error + Send + Sync>;
 
-/// The channel of the nodes that share a Redis database.
-pub(super) fn channel(redis: &Redis) -> String {
-    format!("octo:campaigns:{}", redis.servers().database())
-}
+/// What nodes of an installation tell each other of campaigns.
+pub(super) const CHANNEL: &str = "campaigns";
 
 impl Hint {
     /// As text: who says it, what.
@@ -57,9 +55,10 @@ impl Hint {
 
 /// Hears hints on a connection of its own until that ends.
 pub(super) async fn hear(campaigns: &Campaigns, redis: &Redis) -> Result<(), Ended> {
-    let (mut sink, mut messages) = redis.subscribe(&channel(redis)).await?.split();
+    let channel = redis.channel(CHANNEL).ok_or("the names in Redis are not known yet")?;
+    let (mut sink, mut messages) = redis.subscribe(&channel).await?.split();
     campaigns.obey(&Hint::Other).await; // what was said while nobody listened
-    loop {
+    while redis.channel(CHANNEL).as_ref() == Some(&channel) {
         match timeout(PING_INTERVAL, messages.next()).await {
             Ok(Some(message)) => {
                 let text: String = message.get_payload().unwrap_or_default();
@@ -74,6 +73,7 @@ pub(super) async fn hear(campaigns: &Campaigns, redis: &Redis) -> Result<(), End
             }
         }
     }
+    Err("the names in Redis are others now".into())
 }
 
 #[cfg(test)]

@@ -7,17 +7,23 @@
 //! | `campaign:{key}:filler` | who looks the campaign up in Postgres just now, or `none`: there is no such campaign |
 //! | `click_stats:{key}` | a hash: question -> figures; see [`super::figures`] |
 //!
+//! Each name, and that of each channel, begins with `redis.key_prefix` or with `octo:{id}:`, where the id is made from
+//! the database: two installations on one Redis never see what the other has. Until the database (or what an earlier
+//! start saved) has said which it is, nothing is asked of Redis.
+//!
 //! A campaign that a node saw change is written whatever is there. What a look-up brings, perhaps from a replica
 //! that lags, is written only where nothing is: it never takes the place of something newer.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    fmt::Write as _,
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use deadpool_redis::PoolError;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, aio::PubSub, cmd};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::time::{Instant as Deadline, sleep, timeout_at};
 
 use super::{
@@ -55,6 +61,31 @@ pub(super) struct Redis {
     negative_ttl: Duration,
     /// This process, as other nodes see it.
     node: String,
+    /// What is configured; empty: made from the database.
+    key_prefix: Arc<str>,
+    installation: RwLock<Option<Arc<str>>>,
+}
+
+/// What names in Redis begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Names(Arc<str>);
+
+impl Names {
+    pub(super) fn prefix(&self) -> &str {
+        &self.0
+    }
+
+    fn campaign(&self, key: &CampaignKey) -> String {
+        format!("{}campaign:{key}", self.0)
+    }
+
+    fn filler(&self, key: &CampaignKey) -> String {
+        format!("{}campaign:{key}:filler", self.0)
+    }
+
+    pub(super) fn stats(&self, key: &CampaignKey) -> String {
+        format!("{}click_stats:{key}", self.0)
+    }
 }
 
 /// What the shared layer knows of a key.
@@ -82,6 +113,8 @@ pub(super) enum Filler {
 pub(super) enum Failure {
     /// The breaker is open.
     Open,
+    /// It is not known what names begin with.
+    Nameless,
     Timeout,
     /// Redis is well and says no: a key of another type, no memory left.
     Refused(RedisError),
@@ -125,6 +158,8 @@ impl Redis {
             filler_wait: millis(config.cache.filler_wait_ms),
             negative_ttl: millis(config.cache.negative_ttl_ms),
             node,
+            key_prefix: config.redis.key_prefix.as_str().into(),
+            installation: RwLock::default(),
         }))
     }
 
@@ -139,6 +174,50 @@ impl Redis {
 
     pub(super) fn is_closed(&self) -> bool {
         self.lock().is_closed()
+    }
+
+    /// Whether names are made from the database's identity.
+    pub(super) fn is_named_by_database(&self) -> bool {
+        self.key_prefix.is_empty()
+    }
+
+    /// The installation that names are made of, if that is known.
+    pub(super) fn installation(&self) -> Option<Arc<str>> {
+        self.installation.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes names of an installation that is known from before.
+    pub(super) fn name(&self, installation: Arc<str>) {
+        *self.installation.write().unwrap_or_else(PoisonError::into_inner) = Some(installation);
+    }
+
+    /// Makes names of what the database says it is; whether they are others now.
+    pub(super) fn name_after(&self, identity: &str) -> bool {
+        let digest = Sha256::digest(identity);
+        let id = digest.iter().take(8).fold(String::new(), |mut id, byte| {
+            let _ = write!(id, "{byte:02x}"); // writing to a String does not fail
+            id
+        });
+        let is_other = self.installation().as_deref() != Some(id.as_str());
+        if is_other {
+            self.name(id.into());
+        }
+        is_other
+    }
+
+    /// What names begin with; an error while that is not known.
+    pub(super) fn names(&self) -> Result<Names, Failure> {
+        if !self.key_prefix.is_empty() {
+            return Ok(Names(self.key_prefix.clone()));
+        }
+        let id = self.installation().ok_or(Failure::Nameless)?;
+        Ok(Names(format!("octo:{id}:").into()))
+    }
+
+    /// The name of a channel. Channels are not divided by database, so it carries that.
+    pub(super) fn channel(&self, of: &str) -> Option<String> {
+        let names = self.names().ok()?;
+        Some(format!("{}{of}:{}", names.prefix(), self.servers.database()))
     }
 
     pub(super) async fn get(&self, key: &CampaignKey) -> Found {
@@ -156,8 +235,9 @@ impl Redis {
     }
 
     async fn read(&self, key: &CampaignKey) -> Found {
+        let Ok(names) = self.names() else { return Found::Failed };
         let answer: Result<Option<Vec<u8>>, Failure> =
-            self.command(cmd("GET").arg(campaign_key(key)).take()).await;
+            self.command(cmd("GET").arg(names.campaign(key)).take()).await;
         let bytes = match answer {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Found::Nothing,
@@ -175,15 +255,16 @@ impl Redis {
 
     /// Lets one node ask Postgres for a campaign. The others wait shortly for what comes of it.
     pub(super) async fn claim(&self, key: &CampaignKey) -> Filler {
+        let Ok(names) = self.names() else { return Filler::Us };
         let mut claim = cmd("SET");
-        claim.arg(filler_key(key)).arg(&self.node).arg("NX").arg("PX").arg(ms(self.filler_ttl));
+        claim.arg(names.filler(key)).arg(&self.node).arg("NX").arg("PX").arg(ms(self.filler_ttl));
         match self.command::<Option<String>>(claim).await {
-            Ok(None) => self.wait_for_other(key).await,
+            Ok(None) => self.wait_for_other(key, &names).await,
             Ok(Some(_)) | Err(_) => Filler::Us,
         }
     }
 
-    async fn wait_for_other(&self, key: &CampaignKey) -> Filler {
+    async fn wait_for_other(&self, key: &CampaignKey, names: &Names) -> Filler {
         let deadline = Deadline::now() + self.filler_wait;
         loop {
             match self.read(key).await {
@@ -193,7 +274,7 @@ impl Redis {
                 Found::Nothing | Found::Garbage => {}
             }
             let filler: Result<Option<String>, _> =
-                self.command(cmd("GET").arg(filler_key(key)).take()).await;
+                self.command(cmd("GET").arg(names.filler(key)).take()).await;
             match filler.ok().flatten().as_deref() {
                 Some(NONE) => return Filler::Other(None),
                 Some(_) if Deadline::now() < deadline => sleep(FILLER_POLL).await,
@@ -205,15 +286,16 @@ impl Redis {
     /// Leaves what a look-up brought for the others, unless something is there; in place of garbage, whatever
     /// it is.
     pub(super) async fn fill(&self, key: &CampaignKey, campaign: Option<&Campaign>, was_garbage: bool) {
+        let Ok(names) = self.names() else { return };
         if was_garbage && campaign.is_none() {
-            self.ignore(cmd("DEL").arg(campaign_key(key)).take()).await;
+            self.ignore(cmd("DEL").arg(names.campaign(key)).take()).await;
         }
         let mut set = cmd("SET");
         if campaign.is_some() {
-            set = self.set_command(key, campaign);
+            set = self.set_command(&names, key, campaign);
             set.arg((!was_garbage).then_some("NX"));
         } else {
-            set.arg(filler_key(key)).arg(NONE).arg("PX").arg(ms(self.negative_ttl));
+            set.arg(names.filler(key)).arg(NONE).arg("PX").arg(ms(self.negative_ttl));
         }
         self.ignore(set).await;
     }
@@ -221,29 +303,31 @@ impl Redis {
     /// Writes a campaign as it is now, or that it is deleted. Where Redis takes no more (`maxmemory`), what it has
     /// goes at least. `false`: it may still have something else.
     pub(super) async fn put(&self, key: &CampaignKey, campaign: Option<&Campaign>) -> bool {
-        match self.command::<()>(self.set_command(key, campaign)).await {
+        let Ok(names) = self.names() else { return false };
+        match self.command::<()>(self.set_command(&names, key, campaign)).await {
             Ok(()) => true,
             Err(Failure::Refused(_)) => {
-                self.command::<u64>(cmd("UNLINK").arg(campaign_key(key)).take()).await.is_ok()
+                self.command::<u64>(cmd("UNLINK").arg(names.campaign(key)).take()).await.is_ok()
             }
             Err(_) => false,
         }
     }
 
-    fn set_command(&self, key: &CampaignKey, campaign: Option<&Campaign>) -> Cmd {
+    fn set_command(&self, names: &Names, key: &CampaignKey, campaign: Option<&Campaign>) -> Cmd {
         let value = serde_json::to_vec(&Out { schema: SCHEMA, key, campaign });
         // +-10 %, so that campaigns written together do not expire together
         let ttl = (self.campaign_ttl_s * fastrand::u64(90..=110) / 100).max(1);
         let mut set = cmd("SET");
-        set.arg(campaign_key(key)).arg(value.unwrap_or_default()).arg("EX").arg(ttl);
+        set.arg(names.campaign(key)).arg(value.unwrap_or_default()).arg("EX").arg(ttl);
         set
     }
 
     /// Deletes everything of these campaigns, by name: never by KEYS or SCAN. Says how many keys there were;
     /// `None`: Redis does not answer.
     pub(super) async fn forget(&self, keys: &[CampaignKey]) -> Option<u64> {
-        let names: Vec<String> =
-            keys.iter().flat_map(|key| [campaign_key(key), filler_key(key), stats_key(key)]).collect();
+        let names = self.names().ok()?;
+        let of_key = |key| [names.campaign(key), names.filler(key), names.stats(key)];
+        let names: Vec<String> = keys.iter().flat_map(of_key).collect();
         let mut deleted = 0;
         for names in names.chunks(KEYS_OF_A_COMMAND) {
             // in a Cluster, redis-rs divides it by slot
@@ -252,8 +336,9 @@ impl Redis {
         Some(deleted)
     }
 
-    /// Says something to the other nodes; whether Redis took it.
-    pub(super) async fn publish(&self, channel: &str, text: &str) -> bool {
+    /// Says something to the other nodes of the installation; whether Redis took it.
+    pub(super) async fn publish(&self, of: &str, text: &str) -> bool {
+        let Some(channel) = self.channel(of) else { return false };
         self.command::<u64>(cmd("PUBLISH").arg(channel).arg(text).take()).await.is_ok()
     }
 
@@ -340,7 +425,7 @@ impl Failure {
         match self {
             Self::Open => "open",
             Self::Timeout | Self::Broken(PoolError::Timeout(_)) => "timeout",
-            Self::Refused(_) | Self::Broken(_) => "error",
+            Self::Nameless | Self::Refused(_) | Self::Broken(_) => "error",
         }
     }
 
@@ -360,18 +445,6 @@ fn is_answer(error: &RedisError) -> bool {
             | ErrorKind::Extension
             | ErrorKind::UnexpectedReturnType
     )
-}
-
-fn campaign_key(key: &CampaignKey) -> String {
-    format!("campaign:{key}")
-}
-
-fn filler_key(key: &CampaignKey) -> String {
-    format!("campaign:{key}:filler")
-}
-
-pub(super) fn stats_key(key: &CampaignKey) -> String {
-    format!("click_stats:{key}")
 }
 
 fn ms(duration: Duration) -> u64 {

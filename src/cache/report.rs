@@ -62,6 +62,9 @@ pub struct RedisReport {
     /// `single`, `sentinel` or `cluster`
     #[schema(example = "single")]
     pub mode: &'static str,
+    /// What the names of keys and channels begin with; null: not known before PostgreSQL has answered once.
+    #[schema(example = "octo:0123456789abcdef:")]
+    pub key_prefix: Option<String>,
     /// `closed`, `open` (commands fail at once) or `half_open` (one command tries).
     #[schema(example = "closed")]
     pub breaker: &'static str,
@@ -133,6 +136,7 @@ async fn redis_report(redis: &Redis) -> RedisReport {
     let status = redis.servers().status();
     RedisReport {
         mode: redis.servers().mode().name(),
+        key_prefix: redis.names().ok().map(|names| names.prefix().to_owned()),
         breaker: redis.breaker(),
         pool_size: status.size,
         pool_max: status.max_size,

@@ -1,45 +1,186 @@
-//! The last good set of campaigns on disk: JSON with a schema version, replaced as a whole.
+//! The last good set of campaigns on disk: JSON with a schema version, replaced as a whole; only its owner may read it.
+//!
+//! It is written beside what else goes on, never more often than `cache.save_interval_ms`, and not at all while
+//! nothing changes: with 100,000 campaigns it has 50 MB, and its sync competes with those of clicks.
 
 use std::{
     fs,
     io::{self, Write},
-    path::Path,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::model::campaign::Campaign;
+use super::Campaigns;
+use crate::{metrics, model::campaign::Campaign};
 
 const SCHEMA: u32 = 1;
+
+/// For its owner alone: names, destinations and payouts are nobody else's business.
+const MODE: u32 = 0o600;
 
 #[derive(Serialize)]
 struct Out<'a> {
     schema: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    installation: Option<&'a str>,
     campaigns: Vec<&'a Campaign>,
 }
 
+/// What was saved.
 #[derive(Deserialize)]
-struct In {
+pub(super) struct Saved {
     schema: u32,
-    campaigns: Vec<Campaign>,
+    /// Whose campaigns they are; releases before did not say.
+    #[serde(default)]
+    pub(super) installation: Option<String>,
+    pub(super) campaigns: Vec<Campaign>,
 }
 
-/// Writes beside, syncs, renames: a crash leaves the old file or the new one.
-pub(super) fn save<'a>(path: &Path, campaigns: impl Iterator<Item = &'a Campaign>) -> io::Result<()> {
-    let bytes = serde_json::to_vec(&Out { schema: SCHEMA, campaigns: campaigns.collect() })?;
+/// The file, and whether it is behind.
+pub(super) struct File {
+    path: PathBuf,
+    interval: Duration,
+    is_behind: AtomicBool,
+    behind: Notify,
+    /// Held by the one who writes: when it was last written.
+    written_at: Mutex<Option<Instant>>,
+}
+
+impl File {
+    pub(super) fn new(path: PathBuf, interval: Duration) -> Self {
+        let (is_behind, behind, written_at) = (AtomicBool::new(false), Notify::new(), Mutex::new(None));
+        Self { path, interval, is_behind, behind, written_at }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notes that the set in memory is another one than the file has.
+    pub(super) fn must_save(&self) {
+        self.is_behind.store(true, Ordering::Relaxed);
+        self.behind.notify_one();
+    }
+}
+
+impl Campaigns {
+    /// Saves the set if it changed and the last time is long enough ago; otherwise [`Campaigns::keep_saved`] will. So
+    /// a change that comes alone is on disk when it is answered.
+    pub(super) async fn save_if_due(&self) {
+        let mut written_at = self.file.written_at.lock().await;
+        if written_at.is_none_or(|at| at.elapsed() >= self.file.interval) {
+            self.save(&mut written_at).await;
+        }
+    }
+
+    /// Saves what changed, at most once in an interval, and what is left at the stop signal.
+    pub async fn keep_saved(&self, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.file.behind.notified() => {}
+                () = stop.cancelled() => break,
+            }
+            let wait = self
+                .file
+                .written_at
+                .lock()
+                .await
+                .map_or(Duration::ZERO, |at| self.file.interval.saturating_sub(at.elapsed()));
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => break,
+            }
+            self.save(&mut *self.file.written_at.lock().await).await;
+        }
+        self.save(&mut *self.file.written_at.lock().await).await;
+    }
+
+    async fn save(&self, written_at: &mut Option<Instant>) {
+        if !self.file.is_behind.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        *written_at = Some(Instant::now());
+        let set = || self.set.read().unwrap_or_else(PoisonError::into_inner);
+        let campaigns: Vec<_> = set().by_key.values().cloned().collect();
+        let (path, installation) = (self.file.path.clone(), self.installation());
+        let saving = tokio::task::spawn_blocking(move || {
+            write(&path, installation.as_deref(), campaigns.iter().map(|r| &r.campaign))
+        });
+        match saving.await {
+            Ok(Ok(bytes)) => metrics::campaigns_saved(bytes),
+            Ok(Err(error)) => {
+                self.file.must_save();
+                tracing::warn!(path = %self.file.path.display(), %error, "cannot save the campaigns on disk");
+            }
+            Err(_) => self.file.must_save(),
+        }
+    }
+}
+
+/// Writes beside, syncs, renames: a crash leaves the old file or the new one. Returns its bytes.
+fn write<'a>(
+    path: &Path,
+    installation: Option<&str>,
+    campaigns: impl Iterator<Item = &'a Campaign>,
+) -> io::Result<u64> {
+    let bytes = serde_json::to_vec(&Out { schema: SCHEMA, installation, campaigns: campaigns.collect() })?;
     let beside = path.with_extension("json.new");
-    let mut file = fs::File::create(&beside)?;
+    // one that a crash left keeps its permissions; destinations are nobody else's business
+    let _ = fs::remove_file(&beside);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&beside)?;
     file.write_all(&bytes)?;
     file.sync_data()?;
-    fs::rename(&beside, path)
+    fs::rename(&beside, path)?;
+    Ok(bytes.len() as u64)
 }
 
 /// `None` when there is none, or one of another schema.
-pub(super) fn load(path: &Path) -> io::Result<Option<Vec<Campaign>>> {
+pub(super) fn load(path: &Path) -> io::Result<Option<Saved>> {
     let bytes = match fs::read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,
     };
-    let saved: In = serde_json::from_slice(&bytes)?;
-    Ok((saved.schema == SCHEMA).then_some(saved.campaigns))
+    // releases before left it readable for everybody
+    if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(MODE)) {
+        tracing::warn!(path = %path.display(), %error, "the saved campaigns may be read by others");
+    }
+    let saved: Saved = serde_json::from_slice(&bytes)?;
+    Ok((saved.schema == SCHEMA).then_some(saved))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn only_the_owner_may_read_it_whatever_was_there_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, beside) = (dir.path().join("campaigns.json"), dir.path().join("campaigns.json.new"));
+        for file in [&path, &beside] {
+            fs::write(file, "{\"schema\":1,\"campaigns\":[]}").unwrap();
+            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        assert!(load(&path).unwrap().is_some_and(|saved| saved.installation.is_none()), "as before");
+        assert_eq!(mode(&path), 0o600);
+        let bytes = write(&path, Some("a"), std::iter::empty()).unwrap();
+        assert_eq!((bytes, mode(&path)), (fs::metadata(&path).unwrap().len(), 0o600));
+        assert_eq!(load(&path).unwrap().unwrap().installation.as_deref(), Some("a"));
+        assert!(!beside.exists());
+    }
 }

@@ -17,6 +17,9 @@ use crate::{
     metrics,
 };
 
+/// What nodes of an installation tell each other of visits.
+const CHANNEL: &str = "visits";
+
 /// Visits of one message: 16 kB.
 const MESSAGE_VISITS_MAX: usize = 512;
 
@@ -48,7 +51,7 @@ impl Campaigns {
                 count = told.recv_many(&mut visits, MESSAGE_VISITS_MAX) => count,
                 () = stop.cancelled() => return Ok(()),
             };
-            if !redis.publish(&channel(redis), &message(&self.node, &visits)).await {
+            if !redis.publish(CHANNEL, &message(&self.node, &visits)).await {
                 metrics::visits_untold(count as u64);
             }
             visits.clear();
@@ -80,14 +83,10 @@ impl Campaigns {
     }
 }
 
-/// The channel of the nodes that share a Redis database.
-fn channel(redis: &Redis) -> String {
-    format!("octo:visits:{}", redis.servers().database())
-}
-
 async fn hear(redis: &Redis, node: &str, visits: &Visits) -> Result<(), Ended> {
-    let (mut sink, mut messages) = redis.subscribe(&channel(redis)).await?.split();
-    loop {
+    let channel = redis.channel(CHANNEL).ok_or("the names in Redis are not known yet")?;
+    let (mut sink, mut messages) = redis.subscribe(&channel).await?.split();
+    while redis.channel(CHANNEL).as_ref() == Some(&channel) {
         match timeout(PING_INTERVAL, messages.next()).await {
             Ok(Some(message)) => {
                 let text: String = message.get_payload().unwrap_or_default();
@@ -100,6 +99,7 @@ async fn hear(redis: &Redis, node: &str, visits: &Visits) -> Result<(), Ended> {
             }
         }
     }
+    Err("the names in Redis are others now".into())
 }
 
 /// As text: who says it, then hash and second of each visit in hexadecimal digits.

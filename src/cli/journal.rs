@@ -71,6 +71,8 @@ struct Report {
 struct Stream {
     id: Uuid,
     started_at: DateTime<Utc>,
+    /// Its row in `ingest_watermark`: its own id, unless somebody else moved that one.
+    watermark: Uuid,
     segments: Vec<SegmentReport>,
 }
 
@@ -145,7 +147,8 @@ fn report(root: &Path) -> anyhow::Result<Report> {
             report.damaged_records += described.damage.iter().map(|d| d.records).sum::<u64>();
             segments.push(described);
         }
-        report.streams.push(Stream { id: stream, started_at: time_of_uuid(stream), segments });
+        let watermark = journal::watermark_id(&RealDisk, root, stream)?;
+        report.streams.push(Stream { id: stream, started_at: time_of_uuid(stream), watermark, segments });
     }
     Ok(report)
 }
@@ -184,6 +187,9 @@ fn text(report: &Report, is_verify: bool) -> String {
     line(format!("journal {}: {} records, {} bytes", report.dir, report.records, report.bytes));
     for stream in &report.streams {
         line(format!("stream {} (started {:.19})", stream.id, stream.started_at.to_rfc3339()));
+        if stream.watermark != stream.id {
+            line(format!("  in ingest_watermark it is {}", stream.watermark));
+        }
         for s in &stream.segments {
             line(format!("  segment {:>12}  {:>9} records  {:>12} bytes", s.first_seq, s.records, s.bytes));
             for d in &s.damage {

@@ -1,5 +1,5 @@
-//! `octo privacy export|erase`: everything of one click, or of all clicks whose link said something. It covers
-//! PostgreSQL (clicks, events, dead letters) and the journal of this node; a running octo blanks its own journal.
+//! `octo privacy export|erase`: everything of one click, of all clicks whose link said something, or all events of a
+//! user or session. It covers PostgreSQL (clicks, events, dead letters) and the journal of this node; a running octo blanks its own journal.
 
 use std::{
     path::Path,
@@ -66,6 +66,12 @@ pub(super) struct Whom {
     /// All clicks whose link said this: sub1 to sub5, aff_sub, aff_sub2 to aff_sub5 or click_id, such as sub1=alice
     #[arg(long, value_name = "NAME=VALUE")]
     sub: Option<Sub>,
+    /// All events with this user_id, of a click or not; clicks are found by --click-id and --sub
+    #[arg(long, value_name = "ID", value_parser = parse_user_id)]
+    user_id: Option<Sub>,
+    /// All events with this session_id, of a click or not
+    #[arg(long, value_name = "ID", value_parser = parse_session_id)]
+    session_id: Option<Sub>,
 }
 
 /// What is in a place, in the order of reading.
@@ -100,11 +106,9 @@ pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode>
 
 impl Whom {
     fn subject(self) -> Subject {
-        match (self.click_id, self.sub) {
-            (Some(id), _) => Subject::Click(id),
-            (None, Some(sub)) => Subject::Sub(sub),
-            (None, None) => unreachable!("clap asks for one of them"),
-        }
+        let click = self.click_id.map(Subject::Click);
+        let person = self.user_id.or(self.session_id).map(Subject::Person);
+        click.or(self.sub.map(Subject::Sub)).or(person).expect("clap asks for one of them")
     }
 }
 
@@ -113,7 +117,10 @@ async fn export(db: &Db, root: &Path, subject: Subject) -> anyhow::Result<ExitCo
     let mut erasures = note(&subject, before);
     let ids = find(db, root, &subject, &mut erasures, before).await?;
     let clicks = clicks::list_of_ids(db, ids.clone()).await?;
-    let events = events::list_of_clicks(db, ids).await?;
+    let events = match &subject {
+        Subject::Person(person) => events::list_of_person(db, person.clone()).await?,
+        Subject::Click(_) | Subject::Sub(_) => events::list_of_clicks(db, ids).await?,
+    };
     let mut letters = Vec::new();
     for letter in letters_of(db, &erasures).await? {
         letters.push(serde_json::to_value(dead_letters::content(&letter.record))?);
@@ -146,11 +153,7 @@ async fn export(db: &Db, root: &Path, subject: Subject) -> anyhow::Result<ExitCo
 
 /// First it is noted, so that nothing more comes; then what is stored goes; then the journal.
 async fn erase(db: &Db, root: &Path, subject: Subject, wait: Duration) -> anyhow::Result<ExitCode> {
-    let what = match &subject {
-        Subject::Click(id) => What::Click(id.uuid()),
-        Subject::Sub(sub) => What::Sub(sub.hash()),
-    };
-    let before = erasures::insert(db, vec![what], None).await?;
+    let before = erasures::insert(db, vec![what(&subject)], None).await?;
     let mut erasures = note(&subject, before);
     let ids = find(db, root, &subject, &mut erasures, before).await?;
     if matches!(subject, Subject::Sub(_)) {
@@ -159,8 +162,12 @@ async fn erase(db: &Db, root: &Path, subject: Subject, wait: Duration) -> anyhow
     }
     let letters = letters_of(db, &erasures).await?.into_iter().map(|letter| letter.id).collect();
     let journal_records = count(root, &erasures)?;
+    let events = match &subject {
+        Subject::Person(person) => erasures::delete_events_of_person(db, person.clone(), before).await?,
+        Subject::Click(_) | Subject::Sub(_) => erasures::delete_events(db, ids.clone(), before).await?,
+    };
     let mut counts = Counts {
-        events: erasures::delete_events(db, ids.clone(), before).await?,
+        events,
         clicks: erasures::delete_clicks(db, ids).await?,
         dead_letters: erasures::delete_letters(db, letters).await?,
         journal_records: 0,
@@ -190,13 +197,16 @@ async fn erase(db: &Db, root: &Path, subject: Subject, wait: Duration) -> anyhow
 }
 
 fn note(subject: &Subject, before: DateTime<Utc>) -> Erasures {
-    let what = match subject {
-        Subject::Click(id) => What::Click(id.uuid()),
-        Subject::Sub(sub) => What::Sub(sub.hash()),
-    };
     let mut erasures = Erasures::default();
-    erasures.add(Erasure { id: 0, what, before });
+    erasures.add(Erasure { id: 0, what: what(subject), before });
     erasures
+}
+
+fn what(subject: &Subject) -> What {
+    match subject {
+        Subject::Click(id) => What::Click(id.uuid()),
+        Subject::Sub(sub) | Subject::Person(sub) => What::Sub(sub.hash()),
+    }
 }
 
 /// Which clicks it is about, wherever they are.
@@ -278,9 +288,9 @@ async fn blank(root: &Path, erasures: &Erasures, wait: Duration) -> anyhow::Resu
     if let Some(_lock) = Lock::acquire(root)? {
         for stream in journal::streams(&RealDisk, root)? {
             for segment in journal::segments(&RealDisk, root, stream)? {
-                journal::erase(&RealDisk, root, stream, segment.first_seq, &|payload| {
-                    Record::decode(payload).is_ok_and(|record| erasures.has(&record))
-                })?;
+                let is_erased =
+                    |payload: &[u8]| Record::decode(payload).is_ok_and(|record| erasures.has(&record));
+                journal::erase(&RealDisk, root, stream, segment.first_seq, &is_erased, false)?;
             }
         }
         return Ok((count(root, erasures)?, "this command"));
@@ -298,10 +308,18 @@ async fn blank(root: &Path, erasures: &Erasures, wait: Duration) -> anyhow::Resu
 fn name(subject: &Subject) -> Value {
     match subject {
         Subject::Click(id) => json!({ "click_id": id.uuid() }),
-        Subject::Sub(sub) => json!({ sub.name: sub.value }),
+        Subject::Sub(sub) | Subject::Person(sub) => json!({ sub.name: sub.value }),
     }
 }
 
 fn parse_click_id(text: &str) -> Result<ClickId, &'static str> {
     text.parse().map_err(|()| "must be the id of a click, as in X-Click-Id")
+}
+
+fn parse_user_id(text: &str) -> Result<Sub, &'static str> {
+    Sub::of_event("user_id", text).ok_or("must not be blank")
+}
+
+fn parse_session_id(text: &str) -> Result<Sub, &'static str> {
+    Sub::of_event("session_id", text).ok_or("must not be blank")
 }

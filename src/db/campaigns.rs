@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Db, Error, monitor::part};
 use crate::model::{
     campaign::{Campaign, CostModel, Destination, Status},
-    id::CampaignKey,
+    id::{CampaignKey, new_uuid},
     money::{Money, parse_amount},
 };
 
@@ -26,6 +26,7 @@ const KEY_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("campaign.changed_since", CHANGED_SINCE_SQL),
+    ("campaign.heal", HEAL_SQL),
     ("campaign.by_key", BY_KEY_SQL),
     ("campaign.get", GET_SQL),
     ("campaign.list", LIST_SQL),
@@ -129,11 +130,16 @@ pub struct Change {
 }
 
 /// An answer to [`changed_since`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
     /// What to ask for next time: the oldest transaction that was still running when this was read, on the
     /// server that answered. The smallest one of all pages counts.
     pub horizon: i64,
+    /// Since when the server that answered runs: another server, or one that was started again, has another time. What
+    /// was read of the one before may be lost here.
+    pub server: DateTime<Utc>,
+    /// Whether there are transaction ids that this server has not given out yet: [`heal`] is needed.
+    pub is_foreign: bool,
     /// In order of id.
     pub list: Vec<Change>,
 }
@@ -210,6 +216,12 @@ const CHANGED_SINCE_SQL: &str = concat!(
     "
     SELECT
         pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+        pg_postmaster_start_time() AS server,
+        EXISTS (
+            SELECT
+            FROM campaigns
+            WHERE changed_xid >= pg_snapshot_xmax(pg_current_snapshot())
+        ) AS is_foreign,
         changed.*
     FROM (SELECT 1) AS one
     LEFT JOIN (",
@@ -225,6 +237,12 @@ const CHANGED_SINCE_SQL: &str = concat!(
     ) AS changed ON true
     ORDER BY changed.id"
 );
+
+// No row that is seen was written by a transaction from here on: their ids came with a dump from another server.
+const HEAL_SQL: &str = "
+    UPDATE campaigns
+    SET changed_xid = pg_current_xact_id()
+    WHERE changed_xid >= pg_snapshot_xmax(pg_current_snapshot())";
 
 const BY_KEY_SQL: &str = select_campaigns!(
     "
@@ -402,6 +420,15 @@ pub async fn changed_since(
     }
 }
 
+/// Sets transaction ids that this server has not given out (they came with a dump of another one) to one of its own;
+/// the campaigns stay in their version. Returns how many.
+pub async fn heal(db: &Db) -> Result<u64, Error> {
+    db.maintain("campaign.heal", |c| {
+        Box::pin(async move { Ok(super::query(HEAL_SQL).execute(c).await?.rows_affected()) })
+    })
+    .await
+}
+
 /// The campaign that links with this key mean; from a replica.
 pub async fn by_key(db: &Db, key: &str) -> Result<Option<Campaign>, Error> {
     let key = key.to_owned();
@@ -451,7 +478,7 @@ pub async fn is_untouched(db: &Db) -> Result<bool, Error> {
 /// Makes a campaign; returns it as it is stored. A key that is taken is an [`Error::Conflict`] with
 /// `campaigns_key`.
 pub async fn insert(db: &Db, new: New) -> Result<Campaign, Error> {
-    insert_as(db, Uuid::now_v7(), false, new).await
+    insert_as(db, new_uuid(), false, new).await
 }
 
 /// As [`insert`], with this id; where an attempt before this one `may_exist`, what it made is the campaign.
@@ -499,9 +526,10 @@ fn select_changes(
     Box::pin(async move {
         let query = super::query_as::<ChangedRow>(CHANGED_SINCE_SQL).bind(since.to_string());
         let rows = query.bind(since > 0).bind(after).bind(limit).fetch_all(c).await?;
-        let horizon = rows.first().map_or(since, |row| row.horizon);
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?; // one row at least
+        let (horizon, server, is_foreign) = (first.horizon, first.server, first.is_foreign);
         let list = rows.into_iter().filter_map(|row| row.changed).map(Row::into_change);
-        Ok(Changes { horizon, list: list.collect::<Result<_, _>>()? })
+        Ok(Changes { horizon, server, is_foreign, list: list.collect::<Result<_, _>>()? })
     })
 }
 
@@ -652,6 +680,8 @@ struct DestinationRow {
 /// A row of [`CHANGED_SINCE_SQL`].
 struct ChangedRow {
     horizon: i64,
+    server: DateTime<Utc>,
+    is_foreign: bool,
     changed: Option<Row>,
 }
 
@@ -661,7 +691,12 @@ impl FromRow<'_, sqlx::postgres::PgRow> for ChangedRow {
 
         let id: Option<Uuid> = row.try_get("id")?;
         let changed = id.map(|_| Row::from_row(row)).transpose()?;
-        Ok(Self { horizon: row.try_get("horizon")?, changed })
+        Ok(Self {
+            horizon: row.try_get("horizon")?,
+            server: row.try_get("server")?,
+            is_foreign: row.try_get("is_foreign")?,
+            changed,
+        })
     }
 }
 

@@ -1,12 +1,14 @@
 //! Stored clicks: read, and corrected. The drain is who stores them (see `db::ingest`).
 
-use chrono::{DateTime, Utc};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use sqlx::{FromRow, types::Json};
+use sqlx::{FromRow, PgConnection, types::Json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Db, Error};
+use super::{Db, Error, monitor::part};
 use crate::model::{
     self,
     click::InvalidReason,
@@ -18,6 +20,7 @@ use crate::model::{
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("click.get", GET_SQL),
     ("click.list", LIST_SQL),
+    ("click.hours", HOURS_SQL),
     ("click.list_of_campaigns", LIST_OF_CAMPAIGNS_SQL),
     ("click.list_of_ids", LIST_OF_IDS_SQL),
     ("click.upsert", UPSERT_SQL),
@@ -87,9 +90,14 @@ pub struct Click {
     /// What it cost us.
     #[schema(value_type = Option<Money>)]
     pub cost: Option<Json<Money>>,
-    /// The currency of the cost, as it is stored.
+    /// The currency of the cost, as it is stored; `XXX` where the link named none that is known.
     #[schema(example = "USD")]
     pub currency: Option<String>,
+    /// What of the link could not be kept as it was sent: `cut` (a value longer than 1,024 characters),
+    /// `id_too_long` (`click_id` likewise, left out), `unexpanded_macro` (a value such as `{campaign}` that the source did
+    /// not fill, left out), `cost_unreadable`, `cost_negative` (left out), `currency_unknown`.
+    #[schema(example = json!(["cut"]))]
+    pub adjusted: Vec<String>,
     /// The kind of its first conversion.
     pub conversion_type: Option<String>,
     /// When it first converted.
@@ -139,6 +147,7 @@ impl From<&model::click::Click<'_>> for Click {
                 .cost
                 .map(|amount| Json(Money { amount, currency: click.currency.unwrap_or(Currency::USD) })),
             currency: click.currency.map(|currency| currency.to_string()),
+            adjusted: click.adjusted.iter().map(|adjustment| adjustment.as_str().to_owned()).collect(),
             conversion_type: None,
             converted_at: None,
             created_at: click.id.created_at(),
@@ -235,6 +244,7 @@ macro_rules! select_clicks {
             'currency', CASE WHEN k.currency ~ '^[A-Za-z]{3}$' THEN k.currency ELSE 'USD' END
         ) END AS cost,
         k.currency,
+        coalesce(k.adjusted, '{}') AS adjusted,
         k.conversion_type,
         k.converted_at,
         k.created_at,
@@ -274,30 +284,27 @@ const LIST_OF_IDS_SQL: &str = select_clicks!(
 );
 
 /// No index of the clicks begins with the campaign: it would take a third of the drain's speed (measured). The
-/// roll-ups say in which hours there are any to be found and how many, so only as many hours are read as the page
-/// needs. Of the newest hour a part may be on pages before, so its clicks are not counted upon.
+/// roll-ups say in which hours there may be any, and how many at most: they are added in the transaction that stores
+/// the clicks, and stay when clicks are erased or deleted by hand.
+const HOURS_SQL: &str = "
+    SELECT
+        hour,
+        sum(CASE WHEN $4 THEN valid_clicks WHEN NOT $4 THEN clicks - valid_clicks ELSE clicks END)::bigint AS clicks
+    FROM campaign_stats_hourly
+    WHERE campaign_id = ANY ($1)
+      AND hour > $2::timestamptz - interval '1 hour'
+      AND hour < $3
+    GROUP BY hour
+    HAVING sum(CASE WHEN $4 THEN valid_clicks WHEN NOT $4 THEN clicks - valid_clicks ELSE clicks END) > 0
+    ORDER BY hour DESC
+    LIMIT $5";
+
+/// Of these hours alone.
 const LIST_OF_CAMPAIGNS_SQL: &str = concat!(
     "
-    WITH filled AS (
-        SELECT
-            hour,
-            sum(CASE WHEN $6 THEN valid_clicks WHEN NOT $6 THEN clicks - valid_clicks ELSE clicks END) AS clicks
-        FROM campaign_stats_hourly
-        WHERE campaign_id = ANY ($7)
-          AND hour > $1::timestamptz - interval '1 hour'
-          AND hour < $2
-          AND hour <= $3
-        GROUP BY hour
-    ), hours AS (
-        SELECT
-            hour,
-            sum(CASE WHEN hour <= least($2, $3) - interval '1 hour' THEN clicks ELSE 0 END)
-                OVER (ORDER BY hour DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newer_clicks
-        FROM filled
-        WHERE clicks > 0
-    ), page AS (
+    WITH page AS (
         SELECT found.*
-        FROM hours
+        FROM unnest($8::timestamptz[]) AS hour
         CROSS JOIN LATERAL (
             SELECT *
             FROM clicks
@@ -311,7 +318,6 @@ const LIST_OF_CAMPAIGNS_SQL: &str = concat!(
             ORDER BY created_at DESC, id DESC
             LIMIT $5
         ) AS found
-        WHERE coalesce(newer_clicks, 0) < $5
         ORDER BY created_at DESC, id DESC
         LIMIT $5
     )",
@@ -321,6 +327,9 @@ const LIST_OF_CAMPAIGNS_SQL: &str = concat!(
     ORDER BY k.created_at DESC, k.id DESC"
     )
 );
+
+/// Hours that are looked up at a time.
+const HOURS_MAX: usize = 1000;
 
 /// The row comes from the stored one, so a click that is not stored stays so: its record is in a journal, and the
 /// drain, which inserts, would find the row and take the record for a refused one.
@@ -397,30 +406,127 @@ pub async fn get_newest(db: &Db, id: ClickId) -> Result<Option<Click>, Error> {
     .await
 }
 
-/// Clicks, newest first, after (older than) the click of `after`, at most `limit`.
+/// Some clicks of a list.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Listed {
+    /// Newest first.
+    pub clicks: Vec<Click>,
+    /// Where the search stopped because it took too long: there may be more before this time. `None`: it went on to
+    /// the limit or to the end.
+    pub searched_to: Option<DateTime<Utc>>,
+}
+
+/// Clicks, newest first, after (older than) the click of `after`, at most `limit`; fewer are all there are, unless the
+/// search for a campaign's took longer than `time_max`.
 pub async fn list(
     db: &Db,
     filter: Filter,
     after: Option<(DateTime<Utc>, Uuid)>,
     limit: i64,
-) -> Result<Vec<Click>, Error> {
+    time_max: Duration,
+) -> Result<Listed, Error> {
     let from = filter.from.unwrap_or(DateTime::UNIX_EPOCH);
     let to = filter.to.unwrap_or(super::FAR_FUTURE);
     let (after_time, after_id) = after.unwrap_or((super::FAR_FUTURE, Uuid::max()));
     let Some(campaign_ids) = filter.campaign_ids else {
-        return db
-            .read("click.list", move |c| {
-                let query = super::query_as(LIST_SQL).bind(from).bind(to).bind(after_time).bind(after_id);
-                Box::pin(query.bind(limit).bind(filter.is_valid).fetch_all(c))
-            })
-            .await;
+        let listing = db.read("click.list", move |c| {
+            let query = super::query_as(LIST_SQL).bind(from).bind(to).bind(after_time).bind(after_id);
+            Box::pin(query.bind(limit).bind(filter.is_valid).fetch_all(c))
+        });
+        return Ok(Listed { clicks: listing.await?, searched_to: None });
     };
-    db.read("click.list_of_campaigns", move |c| {
-        let query =
-            super::query_as(LIST_OF_CAMPAIGNS_SQL).bind(from).bind(to).bind(after_time).bind(after_id);
-        Box::pin(query.bind(limit).bind(filter.is_valid).bind(campaign_ids).fetch_all(c))
-    })
-    .await
+    let search = Search {
+        campaign_ids,
+        from,
+        to,
+        after: (after_time, after_id),
+        is_valid: filter.is_valid,
+        limit: usize::try_from(limit).unwrap_or(0).max(1),
+        time_max,
+    };
+    db.read("click.list_of_campaigns", move |c| Box::pin(search.run(c))).await
+}
+
+/// For the clicks of campaigns, through the hours that may have some.
+#[derive(Debug, Clone)]
+struct Search {
+    campaign_ids: Vec<Uuid>,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    after: (DateTime<Utc>, Uuid),
+    is_valid: Option<bool>,
+    limit: usize,
+    time_max: Duration,
+}
+
+impl Search {
+    /// Reads as many hours as should fill the page, and goes on while it is not full: the roll-ups promise more than
+    /// there is where clicks were erased.
+    async fn run(self, c: &mut PgConnection) -> sqlx::Result<Listed> {
+        let since = Instant::now();
+        let mut listed = Listed::default();
+        // hours that begin before this have not been searched
+        let (time, id) = self.after;
+        let mut before = self.to.min(if id.is_nil() { time } else { time + TimeDelta::microseconds(1) });
+        loop {
+            let hours = self.hours(c, before).await?;
+            let is_end = hours.len() < HOURS_MAX;
+            let mut hours = hours.into_iter().peekable();
+            while hours.peek().is_some() {
+                if since.elapsed() > self.time_max && listed.searched_to.is_some() {
+                    return Ok(listed);
+                }
+                let missing = self.limit - listed.clicks.len();
+                let mut batch = Vec::new();
+                let mut promised = 0;
+                while promised < missing
+                    && let Some((hour, clicks)) = hours.next()
+                {
+                    promised = promised.saturating_add(usize::try_from(clicks).unwrap_or(usize::MAX));
+                    batch.push(hour);
+                    before = hour;
+                }
+                listed.clicks.extend(self.clicks(c, batch, missing).await?);
+                if listed.clicks.len() >= self.limit {
+                    listed.searched_to = None;
+                    return Ok(listed);
+                }
+                listed.searched_to = Some(before);
+            }
+            if is_end {
+                listed.searched_to = None;
+                return Ok(listed);
+            }
+        }
+    }
+
+    async fn hours(
+        &self,
+        c: &mut PgConnection,
+        before: DateTime<Utc>,
+    ) -> sqlx::Result<Vec<(DateTime<Utc>, i64)>> {
+        let query = super::query_as(HOURS_SQL).bind(&self.campaign_ids).bind(self.from).bind(before);
+        let query = query.bind(self.is_valid).bind(i64::try_from(HOURS_MAX).unwrap_or(i64::MAX));
+        part("click.hours", query.fetch_all(c)).await
+    }
+
+    async fn clicks(
+        &self,
+        c: &mut PgConnection,
+        hours: Vec<DateTime<Utc>>,
+        limit: usize,
+    ) -> sqlx::Result<Vec<Click>> {
+        let query = super::query_as(LIST_OF_CAMPAIGNS_SQL)
+            .bind(self.from)
+            .bind(self.to)
+            .bind(self.after.0)
+            .bind(self.after.1)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(self.is_valid)
+            .bind(&self.campaign_ids)
+            .bind(hours);
+        query.fetch_all(c).await
+    }
 }
 
 /// The stored ones of these clicks, oldest first, from the primary.

@@ -6,7 +6,7 @@
 //! field = length i32, -1 for NULL | bytes as the type's `send` function writes them
 //! ```
 //! Everything is big-endian. Source: <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format";
-//! `inet` from `network_send` (`src/backend/utils/adt/network.c`).
+//! `inet` from `network_send` (`src/backend/utils/adt/network.c`), arrays from `array_send` (`arrayfuncs.c`).
 
 use std::net::IpAddr;
 
@@ -19,6 +19,8 @@ const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 const NULL: i32 = -1;
 /// 2000-01-01 in microseconds since 1970: where PostgreSQL's clock begins.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
+/// `pg_type` of `text`.
+const TEXT_OID: i32 = 25;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = AF_INET + 1;
 
@@ -67,6 +69,23 @@ impl CopyData {
 
     pub(super) fn text(&mut self, value: Option<&str>) {
         self.field(value.map(str::as_bytes));
+    }
+
+    /// One dimension, from 1: dimensions, whether there are NULLs, the type, length, lower bound, the elements as fields.
+    pub(super) fn text_array(&mut self, value: Option<&[&str]>) {
+        let Some(texts) = value else { return self.field(None) };
+        let length = |bytes: usize| i32::try_from(bytes).expect("a record has at most 1 MiB").to_be_bytes();
+        let mut bytes = Vec::new();
+        for number in [1, 0, TEXT_OID] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        bytes.extend_from_slice(&length(texts.len()));
+        bytes.extend_from_slice(&1i32.to_be_bytes());
+        for text in texts {
+            bytes.extend_from_slice(&length(text.len()));
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        self.field(Some(&bytes));
     }
 
     pub(super) fn bigint(&mut self, value: Option<i64>) {

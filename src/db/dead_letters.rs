@@ -97,7 +97,7 @@ const HAS_CLICK_SQL: &str = "
 
 const HAS_EVENT_SQL: &str = "
     SELECT CASE
-        WHEN $3 THEN EXISTS (SELECT FROM event_keys WHERE id = $2)
+        WHEN $3::uuid IS NOT NULL THEN EXISTS (SELECT FROM event_keys WHERE id = $3)
         ELSE EXISTS (SELECT FROM events WHERE created_at = $1 AND id = $2)
     END";
 
@@ -283,7 +283,7 @@ async fn store_click(c: &mut PgConnection, click: &Click<'_>) -> sqlx::Result<Re
 async fn store_event(c: &mut PgConnection, event: &Event<'_>) -> sqlx::Result<Retried> {
     let query = super::query_scalar(HAS_EVENT_SQL).bind(event.created_at).bind(event.id);
     let mut savepoint = c.begin().await?;
-    let query = query.bind(event.is_idempotent).fetch_one(&mut *savepoint);
+    let query = query.bind(event.key()).fetch_one(&mut *savepoint);
     let has_event = part("dead_letter.has_event", query).await;
     savepoint.rollback().await?;
     match has_event {

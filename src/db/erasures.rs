@@ -18,9 +18,11 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("erasures.lock", LOCK),
     ("erasures.insert", INSERT),
     ("erasures.since", SINCE),
+    ("erasures.watch", WATCH),
     ("erasures.find_clicks", FIND_CLICKS),
     ("erasures.delete_clicks", DELETE_CLICKS),
     ("erasures.delete_events", DELETE_EVENTS),
+    ("erasures.delete_events_of_person", DELETE_EVENTS_OF_PERSON),
     ("erasures.letters", LETTERS),
     ("erasures.delete_letters", DELETE_LETTERS),
     ("erasures.forget", FORGET),
@@ -43,6 +45,23 @@ const SINCE: &str = "
     FROM erasures
     WHERE id > $1
     ORDER BY id";
+
+/// One row at least.
+const WATCH: &str = "
+    SELECT
+        pg_postmaster_start_time() AS server,
+        fresh.*
+    FROM (SELECT 1) AS one
+    LEFT JOIN (
+        SELECT
+            id,
+            click_id,
+            sub_hash,
+            created_at
+        FROM erasures
+        WHERE id > $1
+    ) AS fresh ON true
+    ORDER BY fresh.id";
 
 // no index leads there: it is asked for once in a while, and every index costs a third of the drain's speed
 const FIND_CLICKS: &str = "
@@ -74,6 +93,15 @@ const DELETE_EVENTS: &str = "
     WHERE click_id = ANY ($1)
       AND created_at < $2";
 
+// no index leads there, as for clicks
+const DELETE_EVENTS_OF_PERSON: &str = "
+    DELETE FROM events
+    WHERE created_at < $3
+      AND $2 = CASE $1
+          WHEN 'user_id' THEN user_id
+          WHEN 'session_id' THEN session_id
+      END";
+
 const LETTERS: &str = "
     SELECT
         id,
@@ -85,7 +113,7 @@ const LETTERS: &str = "
 
 const DELETE_LETTERS: &str = "DELETE FROM dead_letters WHERE id = ANY ($1)";
 
-const FORGET: &str = "DELETE FROM erasures WHERE created_at < $1";
+const FORGET: &str = "DELETE FROM erasures WHERE created_at < now() - $1::integer * interval '1 day'";
 
 /// A dead letter, as bytes.
 #[derive(Debug, Clone, FromRow)]
@@ -94,6 +122,23 @@ pub struct Letter {
     pub id: i64,
     /// As it was in the journal.
     pub record: Vec<u8>,
+}
+
+/// A row of [`WATCH`].
+#[derive(FromRow)]
+struct WatchRow {
+    server: DateTime<Utc>,
+    id: Option<i64>,
+    click_id: Option<Uuid>,
+    sub_hash: Option<Vec<u8>>,
+    created_at: Option<DateTime<Utc>>,
+}
+
+impl WatchRow {
+    fn read(self) -> Option<Erasure> {
+        let Self { id, click_id, sub_hash, created_at, .. } = self;
+        Row { id: id?, click_id, sub_hash, created_at: created_at? }.read()
+    }
 }
 
 #[derive(FromRow)]
@@ -128,12 +173,17 @@ pub async fn insert(
     Ok(noted.first().copied().or(before).unwrap_or_else(Utc::now))
 }
 
-/// Erasures after (newer than) this one.
-pub async fn since(db: &Db, id: i64) -> Result<Vec<Erasure>, Error> {
-    db.read_primary("erasures.since", move |c| Box::pin(since_on(c, id))).await
+/// Erasures after (newer than) this one, and since when the server runs that says so: another one may have given the
+/// same ids to other erasures.
+pub async fn watch(db: &Db, id: i64) -> Result<(DateTime<Utc>, Vec<Erasure>), Error> {
+    let rows: Vec<WatchRow> = db
+        .read_primary("erasures.watch", move |c| Box::pin(super::query_as(WATCH).bind(id).fetch_all(c)))
+        .await?;
+    let server = rows.first().map(|row| row.server).unwrap_or_default(); // one row at least
+    Ok((server, rows.into_iter().filter_map(WatchRow::read).collect()))
 }
 
-/// As [`since`], within the caller's transaction.
+/// Erasures after (newer than) this one, within the caller's transaction.
 pub(super) async fn since_on(c: &mut PgConnection, id: i64) -> sqlx::Result<Vec<Erasure>> {
     let rows: Vec<Row> = super::query_as(SINCE).bind(id).fetch_all(c).await?;
     Ok(rows.into_iter().filter_map(Row::read).collect())
@@ -168,6 +218,17 @@ pub async fn delete_events(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) ->
     .await
 }
 
+/// Deletes the stored events that name this user or session and came before `before`; returns how many there were.
+pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<u64, Error> {
+    db.maintain("erasures.delete_events_of_person", move |c| {
+        Box::pin(async move {
+            let delete = super::query(DELETE_EVENTS_OF_PERSON).bind(sub.name).bind(sub.value).bind(before);
+            Ok(delete.execute(c).await?.rows_affected())
+        })
+    })
+    .await
+}
+
 /// All stored events of clicks, within the caller's transaction.
 pub(super) async fn delete_events_on(c: &mut PgConnection, clicks: &[Uuid]) -> sqlx::Result<()> {
     super::query(DELETE_EVENTS).bind(clicks).bind(super::FAR_FUTURE).execute(c).await.map(drop)
@@ -189,10 +250,11 @@ pub async fn delete_letters(db: &Db, ids: Vec<i64>) -> Result<u64, Error> {
     .await
 }
 
-/// Forgets erasures from before `cutoff`: no journal holds anything so old.
-pub async fn forget_before(db: &Db, cutoff: DateTime<Utc>) -> Result<u64, Error> {
+/// Forgets erasures that are older than so many days by the database's clock: no journal holds anything so old.
+pub async fn forget_old(db: &Db, keep_days: u32) -> Result<u64, Error> {
+    let keep = i32::try_from(keep_days).unwrap_or(i32::MAX);
     db.maintain("erasures.forget", move |c| {
-        Box::pin(async move { Ok(super::query(FORGET).bind(cutoff).execute(c).await?.rows_affected()) })
+        Box::pin(async move { Ok(super::query(FORGET).bind(keep).execute(c).await?.rows_affected()) })
     })
     .await
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Db, Error};
-use crate::model::{self, id::ClickId};
+use crate::model::{self, erasure::Sub, id::ClickId};
 
 /// How much earlier than its click an event may be: clocks of nodes differ.
 const CLOCKS_DIFFER_BY: TimeDelta = TimeDelta::hours(1);
@@ -18,6 +18,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("event.list", LIST_SQL),
     ("event.list_of_click", LIST_OF_CLICK_SQL),
     ("event.list_of_clicks", LIST_OF_CLICKS_SQL),
+    ("event.list_of_person", LIST_OF_PERSON_SQL),
     ("event.insert", INSERT_SQL),
 ];
 
@@ -49,6 +50,14 @@ pub struct Event {
     pub session_id: Option<String>,
     /// The sender's user.
     pub user_id: Option<String>,
+    /// Who told of it: `public`, or the id of the token; nothing where it was stored before that was noted.
+    #[schema(example = "public")]
+    pub source: Option<String>,
+    /// The sender's own id, where it is no UUID; at most 128 characters of it.
+    #[schema(example = "order-1001")]
+    pub external_id: Option<String>,
+    /// When it happened, as the sender says.
+    pub occurred_at: Option<DateTime<Utc>>,
     /// When it arrived.
     pub created_at: DateTime<Utc>,
 }
@@ -74,6 +83,9 @@ impl From<&model::event::Event<'_>> for Event {
             referrer: text(&event.referrer),
             session_id: text(&event.session_id),
             user_id: text(&event.user_id),
+            source: Some(event.source.to_string()),
+            external_id: text(&event.external_id),
+            occurred_at: event.occurred_at,
             created_at: event.created_at,
         }
     }
@@ -96,6 +108,9 @@ macro_rules! select_events {
         e.referrer,
         e.session_id,
         e.user_id,
+        e.source,
+        e.external_id,
+        e.occurred_at,
         e.created_at
     FROM events e
     LEFT JOIN campaigns c ON c.id = e.campaign_id",
@@ -126,12 +141,22 @@ const LIST_OF_CLICKS_SQL: &str = select_events!(
     ORDER BY e.created_at, e.id"
 );
 
+// no index leads there, as for clicks (`erasures.find_clicks`)
+const LIST_OF_PERSON_SQL: &str = select_events!(
+    "
+    WHERE $2 = CASE $1
+        WHEN 'user_id' THEN e.user_id
+        WHEN 'session_id' THEN e.session_id
+    END
+    ORDER BY e.created_at, e.id"
+);
+
 /// One event as the batch form of the drain stores many, with its roll-up.
 const INSERT_SQL: &str = "
     WITH fresh AS (
         INSERT INTO event_keys (id, created_at)
-        SELECT $1, $3
-        WHERE $2
+        SELECT $2, $3
+        WHERE $2::uuid IS NOT NULL
         ON CONFLICT (id) DO NOTHING
         RETURNING id
     ), stored AS (
@@ -146,6 +171,9 @@ const INSERT_SQL: &str = "
             referrer,
             session_id,
             user_id,
+            source,
+            external_id,
+            occurred_at,
             created_at
         )
         SELECT
@@ -163,8 +191,11 @@ const INSERT_SQL: &str = "
             $12,
             $13,
             $14,
+            $15,
+            $16,
+            $17,
             $3
-        WHERE NOT $2
+        WHERE $2 IS NULL
            OR EXISTS (SELECT FROM fresh)
         ON CONFLICT (created_at, id) DO NOTHING
         RETURNING campaign_id, created_at
@@ -188,7 +219,10 @@ pub async fn list(
     let (after_time, after_id) = after.unwrap_or((super::FAR_FUTURE, Uuid::max()));
     match click_id {
         Some(click) => {
-            let from = click.created_at() - CLOCKS_DIFFER_BY;
+            // a click of the future has its time from a clock that was wrong, and its events from one that may not be
+            let is_of_the_future = click.created_at() > Utc::now();
+            let from =
+                if is_of_the_future { DateTime::UNIX_EPOCH } else { click.created_at() - CLOCKS_DIFFER_BY };
             db.read("event.list_of_click", move |c| {
                 let query = super::query_as(LIST_OF_CLICK_SQL).bind(after_time).bind(after_id).bind(limit);
                 Box::pin(query.bind(click.uuid()).bind(from).fetch_all(c))
@@ -204,13 +238,13 @@ pub async fn list(
     }
 }
 
-/// Stores an event and counts it in its roll-up, in one statement; `false` when one with the sender's id is stored
-/// already. Whoever comes second with an id waits for the first, also where one of them is the drain.
+/// Stores an event and counts it in its roll-up, in one statement; `false` when one of the same source with the
+/// sender's id is stored already. Whoever comes second with an id waits for the first.
 pub async fn insert(db: &Db, event: &model::event::Event<'_>) -> Result<bool, Error> {
     let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
     let query = super::query_scalar(INSERT_SQL)
         .bind(event.id)
-        .bind(event.is_idempotent)
+        .bind(event.key())
         .bind(event.created_at)
         .bind(event.click_id.map(ClickId::uuid))
         .bind(event.click_id.map(ClickId::created_at))
@@ -222,7 +256,10 @@ pub async fn insert(db: &Db, event: &model::event::Event<'_>) -> Result<bool, Er
         .bind(text(&event.url))
         .bind(text(&event.referrer))
         .bind(text(&event.session_id))
-        .bind(text(&event.user_id));
+        .bind(text(&event.user_id))
+        .bind(event.source.to_string())
+        .bind(text(&event.external_id))
+        .bind(event.occurred_at);
     db.write("event.insert", move |c| Box::pin(query.fetch_one(c))).await
 }
 
@@ -230,6 +267,14 @@ pub async fn insert(db: &Db, event: &model::event::Event<'_>) -> Result<bool, Er
 pub async fn list_of_clicks(db: &Db, clicks: Vec<Uuid>) -> Result<Vec<Event>, Error> {
     db.maintain("event.list_of_clicks", move |c| {
         Box::pin(super::query_as(LIST_OF_CLICKS_SQL).bind(clicks).fetch_all(c))
+    })
+    .await
+}
+
+/// All events that name this user or session, oldest first, from the primary.
+pub async fn list_of_person(db: &Db, sub: Sub) -> Result<Vec<Event>, Error> {
+    db.maintain("event.list_of_person", move |c| {
+        Box::pin(super::query_as(LIST_OF_PERSON_SQL).bind(sub.name).bind(sub.value).fetch_all(c))
     })
     .await
 }

@@ -11,6 +11,7 @@ use sqlx::{FromRow, PgConnection, types::Json};
 use uuid::Uuid;
 
 use super::{Db, Error};
+use crate::model::id::new_uuid;
 
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -148,7 +149,7 @@ fn claim_on(c: &mut PgConnection, request: Request, lease_ms: i64) -> BoxFuture<
             .bind(token_id)
             .bind(key.clone())
             .bind(fingerprint.to_vec())
-            .bind(Uuid::now_v7())
+            .bind(new_uuid())
             .bind(lease_ms);
         if let Some(claim) = claim.fetch_optional(&mut *c).await? {
             return Ok(Turn::Run(claim));

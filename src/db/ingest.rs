@@ -21,7 +21,13 @@ use super::{
     erasures, monitor,
     pool::{Pool, timed_out},
 };
-use crate::model::{click::Click, erasure::Erasures, event::Event, money::Currency, record::Record};
+use crate::model::{
+    click::{Adjusted, Adjustment, Click},
+    erasure::Erasures,
+    event::Event,
+    money::Currency,
+    record::Record,
+};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -31,6 +37,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("watermark.list", LIST_WATERMARKS),
     ("watermark.begin", BEGIN_WATERMARKS),
     ("watermark.advance", ADVANCE_WATERMARK),
+    ("ingest.find_stored", FIND_STORED),
     ("clicks.insert_batch", INSERT_CLICKS),
     ("events.insert_batch", INSERT_EVENTS),
     ("stats.upsert_batch", UPSERT_STATS),
@@ -47,8 +54,24 @@ const CHECK_CONSTRAINTS: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)";
 
-const BEGIN_WATERMARKS: &str =
-    "INSERT INTO ingest_watermark (stream, seq) SELECT unnest($1::uuid[]), 0 ON CONFLICT (stream) DO NOTHING";
+const BEGIN_WATERMARKS: &str = "
+INSERT INTO ingest_watermark (stream, seq)
+SELECT * FROM unnest($1::uuid[], $2::int8[])
+ON CONFLICT (stream) DO NOTHING";
+
+// Row by row by the primary key: LIMIT keeps the planner from reading whole tables instead.
+const FIND_STORED: &str = "
+SELECT t.id
+FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, created_at)
+CROSS JOIN LATERAL (
+    SELECT 1 FROM clicks c WHERE c.created_at = t.created_at AND c.id = t.id LIMIT 1
+) found
+UNION ALL
+SELECT t.id
+FROM unnest($3::uuid[], $4::timestamptz[]) AS t (id, created_at)
+CROSS JOIN LATERAL (
+    SELECT 1 FROM events e WHERE e.created_at = t.created_at AND e.id = t.id LIMIT 1
+) found";
 
 // Whoever erases holds a lock on the table of watermarks (`octo_lock_for_erasure`), and a statement has its table
 // locks before its snapshot: so it sees an erasure that it waited for, and one that comes later waits for this
@@ -72,23 +95,30 @@ macro_rules! click_columns {
     };
 }
 
+// `adjusted` comes as a list in a text: of an array of arrays, unnest() would make one long array.
 const INSERT_CLICKS: &str = concat!(
     "INSERT INTO clicks (",
     click_columns!(),
-    ")
-SELECT * FROM unnest(
+    ", adjusted)
+SELECT ",
+    click_columns!(),
+    ", string_to_array(adjusted, ',')
+FROM unnest(
     $1::uuid[], $2::uuid[], $3::text[]::inet[], $4::text[], $5::text[], $6::bool[], $7::text[], $8::bool[],
     $9::text[], $10::text[], $11::text[], $12::text[],
     $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
     $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
     $23::text[], $24::int8[], $25::int8[], $26::text[], $27::numeric[], $28::text[],
-    $29::timestamptz[], $29::timestamptz[]
-)"
+    $29::timestamptz[], $29::timestamptz[], $30::text[]
+) AS t (",
+    click_columns!(),
+    ", adjusted)"
 );
 
 // COPY is no statement that can be prepared; parsing it takes less than storing one row.
-const COPY_CLICKS: &str = concat!("COPY clicks (", click_columns!(), ") FROM STDIN (FORMAT binary)");
-const CLICK_COLUMNS: i16 = 30;
+const COPY_CLICKS: &str =
+    concat!("COPY clicks (", click_columns!(), ", adjusted) FROM STDIN (FORMAT binary)");
+const CLICK_COLUMNS: i16 = 31;
 
 /// From this many rows on, clicks are copied. COPY takes half the CPU of an INSERT of arrays, but over TCP its
 /// end waits up to 40 ms for a delayed acknowledgement (sqlx leaves Nagle's algorithm on, its issue 4335):
@@ -98,29 +128,35 @@ const COPY_ROWS_MIN: usize = 1_000;
 /// Bytes in one message of a COPY.
 const COPY_PIECE_BYTES: usize = 64 * 1024;
 
-// An event belongs to the campaign it named, else to its click's, else to the one whose key it named.
+// An event belongs to the campaign it named, else to its click's, else to the one whose key it named. Keys are locked in
+// their order: strangers may send the same ids to two nodes the other way round, and no drain is to wait for a drain
+// that waits for it.
 const INSERT_EVENTS: &str = "
 WITH incoming AS (
     SELECT *
     FROM unnest(
-        $1::uuid[], $2::bool[], $3::timestamptz[], $4::uuid[], $5::timestamptz[], $6::uuid[], $7::text[],
-        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]
+        $1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[], $5::timestamptz[], $6::uuid[], $7::text[],
+        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
+        $15::text[], $16::text[], $17::timestamptz[]
     ) AS t (
-        id, is_idempotent, created_at, click_id, click_time, campaign_id, cid,
-        event_type, event_name, url, referrer, session_id, user_id, event_data
+        id, key, created_at, click_id, click_time, campaign_id, cid,
+        event_type, event_name, url, referrer, session_id, user_id, event_data,
+        source, external_id, occurred_at
     )
 ), fresh AS (
     INSERT INTO event_keys (id, created_at)
-    SELECT id, created_at FROM incoming WHERE is_idempotent
+    SELECT key, created_at FROM incoming WHERE key IS NOT NULL ORDER BY key
     ON CONFLICT (id) DO NOTHING
     RETURNING id
 )
 INSERT INTO events (
-    id, click_id, campaign_id, event_type, event_name, event_data, url, referrer, session_id, user_id, created_at
+    id, click_id, campaign_id, event_type, event_name, event_data, url, referrer, session_id, user_id,
+    source, external_id, occurred_at, created_at
 )
 SELECT
     i.id, i.click_id, coalesce(i.campaign_id, c.campaign_id, k.id), i.event_type, i.event_name,
-    i.event_data::jsonb, i.url, i.referrer, i.session_id, i.user_id, i.created_at
+    i.event_data::jsonb, i.url, i.referrer, i.session_id, i.user_id,
+    i.source, i.external_id, i.occurred_at, i.created_at
 FROM incoming i
 LEFT JOIN LATERAL (
     SELECT campaign_id FROM clicks WHERE created_at = i.click_time AND id = i.click_id LIMIT 1
@@ -128,7 +164,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT id FROM campaigns WHERE key = i.cid AND deleted_at IS NULL
 ) k ON true
-WHERE NOT i.is_idempotent OR i.id IN (SELECT id FROM fresh)
+WHERE i.key IS NULL OR i.key IN (SELECT id FROM fresh)
 RETURNING campaign_id, created_at";
 
 const UPSERT_STATS: &str = "
@@ -149,8 +185,14 @@ ON CONFLICT (stream, seq) DO UPDATE SET
     sqlstate = excluded.sqlstate,
     message = excluded.message";
 
+/// How the constraints begin that keep a day out of a DEFAULT partition until it has its own (`octo_exclude_day`).
+const EXCLUSION: &str = "octo_day_";
+
 /// In place of a SQLSTATE: the bytes are no record.
 pub const MALFORMED: &str = "malformed";
+
+/// The SQLSTATE of a row whose key is there already.
+pub const UNIQUE_VIOLATION: &str = "23505";
 
 /// Consecutive records of a stream, ready to be stored.
 #[derive(Debug, Default)]
@@ -252,8 +294,8 @@ impl Ingest {
         Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout: None })
     }
 
-    /// Where each stream is in this database; new streams begin at 0.
-    pub async fn watermarks(&mut self, streams: &[Uuid]) -> Result<HashMap<Uuid, u64>, StoreError> {
+    /// Where each stream is in this database; a new stream begins at the sequence beside its id.
+    pub async fn watermarks(&mut self, streams: &[(Uuid, u64)]) -> Result<HashMap<Uuid, u64>, StoreError> {
         if self.local_timeout.is_none() {
             return watermarks(&mut self.connection, self.bounds, streams).await;
         }
@@ -262,6 +304,22 @@ impl Ingest {
         let watermarks = watermarks(&mut transaction, bounds, streams).await?;
         bounds.limit(transaction.commit()).await?;
         Ok(watermarks)
+    }
+
+    /// The ids of those rows that are stored already.
+    pub async fn find_stored(&mut self, rows: &Rows<'_>) -> Result<HashSet<Uuid>, StoreError> {
+        let bounds = self.bounds;
+        let (clicks, events) = (rows.clicks.as_slice(), rows.events.as_slice());
+        let mut transaction = self.begin().await?;
+        let find = super::query_scalar(FIND_STORED)
+            .bind(column(clicks, |c| c.id.uuid()))
+            .bind(column(clicks, |c| c.id.created_at()))
+            .bind(column(events, |e| e.id))
+            .bind(column(events, |e| e.created_at))
+            .fetch_all(&mut *transaction);
+        let found: Vec<Uuid> = bounds.run("ingest.find_stored", find).await?;
+        bounds.limit(transaction.commit()).await?;
+        Ok(found.into_iter().collect())
     }
 
     /// Stores the rows of `lo..hi` and moves the watermark to `hi`, all or nothing. What is erased is taken out of
@@ -314,11 +372,13 @@ impl Ingest {
 async fn watermarks(
     c: &mut PgConnection,
     bounds: Bounds,
-    streams: &[Uuid],
+    streams: &[(Uuid, u64)],
 ) -> Result<HashMap<Uuid, u64>, StoreError> {
-    let begin = super::query(BEGIN_WATERMARKS).bind(streams).execute(&mut *c);
+    let ids: Vec<Uuid> = streams.iter().map(|(id, _)| *id).collect();
+    let firsts: Vec<i64> = streams.iter().map(|(_, first)| bigint(*first)).collect();
+    let begin = super::query(BEGIN_WATERMARKS).bind(&ids).bind(firsts).execute(&mut *c);
     bounds.run("watermark.begin", begin).await?;
-    let list = super::query_as(LIST_WATERMARKS).bind(streams).fetch_all(c);
+    let list = super::query_as(LIST_WATERMARKS).bind(ids).fetch_all(c);
     let rows: Vec<(Uuid, i64)> = bounds.run("watermark.list", list).await?;
     Ok(rows.into_iter().map(|(stream, seq)| (stream, u64::try_from(seq).unwrap_or(0))).collect())
 }
@@ -425,6 +485,7 @@ async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Res
         .bind(column::<_, Option<Decimal>>(clicks, |c| c.cost))
         .bind(column(clicks, |c| c.currency.map(|currency| currency.to_string())))
         .bind(column(clicks, |c| c.id.created_at()))
+        .bind(column(clicks, |c| list(c.adjusted)))
         .execute(c)
         .await?;
     Ok(())
@@ -474,15 +535,22 @@ fn copy_click(data: &mut CopyData, click: &Click<'_>) {
     data.text(click.currency.as_ref().map(Currency::as_str));
     data.timestamptz(created_at);
     data.timestamptz(created_at);
+    let adjusted: Vec<&str> = click.adjusted.iter().map(Adjustment::as_str).collect();
+    data.text_array((!adjusted.is_empty()).then_some(adjusted.as_slice()));
+}
+
+/// The names, separated by commas; `None`: there is none.
+fn list(adjusted: Adjusted) -> Option<String> {
+    (!adjusted.is_empty()).then(|| adjusted.iter().map(Adjustment::as_str).collect::<Vec<_>>().join(","))
 }
 
 async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {
     let mut seen = HashSet::new();
     let events: Vec<&Event<'_>> =
-        events.iter().copied().filter(|e| !e.is_idempotent || seen.insert(e.id)).collect();
+        events.iter().copied().filter(|e| e.key().is_none_or(|key| seen.insert(key))).collect();
     let stored: Vec<(Option<Uuid>, DateTime<Utc>)> = super::query_as(INSERT_EVENTS)
         .bind(column(&events, |e| e.id))
-        .bind(column(&events, |e| e.is_idempotent))
+        .bind(column(&events, |e| e.key()))
         .bind(column(&events, |e| e.created_at))
         .bind(column(&events, |e| e.click_id.map(crate::model::id::ClickId::uuid)))
         .bind(column(&events, |e| e.click_id.map(crate::model::id::ClickId::created_at)))
@@ -495,6 +563,9 @@ async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut 
         .bind(column(&events, |e| e.session_id.as_deref()))
         .bind(column(&events, |e| e.user_id.as_deref()))
         .bind(column(&events, |e| e.properties.as_deref()))
+        .bind(column(&events, |e| e.source.to_string()))
+        .bind(column(&events, |e| e.external_id.as_deref()))
+        .bind(column(&events, |e| e.occurred_at))
         .fetch_all(c)
         .await?;
     for (campaign_id, created_at) in stored {
@@ -632,6 +703,9 @@ impl Bounds {
 /// all as dead letters would empty the journal into the wrong place, so that is retried and shouted about.
 fn refusal(error: &sqlx::Error) -> Option<StoreError> {
     let error = error.as_database_error()?;
+    if error.constraint().is_some_and(|name| name.starts_with(EXCLUSION)) {
+        return None; // its partition is about to be made
+    }
     let sqlstate = error.code()?.into_owned();
     let class = sqlstate.get(..2)?;
     let is_about_the_row = matches!(class, "21" | "22" | "23" | "54")

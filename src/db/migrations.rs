@@ -18,8 +18,17 @@ use super::{
 pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] =
-    &[("migrate.connect", SET_SESSION), ("migrate.status", HAS_TABLE), ("migrate.list", LIST)];
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("migrate.connect", SET_SESSION),
+    ("migrate.status", HAS_TABLE),
+    ("migrate.list", LIST),
+    ("migrate.encoding", ENCODING),
+];
+
+/// The one encoding that holds every language.
+pub const UTF8: &str = "UTF8";
+
+const ENCODING: &str = "SELECT current_setting('server_encoding')";
 
 const SET_SESSION: &str =
     "SELECT set_config('lock_timeout', '2s', false), set_config('statement_timeout', '10min', false)";
@@ -44,12 +53,33 @@ pub struct Step {
     pub sql: String,
 }
 
+/// The encoding of the database, such as `UTF8`.
+pub async fn encoding(pool: &Pool) -> Result<String, Error> {
+    let mut connection = pool.connect().await?;
+    let encoding = async {
+        // in a transaction, so that it also works behind PgBouncer
+        let mut transaction = connection.begin().await?;
+        let asking = super::query_scalar(ENCODING).fetch_one(&mut *transaction);
+        monitor::observe("migrate.encoding", asking).await
+    };
+    let encoding = encoding.await.map_err(|e| classify("migrate.encoding", e))?;
+    let _ = connection.close().await;
+    Ok(encoding)
+}
+
 /// Runs what is pending; returns how many ran. They need a session of their own: not through PgBouncer in
-/// transaction mode.
+/// transaction mode. A database without our tables that is not UTF-8 is refused ([`Error::Encoding`]).
 pub async fn up(pool: &Pool) -> Result<usize, Error> {
-    let pending = status(pool).await?.iter().filter(|s| !s.is_applied).count();
+    let steps = status(pool).await?;
+    let pending = steps.iter().filter(|s| !s.is_applied).count();
     if pending == 0 {
         return Ok(0);
+    }
+    if pending == steps.len() {
+        let encoding = encoding(pool).await?;
+        if encoding != UTF8 {
+            return Err(Error::Encoding(encoding));
+        }
     }
     if !pool.is_session() {
         let remedy = "migrations cannot run through PgBouncer in transaction mode; set database.direct_url";

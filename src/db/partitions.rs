@@ -1,38 +1,268 @@
-//! Day partitions of `clicks` and `events`: made ahead, dropped when retention says so.
+//! Day partitions of `clicks` and `events`: made ahead, dropped when retention says so; and what else retention
+//! deletes. All of it by the clock of the database.
+//!
+//! Each partition is a transaction of its own under a short `lock_timeout`: a lock request that waits keeps everybody
+//! behind it waiting, and a dump (`pg_dump`) holds its locks for hours. What cannot be had is left for the next round.
 
-use chrono::{DateTime, Utc};
+use std::{collections::HashSet, time::Duration};
+
+use chrono::NaiveDate;
 
 use super::{Db, Error};
+use crate::{config, config::millis};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] =
-    &[("partitions.make", MAKE), ("partitions.drop", DROP), ("partitions.default_rows", DEFAULT_ROWS)];
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("partitions.missing", MISSING),
+    ("partitions.make", MAKE),
+    ("partitions.exclude", EXCLUDE),
+    ("partitions.check_default", CHECK_DEFAULT),
+    ("partitions.old", OLD),
+    ("partitions.drop", DROP),
+    ("partitions.default_rows", DEFAULT_ROWS),
+    ("retention.clicks", DELETE_CLICKS),
+    ("retention.events", DELETE_EVENTS),
+    ("retention.event_keys", DELETE_EVENT_KEYS),
+    ("retention.dead_letters", DELETE_DEAD_LETTERS),
+];
 
-// One node at a time: two that create the same table fail on the catalogue's own keys, and both statements look
-// again behind the lock (a function's statements see what was committed meanwhile).
-const MAKE: &str = "
-WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(1868788848))
-SELECT octo_make_partitions($1) FROM locked";
-const DROP: &str = "
-WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(1868788848))
-SELECT octo_drop_partitions($1) FROM locked";
+// Today first, which rows wait for, then the days to come, then those that are over.
+const MISSING: &str = "
+    SELECT
+        parent,
+        day
+    FROM unnest(ARRAY['clicks', 'events']) AS parent
+    CROSS JOIN (SELECT (now() AT TIME ZONE 'UTC')::date AS today) AS clock
+    CROSS JOIN LATERAL (SELECT today + step AS day FROM generate_series(-2, $1::integer) AS step) AS days
+    WHERE to_regclass(format('%s_%s', parent, to_char(day, 'YYYYMMDD'))) IS NULL
+    ORDER BY day < today, day, parent";
+
+const MAKE: &str = "SELECT octo_make_partition($1, $2, $3, $4)";
+
+const EXCLUDE: &str = "SELECT octo_exclude_day($1, $2, $3)";
+
+const CHECK_DEFAULT: &str = "SELECT octo_check_default($1, $2, $3)";
+
+// As `octo_drop_partition` will see it.
+const OLD: &str = "
+    SELECT
+        p.relname::text,
+        c.relname::text
+    FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid
+    JOIN pg_class p ON p.oid = i.inhparent
+    WHERE p.relname IN ('clicks', 'events')
+      AND c.relname ~ '^(clicks|events)_[0-9]{8}$'
+      AND (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp AT TIME ZONE 'UTC'
+          <= least(now() - $1::integer * interval '1 day', date_trunc('day', now(), 'UTC'))
+    ORDER BY c.relname";
+
+const DROP: &str = "SELECT octo_drop_partition($1, $2, $3)";
+
 const DEFAULT_ROWS: &str =
     "SELECT (SELECT count(*) FROM clicks_default), (SELECT count(*) FROM events_default)";
 
-/// Makes the partitions up to `ahead_days` from today; returns how many.
-pub async fn make(db: &Db, ahead_days: u32) -> Result<i32, Error> {
-    let ahead = i32::try_from(ahead_days).unwrap_or(i32::MAX);
-    db.maintain("partitions.make", move |c| Box::pin(super::query_scalar(MAKE).bind(ahead).fetch_one(c)))
-        .await
+/// One chunk of what is too old. Rows that another node is deleting are left to it.
+macro_rules! delete_old {
+    ($table:literal, $and:literal) => {
+        concat!(
+            "
+    DELETE FROM ",
+            $table,
+            "
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid
+        FROM ",
+            $table,
+            "
+        WHERE created_at < now() - $1::integer * interval '1 day'",
+            $and,
+            "
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ))"
+        )
+    };
 }
 
-/// Drops what is wholly older than `cutoff`; returns how many partitions.
-pub async fn drop_before(db: &Db, cutoff: DateTime<Utc>) -> Result<i32, Error> {
-    db.maintain("partitions.drop", move |c| Box::pin(super::query_scalar(DROP).bind(cutoff).fetch_one(c)))
-        .await
+// Older than octo itself is nothing but what a clock said that was wrong (that of a machine that began in 1970, for
+// one): such a row is of yesterday, perhaps, and a person decides about it.
+const DELETE_CLICKS: &str = delete_old!("clicks_default", " AND created_at >= '2020-01-01 00:00:00+00'");
+const DELETE_EVENTS: &str = delete_old!("events_default", " AND created_at >= '2020-01-01 00:00:00+00'");
+const DELETE_EVENT_KEYS: &str = delete_old!("event_keys", "");
+const DELETE_DEAD_LETTERS: &str = delete_old!("dead_letters", "");
+
+/// How partitions are looked after: from `[database]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Longest wait for a lock.
+    pub lock_timeout: Duration,
+    /// Rows that move out of a DEFAULT partition when their day gets its own.
+    pub move_rows_max: u32,
+    /// Longest check of a DEFAULT partition that is too long to be scanned under a lock; nobody waits for it.
+    pub check_timeout: Duration,
+    /// Rows deleted in one transaction.
+    pub delete_rows: u32,
+}
+
+/// What became of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Round {
+    /// Partitions made, or dropped.
+    pub done: u32,
+    /// Partitions whose lock was not to be had: the next round tries again.
+    pub busy: u32,
+}
+
+impl From<&config::Database> for Options {
+    fn from(config: &config::Database) -> Self {
+        Self {
+            lock_timeout: millis(config.partition_lock_timeout_ms),
+            move_rows_max: config.partition_move_rows_max,
+            check_timeout: millis(config.partition_check_timeout_ms),
+            delete_rows: config.delete_chunk_rows,
+        }
+    }
+}
+
+impl Options {
+    fn lock_ms(&self) -> i32 {
+        i32::try_from(self.lock_timeout.as_millis()).unwrap_or(i32::MAX)
+    }
+
+    /// The wait for a lock and what is done while it is held.
+    fn limit(&self) -> Duration {
+        self.lock_timeout * 2
+    }
+}
+
+/// Makes the partitions from two days ago up to `ahead_days` from today, by the database's clock.
+pub async fn make(db: &Db, ahead_days: u32, options: Options) -> Result<Round, Error> {
+    let ahead = int(ahead_days);
+    let missing: Vec<(String, NaiveDate)> = db
+        .maintain("partitions.missing", move |c| Box::pin(super::query_as(MISSING).bind(ahead).fetch_all(c)))
+        .await?;
+    let mut round = Round::default();
+    let mut busy = HashSet::new();
+    for (parent, day) in missing {
+        // behind a lock that is held, the next day's would wait as long, and everybody behind it once more
+        if busy.contains(&parent) {
+            round.busy += 1;
+            continue;
+        }
+        let mut said = make_one(db, &parent, day, options).await?;
+        if said == "long" {
+            said = exclude(db, &parent, day, options).await?;
+            if said == "done" {
+                said = make_one(db, &parent, day, options).await?;
+            }
+        }
+        match said.as_str() {
+            "made" => round.done += 1,
+            "busy" => {
+                round.busy += 1;
+                busy.insert(parent);
+            }
+            "exists" => {}
+            why => {
+                tracing::debug!(parent, %day, why, "a day has no partition; its rows go to the DEFAULT one");
+            }
+        }
+    }
+    Ok(round)
+}
+
+async fn make_one(db: &Db, parent: &str, day: NaiveDate, options: Options) -> Result<String, Error> {
+    let (parent, rows_max, lock_ms) = (parent.to_owned(), int(options.move_rows_max), options.lock_ms());
+    db.maintain_within("partitions.make", options.limit(), move |c| {
+        let query = super::query_scalar(MAKE).bind(parent).bind(day).bind(rows_max).bind(lock_ms);
+        Box::pin(query.fetch_one(c))
+    })
+    .await
+}
+
+/// Proves that the DEFAULT partition holds no row of a day to come, without a lock that stops anybody.
+async fn exclude(db: &Db, parent: &str, day: NaiveDate, options: Options) -> Result<String, Error> {
+    let (name, lock_ms) = (parent.to_owned(), options.lock_ms());
+    let said: String = db
+        .maintain_within("partitions.exclude", options.limit(), move |c| {
+            Box::pin(super::query_scalar(EXCLUDE).bind(name).bind(day).bind(lock_ms).fetch_one(c))
+        })
+        .await?;
+    if said != "done" {
+        return Ok(said);
+    }
+    let name = parent.to_owned();
+    db.maintain_within("partitions.check_default", options.check_timeout, move |c| {
+        Box::pin(super::query_scalar(CHECK_DEFAULT).bind(name).bind(day).bind(lock_ms).fetch_one(c))
+    })
+    .await
+}
+
+/// Drops the partitions whose last hour is older than `keep_days` (1 at least), by the database's clock, and never one
+/// whose day is not over there.
+pub async fn drop_old(db: &Db, keep_days: u32, options: Options) -> Result<Round, Error> {
+    let keep = int(keep_days);
+    let old: Vec<(String, String)> = db
+        .maintain("partitions.old", move |c| Box::pin(super::query_as(OLD).bind(keep).fetch_all(c)))
+        .await?;
+    let mut round = Round::default();
+    let mut busy = HashSet::new();
+    for (parent, name) in old {
+        if busy.contains(&parent) {
+            round.busy += 1;
+            continue;
+        }
+        let lock_ms = options.lock_ms();
+        let said: String = db
+            .maintain_within("partitions.drop", options.limit(), move |c| {
+                Box::pin(super::query_scalar(DROP).bind(name).bind(keep).bind(lock_ms).fetch_one(c))
+            })
+            .await?;
+        match said.as_str() {
+            "gone" => round.done += 1,
+            "busy" => {
+                round.busy += 1;
+                busy.insert(parent);
+            }
+            _ => {} // another node was faster
+        }
+    }
+    Ok(round)
+}
+
+/// Deletes what is older than `keep_days` (1 at least) outside the day partitions: rows of the DEFAULT ones, keys of
+/// events, dead letters. A chunk a transaction: it holds no lock for long, and goes on where it was cut off.
+pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64, Error> {
+    let rows = i64::from(options.delete_rows);
+    let mut deleted = 0;
+    loop {
+        let chunks = [
+            ("retention.clicks", super::query(DELETE_CLICKS)),
+            ("retention.events", super::query(DELETE_EVENTS)),
+            ("retention.event_keys", super::query(DELETE_EVENT_KEYS)),
+            ("retention.dead_letters", super::query(DELETE_DEAD_LETTERS)),
+        ];
+        let mut most = 0;
+        for (name, query) in chunks {
+            let query = query.bind(int(keep_days)).bind(rows);
+            let chunk = db
+                .maintain(name, move |c| Box::pin(async move { Ok(query.execute(c).await?.rows_affected()) }))
+                .await?;
+            most = most.max(chunk);
+            deleted += chunk;
+        }
+        if most < u64::from(options.delete_rows) {
+            return Ok(deleted);
+        }
+    }
 }
 
 /// Rows in the DEFAULT partitions of clicks and events.
 pub async fn default_rows(db: &Db) -> Result<(i64, i64), Error> {
     db.read("partitions.default_rows", move |c| Box::pin(super::query_as(DEFAULT_ROWS).fetch_one(c))).await
+}
+
+fn int(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }

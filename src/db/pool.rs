@@ -223,6 +223,13 @@ impl Pool {
         self.connector().server()
     }
 
+    /// Connections lead there from now on: for the private PostgreSQL, whose place is known only when it runs.
+    pub fn lead_to(&self, url: &SecretString, config: &config::Database) -> Result<(), Error> {
+        self.connector().lead_to(url.expose_secret(), config)?;
+        self.renew();
+        Ok(())
+    }
+
     /// Closes every connection that is idle now, and each of the others when it comes back: the server has
     /// changed or is gone, and what is open leads nowhere.
     pub fn renew(&self) {

@@ -7,13 +7,17 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::{Db, Error};
-use crate::model::token::{DIGITS, Hash, PREFIX, Scope, digest};
+use crate::model::{
+    id::new_uuid,
+    token::{DIGITS, Hash, PREFIX, Scope, digest},
+};
 
 pub use crate::model::token::Token;
 
 /// Every statement of this module.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("token.insert", INSERT_SQL),
+    ("token.insert_once", INSERT_ONCE_SQL),
     ("token.list", LIST_SQL),
     ("token.get", GET_SQL),
     ("token.revoke", REVOKE_SQL),
@@ -32,6 +36,11 @@ const INSERT_SQL: &str = "
         expires_at,
         revoked_at,
         last_used_at";
+
+const INSERT_ONCE_SQL: &str = "
+    INSERT INTO api_tokens (id, name, scope, token_sha256)
+    VALUES ($1, $2, $3, $4)
+    ON CONFLICT (token_sha256) DO NOTHING";
 
 const LIST_SQL: &str = "
     SELECT
@@ -92,7 +101,7 @@ pub async fn create(
     name: &str,
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<(Token, String), Error> {
-    create_as(db, Uuid::now_v7(), scope, name, expires_at).await
+    create_as(db, new_uuid(), scope, name, expires_at).await
 }
 
 /// As [`create`], with this id.
@@ -121,6 +130,16 @@ pub async fn create_as(
         })
         .await?;
     Ok((token, secret))
+}
+
+/// Makes a token without end of a secret that the caller has already written down; again is no error.
+pub async fn insert_once(db: &Db, scope: Scope, name: &str, secret: &str) -> Result<(), Error> {
+    let (name, hash) = (name.to_owned(), digest(secret));
+    db.write("token.insert_once", move |c| {
+        let query = super::query(INSERT_ONCE_SQL).bind(crate::model::id::new_uuid()).bind(name);
+        Box::pin(async move { query.bind(scope.as_str()).bind(hash.as_slice()).execute(c).await.map(drop) })
+    })
+    .await
 }
 
 /// The token with this id, also a revoked one.
@@ -206,8 +225,8 @@ fn find_on(c: &mut PgConnection, hash: Hash) -> BoxFuture<'_, sqlx::Result<Optio
     })
 }
 
-/// 256 bits of the operating system's randomness.
-fn new_secret() -> Result<String, Error> {
+/// A secret: 256 bits of the operating system's randomness.
+pub fn new_secret() -> Result<String, Error> {
     use std::fmt::Write as _;
 
     let mut bytes = [0_u8; DIGITS / 2];

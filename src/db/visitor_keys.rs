@@ -22,10 +22,12 @@ const LIST: &str = "
     FROM visitor_keys
     WHERE day = ANY ($1)";
 
-const DELETE: &str = "DELETE FROM visitor_keys WHERE day < $1";
+// A minute more, which clocks may differ by: until then another node may be in that day.
+const DELETE: &str = "
+    DELETE FROM visitor_keys
+    WHERE day < ((now() - interval '1 minute') AT TIME ZONE 'UTC')::date";
 
-/// The keys of these days (since 1970, UTC); those that are missing are made of `fresh`, those before the first day
-/// deleted.
+/// The keys of these days (since 1970, UTC); those that are missing are made of `fresh`.
 pub async fn of_days(db: &Db, days: [u64; 2], fresh: [Key; 2]) -> Result<Vec<(u64, Key)>, Error> {
     let dates = days.map(date);
     let keys: Vec<Vec<u8>> = fresh.iter().map(|key| key.to_vec()).collect();
@@ -33,7 +35,6 @@ pub async fn of_days(db: &Db, days: [u64; 2], fresh: [Key; 2]) -> Result<Vec<(u6
         .write("visitor_keys.make", move |c| {
             Box::pin(async move {
                 super::query(MAKE).bind(dates).bind(keys).execute(&mut *c).await?;
-                part("visitor_keys.delete", super::query(DELETE).bind(dates[0]).execute(&mut *c)).await?;
                 part("visitor_keys.list", super::query_as(LIST).bind(dates).fetch_all(&mut *c)).await
             })
         })
@@ -43,6 +44,14 @@ pub async fn of_days(db: &Db, days: [u64; 2], fresh: [Key; 2]) -> Result<Vec<(u6
         Some((day, key.try_into().ok()?))
     };
     Ok(rows.into_iter().filter_map(key).collect())
+}
+
+/// Deletes the keys of days that are over by the database's clock.
+pub async fn delete_old(db: &Db) -> Result<(), Error> {
+    db.write("visitor_keys.delete", |c| {
+        Box::pin(async move { super::query(DELETE).execute(c).await.map(drop) })
+    })
+    .await
 }
 
 fn date(day: u64) -> NaiveDate {

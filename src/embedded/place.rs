@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,16 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
+use uuid::Uuid;
 
 use super::{COMMAND_LIMIT, Error, POLL, output};
 
 /// Where data goes when the unprivileged user cannot enter the data directory.
 const FALLBACK: &str = "/var/lib/octo";
+/// In the data directory: where the data went. It moves with the directory, into a backup and back too.
+const NOTE: &str = "postgres-place";
+/// In a place that a note leads to.
+const NOTED: &str = "noted";
 /// With `/.s.PGSQL.5432` the socket stays under 100 bytes; the kernel takes 107, macOS 103.
 const SOCKET_DIR_BYTES_MAX: usize = 85;
 const TURN_LIMIT: Duration = Duration::from_mins(1);
@@ -40,34 +45,45 @@ pub(super) struct Account {
 }
 
 impl Place {
-    /// Under the data directory; as root, where the account cannot enter it, under `/var/lib/octo`. An
-    /// existing cluster is never left behind for an empty one.
+    /// Under the data directory; as root, where the account cannot enter it, under `/var/lib/octo`, and a file in
+    /// the data directory says where. An existing cluster is never left behind for an empty one.
     pub(super) async fn choose(data_dir: &Path) -> Result<Self, Error> {
         let home = make_home(data_dir)?;
-        let cluster = home.join("postgres");
         let uid = effective_uid().await.map_err(|source| super::program("id", source))?;
-        let account = Account::for_cluster(&cluster, uid)?;
-        let place = Self { home, cluster, account };
+        let place = Self::at(home, uid)?;
+        if place.version()?.is_some() {
+            return if uid == 0 { place.reachable().await } else { Ok(place) };
+        }
+        let note = place.home.join(NOTE);
+        if let Some(elsewhere) = read_note(&note)? {
+            if !elsewhere.join(NOTED).exists() {
+                return Err(Error::Missing { path: elsewhere, note });
+            }
+            return Self::at(elsewhere, uid)?.reachable().await;
+        }
         if uid != 0 {
             return Ok(place);
         }
-        let fallback = Path::new(FALLBACK).join(digest(&place.home));
-        let moved = fallback.join("postgres/PG_VERSION").exists();
-        if place.version()?.is_none() && (moved || !place.account.reaches(&place.home).await) {
-            warn!(
-                data_dir = %place.home.display(), instead = %fallback.display(), user = place.account.name,
-                "PostgreSQL does not run as root and its user cannot reach the data directory: its data goes elsewhere",
-            );
-            return Self::fall_back(&fallback, uid).await;
+        let by_path = fallback_by_path(&place.home);
+        let is_old = by_path.join("postgres/PG_VERSION").exists() && !by_path.join(NOTED).exists();
+        if !is_old && place.account.reaches(&place.home).await {
+            return Ok(place);
         }
-        place.reachable().await
+        let instead =
+            if is_old { by_path } else { Path::new(FALLBACK).join(Uuid::new_v4().simple().to_string()) };
+        warn!(
+            data_dir = %place.home.display(), instead = %instead.display(), user = place.account.name,
+            "PostgreSQL does not run as root and its user cannot reach the data directory: its data goes elsewhere",
+        );
+        let place = Self::at(make_home(&instead)?, uid)?.reachable().await?;
+        write_note(&note, &place.home).map_err(|source| place.unusable(source))?;
+        Ok(place)
     }
 
-    async fn fall_back(directory: &Path, uid: u32) -> Result<Self, Error> {
-        let home = make_home(directory)?;
+    fn at(home: PathBuf, uid: u32) -> Result<Self, Error> {
         let cluster = home.join("postgres");
         let account = Account::for_cluster(&cluster, uid)?;
-        Self { home, cluster, account }.reachable().await
+        Ok(Self { home, cluster, account })
     }
 
     async fn reachable(self) -> Result<Self, Error> {
@@ -209,11 +225,19 @@ impl Place {
     }
 
     pub(super) fn unusable(&self, source: io::Error) -> Error {
-        Error::Directory { path: self.home.clone(), source }
+        let path = self.home.clone();
+        if is_disk_full(&source) {
+            return Error::DiskFull { path, source };
+        }
+        Error::Directory { path, source }
     }
 
     pub(super) fn exited(&self, reason: impl Into<String>) -> Error {
-        Error::Exited { log: self.log(), source: io::Error::other(reason.into()) }
+        let source = io::Error::other(reason.into());
+        if is_disk_full(&source) {
+            return Error::DiskFull { path: self.cluster.clone(), source };
+        }
+        Error::Exited { log: self.log(), source }
     }
 
     /// A file beside the cluster; a new one belongs to the account, so that either of us can go on alone.
@@ -279,6 +303,12 @@ impl Account {
     }
 }
 
+/// As the system says it, or PostgreSQL in its log.
+pub(super) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || error.to_string().contains("No space left on device")
+}
+
 /// Whether nobody else holds the shared lock of [`Place::mark_used`]; gives up our own.
 pub(super) fn alone(in_use: &File) -> bool {
     in_use.unlock().is_ok() && in_use.try_lock().is_ok()
@@ -294,6 +324,37 @@ pub(super) async fn alive(pid: u32) -> bool {
             .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']));
     }
     output(Command::new("sh").args(["-c", &format!("kill -0 {pid}")]), COMMAND_LIMIT).await.is_ok()
+}
+
+/// What the place was called before there were notes.
+pub(super) fn fallback_by_path(data_dir: &Path) -> PathBuf {
+    Path::new(FALLBACK).join(digest(data_dir))
+}
+
+/// As if it had been made before there were notes.
+#[cfg(test)]
+pub(super) fn forget_note(data_dir: &Path, home: &Path) {
+    fs::remove_file(data_dir.join(NOTE)).expect("there is a note");
+    fs::remove_file(home.join(NOTED)).expect("and it is noted");
+}
+
+/// Before there is a cluster: one that nothing leads to would be an empty database at the next start.
+fn write_note(note: &Path, home: &Path) -> io::Result<()> {
+    File::create(home.join(NOTED))?.sync_all()?;
+    let beside = note.with_extension("new");
+    let mut file = File::create(&beside)?;
+    file.write_all(home.as_os_str().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, note)
+}
+
+/// `None` where the data directory says nothing.
+fn read_note(note: &Path) -> Result<Option<PathBuf>, Error> {
+    match fs::read(note) {
+        Ok(path) => Ok(Some(PathBuf::from(OsStr::from_bytes(path.trim_ascii())))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Directory { path: note.to_owned(), source }),
+    }
 }
 
 pub(super) fn remove_dir(path: &Path) -> io::Result<()> {

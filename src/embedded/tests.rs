@@ -256,6 +256,75 @@ async fn a_directory_nobody_else_can_enter_falls_back_or_says_so() {
 }
 
 #[tokio::test]
+async fn a_data_directory_that_moves_finds_its_database_elsewhere() {
+    if !is_root() {
+        return; // nobody else falls back
+    }
+    let scratch = Scratch::new();
+    let closed = scratch.data_dir();
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    let embedded = Embedded::start(&closed.join("data")).await.unwrap();
+    let elsewhere = Elsewhere(embedded.place.home.clone());
+    note(&mut connect(&embedded).await).await;
+    embedded.stop().await.unwrap();
+
+    for moved in ["moved", "and moved again"] {
+        let from = fs::read_dir(&closed).unwrap().next().unwrap().unwrap().path();
+        fs::rename(from, closed.join(moved)).unwrap();
+        let again = Embedded::start(&closed.join(moved)).await.unwrap();
+        assert_eq!(again.place.home, elsewhere.0);
+        assert_eq!(ask(&mut connect(&again).await, "SELECT word FROM note").await, "kept");
+        again.stop().await.unwrap();
+    }
+
+    // a new data directory where the first one was is a new one
+    let other = Embedded::start(&closed.join("data")).await.unwrap();
+    let other_place = Elsewhere(other.place.home.clone());
+    assert_ne!(other_place.0, elsewhere.0);
+    other.stop().await.unwrap();
+
+    // a restored one without what it leads to is no empty database
+    fs::rename(&elsewhere.0, elsewhere.0.with_extension("away")).unwrap();
+    let error = Embedded::start(&closed.join("and moved again")).await.unwrap_err();
+    assert!(matches!(error, Error::Missing { .. }), "{error:?}");
+    assert!(error.to_string().contains("bring it back"), "{error}");
+    fs::rename(elsewhere.0.with_extension("away"), &elsewhere.0).unwrap();
+    drop((elsewhere, other_place));
+    let _ = fs::remove_dir("/var/lib/octo"); // only when no other lives there
+}
+
+#[tokio::test]
+async fn a_fallback_of_before_there_were_notes_is_found_and_noted() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let closed = scratch.data_dir();
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    let data_dir = closed.join("data");
+    let embedded = Embedded::start(&data_dir).await.unwrap();
+    note(&mut connect(&embedded).await).await;
+    let home = embedded.place.home.clone();
+    embedded.stop().await.unwrap();
+    let by_path = place::fallback_by_path(&data_dir);
+    fs::rename(&home, &by_path).unwrap();
+    let elsewhere = Elsewhere(by_path.clone());
+    place::forget_note(&data_dir, &by_path);
+
+    let old = Embedded::start(&data_dir).await.unwrap();
+    assert_eq!(old.place.home, by_path);
+    old.stop().await.unwrap();
+    fs::rename(&data_dir, closed.join("moved")).unwrap();
+    let moved = Embedded::start(&closed.join("moved")).await.unwrap();
+    assert_eq!(ask(&mut connect(&moved).await, "SELECT word FROM note").await, "kept");
+    moved.stop().await.unwrap();
+    drop(elsewhere);
+    let _ = fs::remove_dir("/var/lib/octo");
+}
+
+#[tokio::test]
 async fn a_cluster_its_user_can_no_longer_reach_is_not_replaced_by_an_empty_one() {
     let scratch = Scratch::new();
     let embedded = Embedded::start(&scratch.data_dir()).await.unwrap();

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -101,9 +101,12 @@ impl Countries {
         Ok(Self { reader, source: String::new() })
     }
 
-    /// The country of an address. An IPv4 address written as IPv6 (`::ffff:192.0.2.1`) is looked up as IPv4.
+    /// The country of an address. An IPv4 address that an IPv6 one stands for is looked up as IPv4.
     pub(super) fn get(&self, ip: IpAddr) -> Option<Country> {
-        let ip = ip.to_canonical();
+        let ip = match ip {
+            IpAddr::V6(v6) => ipv4_inside(v6).map_or(ip, IpAddr::V4),
+            IpAddr::V4(_) => ip,
+        };
         if is_local(ip) { None } else { country(&self.reader.lookup(ip).ok()?) }
     }
 
@@ -129,6 +132,21 @@ impl Countries {
 impl fmt::Debug for Countries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Countries").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for: mapped (`::ffff:0:0/96`), translated under the well-known prefix of
+/// NAT64 (`64:ff9b::/96`, RFC 6052), or tunnelled by 6to4 (`2002::/16`, RFC 3056) or Teredo (`2001::/32`, RFC 4380: that of
+/// the client's NAT, inverted). Such IPv6 networks lie in no country, their IPv4 ends do. A NAT64 prefix of somebody's
+/// own (`64:ff9b:1::/48`, RFC 8215) does not say where in it the address stands.
+fn ipv4_inside(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let pair = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0xFFFF, high, low]
+        | [0x64, 0xFF9B, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => Some(pair(high, low)),
+        [0x2001, 0, _, _, _, _, high, low] => Some(pair(!high, !low)),
+        _ => None,
     }
 }
 
@@ -176,6 +194,35 @@ mod tests {
             ("::ffff:193.99.144.80", "DE"),
         ] {
             assert_eq!(built_in(ip).as_deref(), Some(country), "{ip}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_that_stands_for_an_ipv4_one_has_its_country() {
+        for (ip, country) in [
+            ("64:ff9b::8.8.8.8", "US"),
+            ("64:ff9b::193.99.144.80", "DE"),
+            ("64:ff9b::5395:9d8", "RU"), // 83.149.9.216
+            ("::ffff:202.12.27.33", "JP"),
+            ("::ffff:808:808", "US"),
+            ("2002:c163:9050::1", "DE"),                    // 193.99.144.80
+            ("2002:ca0c:1b21:1234:5678::9", "JP"),          // 202.12.27.33
+            ("2001:0:4136:e378:8000:63bf:3e9c:6faf", "DE"), // 193.99.144.80, inverted
+            ("2001:0:4136:e378:8000:63bf:f7f7:f7f7", "US"), // 8.8.8.8, inverted
+        ] {
+            assert_eq!(built_in(ip).as_deref(), Some(country), "{ip}");
+        }
+        for nowhere in [
+            "64:ff9b::10.0.0.1",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b:1::8.8.8.8",
+            "64:ff9b::1:808:808",
+            "2002:a00:1::1",
+            "2001:0:4136:e378:8000:63bf:f5ff:fffe",
+            "64:ff9c::8.8.8.8",
+            "::8.8.8.8",
+        ] {
+            assert_eq!(built_in(nowhere), None, "{nowhere}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the handlers of the admin API share: JSON in and out, a name in the path, versions of an object.
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::Response,
@@ -33,15 +33,27 @@ pub(super) struct Json(pub Value);
 impl<S: Send + Sync> FromRequest<S> for Json {
     type Rejection = Problem;
 
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Sent(body) = Sent::from_request(request, state).await?;
+        let mut value = parse_json(&body, BODY_DEPTH_MAX)?;
+        replace_nul(&mut value);
+        Ok(Self(value))
+    }
+}
+
+/// A body that says it is JSON, as it was sent.
+#[derive(Debug)]
+pub(super) struct Sent(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Sent {
+    type Rejection = Problem;
+
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
             return Err(Problem::unsupported_media_type("application/json"));
         }
         require_identity(request.headers())?;
-        let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
-        let mut value = parse_json(&body, BODY_DEPTH_MAX)?;
-        replace_nul(&mut value);
-        Ok(Self(value))
+        body::read(request.into_body(), BODY_BYTES_MAX).await.map(Self)
     }
 }
 

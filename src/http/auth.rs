@@ -1,11 +1,14 @@
 //! Who may: `Authorization: Bearer octo_...`. A handler says what it needs by taking [`Admin`] or [`Read`] as
 //! its first argument, so that nothing else is looked at before.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderValue, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
 };
 use chrono::Utc;
 
@@ -16,7 +19,7 @@ use super::{
 use crate::{
     app::App,
     db::tokens,
-    limits::Over,
+    limits::{Over, Watcher},
     metrics::{self, Auth},
     model::token::{Scope, Token, hash},
 };
@@ -45,9 +48,75 @@ scope_extractor! {
     /// A token that may read.
     Read
 }
-scope_extractor! {
-    /// A token that may tell of events.
-    Ingest
+/// A token that may tell of events, and which.
+#[derive(Debug)]
+pub(super) struct Ingest(pub Token);
+
+impl FromRequestParts<App> for Ingest {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        require(Scope::Ingest, parts, app).await.map(Self)
+    }
+}
+
+/// Somebody who may see `/metrics`.
+#[derive(Debug)]
+pub(super) struct Metrics;
+
+impl FromRequestParts<App> for Metrics {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        may_watch(parts, app).await.map(|()| Self)
+    }
+}
+
+/// A request that came to `server.admin_listen`; an extension.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ToAdminListener;
+
+/// Whether a request may see `/metrics` and the detailed `/health`: on the admin listener, from the machine itself, or
+/// with a token that may; 401, 403 or 429 if not.
+///
+/// The database is not asked for the token of each scrape, and while it does not answer a token that was valid is: then
+/// there is most to see.
+pub(super) async fn may_watch(parts: &Parts, app: &App) -> Result<(), Problem> {
+    if is_at_home(parts, app) {
+        return Ok(());
+    }
+    let server = &app.config.server;
+    let token = bearer(&parts.headers).and_then(hash);
+    let known = token.and_then(|token| app.limits.watcher(&token));
+    if known.is_some_and(|k| k.asked_at.elapsed() < Duration::from_secs(server.metrics_token_recheck_s)) {
+        return Ok(());
+    }
+    let expires_at = match (require(Scope::Metrics, parts, app).await, known) {
+        (Ok(token), _) => token.expires_at,
+        (Err(problem), Some(known)) if problem.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            known.expires_at
+        }
+        (Err(problem), _) => return Err(problem),
+    };
+    if let Some(token) = token {
+        app.limits.note_watcher(token, Watcher { asked_at: Instant::now(), expires_at });
+    }
+    Ok(())
+}
+
+/// As [`may_watch`], for what tells everybody something: who shows no token is a stranger and makes no attempt.
+pub(super) async fn is_watcher(parts: &Parts, app: &App) -> bool {
+    let has_token = parts.headers.contains_key(header::AUTHORIZATION);
+    (has_token || is_at_home(parts, app)) && may_watch(parts, app).await.is_ok()
+}
+
+/// Whether `/metrics` and the detailed `/health` need no token here.
+fn is_at_home(parts: &Parts, app: &App) -> bool {
+    let is_local = || {
+        let peer = parts.extensions.get::<Peer>();
+        peer.is_some_and(|Peer(peer)| client::is_local(peer.ip(), &parts.headers))
+    };
+    app.config.server.public_metrics || parts.extensions.get::<ToAdminListener>().is_some() || is_local()
 }
 
 /// The token of a request whose token a layer asked for before its handler does: it is looked up once.

@@ -134,7 +134,7 @@ pub(super) struct CampaignInput {
     /// At most 100; as `landing_pages`.
     #[schema(max_items = 100)]
     pub offers: Option<Vec<OfferInput>>,
-    /// Whether unknown parameters of a click go to the destination too.
+    /// Whether unknown parameters of a click go to the destination too, as they were sent.
     #[schema(value_type = bool, required = false, default = false)]
     pub pass_through: Option<bool>,
 }
@@ -180,7 +180,8 @@ pub(super) struct LandingPageInput {
     /// 1 to 255 characters, not only spaces.
     #[schema(min_length = 1, max_length = 255, pattern = "[^\\s]", example = "A")]
     pub name: String,
-    /// http or https, with macros such as `{click_id}`; none in scheme, host or port.
+    /// http or https (or an app's scheme that is listed), with macros such as `{click_id}`; none in scheme, host or port;
+    /// at most 8,192 bytes.
     #[schema(format = "url-template", example = "https://offer.example/?click={click_id}")]
     pub url: String,
     /// Share in the rotation, 0 to 1,000,000.
@@ -201,7 +202,8 @@ pub(super) struct OfferInput {
     /// 1 to 255 characters, not only spaces.
     #[schema(min_length = 1, max_length = 255, pattern = "[^\\s]", example = "A")]
     pub name: String,
-    /// http or https, with macros such as `{click_id}`; none in scheme, host or port.
+    /// http or https (or an app's scheme that is listed), with macros such as `{click_id}`; none in scheme, host or port;
+    /// at most 8,192 bytes.
     #[schema(format = "url-template", example = "https://offer.example/?click={click_id}")]
     pub url: String,
     /// Share in the rotation, 0 to 1,000,000.
@@ -604,7 +606,7 @@ impl Targets {
     /// The template in canonical form, unless it leads to a click link of ours.
     fn check(&self, template: &Template, field: &str, f: &mut Fields<'_>) -> Option<String> {
         let is_own = self.own_hosts.contains(&plain_host(template.host()));
-        if is_own && (template.path() == "/click" || template.path().starts_with("/c/")) {
+        if is_own && (matches!(template.path(), "/click" | "/click/") || template.path().starts_with("/c/")) {
             f.refuse(
                 field,
                 "redirect_loop",
@@ -638,7 +640,7 @@ mod tests {
 
     fn campaign() -> Campaign {
         serde_json::from_value(json!({
-            "id": Uuid::now_v7(), "key": "k", "name": "n", "description": "d", "status": "active",
+            "id": crate::model::id::new_uuid(), "key": "k", "name": "n", "description": "d", "status": "active",
             "start_at": null, "end_at": null, "cost_model": "cpc", "payout": {"amount": "2.00", "currency": "EUR"},
             "daily_budget": null, "total_budget": null, "fallback_url": "https://f.example/",
             "landing_pages": [{"id": 5, "name": "a", "url": "https://a.example/", "weight": 1, "is_active": true}],
@@ -686,9 +688,12 @@ mod tests {
     fn a_destination_must_not_lead_back_to_a_click_link() {
         let with =
             |url: &str| json!({"name": "n", "fallback_url": url, "offers": [{"name": "o", "url": url}]});
-        for own in
-            ["https://track.example/click?cid=x", "http://TRACK.example:99/c/x", "http://10.0.0.7/c/{sub1}"]
-        {
+        for own in [
+            "https://track.example/click?cid=x",
+            "https://track.example/click/?cid=x",
+            "http://TRACK.example:99/c/x",
+            "http://10.0.0.7/c/{sub1}",
+        ] {
             let wanted = ["/fallback_url", "/offers/0/url"].map(|p| (p.to_owned(), "redirect_loop"));
             assert_eq!(faults(&with(own)), wanted, "{own}");
         }

@@ -1,4 +1,5 @@
-//! `GET /click?cid=KEY&...` and `GET /c/KEY?...`: a visit becomes a click on disk, then a redirect.
+//! `GET /click?cid=KEY&...` and `GET /c/KEY?...`: a visit becomes a click on disk, then a redirect. So does `POST`, as
+//! browsers send it for `<a ping>`, `sendBeacon` and forms.
 //!
 //! Nothing in a query can make a known campaign answer anything but a redirect, and nothing here knows a
 //! database: the campaign comes from memory, the click goes to the journal.
@@ -10,11 +11,10 @@ use axum::{
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as Head},
     response::{IntoResponse, Response},
 };
-use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
 use super::{
-    X_CLICK_ID, X_OCTO_RECORDED,
+    X_CLICK_ID, X_OCTO_RECORDED, body,
     client::{self, Peer},
     error::Problem,
     signals,
@@ -30,38 +30,103 @@ use crate::{
         click::{Click, InvalidReason},
         id::{CampaignKey, ClickId},
         text::{HEADER_CHARS_MAX, clean_bytes},
-        visit::Params,
+        visit::{Params, key_text},
     },
     routing::{self, Decision, Routes},
     template::Values,
 };
 
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
+
+/// Bytes of a body that are read at most; none is needed, but a connection whose body was not read is closed.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// The methods of a link.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+
 /// Whether a path is a link's.
 pub(super) fn is_link(path: &str) -> bool {
-    path == CLICK_ROUTE || short_key(path).is_some()
+    is_long(path) || short_key(path).is_some()
 }
 
 /// The route of a link, for metrics.
 pub(super) fn route(path: &str) -> &'static str {
-    if path == CLICK_ROUTE { CLICK_ROUTE } else { "/c/{key}" }
+    if is_long(path) { CLICK_ROUTE } else { "/c/{key}" }
 }
 
-/// `/c/KEY`
+/// `/click`, maybe with a slash that somebody put behind it.
+fn is_long(path: &str) -> bool {
+    path.strip_prefix(CLICK_ROUTE).is_some_and(|rest| rest.is_empty() || rest == "/")
+}
+
+/// `/c/KEY`, maybe with slashes that somebody put behind it.
 fn short_key(path: &str) -> Option<&str> {
-    path.strip_prefix("/c/").filter(|key| !key.is_empty() && !key.contains('/'))
+    let key = path.strip_prefix("/c/")?.trim_end_matches('/');
+    Some(key).filter(|key| !key.is_empty() && !key.contains('/'))
 }
 
-/// Answers a link, once its click is on disk.
-pub(super) async fn answer(app: &App, peer: Peer, head: &Head) -> Response {
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        let allow = HeaderValue::from_static("GET, HEAD");
-        return Problem::method_not_allowed().with_header(header::ALLOW, allow).into_response();
+/// Answers a link, once its click is on disk. `body` is the one of a `POST`.
+pub(super) async fn answer(app: &App, peer: Peer, head: &Head, body: Option<Body>) -> Response {
+    let mut response = match head.method {
+        Method::GET | Method::HEAD => redirected(app, peer, head, "").await,
+        Method::POST => {
+            let form = read_form(head, body.unwrap_or_default()).await;
+            redirected(app, peer, head, &form).await
+        }
+        Method::OPTIONS => preflight(head),
+        _ => Problem::method_not_allowed().with_header(header::ALLOW, METHODS).into_response(),
+    };
+    open_to_pages(&mut response, head);
+    response
+}
+
+/// What a form says, as a query; nothing where the body is something else, or is not there in time.
+async fn read_form(head: &Head, body: Body) -> String {
+    let Ok(bytes) = body::read(body, BODY_BYTES_MAX).await else { return String::new() };
+    let media_type = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let form = b"application/x-www-form-urlencoded";
+    let is_form = media_type.get(..form.len()).is_some_and(|start| start.eq_ignore_ascii_case(form));
+    if is_form { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() }
+}
+
+/// `OPTIONS`: a page may send whatever headers its libraries add.
+fn preflight(head: &Head) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, METHODS);
+    if head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+        if let Some(asked) = head.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+        }
     }
-    let mut answer = match visit(app, peer, head, |key| app.campaigns.in_memory(key).map(Lookup::Found)) {
+    response
+}
+
+/// Lets pages of every origin send, read and embed: no answer holds a secret, and none acts on a session.
+fn open_to_pages(response: &mut Response, head: &Head) {
+    let headers = response.headers_mut();
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
+    let Some(origin) = head.headers.get(header::ORIGIN) else { return };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("x-click-id, x-octo-recorded"),
+    );
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+}
+
+async fn redirected(app: &App, peer: Peer, head: &Head, form: &str) -> Response {
+    let in_memory = |key: &str| app.campaigns.in_memory(key).map(Lookup::Found);
+    let mut answer = match visit(app, peer, head, form, in_memory) {
         Ok(answer) => answer,
         Err(key) => {
             let found = app.campaigns.look_up(&key).await;
-            visit(app, peer, head, |_| Some(found.clone())).expect("the look-up has an answer")
+            visit(app, peer, head, form, |key| Some(known_or_bent(app, key, found.clone())))
+                .expect("the look-up has an answer")
         }
     };
     if let Some(pending) = answer.pending
@@ -70,6 +135,16 @@ pub(super) async fn answer(app: &App, peer: Peer, head: &Head) -> Response {
         answer.response.headers_mut().insert(X_OCTO_RECORDED, HeaderValue::from_static("0"));
     }
     answer.response
+}
+
+/// What was found of a key; where that is no campaign, the one that a bent link means.
+fn known_or_bent(app: &App, key: &str, found: Lookup) -> Lookup {
+    match found {
+        Lookup::Found(_) => found,
+        Lookup::Unknown | Lookup::Unavailable => {
+            app.campaigns.in_memory_if_bent(key).map_or(found, Lookup::Found)
+        }
+    }
 }
 
 /// What a visitor is told, as soon as the click is on disk.
@@ -90,21 +165,28 @@ fn visit(
     app: &App,
     peer: Peer,
     head: &Head,
+    form: &str,
     campaign: impl FnOnce(&str) -> Option<Lookup>,
 ) -> Result<Answer, CampaignKey> {
-    let params = Params::parse(head.uri.query().unwrap_or_default());
-    let path_key = short_key(head.uri.path()).map(|key| percent_decode_str(key).decode_utf8_lossy());
-    let Some(cid) = path_key.as_deref().or(params.cid.as_deref()) else {
+    let mut params = Params::default();
+    if let Some(key) = short_key(head.uri.path()) {
+        params.read_key(key);
+    }
+    params.read(head.uri.query().unwrap_or_default());
+    params.read(form);
+    let Some(cid) = params.cid.as_deref() else {
         metrics::click("bad_request");
         return Ok(plain(StatusCode::BAD_REQUEST, "The parameter cid is missing.\n").into());
     };
-    // `;` does not separate parameters, but no key holds one: a link written with it still finds its campaign
-    let cid = cid.split(';').next().unwrap_or_default();
+    let cid = key_text(cid);
     let found = match campaign(cid) {
         Some(found) => found,
-        None => cid.parse().map_or(Ok(Lookup::Unknown), Err)?,
+        None => match cid.parse() {
+            Ok(key) => return Err(key),
+            Err(_) => known_or_bent(app, cid, Lookup::Unknown),
+        },
     };
-    let Lookup::Found(routes) = found else { return Ok(unknown(app, &found).into()) };
+    let Lookup::Found(routes) = found else { return Ok(unknown(app, &head.method, &found).into()) };
     let id = ClickId::now();
     let decision = routing::decide(&routes, &params, id.created_at(), id.seed());
     let Some(template) = decision.template else {
@@ -116,12 +198,15 @@ fn visit(
     let values = Values { click: &click, cid: routes.campaign.key.as_str() };
     let location = template.expand(&values, pass_through);
     let pending = (head.method != Method::HEAD).then(|| app.journal.append_with(|out| click.encode(out)));
+    if pending.is_some() && !click.adjusted.is_empty() {
+        metrics::click_adjusted(click.adjusted, params.unexpanded);
+    }
     metrics::click(match pending {
         None => "head",
         Some(_) if click.is_valid() => "redirected",
         Some(_) => "invalid",
     });
-    Ok(Answer { response: redirect(app, location, Some(id)), pending })
+    Ok(Answer { response: redirect(app, &head.method, location, Some(id)), pending })
 }
 
 /// The click that this visit becomes.
@@ -198,7 +283,7 @@ fn count_unrecorded(answer: &Result<u64, AppendError>) {
     }
 }
 
-fn unknown(app: &App, found: &Lookup) -> Response {
+fn unknown(app: &App, method: &Method, found: &Lookup) -> Response {
     let is_fallback = app.config.tracking.fallback_url.is_some();
     metrics::click(match found {
         Lookup::Unavailable => "unavailable",
@@ -206,16 +291,17 @@ fn unknown(app: &App, found: &Lookup) -> Response {
         _ => "unknown_campaign",
     });
     match &app.config.tracking.fallback_url {
-        Some(url) => redirect(app, url.to_string(), None),
+        Some(url) => redirect(app, method, url.to_string(), None),
         None => plain(StatusCode::NOT_FOUND, "There is no such campaign.\n"),
     }
 }
 
-fn redirect(app: &App, location: String, id: Option<ClickId>) -> Response {
+fn redirect(app: &App, method: &Method, location: String, id: Option<ClickId>) -> Response {
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::FOUND;
+    // what was posted here is not to be posted there
+    *response.status_mut() = if method == Method::POST { StatusCode::SEE_OTHER } else { StatusCode::FOUND };
     let headers = response.headers_mut();
-    headers.reserve(8);
+    headers.reserve(10);
     let mut put = |name: HeaderName, value: String| {
         // a destination is ASCII by its template, the others are ours
         if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
@@ -230,6 +316,7 @@ fn redirect(app: &App, location: String, id: Option<ClickId>) -> Response {
         headers.insert(header::REFERRER_POLICY, policy.clone());
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
     response
 }
 

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     app::{App, Parts},
+    config::millis,
     db::{
         campaigns,
         clicks::{self, Change, Click, Correction, Filter},
@@ -39,8 +40,9 @@ pub(super) fn router() -> OpenApiRouter<App> {
 
 /// List clicks
 ///
-/// Newest first. Of a campaign, only the hours are searched that have such clicks; of all, with `is_valid`, give
-/// `from` where few are such.
+/// Newest first. Of a campaign, only the hours are searched that may have such clicks; of all, with `is_valid`, give
+/// `from` where few are such. A page with fewer entries than `limit` and `has_more` is one whose search took too long
+/// (clicks of many hours were erased): go on with its cursor.
 #[utoipa::path(
     get, path = "/clicks", tag = "clicks", operation_id = "list_clicks",
     params(
@@ -67,8 +69,10 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
         None => None,
     };
     let filter = Filter { campaign_ids, from, to, is_valid };
-    let rows = clicks::list(&app.db, filter, after, rows_for(limit)).await?;
-    answer(StatusCode::OK, &Page::new(rows, limit, |row| cursor(row.created_at, row.id)))
+    let time_max = millis(app.config.api.list_time_max_ms);
+    let listed = clicks::list(&app.db, filter, after, rows_for(limit), time_max).await?;
+    let page = Page::new(listed.clicks, limit, |row| cursor(row.created_at, row.id));
+    answer(StatusCode::OK, &page.or_goes_on(listed.searched_to.map(|before| cursor(before, Uuid::nil()))))
 }
 
 /// Show a click
@@ -77,7 +81,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
 #[utoipa::path(
     get, path = "/clicks/{click_id}", tag = "clicks", operation_id = "get_click",
     params(
-        ("click_id" = Uuid, Path, description = "Its id: the one of `X-Click-Id`."),
+        ("click_id" = String, Path, description = "Its id: the one of `X-Click-Id`, or the 22 characters of `{click_id:short}`.", example = "019aaf3c-5f00-7abc-8def-0123456789ab"),
         ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one."),
     ),
     responses(
@@ -124,7 +128,7 @@ struct ClickPatch {
 #[utoipa::path(
     patch, path = "/clicks/{click_id}", tag = "clicks", operation_id = "correct_click",
     params(
-        ("click_id" = Uuid, Path, description = "Its id: the one of `X-Click-Id`."),
+        ("click_id" = String, Path, description = "Its id: the one of `X-Click-Id`, or the 22 characters of `{click_id:short}`.", example = "019aaf3c-5f00-7abc-8def-0123456789ab"),
         ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since."),
     ),
     request_body(content = ClickPatch, example = json!({"is_valid": false, "invalid_reason": "fraud"})),

@@ -10,13 +10,37 @@ use crate::config::{ClientIpHeader, Server};
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// What proxies add to a request beside `X-Forwarded-*`.
+const FORWARDING: [&str; 10] = [
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "cf-connecting-ip",
+    "true-client-ip",
+    "fastly-client-ip",
+    "cdn-loop",
+];
+
+/// Whether a request comes from the machine itself: from a loopback address, and no proxy passed it on.
+///
+/// Nobody's word counts here, a trusted proxy's neither: one that passes on what it was sent (as nginx does with each
+/// header that it is not told to set) would let strangers write `X-Forwarded-For: 127.0.0.1`. And a proxy on this
+/// machine that is not configured as trusted must not make strangers local.
+pub(super) fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
+    let is_forwarding = |name: &str| name.starts_with("x-forwarded") || FORWARDING.contains(&name);
+    normalize(peer).is_loopback() && !headers.keys().any(|name| is_forwarding(name.as_str()))
+}
+
 /// The client's address.
 ///
 /// Nothing is believed unless the peer is in `server.trusted_proxies`. Then the entries of the one configured
 /// header are walked from the right past trusted proxies: each was written by the proxy to its right, so the first
 /// address that is no trusted proxy is the last one that somebody trusted has seen. What stands further left is
-/// the client's own invention. An entry that is no address (`unknown`, `_hidden`, nothing at all) ends the walk at
-/// the last proxy known, and so does the end of the header.
+/// the client's own invention. An entry that is no address (`unknown`, `_hidden`) ends the walk at the last proxy
+/// known, and so does the end of the header. Empty elements are none (RFC 9110, section 5.6.1.2).
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, server: &Server) -> IpAddr {
     let peer = normalize(peer);
     if !server.is_trusted_proxy(peer) {
@@ -27,11 +51,11 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, server: &Server) -> IpA
     match server.client_ip_header {
         ClientIpHeader::XForwardedFor => {
             let entries = lines("x-forwarded-for").flat_map(|line| line.rsplit(|byte| *byte == b','));
-            walk(peer, entries.map(parse_address), server)
+            walk(peer, entries.filter(is_element).map(parse_address), server)
         }
         ClientIpHeader::Forwarded => {
             let elements = lines("forwarded").flat_map(|line| Pieces::of(line, b','));
-            walk(peer, elements.map(parse_forwarded), server)
+            walk(peer, elements.filter(is_element).map(parse_forwarded), server)
         }
         // not a list: Cloudflare replaces what the client sent, so two values mean that it was not Cloudflare
         ClientIpHeader::CfConnectingIp => {
@@ -42,6 +66,11 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, server: &Server) -> IpA
             }
         }
     }
+}
+
+/// Whether there is anything between two commas.
+fn is_element(element: &&[u8]) -> bool {
+    element.iter().any(|byte| !matches!(byte, b' ' | b'\t'))
 }
 
 fn walk(peer: IpAddr, entries: impl Iterator<Item = Option<IpAddr>>, server: &Server) -> IpAddr {
@@ -231,7 +260,6 @@ mod tests {
     fn what_is_nobodys_address_ends_the_walk() {
         for entry in [
             "unknown",
-            "",
             "_hidden",
             "fe80::1%eth0",
             "[fe80::1%25eth0]:80",
@@ -266,6 +294,62 @@ mod tests {
     }
 
     #[test]
+    fn empty_elements_of_a_list_are_none() {
+        for (header, lines, wanted) in [
+            (XFF, &["203.0.113.7, "][..], "203.0.113.7"),
+            (XFF, &["203.0.113.7,"], "203.0.113.7"),
+            (XFF, &["6.6.6.6,,203.0.113.7"], "203.0.113.7"),
+            (XFF, &[" , \t,203.0.113.7 ,,, 10.0.0.1 ,"], "203.0.113.7"),
+            (XFF, &["203.0.113.7", ""], "203.0.113.7"),
+            (XFF, &["", "6.6.6.6, 203.0.113.7", " , "], "203.0.113.7"),
+            (XFF, &[",2001:db8::1,"], "2001:db8::1"),
+            (XFF, &[",", ", ,"], "127.0.0.1"),
+            (XFF, &[""], "127.0.0.1"),
+            (XFF, &["203.0.113.7,unknown,"], "127.0.0.1"),
+            ("Forwarded", &["for=203.0.113.7, "], "203.0.113.7"),
+            ("Forwarded", &["for=6.6.6.6,,for=203.0.113.7;proto=https,"], "203.0.113.7"),
+            ("Forwarded", &["for=203.0.113.7", ",, "], "203.0.113.7"),
+            ("Forwarded", &[",for=\"[2001:db8::1]:80\" ,\t"], "2001:db8::1"),
+            ("Forwarded", &[", ,"], "127.0.0.1"),
+            ("Forwarded", &["for=203.0.113.7, for=unknown, "], "127.0.0.1"),
+            // parameters are no elements: an element of them that names nobody stands for somebody unknown
+            ("Forwarded", &["for=6.6.6.6, ;"], "127.0.0.1"),
+        ] {
+            assert_eq!(client(header, lines, "127.0.0.1"), wanted, "{header}: {lines:?}");
+        }
+        let commas = ",".repeat(100_000);
+        assert_eq!(client(XFF, &[&format!("6.6.6.6,203.0.113.7{commas}")], "127.0.0.1"), "203.0.113.7");
+    }
+
+    #[test]
+    fn local_is_who_comes_from_loopback_and_was_passed_on_by_nobody() {
+        for (peer, header, wanted) in [
+            ("127.0.0.1", None, true),
+            ("127.9.9.9", None, true),
+            ("::1", None, true),
+            ("::ffff:127.0.0.1", None, true),
+            ("127.0.0.1", Some("authorization"), true),
+            ("127.0.0.1", Some("x-forwarded-for"), false),
+            ("127.0.0.1", Some("x-forwarded-proto"), false),
+            ("127.0.0.1", Some("forwarded"), false),
+            ("127.0.0.1", Some("x-real-ip"), false),
+            ("127.0.0.1", Some("via"), false),
+            ("::1", Some("cf-connecting-ip"), false),
+            ("192.0.2.1", None, false),
+            ("10.0.0.1", Some("x-forwarded-for"), false),
+            ("::ffff:192.0.2.1", None, false),
+            ("0.0.0.0", None, false),
+            ("fd00::1", None, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(name) = header {
+                headers.insert(name, HeaderValue::from_static("127.0.0.1"));
+            }
+            assert_eq!(is_local(peer.parse().unwrap(), &headers), wanted, "{peer} with {header:?}");
+        }
+    }
+
+    #[test]
     fn ten_thousand_entries_are_not_walked() {
         let forged = vec!["10.0.0.1"; 10_000].join(",");
         assert_eq!(client(XFF, &[&format!("6.6.6.6,{forged}")], "127.0.0.1"), "10.0.0.1");
@@ -294,7 +378,6 @@ mod tests {
             (&["for=6.6.6.6, for=\"_SEVKISEK:80\""], "127.0.0.1"),
             (&["for=6.6.6.6, proto=https"], "127.0.0.1"),
             (&["for=6.6.6.6, for=1.2.3.4;for=5.6.7.8"], "127.0.0.1"),
-            (&["for=6.6.6.6,"], "127.0.0.1"),
             (&["for=\"1.2.3.4"], "127.0.0.1"),
             (&["1.2.3.4"], "127.0.0.1"),
         ] {

@@ -26,6 +26,7 @@ const ERRORS_MAX: usize = 20;
 const DETAIL_CHARS_MAX: usize = 400;
 const POINTER_CHARS_MAX: usize = 120;
 const OVERLOADED: &str = "overloaded";
+const NO_ROOM: &str = "no_room";
 
 /// A refusal.
 #[derive(Debug)]
@@ -168,6 +169,13 @@ impl Problem {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// 503 with `Retry-After: 10`, which is not logged one by one: the rest of the journal is for clicks.
+    pub fn no_room() -> Self {
+        let detail = "There is no room for events now; send it again later.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, NO_ROOM, detail)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
+    }
+
     /// With the fields that are at fault.
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
@@ -231,8 +239,8 @@ impl Problem {
     fn log(&self) {
         let cause = self.source.as_deref().map(|s| chain(s)).unwrap_or_default();
         let (status, code) = (self.status.as_u16(), self.code);
-        if self.code == OVERLOADED {
-            // said once, when the overload begins: a line each would be one more load
+        if [OVERLOADED, NO_ROOM].contains(&self.code) {
+            // said once, when it begins: a line each would be one more load
         } else if self.status == StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(status, code, detail = %self.detail, cause, "request refused");
         } else if self.status.is_server_error() {
@@ -304,7 +312,7 @@ impl From<db::Error> for Problem {
             db::Error::Conflict { .. } => {
                 Self::conflict("It does not fit with what is stored.").with_source(error)
             }
-            db::Error::Query { .. } => Self::internal(error),
+            db::Error::Encoding(_) | db::Error::Query { .. } => Self::internal(error),
         }
     }
 }

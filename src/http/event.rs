@@ -1,39 +1,42 @@
-//! `POST /event`, `POST /events` and `GET /event.gif`: what pages report, on disk before it is accepted.
+//! `POST /event`, `POST /events` and `GET /event.gif`: what pages report, on disk before it is accepted. `loose` reads
+//! JSON as it is sent, `input` makes an event of it.
 
-use std::{borrow::Cow, net::IpAddr, time::Instant};
+pub(super) mod input;
+pub(super) mod loose;
+
+use std::{net::IpAddr, time::Instant};
 
 use axum::{
+    body::HttpBody,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use chrono::Utc;
 use futures_util::future::join_all;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use self::{
+    input::{Adjusted, Taken},
+    loose::Members,
+};
 use super::{
-    X_OCTO_DROPPED, body,
+    X_OCTO_ADJUSTED, X_OCTO_DROPPED, body,
     client::{self, Peer},
     error::{FieldError, Problem},
-    fields::{Fields, parse_json, replace_nul},
     head::require_identity,
 };
 use crate::{
-    admission::Place,
+    admission::{Held, Place, Refusal},
     app::App,
-    cache::Lookup,
+    cache::LookUps,
     config::millis,
-    journal::{AppendError, Pending},
+    journal::{AppendError, PAYLOAD_BYTES_MAX, Pending},
     limits::{Over, PerAddress},
     metrics,
-    model::{
-        event::Event,
-        id::{CampaignKey, ClickId},
-        text::{HEADER_CHARS_MAX, PARAMETER_CHARS_MAX, clean},
-        visit::decode,
-    },
+    model::event::{Event, Source},
 };
 
 /// Bytes of one event.
@@ -42,54 +45,82 @@ const EVENT_BYTES_MAX: usize = 64 * 1024;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Events of a batch.
 const BATCH_EVENTS_MAX: usize = 500;
+/// Bytes of an event of a batch: a record holds what becomes of it.
+const ITEM_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
 const JSON_DEPTH_MAX: usize = 32;
-/// Entries of an event's properties.
-pub(super) const PROPERTIES_MAX: usize = 64;
+/// Bytes of `X-Octo-Adjusted`.
+const ADJUSTED_BYTES_MAX: usize = 1024;
+/// What a pointer has escaped in a header, beside what is no ASCII.
+const NOT_IN_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b',').add(b'%').add(b'"');
 
 /// A transparent GIF of one pixel, 43 bytes (GIF89a).
 const PIXEL: [u8; 43] =
     *b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\
 \x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
 
-/// What an event is answered with under overload, before anything of it is read; `None` for everything else.
-pub(super) fn shed(method: &Method, path: &str) -> Option<Response> {
-    let (route, mut response) = match (method, path) {
-        (&Method::POST, "/event") => ("/event", Problem::overloaded().into_response()),
-        (&Method::POST, "/events") => ("/events", Problem::overloaded().into_response()),
-        (&Method::GET, "/event.gif") => ("/event.gif", pixel_answer(Some("overloaded"))),
+/// Whether a path takes events.
+pub(super) fn is_route(path: &str) -> bool {
+    matches!(path, "/event" | "/events" | "/event.gif")
+}
+
+/// The route of a path that takes events, for metrics.
+pub(super) fn route(path: &str) -> &'static str {
+    match path {
+        "/event" => "/event",
+        "/events" => "/events",
+        _ => "/event.gif",
+    }
+}
+
+/// What an event is answered with that is not let in, before anything of it is read; `None` for everything else.
+pub(super) fn shed(refusal: Refusal, method: &Method, path: &str) -> Option<Response> {
+    let (problem, dropped): (fn() -> Problem, _) = match refusal {
+        Refusal::Overloaded => (Problem::overloaded, "overloaded"),
+        Refusal::NoRoom => (Problem::no_room, "no_room"),
+    };
+    let mut response = match (method, path) {
+        (&Method::POST, "/event" | "/events") => problem().into_response(),
+        (&Method::GET, "/event.gif") => pixel_answer(Some(dropped), &[]),
         _ => return None,
     };
     let started = Instant::now();
-    metrics::event("shed");
-    // as the layer of these routes says: a page of any origin may see that it is to try again
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-octo-dropped"));
-    super::finish(&mut response, route, method, started);
+    metrics::event(if refusal == Refusal::NoRoom { "no_room" } else { "shed" });
+    super::finish(&mut response, route(path), method, started);
     Some(response)
 }
 
 /// `POST /event`
 pub(super) async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    require_public(&app)?;
     count(&app, sender(&app, &request), 1)?;
-    let mut body = read_json(request, EVENT_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
-    let _place = place(&app)?;
-    replace_nul(&mut body);
-    let event = parse(&app, &body, "").await.map_err(|errors| refuse(&errors))?;
-    let id = event.id;
-    durable(&app, append(&app, &event)).await?;
+    let is_form = media_type(request.headers(), true).inspect_err(|_| metrics::event("invalid"))?;
+    let (body, _place) = read_body(&app, request, EVENT_BYTES_MAX).await?;
+    let text = loose::text_of(&body);
+    let members = if is_form && !text.trim_start().starts_with('{') {
+        input::from_query(text.trim())
+    } else {
+        let value = loose::parse(&text, JSON_DEPTH_MAX).inspect_err(|_| metrics::event("invalid"))?;
+        Members::of(value.get()).ok_or_else(|| refuse(&[not_an_object("")]))?
+    };
+    let mut look_ups = LookUps::of(&app.campaigns);
+    let read = input::read(&mut look_ups, members, "", Source::Public).await;
+    let taken = read.map_err(|errors| refuse(&errors))?;
+    let id = taken.event.id;
+    durable(&app, append(&app, &taken.event)).await?;
     metrics::event("accepted");
-    Ok((StatusCode::ACCEPTED, axum::Json(json!({ "status": "accepted", "event_id": id }))).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(accepted(id, &taken.adjusted))).into_response())
 }
 
 /// `POST /events`
 pub(super) async fn events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    require_public(&app)?;
     let sender = sender(&app, &request);
     look(&app, sender)?; // before a megabyte is read and parsed
-    let mut body = read_json(request, BATCH_BYTES_MAX).await.inspect_err(|_| metrics::event("invalid"))?;
-    let _place = place(&app)?;
-    replace_nul(&mut body);
-    let Value::Array(items) = body else {
+    media_type(request.headers(), false).inspect_err(|_| metrics::event("invalid"))?;
+    let (body, _place) = read_body(&app, request, BATCH_BYTES_MAX).await?;
+    let text = loose::text_of(&body);
+    let value = loose::parse(&text, JSON_DEPTH_MAX).inspect_err(|_| metrics::event("invalid"))?;
+    let Some(items) = loose::items(value) else {
         return Err(refuse(&[FieldError::new("", "type", "must be an array of events")]));
     };
     if items.len() > BATCH_EVENTS_MAX {
@@ -98,9 +129,10 @@ pub(super) async fn events(State(app): State<App>, request: Request) -> Result<R
     }
     count(&app, sender, items.len())?; // those that are not valid too
     let mut waiting = Vec::with_capacity(items.len());
-    for (i, item) in items.iter().enumerate() {
-        waiting.push(match parse(&app, item, &format!("/{i}")).await {
-            Ok(event) => Ok((event.id, append(&app, &event))),
+    let mut look_ups = LookUps::of(&app.campaigns);
+    for (i, item) in items.into_iter().enumerate() {
+        waiting.push(match read_item(&mut look_ups, item.get(), &format!("/{i}")).await {
+            Ok(Taken { event, adjusted }) => Ok((event.id, append(&app, &event), adjusted)),
             Err(errors) => Err(errors),
         });
     }
@@ -108,182 +140,173 @@ pub(super) async fn events(State(app): State<App>, request: Request) -> Result<R
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "results": results }))).into_response())
 }
 
-/// `GET /event.gif`: always the pixel; a dropped event is named in a header.
+async fn read_item<'a>(
+    look_ups: &mut LookUps<'_>,
+    json: &'a str,
+    pointer: &str,
+) -> Result<Taken<'a>, Vec<FieldError>> {
+    if json.len() > ITEM_BYTES_MAX {
+        let detail = format!("must have at most {ITEM_BYTES_MAX} bytes");
+        return Err(vec![FieldError::new(pointer, "too_large", detail)]);
+    }
+    let members = Members::of(json).ok_or_else(|| vec![not_an_object(pointer)])?;
+    input::read(look_ups, members, pointer, Source::Public).await
+}
+
+/// `GET /event.gif`: always the pixel; a dropped event is named in a header. `HEAD` is no event.
 pub(super) async fn pixel(State(app): State<App>, request: Request) -> Response {
+    if request.method() == Method::HEAD {
+        return pixel_answer(None, &[]);
+    }
+    if require_public(&app).is_err() {
+        return pixel_answer(Some("forbidden"), &[]);
+    }
     let is_over = count(&app, sender(&app, &request), 1).is_err();
     let Some(_place) = app.admission.event() else {
         metrics::event("shed");
-        return pixel_answer(Some("overloaded"));
+        return pixel_answer(Some("overloaded"), &[]);
     };
-    let body = from_query(request.uri().query().unwrap_or_default());
-    let dropped = match parse(&app, &body, "").await {
-        _ if is_over => Some("rate_limited"),
-        Ok(event) => match durable(&app, append(&app, &event)).await {
-            Ok(()) => None,
-            Err(_) => Some("journal_unavailable"),
+    let query = request.uri().query().unwrap_or_default();
+    if !app.admission.has_room(&app.journal, query.len()) {
+        metrics::event("no_room");
+        return pixel_answer(Some("no_room"), &[]);
+    }
+    let mut look_ups = LookUps::of(&app.campaigns);
+    let members = input::from_query(query);
+    let (dropped, adjusted) = match input::read(&mut look_ups, members, "", Source::Public).await {
+        _ if is_over => (Some("rate_limited"), Vec::new()),
+        Ok(Taken { event, adjusted }) => match durable(&app, append(&app, &event)).await {
+            Ok(()) => (None, adjusted),
+            Err(_) => (Some("journal_unavailable"), Vec::new()),
         },
-        Err(errors) => Some(errors.first().map_or("invalid", |e| e.code)),
+        Err(errors) => (Some(errors.first().map_or("invalid", |e| e.code)), Vec::new()),
     };
     match dropped {
         None => metrics::event("accepted"),
         Some("journal_unavailable" | "rate_limited") => {} // counted where it was refused
         Some(_) => metrics::event("invalid"),
     }
-    pixel_answer(dropped)
+    pixel_answer(dropped, &adjusted)
 }
 
-fn pixel_answer(dropped: Option<&'static str>) -> Response {
+fn pixel_answer(dropped: Option<&'static str>, adjusted: &[Adjusted]) -> Response {
     let headers = [(header::CONTENT_TYPE, "image/gif"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (headers, PIXEL.as_slice()).into_response();
     if let Some(reason) = dropped {
-        response.headers_mut().insert(X_OCTO_DROPPED, reason.parse().expect("reasons are plain words"));
+        response.headers_mut().insert(X_OCTO_DROPPED, HeaderValue::from_static(reason));
+    }
+    if let Some(value) = adjusted_value(adjusted) {
+        response.headers_mut().insert(X_OCTO_ADJUSTED, value);
     }
     response
 }
 
-/// A place among the requests that are worked on.
-fn place(app: &App) -> Result<Place<'_>, Problem> {
-    app.admission.event().ok_or_else(|| {
-        metrics::event("shed");
-        Problem::overloaded()
-    })
+/// `code pointer`, and so on with commas, as many as have room.
+fn adjusted_value(adjusted: &[Adjusted]) -> Option<HeaderValue> {
+    let mut text = String::new();
+    for Adjusted { pointer, code } in adjusted {
+        let entry = format!("{code} {}", utf8_percent_encode(pointer, NOT_IN_HEADER));
+        if text.len() + entry.len() + 2 <= ADJUSTED_BYTES_MAX {
+            text.push_str(if text.is_empty() { "" } else { ", " });
+            text.push_str(&entry);
+        }
+    }
+    HeaderValue::try_from(text).ok().filter(|value| !value.is_empty())
 }
 
-async fn result_of(app: &App, item: Result<(Uuid, Pending), Vec<FieldError>>) -> Value {
+/// What a request with a body holds until it is answered: a place, and its bytes of the budget.
+type Holding<'a> = (Place<'a>, Held<'a>);
+
+fn overloaded() -> Problem {
+    metrics::event("shed");
+    Problem::overloaded()
+}
+
+fn no_room() -> Problem {
+    metrics::event("no_room");
+    Problem::no_room()
+}
+
+/// 403 where only those who have a token may tell of events.
+fn require_public(app: &App) -> Result<(), Problem> {
+    if app.config.tracking.public_events {
+        return Ok(());
+    }
+    metrics::event("forbidden");
+    let detail = "Events are taken with a token only: POST /api/v1/events (tracking.public_events is false).";
+    Err(Problem::forbidden(detail))
+}
+
+fn accepted(id: Uuid, adjusted: &[Adjusted]) -> Value {
+    let mut answer = json!({ "status": "accepted", "event_id": id });
+    if !adjusted.is_empty() {
+        answer["adjusted"] = json!(adjusted);
+    }
+    answer
+}
+
+async fn result_of(app: &App, item: Result<(Uuid, Pending, Vec<Adjusted>), Vec<FieldError>>) -> Value {
     match item {
         Err(errors) => {
             metrics::event("invalid");
             json!({ "status": "rejected", "errors": errors })
         }
-        Ok((id, pending)) => match durable(app, pending).await {
+        Ok((id, pending, adjusted)) => match durable(app, pending).await {
             Ok(()) => {
                 metrics::event("accepted");
-                json!({ "status": "accepted", "event_id": id })
+                accepted(id, &adjusted)
             }
             Err(_) => json!({ "status": "unavailable", "event_id": id }),
         },
     }
 }
 
-/// Reads and parses a body within its limits: 408, 413, 415 or 400 otherwise.
-async fn read_json(request: Request, bytes_max: usize) -> Result<Value, Problem> {
-    require_media_type(request.headers())?;
-    require_identity(request.headers())?;
-    let body = body::read(request.into_body(), bytes_max).await?;
-    parse_json(&body, JSON_DEPTH_MAX)
+/// Reads a body within its limits: 408, 413 or 415 otherwise; 503 where it has no place.
+///
+/// Whether there is a place is asked before anything is read, and the bytes are taken as they come. The place itself
+/// is taken when all are there: a client that sends slowly, or not at all, must not keep others out.
+async fn read_body(app: &App, request: Request, bytes_max: usize) -> Result<(Vec<u8>, Holding<'_>), Problem> {
+    let invalid = |_: &Problem| metrics::event("invalid");
+    require_identity(request.headers()).inspect_err(invalid)?;
+    let body = request.into_body();
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > bytes_max {
+        return Err(Problem::too_large(bytes_max)).inspect_err(invalid);
+    }
+    if !app.admission.has_place(announced) {
+        return Err(overloaded());
+    }
+    if !app.admission.has_room(&app.journal, announced) {
+        return Err(no_room());
+    }
+    let mut held = Held::default();
+    let bytes = body::read_within(body, bytes_max, |bytes| app.admission.hold(&mut held, bytes));
+    let Some(bytes) = bytes.await.inspect_err(invalid)? else { return Err(overloaded()) };
+    let place = app.admission.event().ok_or_else(overloaded)?;
+    if !app.admission.has_room(&app.journal, bytes.len()) {
+        return Err(no_room()); // others have come meanwhile
+    }
+    Ok((bytes, (place, held)))
 }
 
-/// JSON, or text as `navigator.sendBeacon` sends it to avoid a preflight.
-fn require_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+/// Whether the body is a form and no JSON (or text, as `navigator.sendBeacon` sends it to avoid a preflight); 415 for other types.
+fn media_type(headers: &HeaderMap, takes_forms: bool) -> Result<bool, Problem> {
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(false) };
     let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") || essence.eq_ignore_ascii_case("text/plain") {
-        Ok(())
+        Ok(false)
+    } else if takes_forms && essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        Ok(true)
+    } else if takes_forms {
+        let wanted = "application/json, text/plain or application/x-www-form-urlencoded (URLSearchParams, not FormData)";
+        Err(Problem::unsupported_media_type(wanted))
     } else {
         Err(Problem::unsupported_media_type("application/json or text/plain"))
     }
 }
 
-/// Checks one event; every fault is named.
-pub(super) async fn parse<'v>(
-    app: &App,
-    body: &'v Value,
-    pointer: &str,
-) -> Result<Event<'v>, Vec<FieldError>> {
-    let mut fields = Fields::new(body, pointer).map_err(|e| vec![e])?;
-    let event_type = fields.parsed::<Word>("event_type", "pattern");
-    let event_name = fields.optional_text("event_name", 0..=PARAMETER_CHARS_MAX);
-    let click_id = fields.optional_parsed::<ParsedClickId>("click_id", "click_id");
-    let key = fields.optional_parsed::<CampaignKey>("cid", "pattern");
-    let event_id = fields.uuid("event_id");
-    let url = fields.optional_text("url", 0..=HEADER_CHARS_MAX);
-    let referrer = fields.optional_text("referrer", 0..=HEADER_CHARS_MAX);
-    let session_id = fields.optional_text("session_id", 0..=PARAMETER_CHARS_MAX);
-    let user_id = fields.optional_text("user_id", 0..=PARAMETER_CHARS_MAX);
-    let properties = fields.object("properties");
-    if properties.is_some_and(|p| p.len() > PROPERTIES_MAX) {
-        fields.refuse("properties", "length", format!("must have at most {PROPERTIES_MAX} entries"));
-    }
-    if properties.is_some_and(|p| !p.values().all(has_plain_numbers)) {
-        fields.refuse("properties", "range", "must have numbers that are 0 or from 1e-64 to 1e64 in size");
-    }
-    if fields.is_valid() && click_id.is_none() && key.is_none() {
-        fields.refuse("click_id", "required", "click_id or cid is required");
-    }
-    let campaign = match (&key, fields.is_valid()) {
-        (Some(key), true) => Some(app.campaigns.get(key).await),
-        _ => None,
-    };
-    if matches!(campaign, Some(Lookup::Unknown)) {
-        fields.refuse("cid", "unknown_campaign", "there is no such campaign");
-    }
-    let event_type = fields.finish_with(event_type)?;
-    let text = |t: Option<&'v str>| t.filter(|t| !t.is_empty()).map(|t| clean(t, HEADER_CHARS_MAX));
-    Ok(Event {
-        id: event_id.unwrap_or_else(Uuid::now_v7),
-        is_idempotent: event_id.is_some(),
-        created_at: Utc::now(),
-        click_id: click_id.map(|c| c.0),
-        campaign_id: match &campaign {
-            Some(Lookup::Found(routes)) => Some(routes.campaign.id),
-            _ => None,
-        },
-        cid: match &campaign {
-            Some(Lookup::Unavailable) => key.map(|k| Cow::Owned(k.as_str().to_owned())),
-            _ => None,
-        },
-        event_type: event_type.0.into(),
-        event_name: text(event_name),
-        url: text(url),
-        referrer: text(referrer),
-        session_id: text(session_id),
-        user_id: text(user_id),
-        properties: properties.map(|p| Cow::Owned(Value::Object(p.clone()).to_string())),
-    })
-}
-
-/// Whether all numbers have few enough digits: PostgreSQL writes 1e308 with all 309, so that 64 KiB of them would be
-/// read back as megabytes.
-fn has_plain_numbers(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => {
-            number.as_f64().is_none_or(|n| n == 0.0 || (1e-64..=1e64).contains(&n.abs()))
-        }
-        Value::Array(items) => items.iter().all(has_plain_numbers),
-        Value::Object(members) => members.values().all(has_plain_numbers),
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
-    }
-}
-
-/// The body that the parameters of a pixel stand for; parameters of other names are its properties.
-fn from_query(query: &str) -> Value {
-    const FIELDS: [&str; 9] = [
-        "event_type",
-        "event_name",
-        "click_id",
-        "cid",
-        "event_id",
-        "url",
-        "referrer",
-        "session_id",
-        "user_id",
-    ];
-    let (mut body, mut properties) = (serde_json::Map::new(), serde_json::Map::new());
-    for pair in query.split('&').filter(|p| !p.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decode(name, PARAMETER_CHARS_MAX);
-        let is_field = FIELDS.contains(&name.as_ref());
-        let is_long = matches!(name.as_ref(), "url" | "referrer");
-        let value = decode(value, if is_long { HEADER_CHARS_MAX } else { PARAMETER_CHARS_MAX });
-        let target = if is_field { &mut body } else { &mut properties };
-        if !value.is_empty() && !target.contains_key(name.as_ref()) && target.len() < PROPERTIES_MAX {
-            target.insert(name.into_owned(), Value::String(value.into_owned()));
-        }
-    }
-    if !properties.is_empty() {
-        body.insert("properties".to_owned(), Value::Object(properties));
-    }
-    Value::Object(body)
+pub(super) fn not_an_object(pointer: &str) -> FieldError {
+    FieldError::new(pointer, "type", "must be an object")
 }
 
 fn append(app: &App, event: &Event<'_>) -> Pending {
@@ -307,7 +330,10 @@ async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
 fn sender(app: &App, request: &Request) -> Option<IpAddr> {
     app.limits.events.as_ref()?;
     let Peer(peer) = request.extensions().get()?;
-    Some(client::address(peer.ip(), request.headers(), &app.config.server))
+    let server = &app.config.server;
+    let address = client::address(peer.ip(), request.headers(), server);
+    // nobody's own: behind a proxy that names nobody, all visitors have it
+    (!address.is_loopback() && !server.is_trusted_proxy(address)).then_some(address)
 }
 
 /// Counts events of an address; 429 when it may not send so many now.
@@ -344,23 +370,11 @@ impl std::str::FromStr for Word {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-');
-        if (1..=64).contains(&text.len()) && text.bytes().all(valid) {
+        if input::is_type(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err("must be 1 to 64 characters of a-z 0-9 _ . -")
         }
-    }
-}
-
-/// A click id in a body.
-struct ParsedClickId(ClickId);
-
-impl std::str::FromStr for ParsedClickId {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self).map_err(|()| "must be the id of a click, as in X-Click-Id")
     }
 }
 
@@ -369,13 +383,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pixels_other_parameters_are_its_properties() {
-        let body =
-            from_query("event_type=view&cid=demo&value=9.5&value=1&empty=&url=https%3A%2F%2Fx.example");
-        let wanted = json!({
-            "event_type": "view", "cid": "demo", "url": "https://x.example", "properties": { "value": "9.5" }
-        });
-        assert_eq!(body, wanted);
+    fn what_was_adjusted_is_safe_and_short_in_a_header() {
+        let adjusted = |pointer: &str, code| Adjusted { pointer: pointer.to_owned(), code };
+        let named = [adjusted("/event_type", "folded"), adjusted("/a, b\r\nX: \u{e9}\u{202e}%", "range")];
+        let value = adjusted_value(&named).unwrap();
+        assert_eq!(value, "folded /event_type, range /a%2C%20b%0D%0AX:%20%C3%A9%E2%80%AE%25");
+        let many = vec![adjusted(&"\u{1f600}".repeat(64), "length"); 20];
+        assert!(adjusted_value(&many).unwrap().len() <= ADJUSTED_BYTES_MAX);
+        assert_eq!(adjusted_value(&[]), None);
     }
 
     #[test]

@@ -373,7 +373,7 @@ fn unknown_detail(name: &str, known: &[&str]) -> String {
 }
 
 /// Whether brackets are nested deeper than `depth_max`: one pass that ends where they are.
-fn depth_exceeds(body: &[u8], depth_max: usize) -> bool {
+pub(super) fn depth_exceeds(body: &[u8], depth_max: usize) -> bool {
     let mut depth = 0_usize;
     let mut in_string = false;
     let mut escaped = false;

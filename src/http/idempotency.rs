@@ -29,10 +29,11 @@ use super::{
 };
 use crate::{
     app::App,
+    clock,
     config::millis,
     db::idempotency::{self, Answer, Claim, Turn},
     metrics,
-    model::token::Scope,
+    model::{id::new_uuid, token::Scope},
 };
 
 /// The header of a request.
@@ -74,7 +75,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Attempt {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let given = parts.extensions.get::<Self>().copied();
-        Ok(given.unwrap_or_else(|| Self { id: Uuid::now_v7(), is_again: false, has_key: false }))
+        Ok(given.unwrap_or_else(|| Self { id: new_uuid(), is_again: false, has_key: false }))
     }
 }
 
@@ -250,7 +251,11 @@ fn running() -> Problem {
 pub async fn keep_house(app: App, stop: CancellationToken) -> anyhow::Result<()> {
     let keep = Duration::from_secs(app.config.api.idempotency_keep_s);
     loop {
-        match idempotency::delete_old(&app.db, keep, app.config.api.idempotency_keys_max).await {
+        let forgotten = match clock::lets_delete(&app).await {
+            Ok(true) => idempotency::delete_old(&app.db, keep, app.config.api.idempotency_keys_max).await,
+            refused => refused.map(|_| 0),
+        };
+        match forgotten {
             Ok(0) => {}
             Ok(rows) => tracing::debug!(rows, "old answers were forgotten"),
             // they are looked for again in a minute

@@ -95,13 +95,17 @@ fn whole(document: &utoipa::openapi::OpenApi) -> Value {
     paths(
         document,
         tracking::click,
+        tracking::post_click,
         tracking::short_click,
+        tracking::post_short_click,
+        tracking::robots,
         tracking::event,
         tracking::events,
         tracking::pixel,
         tracking::health,
         tracking::livez,
         tracking::readyz,
+        tracking::readyz_redirect,
         tracking::metrics,
         tracking::docs,
     ),
@@ -129,8 +133,8 @@ impl Modify for Bearer {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
         scheme.description = Some(
-            "A token of scope `admin` (everything), `read` (every GET) or `ingest` (events), made with \
-             `octo token create` or POST /api/v1/tokens. An operation names the scope it needs; `admin` is always \
+            "A token of scope `admin` (everything), `read` (every GET), `ingest` (events) or `metrics` (`/metrics` and \
+             the detailed `/health`), made with `octo token create` or POST /api/v1/tokens. An operation names the scope it needs; `admin` is always \
              enough."
                 .to_owned(),
         );

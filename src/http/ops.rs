@@ -1,20 +1,23 @@
-//! For operators and their machines: `/health`, `/livez`, `/readyz`, `/metrics`.
+//! For operators and their machines: `/health`, `/livez`, `/readyz` and `/readyz/redirect`, `/metrics`; for crawlers:
+//! `/robots.txt`.
 
 use std::sync::atomic::Ordering;
 
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
+    http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use serde_json::json;
 
+use super::auth;
 use crate::{
-    app::App,
+    app::{App, SetUp},
     cache::Source,
     db::replicas::{Report, health},
+    embedded,
 };
 
 /// `GET /livez`: the process answers; it depends on nothing.
@@ -22,22 +25,50 @@ pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: whether a balancer should send clicks here. Not affected by Postgres or Redis.
+/// `GET /readyz`: whether a balancer should send clicks here rather than elsewhere. Not affected by Postgres or Redis.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
-    let reason = if app.state.is_stopping.load(Ordering::Relaxed) {
-        "stopping\n"
+    match unready(&app) {
+        Some(reason) => refuse(reason),
+        None if !app.journal.is_writable() => refuse("the journal cannot be written\n"),
+        None => "ready\n".into_response(),
+    }
+}
+
+/// `GET /readyz/redirect`: whether clicks can be sent here at all: they are redirected, recorded or not.
+pub(super) async fn readyz_redirect(State(app): State<App>) -> Response {
+    match unready(&app) {
+        Some(reason) => refuse(reason),
+        None if !app.journal.is_writable() => {
+            "ready to redirect, but clicks are not recorded: the journal cannot be written\n".into_response()
+        }
+        None => "ready\n".into_response(),
+    }
+}
+
+/// Why no click should come here.
+fn unready(app: &App) -> Option<&'static str> {
+    if app.state.is_stopping.load(Ordering::Relaxed) {
+        Some("stopping\n")
     } else if !app.state.is_started.load(Ordering::Relaxed) {
-        "starting\n"
-    } else if !app.journal.is_writable() {
-        "the journal cannot be written\n"
+        Some("starting\n")
     } else {
-        return "ready\n".into_response();
-    };
+        None
+    }
+}
+
+fn refuse(reason: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], reason).into_response()
 }
 
-/// `GET /metrics`: the Prometheus text format.
-pub(super) async fn metrics(State(app): State<App>) -> Response {
+/// `GET /robots.txt`: what crawlers may fetch; their clicks are labelled, and redirects say `noindex`.
+pub(super) async fn robots(State(app): State<App>) -> Response {
+    let headers =
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "max-age=3600")];
+    (headers, app.config.tracking.robots_txt.clone()).into_response()
+}
+
+/// `GET /metrics`: the Prometheus text format, for whom `auth::may_watch` lets in.
+pub(super) async fn metrics(_: auth::Metrics, State(app): State<App>) -> Response {
     app.db.observe_pools();
     crate::metrics::observe_cache();
     let text = app.metrics.render();
@@ -60,11 +91,14 @@ impl Component {
 /// `GET /health` where strangers can see it.
 pub(super) async fn bare_health(State(app): State<App>) -> Response {
     let status = if app.journal.is_writable() { "ok" } else { "degraded" };
-    Json(json!({ "status": status })).into_response()
+    ([(header::CACHE_CONTROL, "no-store")], Json(json!({ "status": status }))).into_response()
 }
 
-/// `GET /health`: every part, for people. 200 while clicks can be redirected.
-pub(super) async fn health(State(app): State<App>) -> Response {
+/// `GET /health`: every part, for people who may see it, else as strangers see it. 200 while clicks can be redirected.
+pub(super) async fn health(State(app): State<App>, parts: Parts) -> Response {
+    if !auth::is_watcher(&parts, &app).await {
+        return bare_health(State(app)).await;
+    }
     let components = components(&app).await;
     let is_ok = components.iter().all(|c| c.status == "ok");
     let can_redirect = app.campaigns.state().1 != Source::Nothing;
@@ -79,6 +113,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
 
 async fn components(app: &App) -> Vec<Component> {
     let mut components = vec![journal(app), drain(app)];
+    components.extend(app.private_postgres.as_deref().map(private_postgres));
     components.push(primary(app));
     components.extend(app.db.replicas().reports().iter().map(replica));
     components.push(match app.campaigns.ping_redis().await {
@@ -105,12 +140,18 @@ async fn components(app: &App) -> Vec<Component> {
 
 fn journal(app: &App) -> Component {
     let stats = app.journal.stats();
-    let detail = match (app.journal.is_writable(), stats.corrupt_segments) {
-        (false, _) => "cannot be written: clicks are redirected but not recorded".to_owned(),
-        (true, 0) => format!("{} bytes in {} segments", stats.bytes, stats.segments),
-        (true, damaged) => format!("{damaged} damaged segments; see `octo journal verify`"),
+    let (trouble, shortage) = (app.journal.trouble(), app.admission.shortage());
+    let detail = match (&trouble, stats.corrupt_segments, shortage) {
+        (Some(trouble), _, _) => format!(
+            "cannot be written ({:#}): clicks are redirected but not recorded; it is tried again by itself",
+            anyhow::Error::from(trouble.clone())
+        ),
+        (None, 0, Some(shortage)) => format!("{shortage}: events are refused, what is left is for clicks"),
+        (None, 0, None) => format!("{} bytes in {} segments", stats.bytes, stats.segments),
+        (None, damaged, _) => format!("{damaged} damaged segments; see `octo journal verify`"),
     };
-    Component::new("journal", app.journal.is_writable() && stats.corrupt_segments == 0, detail)
+    let is_ok = trouble.is_none() && stats.corrupt_segments == 0 && shortage.is_none();
+    Component::new("journal", is_ok, detail)
 }
 
 fn drain(app: &App) -> Component {
@@ -118,11 +159,29 @@ fn drain(app: &App) -> Component {
     Component::new("drain", true, format!("{pending} records on their way to Postgres"))
 }
 
+fn private_postgres(private: &embedded::Supervisor) -> Component {
+    let (is_ok, detail) = match private.state() {
+        embedded::State::Up { .. } => (true, "runs".to_owned()),
+        embedded::State::Starting => (false, "is being started; clicks wait in the journal".to_owned()),
+        embedded::State::Failing(reason) => {
+            (false, format!("cannot be started: {reason}; clicks wait in the journal, and it is tried again"))
+        }
+    };
+    Component::new("private postgres", is_ok, detail)
+}
+
 /// As the last probe saw it: strangers who ask for `/health` cost the database nothing.
 fn primary(app: &App) -> Component {
-    let (is_ok, detail) = match app.db.primary_seen() {
-        Some(ago) => (true, format!("answered {} ms ago", ago.as_millis())),
-        None => (false, "does not answer; clicks wait in the journal".to_owned()),
+    let set_up = app.state.set_up.borrow().clone();
+    let (is_ok, detail) = match (app.db.primary_seen(), set_up, app.state.foreign_encoding()) {
+        (None, ..) => (false, "does not answer; clicks wait in the journal".to_owned()),
+        (Some(_), SetUp::Failing(reason), _) => (false, format!("{reason}; clicks wait in the journal")),
+        (Some(_), SetUp::Waiting, _) => (false, "answers, and its schema is being looked at".to_owned()),
+        (Some(_), _, Some(encoding)) => (
+            false,
+            format!("its encoding is {encoding} and not UTF8: what does not fit becomes a dead letter"),
+        ),
+        (Some(ago), ..) => (true, format!("answered {} ms ago, UTF8", ago.as_millis())),
     };
     Component::new("postgres primary", is_ok, detail)
 }

@@ -3,7 +3,7 @@
 //! A cursor is the key of the last row of a page: the next page begins after it, however many rows came or
 //! went meanwhile, and no page costs more than the first.
 
-use std::{borrow::Cow, fmt::Display, str::FromStr};
+use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -24,6 +24,12 @@ pub(super) const LIMIT_MAX: usize = 500;
 
 /// Parameters that are read at most; more are refused.
 const PARAMETERS_MAX: usize = 50;
+
+/// The times that rows of a list can have: what a UUIDv7 can say, in PostgreSQL's range, and some before 1970, which
+/// only a person can have written.
+const STORED_TIMES: RangeInclusive<DateTime<Utc>> = DateTime::from_timestamp(-62_135_596_800, 0)
+    .expect("the year 1")
+    ..=DateTime::from_timestamp_millis(1 << 48).expect("the year 10889");
 
 const INVALID_CURSOR: &str = "invalid_cursor";
 
@@ -170,6 +176,17 @@ impl<T> Page<T> {
     }
 }
 
+impl<T> Page<T> {
+    /// Of a search that was cut short: where it goes on, whether or not the page is full.
+    pub(super) fn or_goes_on(mut self, next_cursor: Option<String>) -> Self {
+        if !self.has_more && next_cursor.is_some() {
+            self.has_more = true;
+            self.next_cursor = next_cursor;
+        }
+        self
+    }
+}
+
 /// How many rows to ask for: one more than are shown tells whether there are more.
 pub(super) fn rows_for(limit: usize) -> i64 {
     i64::try_from(limit + 1).unwrap_or(i64::MAX)
@@ -204,7 +221,8 @@ fn parse_key(text: &str) -> Option<Key> {
     let (time, id) = text.split_at_checked(16)?;
     let is_hex = time.bytes().all(|b| b.is_ascii_hexdigit());
     let micros = u64::from_str_radix(time, 16).ok().filter(|_| is_hex)?.cast_signed();
-    Some((DateTime::from_timestamp_micros(micros)?, parse_id(id)?))
+    let at = DateTime::from_timestamp_micros(micros).filter(|at| STORED_TIMES.contains(at))?;
+    Some((at, parse_id(id)?))
 }
 
 #[cfg(test)]
@@ -213,7 +231,7 @@ mod tests {
 
     #[test]
     fn cursors_parse_to_what_they_were_made_of() {
-        let id = Uuid::now_v7();
+        let id = crate::model::id::new_uuid();
         for at in [DateTime::UNIX_EPOCH, Utc::now(), DateTime::from_timestamp_micros(-5).unwrap()] {
             let at = DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap();
             assert_eq!(parse_key(&cursor(at, id)), Some((at, id)));
@@ -226,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_is_no_cursor_is_refused() {
-        let id = Uuid::now_v7();
+        let id = crate::model::id::new_uuid();
         for bad in
             ["x", "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}", &id_cursor(id), &id.to_string()]
         {

@@ -12,7 +12,8 @@ use axum::{
     response::Response,
 };
 use tracing::Instrument as _;
-use uuid::Uuid;
+
+use crate::model::id::new_uuid;
 
 /// The header, both ways.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -40,7 +41,7 @@ impl RequestId {
     }
 
     fn new() -> Self {
-        let id = HeaderValue::try_from(Uuid::now_v7().to_string());
+        let id = HeaderValue::try_from(new_uuid().to_string());
         Self(id.unwrap_or_else(|_| HeaderValue::from_static("-"))) // hexadecimal digits and hyphens: never
     }
 }
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(of(&[&"x".repeat(64)]).len(), 64);
         let long = "x".repeat(65);
         for bad in [&[][..], &[""], &["a b"], &["a\u{e9}"], &["a\"}"], &[&long], &["a", "b"]] {
-            let made = Uuid::try_parse(&of(bad)).unwrap();
+            let made = uuid::Uuid::try_parse(&of(bad)).unwrap();
             assert_eq!(made.get_version_num(), 7, "{bad:?}");
         }
     }

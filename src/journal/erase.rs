@@ -28,13 +28,15 @@ pub fn visit(
     Ok(())
 }
 
-/// Blanks the records that `is_erased`, and says how many they were. Nobody may be writing the segment.
+/// Blanks the records that `is_erased`, and says how many they were. Nobody may be writing the segment. One whose last
+/// erasure failed is put in place `again`, whether it holds more of them or not: it may be blank here and not on disk.
 pub fn erase(
     disk: &dyn Disk,
     root: &Path,
     stream: Uuid,
     first_seq: u64,
     is_erased: &dyn Fn(&[u8]) -> bool,
+    again: bool,
 ) -> io::Result<u64> {
     let mut content = read(disk, root, stream, first_seq)?;
     let mut records = 0;
@@ -46,7 +48,7 @@ pub fn erase(
             records += 1;
         }
     }
-    if records > 0 {
+    if records > 0 || again {
         disk.replace(&segment_path(root, stream, first_seq), &content)?;
     }
     Ok(records)

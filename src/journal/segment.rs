@@ -6,7 +6,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use uuid::Uuid;
@@ -27,6 +27,8 @@ pub struct Segment {
     pub modified: SystemTime,
     /// Whether damage was found in it.
     pub is_corrupt: bool,
+    /// Since when all of it is known to be in Postgres.
+    pub(super) drained_at: Option<Instant>,
 }
 
 /// What a scan of a segment found.
@@ -67,6 +69,7 @@ pub fn segments(disk: &dyn Disk, root: &Path, stream: Uuid) -> io::Result<Vec<Se
                 bytes: e.bytes,
                 modified: e.modified,
                 is_corrupt: is_marked(first_seq),
+                drained_at: None,
             })
         })
         .collect();

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::disk::{Disk, Entry, Read, Write};
+use super::disk::{Disk, Entry, Read, UNFINISHED, Write};
 
 /// Of one computer; clones share it.
 #[derive(Clone)]
@@ -316,6 +316,24 @@ impl SimulatedDisk {
         image
     }
 
+    fn find_file(&self, path: &Path) -> io::Result<()> {
+        let state = self.step()?;
+        let id = state.find(path)?;
+        state.content(id).map(drop)
+    }
+
+    /// Within one directory.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.step()?;
+        let (parent, from) = state.parent(from)?;
+        let (_, to) = state.parent(to)?;
+        let names = state.names_mut(parent)?;
+        let id = names.live.remove(&from).ok_or_else(missing)?;
+        names.live.insert(to.clone(), id);
+        names.dirty.extend([from, to]);
+        Ok(())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -581,9 +599,14 @@ impl Disk for SimulatedDisk {
                 Node::Directory(_) => (0, true),
                 Node::File(content) => (content.bytes.len() as u64, false),
             };
-            Entry { name: name.clone(), bytes, is_dir, modified: SystemTime::UNIX_EPOCH }
+            let (name, modified) = (name.clone(), SystemTime::UNIX_EPOCH);
+            Entry { name, bytes, is_dir, is_open_to_others: false, modified }
         };
         Ok(state.names(id)?.live.iter().map(describe).collect())
+    }
+
+    fn make_private(&self, _: &Path) -> io::Result<()> {
+        self.step().map(drop)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Write>> {
@@ -602,14 +625,20 @@ impl Disk for SimulatedDisk {
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.step()?;
-        let (parent, name) = state.parent(path)?;
-        // synced under a name that nobody looks for, and only then renamed
-        let content = Content { bytes: bytes.to_vec(), dirty_from: bytes.len(), ..Content::default() };
-        state.insert(parent, name, Node::File(content))?;
-        drop(state);
-        self.step()?.names_mut(parent)?.sync();
-        Ok(())
+        self.find_file(path)?;
+        let fresh = path.with_extension(UNFINISHED);
+        // one that is there is emptied first
+        let _ = self.remove(&fresh);
+        let written = self.create(&fresh).and_then(|mut file| {
+            file.append(bytes)?;
+            file.sync()?;
+            self.rename(&fresh, path)
+        });
+        if written.is_err() {
+            let _ = self.remove(&fresh);
+        }
+        written?;
+        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
     }
 
     fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {

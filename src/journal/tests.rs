@@ -12,6 +12,7 @@ fn options(root: &Path) -> Options {
         queue_records_max: 1000,
         queue_bytes_max: 1 << 24,
         keep_drained: Duration::ZERO,
+        retry_interval: Duration::from_hours(1),
     }
 }
 
@@ -122,7 +123,7 @@ fn damage_in_synced_records_is_reported_passed_over_and_never_deleted() {
     assert_eq!(damage[0].2, 1);
     journal.set_corrupt(first.stream(), damage[0].0);
     journal.set_drained(first.stream(), 20);
-    journal.clean(SystemTime::now() + Duration::from_secs(1));
+    journal.clean(Instant::now() + Duration::from_secs(1));
     assert!(path.exists());
     assert_eq!(open(dir.path()).stats().corrupt_segments, 1);
 }
@@ -153,7 +154,7 @@ fn drained_segments_are_deleted_when_old_enough_and_never_before() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
     append(&journal, 0..300);
-    let later = SystemTime::now() + Duration::from_secs(10);
+    let later = Instant::now() + Duration::from_secs(10);
     assert_eq!(journal.clean(later), 0, "nothing is drained");
     journal.set_drained(journal.stream(), 150);
     assert!(journal.clean(later) > 0);
@@ -302,7 +303,7 @@ fn an_erasure_beside_appends_and_cleaning_loses_nothing() {
         while !appending.is_finished() {
             journal.erase(&|p| sevenths.contains(p)).unwrap();
             journal.set_drained(journal.stream(), 500);
-            journal.clean(SystemTime::now() + Duration::from_hours(1));
+            journal.clean(Instant::now() + Duration::from_hours(1));
         }
     });
     erase_sevenths(&journal, 2_000);
@@ -325,9 +326,184 @@ fn what_is_damaged_or_torn_stays_as_it_is_beside_an_erased_record() {
     fs::write(&path, &bytes).unwrap();
     let first_seq = segments(&RealDisk, dir.path(), first.stream()).unwrap().last().unwrap().first_seq;
     let is_erased = |p: &[u8]| p == payload(20);
-    assert_eq!(erase(&RealDisk, dir.path(), first.stream(), first_seq, &is_erased).unwrap(), 1);
+    assert_eq!(erase(&RealDisk, dir.path(), first.stream(), first_seq, &is_erased, false).unwrap(), 1);
     let after = fs::read(&path).unwrap();
     let changed = bytes.iter().zip(&after).filter(|(a, b)| a != b).count();
     assert!(after.len() == bytes.len() && changed <= payload(20).len() + 4, "{changed} bytes changed");
     assert!(after.ends_with(b"torn") && after[60] == bytes[60]);
+}
+
+/// Waits for what happens in the journal's thread.
+fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_full_journal_takes_records_again_once_drained_without_being_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let soon =
+        Options { bytes_max: 10_000, retry_interval: Duration::from_millis(10), ..options(dir.path()) };
+    let journal = Journal::open(Arc::new(RealDisk), soon).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut stored = 0;
+    while runtime.block_on(journal.append(&payload(stored)).durable()).is_ok() {
+        stored += 1;
+    }
+    thread::sleep(Duration::from_millis(100));
+    assert!(!journal.is_writable(), "there is no room yet");
+    assert!(matches!(journal.trouble(), Some(AppendError::Full)));
+    journal.set_drained(journal.stream(), stored);
+    eventually("room", || journal.is_writable());
+    assert!(journal.trouble().is_none());
+    append(&journal, stored..stored + 5);
+}
+
+#[test]
+fn a_full_journal_of_one_drained_segment_makes_room_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let soon = Options { bytes_max: 8_192, retry_interval: Duration::from_millis(10), ..options(dir.path()) };
+    let journal = Journal::open(Arc::new(RealDisk), soon).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // more than a segment's size, so that it fills the journal alone
+    runtime.block_on(journal.append(&[1; 7_500]).durable()).unwrap();
+    let full = runtime.block_on(journal.append(&[2; 1_000]).durable());
+    assert!(matches!(full, Err(AppendError::Full)), "{full:?}");
+    journal.set_drained(journal.stream(), 1);
+    eventually("room", || journal.is_writable());
+    runtime.block_on(journal.append(&[2; 1_000]).durable()).unwrap();
+}
+
+#[test]
+fn a_journal_that_cannot_be_opened_is_opened_later_with_what_was_there_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    append(&first, 0..20);
+    first.close();
+    let may_open = Arc::new(AtomicBool::new(false));
+    let asked = may_open.clone();
+    let claim =
+        move || asked.load(Ordering::Relaxed).then_some(()).ok_or_else(|| io::Error::other("not yet"));
+    let soon = Options { retry_interval: Duration::from_millis(10), ..options(dir.path()) };
+    let journal = Journal::start(Arc::new(RealDisk), soon, claim).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let refused = runtime.block_on(journal.append(&payload(20)).durable());
+    assert!(
+        matches!(&refused, Err(AppendError::Disk(error)) if error.to_string() == "not yet"),
+        "{refused:?}"
+    );
+    assert!(journal.streams().is_empty() && journal.stats() == Stats::default());
+    may_open.store(true, Ordering::Relaxed);
+    eventually("an open journal", || journal.is_writable());
+    append(&journal, 20..25);
+    assert_eq!(read_all(&journal, first.stream(), 0).0, (0..20).map(payload).collect::<Vec<_>>());
+    assert_eq!(read_all(&journal, journal.stream(), 0).0, (20..25).map(payload).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_panic_of_the_journals_thread_ends_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::start(Arc::new(RealDisk), options(dir.path()), || panic!("on purpose")).unwrap();
+    let mut tasks = crate::shutdown::Tasks::default();
+    let failed = tasks.failed();
+    tasks.spawn("journal", crate::drain::watch(journal.clone(), tasks.stop_signal()));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(30), failed).await, Ok("journal"));
+    assert!(!journal.is_writable() && journal.append(b"x").durable().await.is_err());
+}
+
+#[tokio::test]
+async fn a_journal_that_is_closed_ends_no_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    journal.close();
+    assert!(tokio::time::timeout(Duration::from_millis(50), journal.broken()).await.is_err());
+}
+
+#[test]
+fn a_drained_segment_is_kept_from_the_moment_it_was_drained_however_old_it_is() {
+    const KEEP: Duration = Duration::from_mins(1);
+    const NEARLY: Duration = Duration::from_millis(59_999);
+    let dir = tempfile::tempdir().unwrap();
+    let kept = Options { keep_drained: KEEP, ..options(dir.path()) };
+    let first = open(dir.path());
+    append(&first, 0..300);
+    first.close();
+    let stream = first.stream();
+    let long_ago = SystemTime::now() - Duration::from_hours(48);
+    for segment in segments(&RealDisk, dir.path(), stream).unwrap() {
+        let path = segment_path(dir.path(), stream, segment.first_seq);
+        fs::File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    let journal = Journal::open(Arc::new(RealDisk), kept).unwrap();
+    let before = Instant::now();
+    journal.set_drained(stream, 150);
+    assert_eq!(journal.clean(before + NEARLY), 0, "drained just now");
+    // a failover: it is not drained any more, and then it is again
+    journal.set_drained(stream, 0);
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(journal.clean(Instant::now() + KEEP * 2), 0, "not drained");
+    let again = Instant::now();
+    journal.set_drained(stream, 150);
+    assert_eq!(journal.clean(again + NEARLY), 0, "drained just now, again");
+    assert!(journal.clean(Instant::now() + KEEP) > 0);
+    assert_eq!(read_all(&journal, stream, 150).0.len(), 150);
+}
+
+#[test]
+fn what_an_erasure_left_unfinished_is_removed_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    append(&first, 0..10);
+    first.close();
+    let left = last_segment(dir.path(), first.stream()).with_extension("new");
+    fs::write(&left, "what was to be erased").unwrap();
+    fs::write(dir.path().join("probe.new"), "").unwrap();
+    let journal = open(dir.path());
+    assert!(!left.exists() && !dir.path().join("probe.new").exists());
+    assert_eq!(read_all(&journal, first.stream(), 0).0.len(), 10);
+}
+
+#[test]
+fn a_renewed_watermark_begins_at_what_is_drained_and_outlives_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    let stream = first.stream();
+    assert_eq!(first.watermark(stream), Watermark { id: stream, from_seq: 0 });
+    append(&first, 0..30);
+    first.set_drained(stream, 7);
+    let renewed = first.renew_watermark(stream).unwrap();
+    assert!(renewed.id != stream && renewed.from_seq == 7, "{renewed:?}");
+    first.set_drained(stream, 9);
+    let again = first.renew_watermark(stream).unwrap();
+    assert!(again.id != renewed.id && again.from_seq == 9, "{again:?}");
+    first.close();
+    let journal = open(dir.path());
+    // a Postgres that does not know it gets all that is left
+    assert_eq!(journal.watermark(stream), Watermark { id: again.id, from_seq: 0 });
+    assert!(journal.is_beyond(stream, 31) && !journal.is_beyond(stream, 30));
+    // with its stream it goes too
+    journal.set_drained(stream, 30);
+    journal.clean(Instant::now());
+    assert!(!dir.path().join(stream.to_string()).exists());
+}
+
+#[test]
+fn the_oldest_pending_record_is_the_first_of_the_oldest_stream_that_has_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    append(&first, 0..30);
+    first.close();
+    let journal = open(dir.path());
+    append(&journal, 30..35);
+    let place = || journal.oldest_pending().map(|oldest| (oldest.stream, oldest.seq, oldest.end_seq));
+    assert_eq!(place(), Some((first.stream(), 0, 30)));
+    journal.set_drained(first.stream(), 29);
+    assert_eq!(place(), Some((first.stream(), 29, 30)));
+    journal.set_drained(first.stream(), 30);
+    assert_eq!(place(), Some((journal.stream(), 0, 5)));
+    journal.set_drained(journal.stream(), 5);
+    assert_eq!(place(), None);
 }

@@ -11,7 +11,7 @@ use super::{
     event::Event,
     id::ClickId,
     record::Record,
-    text::{PARAMETER_CHARS_MAX, clean},
+    text::{LINK_VALUE_CHARS_MAX, PARAMETER_CHARS_MAX, clean},
 };
 
 /// A parameter of links whose value may stand for a person.
@@ -20,22 +20,36 @@ pub const NAMES: [&str; 11] = [
     "click_id",
 ];
 
+/// Members of events whose value may stand for a person.
+pub const EVENT_NAMES: [&str; 2] = ["user_id", "session_id"];
+
 /// Whom an export or an erasure is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// One click.
     Click(ClickId),
-    /// Every click whose link said this.
+    /// Every click whose link said this, and their events.
     Sub(Sub),
+    /// Every event that says this, whatever click it belongs to.
+    Person(Sub),
 }
 
-/// A parameter of a link and its value.
+/// A parameter of a link, or a member of an event, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sub {
-    /// One of [`NAMES`].
+    /// One of [`NAMES`] or [`EVENT_NAMES`].
     pub name: &'static str,
-    /// As a click keeps it.
+    /// As a click or an event keeps it.
     pub value: String,
+}
+
+impl Sub {
+    /// The user or session that events name, `name` being one of [`EVENT_NAMES`]; `None` for a blank.
+    pub fn of_event(name: &'static str, value: &str) -> Option<Self> {
+        let value = clean(value, usize::MAX);
+        let value: String = value.trim().chars().take(PARAMETER_CHARS_MAX).collect();
+        (!value.is_empty()).then_some(Self { name, value })
+    }
 }
 
 /// `NAME=VALUE`
@@ -46,7 +60,7 @@ impl FromStr for Sub {
         let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE, such as sub1=alice")?;
         let name = NAMES.into_iter().find(|known| *known == name);
         let name = name.ok_or_else(|| format!("NAME must be one of {}", NAMES.join(", ")))?;
-        let value = clean(value, PARAMETER_CHARS_MAX).into_owned();
+        let value = clean(value, LINK_VALUE_CHARS_MAX).into_owned();
         if value.is_empty() { Err("VALUE must not be empty".to_owned()) } else { Ok(Self { name, value }) }
     }
 }
@@ -70,7 +84,7 @@ fn hash(name: &str, value: &str) -> SubHash {
 pub enum What {
     /// A click and its events.
     Click(Uuid),
-    /// Clicks whose link said this, and their events.
+    /// Clicks whose link said this, and their events; or events that say this.
     Sub(SubHash),
 }
 
@@ -153,8 +167,9 @@ impl Erasures {
 
     /// As [`Erasures::has`].
     pub fn has_event(&self, event: &Event<'_>) -> bool {
-        let before = event.click_id.and_then(|id| self.clicks.get(&id.uuid()));
-        before.is_some_and(|before| event.created_at < *before)
+        let of_click = event.click_id.and_then(|id| self.clicks.get(&id.uuid()));
+        let is_before = |before: &DateTime<Utc>| event.created_at < *before;
+        of_click.is_some_and(is_before) || self.before_of_person(event).is_some_and(is_before)
     }
 
     /// Takes the id of a click that is erased for what its link said: its events name only that. `true`: it is one.
@@ -167,6 +182,14 @@ impl Erasures {
     /// The clicks that are erased by their id.
     pub fn click_ids(&self) -> impl Iterator<Item = Uuid> {
         self.clicks.keys().copied()
+    }
+
+    fn before_of_person(&self, event: &Event<'_>) -> Option<&DateTime<Utc>> {
+        if self.subs.is_empty() {
+            return None;
+        }
+        let values = EVENT_NAMES.into_iter().zip([&event.user_id, &event.session_id]);
+        values.filter_map(|(name, value)| self.subs.get(&hash(name, value.as_deref()?))).max()
     }
 
     fn before_of_sub(&self, click: &Click<'_>) -> Option<DateTime<Utc>> {
@@ -222,6 +245,27 @@ mod tests {
         earlier.add(Erasure { id: 1, what: What::Sub(sub.hash()), before: now - TimeDelta::hours(1) });
         assert!(!earlier.has_click(&click), "the click came later");
         assert_eq!((erasures.last_id(), erasures.click_ids().count()), (7, 1));
+    }
+
+    #[test]
+    fn a_user_or_session_erases_the_events_that_name_it_and_came_before() {
+        let now = Utc::now();
+        let user = Sub::of_event("user_id", " ali\u{0}ce ").unwrap();
+        assert_eq!((user.name, user.value.as_str()), ("user_id", "alice"));
+        assert_eq!(Sub::of_event("user_id", " \u{0} "), None);
+        let mut erasures = Erasures::default();
+        erasures.add(Erasure { id: 1, what: What::Sub(user.hash()), before: now });
+        let mut event = Event::new(Uuid::nil(), "view", now - TimeDelta::seconds(1));
+        assert!(!erasures.has_event(&event));
+        event.session_id = Some("alice".into());
+        assert!(!erasures.has_event(&event), "the same value under another name");
+        event.user_id = Some("alice".into());
+        assert!(erasures.has_event(&event));
+        event.created_at = now;
+        assert!(!erasures.has_event(&event), "it came later");
+        let mut click = Click::new(ClickId::now(), Uuid::nil());
+        click.subs[0] = Some("alice".into());
+        assert!(!erasures.has_click(&click), "clicks are found by what their links said");
     }
 
     #[test]

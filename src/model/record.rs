@@ -10,13 +10,13 @@
 
 use std::{borrow::Cow, io::Write as _, net::IpAddr};
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use super::{
-    click::Click,
-    event::Event,
+    click::{Adjusted, Click},
+    event::{Event, Source},
     id::ClickId,
     money::{Currency, parse_amount},
 };
@@ -74,6 +74,7 @@ mod tag {
     pub(super) const TRAFFIC_SOURCE_ID: u8 = 25;
     pub(super) const COST: u8 = 26;
     pub(super) const CURRENCY: u8 = 27;
+    pub(super) const ADJUSTED: u8 = 28; // one byte: a bit for each Adjustment
     // events
     pub(super) const CREATED_AT_MS: u8 = 40;
     pub(super) const CLICK_ID: u8 = 41;
@@ -85,6 +86,9 @@ mod tag {
     pub(super) const USER_ID: u8 = 47;
     pub(super) const PROPERTIES: u8 = 48;
     pub(super) const IS_IDEMPOTENT: u8 = 49;
+    pub(super) const TOKEN_ID: u8 = 50; // absent: public
+    pub(super) const EXTERNAL_ID: u8 = 51;
+    pub(super) const OCCURRED_AT_MS: u8 = 52;
 }
 
 impl Click<'_> {
@@ -120,6 +124,9 @@ impl Click<'_> {
         put_text(out, tag::TRAFFIC_SOURCE_ID, self.traffic_source_id.as_deref());
         put_amount(out, tag::COST, self.cost);
         put_text(out, tag::CURRENCY, self.currency.as_ref().map(Currency::as_str));
+        if !self.adjusted.is_empty() {
+            put(out, tag::ADJUSTED, &[self.adjusted.bits()]);
+        }
     }
 }
 
@@ -132,6 +139,11 @@ impl Event<'_> {
         if self.is_idempotent {
             put(out, tag::IS_IDEMPOTENT, &[]);
         }
+        if let Source::Token(id) = self.source {
+            put(out, tag::TOKEN_ID, id.as_bytes());
+        }
+        put_text(out, tag::EXTERNAL_ID, self.external_id.as_deref());
+        put_i64(out, tag::OCCURRED_AT_MS, self.occurred_at.map(|at| at.timestamp_millis()));
         if let Some(id) = self.click_id {
             put(out, tag::CLICK_ID, id.uuid().as_bytes());
         }
@@ -198,6 +210,7 @@ fn decode_click(bytes: &[u8]) -> Result<Click<'_>, Malformed> {
             tag::TRAFFIC_SOURCE_ID => click.traffic_source_id = Some(field.text()?),
             tag::COST => click.cost = Some(field.amount()?),
             tag::CURRENCY => click.currency = Some(field.parsed()?),
+            tag::ADJUSTED => click.adjusted = Adjusted::from_bits(field.bytes.first().copied().unwrap_or(0)),
             _ => {}
         }
     }
@@ -215,10 +228,10 @@ fn decode_event(bytes: &[u8]) -> Result<Event<'_>, Malformed> {
         match field.tag {
             tag::ID => event.id = field.uuid()?,
             tag::IS_IDEMPOTENT => event.is_idempotent = true,
-            tag::CREATED_AT_MS => {
-                event.created_at =
-                    DateTime::from_timestamp_millis(field.i64()?).ok_or(Malformed::Field(field.tag))?;
-            }
+            tag::TOKEN_ID => event.source = Source::Token(field.uuid()?),
+            tag::EXTERNAL_ID => event.external_id = Some(field.text()?),
+            tag::CREATED_AT_MS => event.created_at = field.time()?,
+            tag::OCCURRED_AT_MS => event.occurred_at = Some(field.time()?),
             tag::CLICK_ID => event.click_id = Some(field.click_id()?),
             tag::CAMPAIGN_ID => event.campaign_id = Some(field.uuid()?),
             tag::CID => event.cid = Some(field.text()?),
@@ -333,6 +346,10 @@ impl<'a> Field<'a> {
         self.bytes.try_into().map(i64::from_le_bytes).map_err(|_| Malformed::Field(self.tag))
     }
 
+    fn time(&self) -> Result<DateTime<Utc>, Malformed> {
+        DateTime::from_timestamp_millis(self.i64()?).ok_or(Malformed::Field(self.tag))
+    }
+
     fn amount(&self) -> Result<Decimal, Malformed> {
         parse_amount(&self.text()?).map_err(|_| Malformed::Field(self.tag))
     }
@@ -363,12 +380,13 @@ mod tests {
             numbers in any::<[Option<i64>; 2]>(),
             is_bot in any::<bool>(),
             cost in proptest::option::of(0u32..1_000_000),
+            adjusted in any::<u8>(),
         ) -> Click<'static> {
             let mut t = texts.into_iter();
             let mut next = || t.next().flatten();
             Click {
                 id: ClickId::now(),
-                campaign_id: Uuid::now_v7(),
+                campaign_id: crate::model::id::new_uuid(),
                 ip,
                 user_agent: next(),
                 referrer: next(),
@@ -386,6 +404,7 @@ mod tests {
                 traffic_source_id: next(),
                 cost: cost.map(|c| Decimal::new(c.into(), 4)),
                 currency: cost.map(|_| Currency::USD),
+                adjusted: Adjusted::from_bits(adjusted),
             }
         }
     }
@@ -409,7 +428,10 @@ mod tests {
         let event = Event {
             id: Uuid::new_v4(),
             is_idempotent: true,
+            source: Source::Token(Uuid::new_v4()),
+            external_id: Some("order-1001".into()),
             created_at: DateTime::from_timestamp_millis(1_700_000_000_123).unwrap(),
+            occurred_at: DateTime::from_timestamp_millis(1_699_999_999_456),
             click_id: Some(ClickId::now()),
             campaign_id: None,
             cid: Some("demo".into()),
@@ -424,6 +446,100 @@ mod tests {
         let mut bytes = Vec::new();
         event.encode(&mut bytes);
         assert_eq!(Record::decode(&bytes), Ok(Record::Event(Box::new(event))));
+    }
+
+    /// Written by 4dc01c4, before events had a source, a time of their own and ids that are texts.
+    #[test]
+    fn an_event_of_an_earlier_release_is_still_read() {
+        const BYTES: &str = "0201100197000000007000800000000000000128087b68e5cf8b01000031002910019aaf3c5f007abc8def01234567\
+            89ab0210000000000000000000000000000000072a0464656d6f2b0870757263686173652c054f726465722d1568747470733a2f2f73686f702e\
+            6578616d706c652f051568747470733a2f2f6e6577732e6578616d706c652f2e0273312f02343230077b2261223a317d";
+        let digits: Vec<u8> = BYTES.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let bytes: Vec<u8> = digits.chunks(2).map(byte).collect();
+        let event = Event {
+            is_idempotent: true,
+            click_id: "019aaf3c-5f00-7abc-8def-0123456789ab".parse().ok(),
+            campaign_id: Some(Uuid::from_u128(7)),
+            cid: Some("demo".into()),
+            event_name: Some("Order".into()),
+            url: Some("https://shop.example/".into()),
+            referrer: Some("https://news.example/".into()),
+            session_id: Some("s1".into()),
+            user_id: Some("42".into()),
+            properties: Some(r#"{"a":1}"#.into()),
+            ..Event::new(
+                Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0001),
+                "purchase",
+                DateTime::from_timestamp_millis(1_700_000_000_123).unwrap(),
+            )
+        };
+        assert_eq!((event.source, event.key()), (Source::Public, Some(event.id)));
+        let mut again = Vec::new();
+        event.encode(&mut again);
+        assert_eq!(again, bytes, "and an earlier release reads what has nothing new");
+        assert_eq!(Record::decode(&bytes), Ok(Record::Event(Box::new(event))));
+    }
+
+    /// A click of version 0.1.0 as it stands in a journal: every field but the address of version 6.
+    fn old_click() -> (Vec<u8>, Click<'static>) {
+        let id = *b"\x01\x9a\xaf\x3c\x5f\x00\x7a\xbc\x8d\xef\x01\x23\x45\x67\x89\xab";
+        let mut bytes = b"\x01\x01\x10".to_vec();
+        bytes.extend(id);
+        bytes.extend(b"\x02\x10");
+        bytes.extend(id);
+        bytes.extend(b"\x03\x04\xc0\x00\x02\x01\x04\x05agent\x05\x0ehttps://x.test\x06\x00\x07\x03bot");
+        bytes.extend(b"\x08\x02DE\x09\x06mobile\x0a\x07Android\x0b\x06Chrome");
+        bytes.extend(b"\x0c\x01a\x0d\x02\xc3\xa9\x0e\x00\x0f\x01d\x10\x01e\x11\x01f\x12\x01g\x13\x01h\x14\x01i\x15\x01j");
+        bytes.extend(b"\x16\x80\x01");
+        bytes.extend([b'c'; 128]);
+        bytes.extend(b"\x17\x08\x05\0\0\0\0\0\0\0\x18\x08\xff\xff\xff\xff\xff\xff\xff\xff");
+        bytes.extend(b"\x19\x02fb\x1a\x060.0125\x1b\x03EUR");
+        let text = |t: &'static str| Some(Cow::Borrowed(t));
+        let click = Click {
+            ip: Some([192, 0, 2, 1].into()),
+            user_agent: text("agent"),
+            referrer: text("https://x.test"),
+            invalid_reason: Some(InvalidReason::Bot),
+            is_bot: true,
+            country: text("DE"),
+            device: text("mobile"),
+            os: text("Android"),
+            browser: text("Chrome"),
+            subs: ["a", "\u{e9}", "", "d", "e"].map(text),
+            aff_subs: ["f", "g", "h", "i", "j"].map(text),
+            click_id_param: Some("c".repeat(128).into()),
+            landing_page_id: Some(5),
+            campaign_offer_id: Some(-1),
+            traffic_source_id: text("fb"),
+            cost: Some(Decimal::new(125, 4)),
+            currency: Some("EUR".parse().unwrap()),
+            ..Click::new(ClickId::from_uuid(Uuid::from_bytes(id)).unwrap(), Uuid::from_bytes(id))
+        };
+        (bytes, click)
+    }
+
+    #[test]
+    fn a_click_of_an_older_octo_reads_as_what_it_was_and_is_still_written_so() {
+        let (bytes, click) = old_click();
+        assert_eq!(Record::decode(&bytes), Ok(Record::Click(Box::new(click.clone()))));
+        let mut written = Vec::new();
+        click.encode(&mut written);
+        assert_eq!(written, bytes);
+    }
+
+    #[test]
+    fn what_was_adjusted_comes_behind_what_an_older_octo_reads() {
+        let (mut bytes, mut click) = old_click();
+        click.adjusted = Adjusted::from_bits(0b10_0001);
+        bytes.extend(b"\x1c\x01\x21");
+        let mut written = Vec::new();
+        click.encode(&mut written);
+        assert_eq!(written, bytes);
+        bytes.truncate(bytes.len() - 3);
+        bytes.extend(b"\x1c\x02\xff\x01"); // more than this octo knows
+        let Ok(Record::Click(read)) = Record::decode(&bytes) else { panic!("no click") };
+        assert_eq!(read.adjusted, Adjusted::from_bits(u8::MAX));
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
-/// Longest value of a tracking parameter, in characters.
+/// Longest short text of an event, in characters.
 pub const PARAMETER_CHARS_MAX: usize = 255;
+
+/// Longest value of a link's parameter, in characters.
+pub const LINK_VALUE_CHARS_MAX: usize = 1024;
 
 /// Longest user agent, referrer or event URL kept, in characters.
 pub const HEADER_CHARS_MAX: usize = 2048;
@@ -15,6 +18,15 @@ pub fn clean(text: &str, chars_max: usize) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().filter(|c| !c.is_control()).take(chars_max).collect())
+}
+
+/// [`clean`], and whether there was more than `chars_max` characters.
+pub fn clean_and_cut(text: &str, chars_max: usize) -> (Cow<'_, str>, bool) {
+    let cleaned = clean(text, chars_max);
+    // what is as long in bytes as before has lost nothing
+    let is_cut =
+        cleaned.len() < text.len() && text.chars().filter(|c| !c.is_control()).nth(chars_max).is_some();
+    (cleaned, is_cut)
 }
 
 /// [`clean`] for bytes: invalid UTF-8 becomes U+FFFD.
@@ -38,6 +50,15 @@ mod tests {
     fn control_characters_vanish_and_a_cut_falls_between_characters() {
         assert_eq!(clean("a\0b\r\nc\u{85}", 255), "abc");
         assert_eq!(clean("\u{e9}\u{e9}\u{e9}", 2), "\u{e9}\u{e9}");
+    }
+
+    #[test]
+    fn only_what_is_cut_is_said_to_be() {
+        for (text, is_cut) in
+            [("abc", false), ("a\0bc", false), ("abcd", true), ("\u{e9}\u{e9}\u{e9}\n", false), ("", false)]
+        {
+            assert_eq!(clean_and_cut(text, 3).1, is_cut, "{text:?}");
+        }
     }
 
     #[test]

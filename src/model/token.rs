@@ -24,13 +24,16 @@ text_enum! {
         Read = "read",
         /// Events and conversions.
         Ingest = "ingest",
+        /// `/metrics` and the detailed `/health`.
+        Metrics = "metrics",
     }
 }
 
 impl Scope {
     /// Whether a token of this scope may do what needs `needed`.
     pub fn allows(self, needed: Self) -> bool {
-        self == Self::Admin || self == needed
+        // who may read everything may read figures
+        self == Self::Admin || self == needed || (self, needed) == (Self::Read, Self::Metrics)
     }
 }
 
@@ -89,6 +92,10 @@ mod tests {
         assert!(Scope::Admin.allows(Scope::Read) && Scope::Admin.allows(Scope::Ingest));
         assert!(Scope::Read.allows(Scope::Read) && !Scope::Read.allows(Scope::Admin));
         assert!(!Scope::Ingest.allows(Scope::Read));
+        assert!(Scope::Read.allows(Scope::Metrics) && !Scope::Ingest.allows(Scope::Metrics));
+        for other in [Scope::Admin, Scope::Read, Scope::Ingest] {
+            assert!(!Scope::Metrics.allows(other));
+        }
     }
 
     #[test]

@@ -291,3 +291,150 @@ async fn the_document_needs_no_token_and_names_every_route() {
         assert!(document["paths"][format!("/api/v1{path}")].is_object(), "{path}");
     }
 }
+
+/// Clicks of the campaign `gone` with their roll-ups: 20 of bob in one hour, then 60 of alice an hour, for 40 hours.
+const CLICKS_OF_MANY_HOURS: &str = "
+INSERT INTO clicks (id, campaign_id, is_valid, is_bot, sub1, created_at, updated_at)
+SELECT
+    (lpad(to_hex((extract(epoch FROM at) * 1000)::int8), 12, '0') || '7' || substr(md5(hour || ' ' || i), 1, 3)
+        || '8' || substr(md5(hour || ' ' || i), 4, 15))::uuid,
+    (SELECT id FROM campaigns WHERE key = 'gone'), i % 2 = 0, false,
+    CASE WHEN hour = 41 THEN 'bob' ELSE 'alice' END, at, at
+FROM generate_series(1, 41) AS hour
+CROSS JOIN LATERAL generate_series(1, CASE WHEN hour = 41 THEN 20 ELSE 60 END) AS i
+CROSS JOIN LATERAL (
+    SELECT date_trunc('hour', now(), 'UTC') - hour * interval '1 hour' + i * interval '50 seconds' AS at
+) AS t;
+INSERT INTO campaign_stats_hourly (campaign_id, hour, clicks, valid_clicks)
+SELECT campaign_id, date_trunc('hour', created_at, 'UTC'), count(*), count(*) FILTER (WHERE is_valid)
+FROM clicks GROUP BY 1, 2";
+
+/// The pages of a list: entries, and whether there were more.
+async fn pages(tracker: &Tracker, list: &str) -> Vec<(usize, bool)> {
+    let (mut pages, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = get(tracker, &format!("{list}&cursor={cursor}")).await;
+        let has_more = page["has_more"].as_bool().unwrap();
+        pages.push((page["data"].as_array().unwrap().len(), has_more));
+        assert_eq!(has_more, page["next_cursor"].is_string(), "{page}");
+        match page["next_cursor"].as_str() {
+            Some(next) => assert_ne!(std::mem::replace(&mut cursor, next.to_owned()), next, "it goes on"),
+            None => return pages,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_clicks_is_short_only_at_the_end_whatever_the_figures_say() {
+    let tracker = Tracker::start("api_erased").await;
+    tracker.simple_campaign("gone").await;
+    sqlx::raw_sql(CLICKS_OF_MANY_HOURS).execute(&tracker.pool).await.unwrap();
+    let full = pages(&tracker, "/clicks?cid=gone&limit=500").await;
+    assert_eq!(full, [(500, true), (500, true), (500, true), (500, true), (420, false)]);
+    // by hand, all of five hours and of one all but one
+    let delete = "
+        DELETE FROM clicks WHERE created_at >= date_trunc('hour', now(), 'UTC') - interval '6 hours'
+            AND created_at < date_trunc('hour', now(), 'UTC') - interval '1 hour';
+        DELETE FROM clicks WHERE created_at < date_trunc('hour', now(), 'UTC') - interval '6 hours' - interval '50 seconds'
+            AND created_at >= date_trunc('hour', now(), 'UTC') - interval '7 hours'";
+    sqlx::raw_sql(delete).execute(&tracker.pool).await.unwrap();
+    let left = Table::Clicks.count(&tracker.pool).await.unwrap();
+    let found: usize = pages(&tracker, "/clicks?cid=gone&limit=50").await.iter().map(|(rows, _)| rows).sum();
+    assert_eq!(i64::try_from(found).unwrap(), left);
+    // all of alice: 40 hours whose figures still promise 2,400 clicks
+    let erased = tracker.octo.run(&["privacy", "erase", "--sub", "sub1=alice"]).await;
+    assert!(erased.status.success(), "{}", String::from_utf8_lossy(&erased.stderr));
+    for (list, wanted) in [
+        ("/clicks?cid=gone&limit=500", [(20, false)].as_slice()),
+        ("/clicks?cid=gone&limit=50", &[(20, false)]),
+        ("/clicks?cid=gone", &[(20, false)]),
+        ("/clicks?cid=gone&limit=15", &[(15, true), (5, false)]),
+        ("/clicks?cid=gone&limit=20", &[(20, false)]),
+        ("/clicks?cid=gone&limit=7&is_valid=true", &[(7, true), (3, false)]),
+        ("/clicks?cid=gone&limit=50&is_valid=false", &[(10, false)]),
+    ] {
+        assert_eq!(pages(&tracker, list).await, wanted, "{list}");
+    }
+}
+
+#[tokio::test]
+async fn a_search_that_takes_too_long_is_cut_short_and_goes_on_with_its_cursor() {
+    let tracker = Tracker::start_with("api_cut_short", |b| b.env("OCTO_API__LIST_TIME_MAX_MS", "0")).await;
+    tracker.simple_campaign("gone").await;
+    sqlx::raw_sql(CLICKS_OF_MANY_HOURS).execute(&tracker.pool).await.unwrap();
+    sqlx::raw_sql("DELETE FROM clicks WHERE sub1 = 'alice'").execute(&tracker.pool).await.unwrap();
+    for list in ["/clicks?cid=gone&limit=50", "/clicks?cid=gone&limit=500&is_valid=false"] {
+        let pages = pages(&tracker, list).await;
+        let found: usize = pages.iter().map(|(rows, _)| rows).sum();
+        println!("{list}: {} pages", pages.len());
+        assert_eq!(found, if list.contains("is_valid") { 10 } else { 20 }, "{pages:?}");
+        assert!(pages.len() > 2 && pages.contains(&(0, true)) && !pages.last().unwrap().1, "{pages:?}");
+    }
+}
+
+/// Every list that takes a cursor.
+const LISTS: [&str; 8] = [
+    "/campaigns?limit=1",
+    "/tokens?limit=1",
+    "/clicks?limit=1",
+    "/clicks?cid=cursors&limit=1",
+    "/clicks?cid=cursors&is_valid=true",
+    "/events?limit=1",
+    "/events?click_id=019aaf3c-5f00-7abc-8def-0123456789ab",
+    "/dead-letters?limit=1",
+];
+
+#[tokio::test]
+async fn a_tampered_cursor_is_refused_by_every_list() {
+    let tracker = Tracker::start("api_cursors").await;
+    tracker.simple_campaign("cursors").await;
+    tracker.click("/c/cursors").await;
+    let id = "f".repeat(32);
+    let tampered = [
+        format!("a800000000000000{id}"), // 198,000 years ago
+        format!("7fffffffffffffff{id}"),
+        format!("8000000000000000{id}"),
+        format!("6fffffffffffffff{id}"),
+        format!("ff00000000000000{id}"), // before the year 1
+        format!("0400000000000000{id}"), // after the year 10889
+        format!("ffffffffffffffff{}", "g".repeat(32)),
+        format!("+000000000000000{id}"),
+        "ffffffffffffffff".to_owned(), // a number below 0
+        "x".to_owned(),
+        "%00".to_owned(),
+        "%F0%9F%90%99".repeat(12),
+        "0".repeat(15),
+        "0".repeat(49),
+        format!("{id}-"),
+        "-1".to_owned(),
+    ];
+    for list in LISTS {
+        for cursor in &tampered {
+            let (status, body) = send(tracker.api(Method::GET, &format!("{list}&cursor={cursor}"))).await;
+            assert_eq!((status.as_u16(), &body["code"]), (400, &json!("invalid_cursor")), "{list} {cursor}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_cursor_is_an_error_of_ours() {
+    let tracker = Tracker::start("api_cursor_fuzz").await;
+    tracker.simple_campaign("cursors").await;
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut statuses = std::collections::BTreeMap::<u16, u32>::new();
+    for round in 0..600 {
+        // half of them of the form of one, the rest anything
+        let (digits, bytes) = ([16, 32, 48][random.usize(..3)], random.usize(..60));
+        let hex: String = (0..digits).map(|_| random.digit(16)).collect();
+        let bytes: Vec<u8> = (0..bytes).map(|_| random.u8(..)).collect();
+        let any: String = url::form_urlencoded::byte_serialize(&bytes).collect();
+        let cursor = if round % 2 == 0 { &hex } else { &any };
+        let list = LISTS[round % LISTS.len()];
+        let (status, body) = send(tracker.api(Method::GET, &format!("{list}&cursor={cursor}"))).await;
+        *statuses.entry(status.as_u16()).or_default() += 1;
+        assert!([200, 400].contains(&status.as_u16()), "seed {seed}: {list} {cursor}: {status} {body}");
+    }
+    println!("{statuses:?}");
+    assert!(statuses[&400] > 100 && statuses[&200] > 20, "{statuses:?}");
+}

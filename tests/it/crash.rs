@@ -199,6 +199,15 @@ async fn on_a_full_disk_visitors_are_redirected_and_no_answered_click_is_lost() 
 
 /// A disk of the journal's own that is smaller than `journal.max_bytes`, so that the kernel says no and not octo.
 fn on_a_small_disk(builder: OctoBuilder) -> OctoBuilder {
+    let script = format!(
+        "mkdir -p \"$1\" && mount -t tmpfs -o size={DISK_BYTES} tmpfs \"$1\" && shift && exec \"$@\""
+    );
+    with_mounts(builder, &script)
+}
+
+/// In a mount namespace of its own, after this script, whose first argument is the directory of the journal and which
+/// must become the others.
+pub(crate) fn with_mounts(builder: OctoBuilder, script: &str) -> OctoBuilder {
     // root in a user namespace of one's own may mount as well, where the kernel allows that
     let unshare = if fs::metadata("/proc/self").is_ok_and(|m| is_root(&m)) { "-m" } else { "-rm" };
     let allowed = Command::new("unshare").args([unshare, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
@@ -207,11 +216,8 @@ fn on_a_small_disk(builder: OctoBuilder) -> OctoBuilder {
         "this run mounts a small disk in a mount namespace of its own; that needs unshare(1) and root, or a kernel \
          that allows it to others: {allowed:?}"
     );
-    let script = format!(
-        "mkdir -p \"$1\" && mount -t tmpfs -o size={DISK_BYTES} tmpfs \"$1\" && shift && exec \"$@\""
-    );
     let dir = builder.data().join("journal");
-    builder.through(&["unshare", unshare, "sh", "-c", &script, "sh", dir.to_str().expect("a plain path")])
+    builder.through(&["unshare", unshare, "sh", "-c", script, "sh", dir.to_str().expect("a plain path")])
 }
 
 fn is_root(metadata: &fs::Metadata) -> bool {

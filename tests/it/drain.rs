@@ -1,12 +1,16 @@
 //! Journal to Postgres: rows that Postgres refuses, and roll-ups that agree.
 
+use futures_util::future::join_all;
 use octo::{
     config::{Flags, Loaded},
-    db::{Db, partitions},
+    db::{
+        Db,
+        partitions::{self, Options, Round},
+    },
 };
 
 use crate::{
-    harness::Database,
+    harness::{DAY_PARTITIONS, Database},
     load::send_all,
     tracker::{Table, Tracker, assert_roll_ups_agree},
 };
@@ -85,17 +89,15 @@ async fn nodes_that_start_together_make_and_drop_partitions_one_after_the_other(
     let database = Database::create("drain_together").await;
     let loaded = Loaded::load(None, [], &Flags::default()).unwrap();
     let db = Db::new(&database.url().into(), &loaded.config.database).unwrap();
-    let made = futures_util::future::join_all((0..8).map(|_| partitions::make(&db, 7))).await;
-    let made: Vec<i32> = made.into_iter().map(Result::unwrap).collect();
-    assert_eq!((made.iter().sum::<i32>(), made.iter().filter(|m| **m > 0).count()), (20, 1), "{made:?}");
-    let cutoff = chrono::Utc::now() + chrono::TimeDelta::days(3);
-    let dropped = futures_util::future::join_all((0..8).map(|_| partitions::drop_before(&db, cutoff))).await;
-    let dropped: Vec<i32> = dropped.into_iter().map(Result::unwrap).collect();
-    assert_eq!(
-        (dropped.iter().sum::<i32>(), dropped.iter().filter(|m| **m > 0).count()),
-        (10, 1),
-        "{dropped:?}"
-    );
+    sqlx::raw_sql(DAY_PARTITIONS).execute(&database.pool().await).await.unwrap();
+    let options = Options::from(&loaded.config.database);
+    let sum = |rounds: Vec<Result<Round, _>>| {
+        rounds.into_iter().map(Result::unwrap).fold((0, 0), |(done, busy), r| (done + r.done, busy + r.busy))
+    };
+    let dropped = join_all((0..8).map(|_| partitions::drop_old(&db, 20, options))).await;
+    assert_eq!(sum(dropped), (22, 0), "31 to 21 days ago, of clicks and of events");
+    let made = join_all((0..8).map(|_| partitions::make(&db, 12, options))).await;
+    assert_eq!(sum(made), (10, 0), "8 to 12 days ahead");
 }
 
 #[tokio::test]

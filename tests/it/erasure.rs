@@ -190,6 +190,88 @@ async fn one_click_is_erased_and_its_neighbours_stay() {
     }
 }
 
+const REFUSE_EVENTS: &str = "
+CREATE FUNCTION refuse_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'poison' USING ERRCODE = '22003'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.event_name = 'bad') EXECUTE FUNCTION refuse_event();";
+
+/// An event of somebody that belongs to no click.
+async fn tell(tracker: &Tracker, who: &str, name: &str) {
+    let event = json!({
+        "event_type": "view", "event_name": name, "cid": "demo", "user_id": format!("user-{who}"),
+        "session_id": format!("session-{who}"),
+    });
+    let request = tracker.octo.client().post(tracker.octo.url("/event")).json(&event);
+    assert_eq!(request.send().await.unwrap().status(), 202);
+}
+
+/// A tracker with events of alice and of bob in every place, and a click of each.
+async fn told_everywhere(name: &str) -> Tracker {
+    let tracker = Tracker::start_with(name, |b| b.env("OCTO_PRIVACY__ERASURE_INTERVAL_S", "1")).await;
+    tracker.simple_campaign("demo").await;
+    sql(&tracker, REFUSE_EVENTS).await;
+    for who in ["alice", "bob"] {
+        visit(&tracker, who, "").await;
+        tell(&tracker, who, "good").await;
+        tell(&tracker, who, "bad").await;
+    }
+    tracker.wait_rows(Table::Events, 4).await;
+    tracker.wait_rows(Table::DeadLetters, 2).await;
+    sql(&tracker, HOLD).await;
+    for who in ["alice", "bob"] {
+        tell(&tracker, who, "pending").await;
+    }
+    tracker
+}
+
+#[tokio::test]
+async fn events_of_a_user_are_exported_and_erased_with_or_without_a_click() {
+    for is_running in [true, false] {
+        let mut tracker = told_everywhere(if is_running { "erase_user" } else { "erase_user_stopped" }).await;
+        if !is_running {
+            tracker.octo.kill9().await;
+        }
+        let (code, document) = privacy(&tracker, &["export", "--user-id", " user-alice "]).await;
+        assert_eq!((code, lengths(&document)), (Some(0), [0, 2, 1, 4]), "{document:#}");
+        assert_eq!(document["subject"], json!({ "user_id": "user-alice" }));
+        assert_eq!(document["dead_letters"][0]["event"]["event_name"], "bad");
+        assert!(!document.to_string().contains("bob"), "{document:#}");
+        // the event of the click says no session
+        let (_, document) = privacy(&tracker, &["export", "--session-id", "session-bob"]).await;
+        assert_eq!(lengths(&document), [0, 1, 1, 3], "{document:#}");
+
+        let (code, report) = privacy(&tracker, &["erase", "--user-id", "user-alice"]).await;
+        let wanted = json!({ "clicks": 0, "events": 2, "dead_letters": 1, "journal_records": 4 });
+        assert_eq!((code, &report["erased"]), (Some(0), &wanted), "{report:#}");
+        let (code, report) = privacy(&tracker, &["erase", "--session-id", "session-bob"]).await;
+        let wanted = json!({ "clicks": 0, "events": 1, "dead_letters": 1, "journal_records": 3 });
+        assert_eq!((code, &report["erased"]), (Some(0), &wanted), "{report:#}");
+        let data = tracker.octo.data_dir();
+        assert!(!is_on_disk(&data, "user-alice") && !is_on_disk(&data, "session-bob"));
+        assert!(is_on_disk(&data, "user-bob"), "of the event of his click");
+
+        sql(&tracker, LET_GO).await;
+        if !is_running {
+            tracker.octo.start_again().await;
+        }
+        tell(&tracker, "alice", "later").await;
+        tracker.wait_rows(Table::Events, 2).await;
+        let names = "SELECT user_id || ' ' || coalesce(event_name, '') FROM events ORDER BY 1";
+        let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&tracker.pool).await.unwrap();
+        assert_eq!(names, ["user-alice later", "user-bob "], "who comes again is somebody new");
+        assert_eq!(
+            Table::Clicks.count(&tracker.pool).await.unwrap(),
+            2,
+            "clicks are found by what their links said"
+        );
+        assert_eq!(Table::DeadLetters.count(&tracker.pool).await.unwrap(), 0);
+        for wrong in [&["export", "--user-id", " "][..], &["erase", "--user-id", "a", "--session-id", "b"]] {
+            let output = tracker.octo.run(&[&["privacy"], wrong].concat()).await;
+            assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_erasure_beside_a_busy_drain_takes_what_came_before_it_and_nothing_else() {
     let tracker = Tracker::start_with("erase_busy", |b| {

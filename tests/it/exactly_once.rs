@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::{
     harness::{Database, Octo, OctoBuilder, PrivatePostgres, eventually, migrate},
     load::send_all,
+    nodes::metric,
     records::{click, encode_click, encode_event, event, write_journal},
     tracker::{SOON, Table, assert_roll_ups_agree},
     wire::{Fault, Proxy},
@@ -404,6 +405,82 @@ async fn a_watermark_set_back_with_its_rows_brings_them_again_when_nothing_else_
     assert_exactly_once(&octo, &pool, &confirmed).await;
 }
 
+/// Waits until nothing is on its way, and looks whether everything is there once, whatever the watermarks are called.
+async fn assert_all_stored_once(octo: &Octo, pool: &PgPool, confirmed: &Confirmed) {
+    eventually(PATIENCE, async || {
+        let (clicks, events) = (Table::Clicks.count(pool).await?, Table::Events.count(pool).await?);
+        anyhow::ensure!(
+            usize::try_from(clicks)? >= confirmed.clicks.len()
+                && usize::try_from(events)? >= confirmed.events.len(),
+            "{clicks} clicks of {}, {events} events of {}",
+            confirmed.clicks.len(),
+            confirmed.events.len()
+        );
+        anyhow::ensure!(metric(octo, "octo_journal_pending_records").await == 0, "records are on their way");
+        Ok(())
+    })
+    .await;
+    assert_stored_once(pool, confirmed).await;
+}
+
+const MOVE_ON: &str = "UPDATE ingest_watermark SET seq = seq + $1";
+
+/// As when a clone of a virtual machine goes on with its memory: somebody else stores other records under our
+/// sequences, a few or many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watermark_that_somebody_else_moved_on_swallows_nothing() {
+    let database = Database::create("once_foreign").await;
+    let (mut octo, pool) = (octo(database.url(), |b| b).await, database.pool().await);
+    let mut confirmed = Confirmed::default();
+    for records in [3, 1000] {
+        let load = Load::start(&octo);
+        load.go_on(5).await;
+        wait_clicks(&pool).await;
+        sqlx::query(MOVE_ON).bind(records).execute(&pool).await.unwrap();
+        load.go_on(5).await;
+        let more = load.stop().await;
+        confirmed.clicks.extend(more.clicks);
+        confirmed.events.extend(more.events);
+        assert_all_stored_once(&octo, &pool, &confirmed).await;
+    }
+    assert_eq!(metric(&octo, "octo_journal_foreign_watermarks_total").await, 2);
+    assert!(octo.stderr().contains("another machine has a copy of the journal"), "{}", octo.stderr());
+    let inspected = octo.inspect_journal().await;
+    assert_ne!(inspected["streams"][0]["watermark"], inspected["streams"][0]["id"]);
+
+    // of an earlier start: all that is left of it is sent again, and recognised
+    octo.kill9().await;
+    sqlx::query(MOVE_ON).bind(1000).execute(&pool).await.unwrap();
+    octo.start_again().await;
+    let load = Load::start(&octo);
+    load.go_on(5).await;
+    let more = load.stop().await;
+    confirmed.clicks.extend(more.clicks);
+    confirmed.events.extend(more.events);
+    assert_all_stored_once(&octo, &pool, &confirmed).await;
+    assert_eq!(metric(&octo, "octo_journal_foreign_watermarks_total").await, 1);
+    assert!(metric(&octo, "octo_drain_already_stored_total").await > 0);
+
+    // and once it is said, it stays so
+    octo.kill9().await;
+    octo.start_again().await;
+    assert_all_stored_once(&octo, &pool, &confirmed).await;
+    assert_eq!(metric(&octo, "octo_journal_foreign_watermarks_total").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_are_sent_again_are_recognised_and_become_no_dead_letters() {
+    let database = Database::create("once_again").await;
+    let (octo, pool) = (octo(database.url(), |b| b).await, database.pool().await);
+    let load = Load::start(&octo);
+    load.go_on(5).await;
+    let confirmed = load.stop().await;
+    assert_exactly_once(&octo, &pool, &confirmed).await;
+    sqlx::query("UPDATE ingest_watermark SET seq = 0").execute(&pool).await.unwrap();
+    assert_exactly_once(&octo, &pool, &confirmed).await;
+    assert!(metric(&octo, "octo_drain_already_stored_total").await > 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_octos_that_drain_copies_of_one_journal_store_it_once() {
     let database = Database::create("once_cloned").await;
@@ -461,7 +538,7 @@ async fn of_two_drains_at_the_same_place_one_stores_and_the_other_is_told() {
     let connect = || Ingest::connect(&primary, Duration::from_secs(5));
     let (mut one, mut two) = (connect().await.unwrap(), connect().await.unwrap());
     let stream = Uuid::now_v7();
-    assert_eq!(one.watermarks(&[stream]).await.unwrap()[&stream], 0);
+    assert_eq!(one.watermarks(&[(stream, 0)]).await.unwrap()[&stream], 0);
     let clicks: Vec<_> = (0..100).map(|_| click(Uuid::nil())).collect();
     // of two different batches, so that no key of the rows keeps them apart
     let (of_one, of_two) = clicks.split_at(50);

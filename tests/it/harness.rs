@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::{
     database::{DAY_PARTITIONS, Database, migrate},
     haproxy::HaProxy,
-    machine::{Signal, signal},
+    machine::{OutsideAddress, Signal, signal},
     octo::{Octo, OctoBuilder, announced_address},
     pgbouncer::PgBouncer,
     private::{PrivatePostgres, PrivateRedis, RedisCluster, RedisSentinel},

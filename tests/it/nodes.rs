@@ -23,6 +23,7 @@ impl Node {
     pub(crate) async fn start(url: &str, set: impl FnOnce(OctoBuilder) -> OctoBuilder) -> Self {
         let proxy = Proxy::start(url).await;
         let builder = Octo::builder().database_url(proxy.url(url)).env("OCTO_CACHE__POLL_INTERVAL_S", "60");
+        let builder = builder.env("OCTO_REDIS__KEY_PREFIX", "t:");
         let octo = set(builder).start().await;
         let token = octo.admin_token().await;
         Self { octo, token, proxy }

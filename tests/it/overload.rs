@@ -6,6 +6,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -21,8 +22,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+use serde_json::{Value, json};
+
 use crate::{
-    harness::{Octo, OctoBuilder, eventually, is_long},
+    harness::{Octo, OctoBuilder, PrivatePostgres, eventually, is_long, migrate},
     load::{percentile, send_all},
     tracker::{SOON, Table, Tracker, header},
     visitors::connect,
@@ -34,7 +37,13 @@ const EVENT: &[u8] =
 
 async fn event(octo: &Octo) -> reqwest::Response {
     let body = r#"{"event_type":"view","cid":"demo"}"#;
-    octo.client().post(octo.url("/event")).body(body).send().await.unwrap()
+    octo.client()
+        .post(octo.url("/event"))
+        .header("origin", "https://page.example")
+        .body(body)
+        .send()
+        .await
+        .unwrap()
 }
 
 async fn metric(octo: &Octo, series: &str) -> f64 {
@@ -79,7 +88,7 @@ async fn while_the_disk_is_slow_events_are_told_to_come_back_and_clicks_are_reco
     })
     .await;
     assert_eq!(header(&refused, "retry-after"), "1");
-    assert_eq!(header(&refused, "access-control-allow-origin"), "*");
+    assert_eq!(header(&refused, "access-control-allow-origin"), "https://page.example");
     assert!(refused.text().await.unwrap().contains("\"overloaded\""));
     let pixel = octo.get("/event.gif?event_type=view&cid=demo").await;
     assert_eq!((pixel.status().as_u16(), header(&pixel, "x-octo-dropped").as_str()), (200, "overloaded"));
@@ -115,6 +124,187 @@ async fn a_request_with_events_beyond_the_bound_is_told_to_come_back() {
     let of = |status| answers.iter().filter(|answer| answer.status == status).count();
     assert_eq!(of(202) + of(503), 8, "{answers:?}");
     assert!(of(202) >= 2 && of(503) >= 1, "{answers:?}");
+}
+
+/// Bytes of the files below a directory.
+fn bytes_below(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        metadata => metadata.map_or(0, |metadata| metadata.len()),
+    };
+    entries.map(bytes).sum()
+}
+
+#[tokio::test]
+async fn events_are_refused_before_they_cost_clicks_their_room_in_the_journal() {
+    const JOURNAL_BYTES: u64 = 131_072;
+
+    let mut postgres = PrivatePostgres::start().await;
+    migrate(&postgres.url()).await;
+    let octo = Octo::builder().database_url(postgres.url());
+    let octo = octo.env("OCTO_JOURNAL__MAX_BYTES", JOURNAL_BYTES.to_string());
+    let octo = octo.env("OCTO_JOURNAL__SEGMENT_BYTES", "16384").start().await;
+    let token = octo.admin_token().await;
+    let campaign =
+        json!({ "key": "demo", "name": "d", "offers": [{ "name": "o", "url": "https://o.example/" }] });
+    let made = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(token).json(&campaign);
+    assert_eq!(made.send().await.unwrap().status(), 201);
+    postgres.stop_fast().await;
+    let event = json!({ "event_type": "view", "cid": "demo", "properties": { "text": "x".repeat(3000) } });
+    let send =
+        async |path: &str, body: &Value| octo.client().post(octo.url(path)).json(body).send().await.unwrap();
+    let mut accepted = 0;
+    let refused = loop {
+        let answer = send("/event", &event).await;
+        if answer.status() != 202 {
+            break answer;
+        }
+        accepted += 1;
+        assert!(accepted < 100, "the journal is smaller than that");
+    };
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after").as_str()), (503, "10"));
+    assert_eq!(header(&refused, "access-control-allow-origin"), "*", "pages may read the refusal");
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "no_room");
+    let on_disk = || bytes_below(&octo.data_dir().join("journal"));
+    let bytes = on_disk();
+    println!("{accepted} events of 3 KB taken; the journal has {bytes} of {JOURNAL_BYTES} bytes");
+    // at the door, too, once it was measured
+    eventually(SOON, async || {
+        anyhow::ensure!(metric(&octo, "octo_events_no_room").await > 0.5);
+        Ok(())
+    })
+    .await;
+    assert_eq!(send("/events", &json!([event])).await.status(), 503);
+    let pixel = octo.get("/event.gif?event_type=view&cid=demo").await;
+    assert_eq!((pixel.status().as_u16(), header(&pixel, "x-octo-dropped").as_str()), (200, "no_room"));
+    assert!(metric(&octo, "octo_events_total{outcome=\"no_room\"}").await > 2.5);
+    let health = octo.get("/health").await.text().await.unwrap();
+    assert!(health.contains("events are refused, what is left is for clicks"), "{health}");
+    assert_eq!(octo.stderr().matches("WARN the journal is short of room").count(), 1, "{}", octo.stderr());
+
+    let (mut clicks, agent) = (0, "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
+    loop {
+        let click =
+            octo.client().get(octo.url("/click?cid=demo")).header("user-agent", agent).send().await.unwrap();
+        assert_eq!(click.status(), 302);
+        if header(&click, "x-octo-recorded") == "0" {
+            break;
+        }
+        clicks += 1;
+    }
+    let bytes = on_disk();
+    println!("then {clicks} clicks were recorded, until the journal had {bytes} bytes");
+    assert!(clicks > 40 && bytes * 100 > JOURNAL_BYTES * 97, "clicks alone fill what is left");
+    postgres.start_again().await;
+    eventually(Duration::from_mins(1), async || {
+        // whatever of the journal still waits for traffic gets some
+        octo.client().get(octo.url("/click?cid=demo")).send().await?;
+        let answer = send("/event", &json!({ "event_type": "again", "cid": "demo" })).await;
+        anyhow::ensure!(answer.status() == 202, "{}", answer.status());
+        Ok(())
+    })
+    .await;
+    let pool = postgres.pool().await;
+    eventually(SOON, async || {
+        let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE event_type = 'view'")
+            .fetch_one(&pool)
+            .await?;
+        anyhow::ensure!(stored == accepted, "{stored} of {accepted}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_are_refused_while_the_disk_of_the_journal_is_below_its_floor() {
+    let set = |b: OctoBuilder| b.env("OCTO_ADMISSION__DISK_FREE_MIN_BYTES", i64::MAX.to_string());
+    let tracker = Tracker::start_with("overload_floor", set).await;
+    tracker.simple_campaign("demo").await;
+    eventually(SOON, async || {
+        let answer = event(&tracker.octo).await;
+        anyhow::ensure!(answer.status() == 503, "{}", answer.status());
+        Ok(())
+    })
+    .await;
+    let (click, _) = tracker.click("/click?cid=demo").await;
+    assert_eq!(header(&click, "x-octo-recorded"), "");
+    let health = tracker.octo.get("/health").await.text().await.unwrap();
+    assert!(health.contains("disk_free_min_bytes"), "{health}");
+}
+
+/// The most memory that octo had, in kB, while it was sent so many batches of a megabyte at once; and their statuses.
+async fn peak_of_batches(name: &str, batches: usize, budget_bytes: usize) -> (u64, Vec<u16>) {
+    let set = |b: OctoBuilder| {
+        // all of them wait for the disk with what they hold
+        let slow = "inject=fdatasync:delay_enter=4000000:when=4+";
+        let strace =
+            ["strace", "-D", "-f", "--seccomp-bpf", "-e", "trace=fdatasync", "-e", slow, "-o", "/dev/null"];
+        let b = b.through(&strace).env("OCTO_ADMISSION__DISK_WAIT_MAX_MS", "600000");
+        let b = b
+            .env("OCTO_ADMISSION__LINE_WAIT_MAX_MS", "600000")
+            .env("OCTO_JOURNAL__APPEND_TIMEOUT_MS", "60000");
+        let b =
+            b.env("OCTO_SERVER__BODY_TIMEOUT_MS", "60000").env("OCTO_ADMISSION__QUEUE_PERCENT_MAX", "100");
+        b.env("OCTO_ADMISSION__BODIES_BYTES_MAX", budget_bytes.to_string())
+    };
+    let tracker = Tracker::start_with(name, set).await;
+    tracker.simple_campaign("demo").await;
+    let properties: serde_json::Map<String, Value> =
+        (0..60).map(|n| (format!("p{n}"), json!([1, 2, 3, 4]))).collect();
+    let events = vec![json!({ "event_type": "view", "cid": "demo", "properties": properties }); 480];
+    let body = serde_json::to_vec(&events).unwrap();
+    let head = format!("POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", body.len());
+    let request = [head.as_bytes(), &body].concat();
+    let kilobytes = |field: &str| -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", tracker.octo.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let before = kilobytes("VmHWM:");
+    let answers = send_all(tracker.octo.addr(), vec![request; batches], batches).await;
+    (kilobytes("VmHWM:") - before, answers.iter().map(|answer| answer.status).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_events_have_a_budget_of_bytes_and_what_is_over_is_told_to_come_back() {
+    const BATCHES: usize = 24;
+
+    let (without, all) = peak_of_batches("overload_bodies_all", BATCHES, 1 << 30).await;
+    let (with, some) = peak_of_batches("overload_bodies", BATCHES, 2 << 20).await;
+    let of = |statuses: &[u16], status: u16| statuses.iter().filter(|s| **s == status).count();
+    println!(
+        "{BATCHES} batches of 1 MB at once: {} MB more at the peak without a budget, {} MB with one of 2 MiB ({:.1} times \
+         less); {} of them taken",
+        without / 1024,
+        with / 1024,
+        without as f64 / with as f64,
+        of(&some, 202),
+    );
+    assert_eq!(of(&all, 202), BATCHES, "{all:?}");
+    assert!(of(&some, 202) >= 1 && of(&some, 202) + of(&some, 503) == BATCHES, "{some:?}");
+    assert!(with * 3 < without, "{with} kB is not much less than {without} kB");
+}
+
+#[tokio::test]
+async fn who_announces_a_body_and_does_not_send_it_keeps_nobody_out() {
+    let set = |b: OctoBuilder| {
+        b.env("OCTO_ADMISSION__BODIES_BYTES_MAX", "1048576").env("OCTO_ADMISSION__EVENTS_IN_FLIGHT_MAX", "4")
+    };
+    let tracker = Tracker::start_with("overload_announced", set).await;
+    tracker.simple_campaign("demo").await;
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        let mut stream = connect(tracker.octo.addr()).await.unwrap();
+        stream
+            .write_all(b"POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n[")
+            .await
+            .unwrap();
+        silent.push(stream);
+    }
+    for _ in 0..5 {
+        assert_eq!(event(&tracker.octo).await.status(), 202);
+    }
 }
 
 /// What came of an open loop.

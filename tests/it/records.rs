@@ -48,6 +48,7 @@ pub(crate) async fn write_journal(data_dir: &Path, records: &[Vec<u8>]) -> Uuid 
         queue_records_max: records.len(),
         queue_bytes_max: 256 << 20,
         keep_drained: Duration::from_hours(1),
+        retry_interval: Duration::from_secs(1),
     };
     let journal = Journal::open(Arc::new(RealDisk), options).expect("a journal");
     let mut pending: Vec<_> = records.iter().map(|record| journal.append(record)).collect();

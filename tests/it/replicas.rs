@@ -379,3 +379,91 @@ async fn a_failover_of_the_primary_is_survived_without_a_restart() {
     node.wait_state(0, "ejected").await; // it is the primary now
     node.tell("the primary failed over");
 }
+
+/// Transactions of another history, until its ids are past those of the server that was lost.
+const BURN_IDS: &str = "DO $$ BEGIN
+    FOR i IN 1..2000 LOOP
+        PERFORM pg_current_xact_id();
+        COMMIT;
+    END LOOP;
+END $$";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_lost_with_a_primary_is_forgotten_and_what_the_next_one_says_is_done() {
+    let mut old = PrivatePostgres::start().await;
+    migrate(&old.url()).await;
+    let new = old.replica(None).await;
+    let (head, tail) = old.url().split_once('@').map(|(h, t)| (h.to_owned(), t.to_owned())).unwrap();
+    let host = |url: String| url.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let database = tail.split_once('/').unwrap().1;
+    let both = format!("{head}@{},{}/{database}", host(old.url()), host(new.url()));
+    let node = Node::start(&both, &[], |b| {
+        b.env("OCTO_CACHE__POLL_INTERVAL_S", "1").env("OCTO_PRIVACY__ERASURE_INTERVAL_S", "1")
+    })
+    .await;
+    node.make("demo").await;
+    node.make("other").await;
+    let pool = new.pool().await;
+    let version = "SELECT count(*) FROM campaigns";
+    eventually(PATIENCE, async || {
+        let count: i64 = sqlx::query_scalar(version).fetch_one(&pool).await?;
+        anyhow::ensure!(count == 2, "{count}");
+        Ok(())
+    })
+    .await;
+    new.cut_off().await;
+    // lost: a new version of a campaign, and erasures
+    let rename = json!({ "name": "lost" });
+    let (status, _, lost) = node.ask(Method::PATCH, "/campaigns/demo", None, Some(rename)).await;
+    assert_eq!(status, 200, "{lost}");
+    for who in ["a", "b", "c"] {
+        let erased = node.octo.run(&["privacy", "erase", "--sub", &format!("sub1={who}")]).await;
+        assert!(erased.status.success(), "{}", String::from_utf8_lossy(&erased.stderr));
+    }
+    new.promote().await;
+    let mut admin = new.admin().await;
+    sqlx::raw_sql(BURN_IDS).execute(&mut admin).await.unwrap();
+    old.kill9().await;
+    node.redirects("demo", 1).await;
+    eventually(PATIENCE, async || {
+        let (status, _) = node.make("after").await;
+        anyhow::ensure!(status == 201, "{status}");
+        Ok(())
+    })
+    .await;
+    // the same version once more, of the new history: this one is to be seen
+    sqlx::raw_sql("UPDATE campaigns SET status = 'paused' WHERE key = 'demo'")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let paused: i64 = sqlx::query_scalar("SELECT version FROM campaigns WHERE key = 'demo'")
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
+    assert_eq!(json!(paused), lost["version"], "the version that was lost");
+    eventually(PATIENCE, async || {
+        let status = node.octo.get("/c/demo").await.status();
+        anyhow::ensure!(status == 404, "{status}: the pause is not seen");
+        Ok(())
+    })
+    .await;
+    // and an erasure whose number the lost ones had is done in the journal too
+    let (answer, marked) = (node.octo.get("/click?cid=other&sub1=marked-person").await, "marked-person");
+    assert_eq!(answer.status(), 302);
+    eventually(PATIENCE, async || {
+        let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM clicks WHERE sub1 = 'marked-person'")
+            .fetch_one(&pool)
+            .await?;
+        anyhow::ensure!(stored == 1, "not stored yet");
+        Ok(())
+    })
+    .await;
+    let erased =
+        node.octo.run(&["privacy", "erase", "--sub", &format!("sub1={marked}"), "--wait", "60"]).await;
+    assert!(erased.status.success(), "{}", String::from_utf8_lossy(&erased.stdout));
+    let report: Value = serde_json::from_slice(&erased.stdout).unwrap();
+    assert_eq!(report["erased"]["clicks"], 1, "{report}");
+    let numbers: Vec<i64> =
+        sqlx::query_scalar("SELECT id FROM erasures ORDER BY id").fetch_all(&mut admin).await.unwrap();
+    println!("erasures of the new primary: {numbers:?}");
+}

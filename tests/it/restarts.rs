@@ -210,6 +210,65 @@ async fn the_service_manager_hears_that_octo_is_ready_that_it_lives_and_that_it_
     }
 }
 
+#[tokio::test]
+async fn a_hang_up_stops_octo_in_order_and_many_do_not_force_it() {
+    let mut octo = Octo::builder().start().await; // with a private PostgreSQL, which must not stay behind
+    let answer = octo.get("/click?cid=demo").await;
+    assert_eq!(answer.status(), 302);
+    let recorded = std::fs::read_to_string(octo.data_dir().join("postgres/postmaster.pid")).unwrap();
+    let postmaster: u32 = recorded.lines().next().unwrap().parse().unwrap();
+    // a terminal that closes: the shell tells its jobs, the kernel the process group
+    for _ in 0..5 {
+        signal(Signal::Hup, &[octo.pid()]);
+    }
+    assert!(octo.wait_exit(STOP).await.success(), "{}", octo.stderr());
+    let said = octo.stderr();
+    assert!(said.contains("stopping") && said.contains("stopped") && !said.contains("forced"), "{said}");
+    assert!(!std::path::Path::new(&format!("/proc/{postmaster}")).exists(), "PostgreSQL is stopped too");
+    let journal = octo.run(&["journal", "inspect", "--json"]).await;
+    assert!(journal.status.success());
+}
+
+#[tokio::test]
+async fn a_hang_up_that_nohup_has_ignored_stays_ignored() {
+    let database = Database::create("restarts_nohup").await;
+    let builder = Octo::builder().database_url(database.url());
+    let mut octo = builder.through(&["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]).start().await;
+    signal(Signal::Hup, &[octo.pid()]);
+    sleep(Duration::from_millis(300)).await;
+    assert!(octo.is_running() && octo.get("/readyz").await.status() == 200, "{}", octo.stderr());
+    octo.sigterm();
+    assert!(octo.wait_exit(STOP).await.success(), "{}", octo.stderr());
+    assert_eq!(octo.stderr().matches("stopping; a second signal forces").count(), 1, "{}", octo.stderr());
+}
+
+#[tokio::test]
+async fn a_standard_error_that_is_gone_does_not_end_octo() {
+    let database = Database::create("restarts_stderr").await;
+    // the announcement is read; from then on nobody reads the pipe
+    let script = "exec 3>&2; { \"$@\" 2>&1 >&- & echo $! >pid; wait; } | sed -u '/is ready after/q' >&3";
+    let address = free_address();
+    let builder =
+        Octo::builder().database_url(database.url()).env("OCTO_SERVER__LISTEN", address.to_string());
+    let mut shell = builder.env("RUST_LOG", "debug").through(&["sh", "-c", script, "sh"]).start().await;
+    let pid: u32 = std::fs::read_to_string(shell.dir().join("pid")).unwrap().trim().parse().unwrap();
+    eventually(SOON, async || {
+        let said = shell.stderr();
+        ensure!(said.contains("is ready after"), "{said}");
+        Ok(())
+    })
+    .await;
+    for _ in 0..50 {
+        assert_eq!(shell.get("/readyz").await.status(), 200);
+        assert_eq!(shell.get("/api/v1/campaigns").await.status(), 401);
+    }
+    signal(Signal::Hup, &[pid]);
+    assert!(shell.wait_exit(STOP).await.code().is_some());
+    assert!(TcpStream::connect(address).await.is_err(), "it has ended");
+    let journal = shell.run(&["journal", "inspect"]).await;
+    assert!(journal.status.success());
+}
+
 /// Waits for a message that begins so; others are passed over.
 async fn heard(manager: &UnixDatagram, beginning: &str) {
     eventually(SOON, async || {

@@ -302,9 +302,9 @@ async fn the_private_postgres_moves_to_ones_own_and_tokens_links_and_reports_go_
     }
     let after = click(&octo, "/c/demo").await;
     assert_eq!(found(&octo, after, &made_by_hand).await["campaign_key"], "demo");
-    let (status, stats) =
+    let (status, report) =
         ask(&octo, Method::GET, "/campaigns/mine/stats", made_by_octo.trim(), Value::Null).await;
-    assert_eq!((status, &stats["totals"]["clicks"]), (200, &json!(1)), "{stats}");
+    assert_eq!((status, &report["totals"]["clicks"]), (200, &json!(1)), "{report}");
     stop(octo).await;
 
     // what was saved on disk serves the new database too
@@ -351,8 +351,8 @@ async fn the_move_while_octo_runs_loses_no_answered_click() {
 
     let new = PrivatePostgres::start().await;
     // into the configured database: no password on the command line
-    let mover = Octo::builder().data_dir(site.data()).database_url(new.url());
-    let moved = mover.run(&["database", "move", "--while-running"]).await;
+    let beside = Octo::builder().data_dir(site.data()).database_url(new.url());
+    let moved = beside.run(&["database", "move", "--while-running"]).await;
     let text = said(&moved);
     assert!(moved.status.success() && moved.stdout.is_empty(), "{text}");
     assert!(text.contains("restart octo within 24 h (journal.keep_drained_s)"), "{text}");

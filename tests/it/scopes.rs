@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Database, Octo, eventually},
+    harness::{Database, Octo, OutsideAddress, PrivatePostgres, eventually, migrate},
     tracker::{SOON, Tracker, header},
 };
 
@@ -100,7 +100,7 @@ async fn each_route_of_the_document_answers_each_kind_of_credentials_as_it_says(
     let operations = operations(octo).await;
     let [revoked, expired] = ended(&tracker).await;
     let mut good = Vec::new();
-    for scope in ["admin", "read", "ingest"] {
+    for scope in ["admin", "read", "ingest", "metrics"] {
         good.push((scope, octo.token(scope).await));
     }
     let none = [("nothing", None)];
@@ -262,8 +262,17 @@ async fn a_token_is_stored_as_its_hash_and_its_use_is_noted_once_a_minute() {
 }
 
 /// What stays with strangers: tracking, and the probes, which answer on both listeners.
-const FOR_STRANGERS: [&str; 8] =
-    ["/c/{key}", "/click", "/event", "/event.gif", "/events", "/health", "/livez", "/readyz"];
+const FOR_STRANGERS: [&str; 9] = [
+    "/c/{key}",
+    "/click",
+    "/event",
+    "/event.gif",
+    "/events",
+    "/health",
+    "/livez",
+    "/readyz",
+    "/readyz/redirect",
+];
 
 /// An octo with two listeners, and the address of the second.
 async fn two_listeners(database: &Database) -> (Octo, SocketAddr) {
@@ -338,7 +347,7 @@ async fn each_route_answers_on_its_listener_and_not_on_the_other() {
         assert_eq!(ask(octo.addr(), &method, path).await, wanted, "{method} {path} for strangers");
         assert_eq!(ask(admin, &method, path).await, 404, "{method} {path} for operators");
     }
-    for path in ["/livez", "/readyz", "/health"] {
+    for path in ["/livez", "/readyz", "/readyz/redirect", "/health"] {
         for address in [octo.addr(), admin] {
             assert_eq!(ask(address, &Method::GET, path).await, 200, "{path} on both");
         }
@@ -348,7 +357,7 @@ async fn each_route_answers_on_its_listener_and_not_on_the_other() {
     };
     assert_eq!(health(octo.addr()).await, json!({ "status": "ok" }));
     assert!(health(admin).await["components"].is_array());
-    println!("{} operators' routes, 5 tracking routes, 3 probes, each on 2 listeners", operators.len());
+    println!("{} operators' routes, 5 tracking routes, 4 probes, each on 2 listeners", operators.len());
 }
 
 #[tokio::test]
@@ -394,4 +403,143 @@ async fn no_trick_with_hosts_or_paths_reaches_the_operators_routes_from_outside(
         }
     }
     println!("{tried} requests, all 404");
+}
+
+/// What `/metrics` answers, and whether `/health` tells everything.
+async fn seen(
+    client: &reqwest::Client,
+    base: &str,
+    token: Option<&str>,
+    headers: &[(&str, &str)],
+) -> (u16, bool) {
+    let get = |path: &str| {
+        let request = client.get(format!("{base}{path}"));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        token.into_iter().fold(request, RequestBuilder::bearer_auth)
+    };
+    let health: Value = get("/health").send().await.unwrap().json().await.unwrap();
+    assert!(
+        health["status"] == "ok"
+            && (health["components"].is_array() || health.as_object().unwrap().len() == 1)
+    );
+    (status(get("/metrics")).await, health["components"].is_array())
+}
+
+#[tokio::test]
+async fn strangers_see_neither_figures_nor_details_and_who_has_a_token_does() {
+    let Some(outside) = OutsideAddress::find() else {
+        println!("not tried: this machine has no address but loopback, and only root can give it one");
+        return;
+    };
+    let tracker = Tracker::start_with("scopes_strangers", |b| {
+        b.env("OCTO_SERVER__LISTEN", "0.0.0.0:0").env("OCTO_LIMITS__FAILED_AUTH_PER_MINUTE", "0")
+    })
+    .await;
+    let (octo, client) = (&tracker.octo, tracker.octo.client());
+    let port = octo.addr().port();
+    let (here, there) = (format!("http://127.0.0.1:{port}"), format!("http://{}:{port}", outside.ip()));
+    let [revoked, expired] = ended(&tracker).await;
+    let mut tokens = vec![(None, 401), (Some("octo_1".to_owned()), 401), (Some(UNKNOWN.to_owned()), 401)];
+    tokens.extend([(Some(revoked), 401), (Some(expired), 401)]);
+    for (scope, wanted) in [("admin", 200), ("read", 200), ("metrics", 200), ("ingest", 403)] {
+        tokens.push((Some(octo.token(scope).await), wanted));
+    }
+    for (token, wanted) in &tokens {
+        let token = token.as_deref();
+        assert_eq!(
+            seen(&client, &there, token, &[]).await,
+            (*wanted, *wanted == 200),
+            "{token:?} from outside"
+        );
+        assert_eq!(seen(&client, &here, token, &[]).await, (200, true), "{token:?} from this machine");
+        // a proxy on this machine that nobody configured passes strangers on
+        for header in ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Proto", "CF-Connecting-IP"] {
+            let headers = [(header, if header == "Forwarded" { "for=127.0.0.1" } else { "127.0.0.1" })];
+            let passed_on = seen(&client, &here, token, &headers).await;
+            assert_eq!(passed_on, (*wanted, *wanted == 200), "{token:?} with {header}");
+        }
+    }
+    let refused = client.get(format!("{there}/metrics")).send().await.unwrap();
+    assert_eq!(header(&refused, "content-type"), "application/problem+json");
+    assert_eq!(header(&refused, "www-authenticate"), "Bearer realm=\"octo\"");
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "unauthorized");
+    assert_eq!(client.head(format!("{there}/metrics")).send().await.unwrap().status(), 401);
+    println!("{} credentials from {} and from loopback, 5 headers", tokens.len(), outside.ip());
+}
+
+#[tokio::test]
+async fn a_client_whom_a_trusted_proxy_names_is_no_more_local_than_it_says() {
+    let set = |proxied: &'static str| {
+        move |b: crate::harness::OctoBuilder| {
+            b.env("OCTO_SERVER__TRUSTED_PROXIES", "127.0.0.0/8").env("OCTO_SERVER__PROXY_PROTOCOL", proxied)
+        }
+    };
+    let tracker = Tracker::start_with("scopes_proxy", set("false")).await;
+    let (client, base) = (tracker.octo.client(), format!("http://{}", tracker.octo.addr()));
+    assert_eq!(seen(&client, &base, None, &[]).await, (200, true), "no proxy");
+    for named in ["203.0.113.9", "127.0.0.1", "127.0.0.1, 203.0.113.9", "unknown", ""] {
+        let passed_on = seen(&client, &base, None, &[("x-forwarded-for", named)]).await;
+        assert_eq!(passed_on, (401, false), "passed on for {named:?}");
+    }
+
+    let database = Database::create("scopes_proxied").await;
+    let octo = set("true")(Octo::builder().database_url(database.url())).start().await;
+    for (preface, wanted) in [
+        ("PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n", 401),
+        ("PROXY TCP6 2001:db8::1 ::1 1 2\r\n", 401),
+        ("PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n", 200),
+        ("PROXY UNKNOWN\r\n", 200),
+    ] {
+        let head = format!("{preface}GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        assert_eq!(raw(octo.addr(), &head).await, wanted, "{preface}");
+    }
+}
+
+#[tokio::test]
+async fn public_metrics_are_for_everybody() {
+    let tracker =
+        Tracker::start_with("scopes_public", |b| b.env("OCTO_SERVER__PUBLIC_METRICS", "true")).await;
+    let base = format!("http://{}", tracker.octo.addr());
+    let passed_on = [("x-forwarded-for", "203.0.113.9")];
+    assert_eq!(seen(&tracker.octo.client(), &base, None, &passed_on).await, (200, true));
+}
+
+#[tokio::test]
+async fn a_scrape_does_not_ask_the_database_and_goes_on_while_that_is_away() {
+    let mut postgres = PrivatePostgres::start().await;
+    migrate(&postgres.url()).await;
+    let octo = Octo::builder().database_url(postgres.url()).env("OCTO_SERVER__METRICS_TOKEN_RECHECK_S", "2");
+    let octo = octo.start().await;
+    let (token, other) = (octo.token("metrics").await, octo.token("metrics").await);
+    let passed_on = |token: &str| {
+        let request = octo.client().get(octo.url("/metrics")).header("x-forwarded-for", "203.0.113.9");
+        request.bearer_auth(token).send()
+    };
+    let asked = async || {
+        let text = octo.get("/metrics").await.text().await.unwrap();
+        let name = "octo_db_query_duration_seconds_count{query=\"token.find\"} ";
+        text.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let (before, started) = (asked().await, std::time::Instant::now());
+    for _ in 0..20 {
+        assert_eq!(passed_on(&token).await.unwrap().status(), 200);
+    }
+    let asked = asked().await - before;
+    assert!((1..=1 + started.elapsed().as_secs() / 2).contains(&asked), "20 scrapes asked {asked} times");
+    postgres.stop_fast().await;
+    let until = std::time::Instant::now() + Duration::from_secs(5);
+    while std::time::Instant::now() < until {
+        assert_eq!(passed_on(&token).await.unwrap().status(), 200, "an outage is when one must see");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(passed_on(&other).await.unwrap().status(), 503, "one that was never seen");
+    postgres.start_again().await;
+    let mut admin = postgres.admin().await;
+    sqlx::query("UPDATE api_tokens SET revoked_at = now()").execute(&mut admin).await.unwrap();
+    eventually(Duration::from_secs(30), async || {
+        let status = passed_on(&token).await?.status();
+        anyhow::ensure!(status == 401, "{status}");
+        Ok(())
+    })
+    .await;
 }

@@ -3,7 +3,7 @@
 use std::{
     str::FromStr,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -38,7 +38,7 @@ const NEXT_HOST_AFTER: Duration = Duration::from_millis(250);
 pub(super) struct Connector {
     pub(super) pool: String,
     pub(super) counts: Arc<Counts>,
-    hosts: Vec<PgConnectOptions>,
+    hosts: RwLock<Arc<[PgConnectOptions]>>,
     /// Which host the last connection led to; the next one tries it first.
     last_host: AtomicUsize,
     generation: AtomicU64,
@@ -88,17 +88,27 @@ impl Drop for Connection {
 
 impl Connector {
     pub(super) fn new(pool: &str, url: &str, config: &config::Database) -> Result<Self, Error> {
-        let hosts = hosts(url).iter().map(|url| options(url, config)).collect::<Result<_, _>>();
         Ok(Self {
             pool: pool.to_owned(),
             counts: Arc::default(),
-            hosts: hosts.map_err(|e| Error::Unavailable(Box::new(e)))?,
+            hosts: RwLock::new(all_options(url, config)?),
             last_host: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             connect_timeout: millis(config.connect_timeout_ms),
             max_lifetime: Duration::from_secs(config.max_lifetime_s),
             idle_check: millis(config.idle_check_ms),
         })
+    }
+
+    /// Connections made from now on lead there.
+    pub(super) fn lead_to(&self, url: &str, config: &config::Database) -> Result<(), Error> {
+        *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = all_options(url, config)?;
+        self.last_host.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn hosts(&self) -> Arc<[PgConnectOptions]> {
+        self.hosts.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Connections made before this are not used again.
@@ -108,7 +118,8 @@ impl Connector {
 
     /// Where the last connection led to.
     pub(super) fn server(&self) -> String {
-        let host = &self.hosts[self.last_host.load(Ordering::Relaxed)];
+        let hosts = self.hosts();
+        let host = &hosts[self.last_host.load(Ordering::Relaxed) % hosts.len()];
         match host.get_socket() {
             Some(directory) => directory.display().to_string(),
             None => format!("{}:{}", host.get_host(), host.get_port()),
@@ -124,11 +135,12 @@ impl Connector {
     /// asked, one a little after the other, because a host that is gone may also just be silent.
     pub(super) async fn find(&self) -> sqlx::Result<(PgConnection, PgConnectOptions)> {
         let first = self.last_host.load(Ordering::Relaxed);
-        let mut attempts: FuturesUnordered<_> = (0..self.hosts.len())
+        let hosts = &self.hosts();
+        let mut attempts: FuturesUnordered<_> = (0..hosts.len())
             .map(|turn| async move {
-                let host = (first + turn) % self.hosts.len();
+                let host = (first + turn) % hosts.len();
                 sleep(NEXT_HOST_AFTER * u32::try_from(turn).unwrap_or(u32::MAX)).await;
-                (host, self.try_host(&self.hosts[host]).await)
+                (host, self.try_host(&hosts[host], hosts.len() > 1).await)
             })
             .collect();
         let mut failure = timed_out();
@@ -136,7 +148,7 @@ impl Connector {
             match attempt {
                 Ok(connection) => {
                     self.last_host.store(host, Ordering::Relaxed);
-                    return Ok((connection, self.hosts[host].clone()));
+                    return Ok((connection, hosts[host].clone()));
                 }
                 Err(error) => failure = error,
             }
@@ -144,10 +156,10 @@ impl Connector {
         Err(failure)
     }
 
-    async fn try_host(&self, host: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    async fn try_host(&self, host: &PgConnectOptions, is_one_of_several: bool) -> sqlx::Result<PgConnection> {
         let connecting = async {
             let mut connection = host.connect().await?;
-            if self.hosts.len() > 1 && is_standby(&mut connection).await? {
+            if is_one_of_several && is_standby(&mut connection).await? {
                 return Err(sqlx::Error::Protocol("the host is a standby and takes no writes".to_owned()));
             }
             Ok(connection)
@@ -217,6 +229,12 @@ impl Manager for Connector {
 async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
     let asking = sqlx::raw_sql(IS_STANDBY).fetch_one(connection);
     monitor::part("pool.is_standby", asking).await?.try_get(0)
+}
+
+/// At least one: an empty list of hosts is one empty host.
+fn all_options(url: &str, config: &config::Database) -> Result<Arc<[PgConnectOptions]>, Error> {
+    let all = hosts(url).iter().map(|url| options(url, config)).collect::<Result<_, _>>();
+    all.map_err(|e| Error::Unavailable(Box::new(e)))
 }
 
 /// One URL for each host of `scheme://user:password@host1:port1,host2:port2/database?..`, the form of libpq

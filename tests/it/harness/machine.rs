@@ -225,6 +225,8 @@ pub(super) fn private_addresses() -> impl Iterator<Item = Ipv4Addr> {
 /// The signals the tests send.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Signal {
+    /// SIGHUP: the terminal is gone.
+    Hup,
     /// SIGTERM: `octo` drains; PostgreSQL waits for its clients.
     Term,
     /// SIGINT: PostgreSQL's fast shutdown; the first Ctrl-C for `octo`.
@@ -242,6 +244,7 @@ pub(crate) enum Signal {
 /// Sends a signal. A process that is gone already is no failure, nor is one that is not ours to signal.
 pub(crate) fn signal(signal: Signal, pids: &[u32]) {
     let signal = match signal {
+        Signal::Hup => process::Signal::HUP,
         Signal::Term => process::Signal::TERM,
         Signal::Int => process::Signal::INT,
         Signal::Quit => process::Signal::QUIT,
@@ -266,4 +269,51 @@ fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // pid (name) state parent ...; only the name may hold spaces and brackets
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// An address of this machine that is not loopback, for who asks as a stranger: one that it has; else, for root, one of
+/// 198.18.0.0/15 (RFC 2544: of nobody), on the loopback interface for as long as this lives.
+pub(crate) struct OutsideAddress {
+    ip: Ipv4Addr,
+    is_ours: bool,
+}
+
+impl OutsideAddress {
+    /// `None` where there is none and none can be made.
+    pub(crate) fn find() -> Option<Self> {
+        Self::of_the_machine().or_else(Self::make)
+    }
+
+    /// That which packets for elsewhere would have; none is sent.
+    fn of_the_machine() -> Option<Self> {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9)).ok()?;
+        match socket.local_addr().ok()?.ip() {
+            std::net::IpAddr::V4(ip) if !ip.is_loopback() => Some(Self { ip, is_ours: false }),
+            _ => None,
+        }
+    }
+
+    fn make() -> Option<Self> {
+        let ip = Ipv4Addr::new(198, 18, fastrand::u8(..), fastrand::u8(1..255));
+        change_address("add", ip).then_some(Self { ip, is_ours: true })
+    }
+
+    /// The address.
+    pub(crate) fn ip(&self) -> Ipv4Addr {
+        self.ip
+    }
+}
+
+impl Drop for OutsideAddress {
+    fn drop(&mut self) {
+        if self.is_ours {
+            change_address("del", self.ip);
+        }
+    }
+}
+
+fn change_address(verb: &str, ip: Ipv4Addr) -> bool {
+    let done = Command::new("ip").args(["address", verb, &format!("{ip}/32"), "dev", "lo"]).output();
+    done.is_ok_and(|output| output.status.success())
 }

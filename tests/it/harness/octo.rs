@@ -259,6 +259,11 @@ impl Octo {
         signal(Signal::Term, &[self.pid()]);
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
     /// Waits for its end.
     pub(crate) async fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         must(wait_exit(&mut self.child, timeout).await)
@@ -305,7 +310,7 @@ impl Octo {
         self.token("admin").await
     }
 
-    /// A new token of the scope `admin`, `read` or `ingest`.
+    /// A new token of the scope `admin`, `read`, `ingest` or `metrics`.
     pub(crate) async fn token(&self, scope: &str) -> String {
         let output = self.run(&["token", "create", "--scope", scope]).await;
         let (stdout, stderr) =

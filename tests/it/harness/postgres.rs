@@ -3,7 +3,7 @@
 //! What is shared, private, a primary or a replica is decided elsewhere.
 
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddrV4;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -193,8 +193,10 @@ pub(super) fn password(servers_dir: &Path) -> Result<String> {
     let password = uuid::Uuid::new_v4().simple().to_string();
     let mut file = tempfile::NamedTempFile::new_in(servers_dir)?; // 0600
     file.write_all(password.as_bytes())?;
-    file.persist(&path)?;
-    Ok(password)
+    match file.persist_noclobber(&path) {
+        Err(failed) if failed.error.kind() != io::ErrorKind::AlreadyExists => Err(failed.error.into()),
+        _ => Ok(fs::read_to_string(&path)?), // somebody's who asked at the same time, perhaps
+    }
 }
 
 fn settings(address: SocketAddrV4, more: &[&str]) -> Vec<String> {
@@ -278,4 +280,21 @@ async fn version() -> Result<String> {
     let answer = run(postgres).await?; // postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)
     let version = answer.split_whitespace().nth(2).map(str::to_owned);
     version.with_context(|| format!("postgres --version said {answer:?}"))
+}
+
+#[test]
+fn all_who_ask_for_the_password_first_get_the_same() {
+    for _ in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        let start = std::sync::Barrier::new(8);
+        let ask = || {
+            start.wait();
+            password(dir.path()).unwrap()
+        };
+        let asked: Vec<_> = std::thread::scope(|scope| {
+            let askers: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            askers.into_iter().map(|asker| asker.join().unwrap()).collect()
+        });
+        assert!(asked.iter().all(|password| *password == asked[0]), "{asked:?}");
+    }
 }

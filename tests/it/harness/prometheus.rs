@@ -111,7 +111,7 @@ fn configure(dir: &Path, octo: SocketAddr, own: SocketAddrV4) -> Result<()> {
         ("scrape_interval: 15s", "scrape_interval: 1s"),
         ("scrape_timeout: 10s", "scrape_timeout: 1s"),
         ("evaluation_interval: 15s", "evaluation_interval: 1s"),
-        ("octo:8080", &octo.to_string()),
+        ("octo:9080", &octo.to_string()),
         ("localhost:9090", &own.to_string()),
     ] {
         ensure!(changed.contains(old), "prometheus.yml has no {old}");

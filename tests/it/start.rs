@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    crash::with_mounts,
     harness::{Octo, OctoBuilder, PrivatePostgres, eventually, free_address, migrate},
     tracker::{SOON, Table, header},
 };
@@ -319,7 +320,7 @@ async fn postgres_is_silent() -> Obstacle {
 }
 
 /// As `pg_dump` does for as long as it runs, over a midnight after which a partition is to be made.
-async fn a_lock_isheld() -> Obstacle {
+async fn a_lock_is_held() -> Obstacle {
     let postgres = PrivatePostgres::start().await;
     let (builder, address) = on_known_address(Octo::builder().database_url(postgres.url()));
     let octo = with_campaign(builder).await;
@@ -345,6 +346,22 @@ async fn the_private_cluster_is_broken() -> Obstacle {
     Obstacle { name: "private cluster of another version", octo, address, held: Vec::new() }
 }
 
+/// Puts a disk of 1 MiB without a free byte over the journal, with what was in it, once `journal.full` is there.
+const ON_A_FULL_DISK_IF_ASKED: &str = r#"
+    if [ -e "$1.full" ]; then
+        cp -a "$1" "$1.before" && mount -t tmpfs -o size=1m tmpfs "$1" && cp -a "$1.before/." "$1" || exit 1
+        cat /dev/zero > "$1/filler" 2>/dev/null
+    fi
+    shift && exec "$@""#;
+
+async fn the_journals_disk_is_full() -> Obstacle {
+    let postgres = PrivatePostgres::start().await;
+    let (builder, address) = on_known_address(Octo::builder().database_url(postgres.url()));
+    let octo = with_campaign(with_mounts(builder, ON_A_FULL_DISK_IF_ASKED)).await;
+    fs::write(octo.data_dir().join("journal.full"), "").unwrap();
+    Obstacle { name: "the journal's disk is full", octo, address, held: vec![Box::new(postgres)] }
+}
+
 /// As [`with_campaign`], with the campaign that a start without configuration makes.
 async fn with_campaign_of_the_start(builder: OctoBuilder) -> Octo {
     let mut octo = builder.start().await;
@@ -365,8 +382,9 @@ async fn whatever_the_stores_do_the_first_redirect_comes_within_a_second_or_so()
         private_postgres().await,
         postgres_refuses().await,
         postgres_is_silent().await,
-        a_lock_isheld().await,
+        a_lock_is_held().await,
         the_private_cluster_is_broken().await,
+        the_journals_disk_is_full().await,
     ] {
         let took = first_redirect(&mut obstacle.octo, obstacle.address).await;
         table.push(format!("  {:<40} {took:.0?}", obstacle.name));
@@ -383,8 +401,8 @@ async fn whatever_the_stores_do_the_first_redirect_comes_within_a_second_or_so()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_aheld_lock_clicks_are_redirected_and_none_is_missing_when_it_ends() {
-    let mut obstacle = a_lock_isheld().await;
+async fn under_a_held_lock_clicks_are_redirected_and_none_is_missing_when_it_ends() {
+    let mut obstacle = a_lock_is_held().await;
     let pool = {
         let postgres = obstacle.held[1].downcast_ref::<PrivatePostgres>().unwrap();
         postgres.pool().await

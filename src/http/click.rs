@@ -36,7 +36,6 @@ use crate::{
     template::Values,
 };
 
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// Bytes of a body that are read at most; none is needed, but a connection whose body was not read is closed.
@@ -68,17 +67,15 @@ fn short_key(path: &str) -> Option<&str> {
 
 /// Answers a link, once its click is on disk. `body` is the one of a `POST`.
 pub(super) async fn answer(app: &App, peer: Peer, head: &Head, body: Option<Body>) -> Response {
-    let mut response = match head.method {
+    match head.method {
         Method::GET | Method::HEAD => redirected(app, peer, head, "").await,
         Method::POST => {
             let form = read_form(head, body.unwrap_or_default()).await;
             redirected(app, peer, head, &form).await
         }
-        Method::OPTIONS => preflight(head),
+        Method::OPTIONS => options(),
         _ => Problem::method_not_allowed().with_header(header::ALLOW, METHODS).into_response(),
-    };
-    open_to_pages(&mut response, head);
-    response
+    }
 }
 
 /// What a form says, as a query; nothing where the body is something else, or is not there in time.
@@ -90,33 +87,9 @@ async fn read_form(head: &Head, body: Body) -> String {
     if is_form { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() }
 }
 
-/// `OPTIONS`: a page may send whatever headers its libraries add.
-fn preflight(head: &Head) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::ALLOW, METHODS);
-    if head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
-        if let Some(asked) = head.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
-        }
-    }
-    response
-}
-
-/// Lets pages of every origin send, read and embed: no answer holds a secret, and none acts on a session.
-fn open_to_pages(response: &mut Response, head: &Head) {
-    let headers = response.headers_mut();
-    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
-    let Some(origin) = head.headers.get(header::ORIGIN) else { return };
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    headers.insert(
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("x-click-id, x-octo-recorded"),
-    );
-    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+/// `OPTIONS`, where no page asks what it may send: `cors` answers that.
+fn options() -> Response {
+    (StatusCode::NO_CONTENT, [(header::ALLOW, METHODS)]).into_response()
 }
 
 async fn redirected(app: &App, peer: Peer, head: &Head, form: &str) -> Response {

@@ -125,7 +125,7 @@ BEGIN
     EXECUTE format('DROP TABLE %I', name);
     RETURN 'gone';
 EXCEPTION
-    WHEN lock_not_available THEN RETURN 'busy';
+    WHEN lock_not_available OR query_canceled THEN RETURN 'busy'; -- it is rolled back, and tried again
     WHEN undefined_table THEN RETURN 'kept'; -- another node was faster
 END $$;
 

@@ -38,6 +38,8 @@ enum Step {
     FailSyncs { count: usize, kept: usize },
     /// The next so many syncs of directories fail.
     FailDirSyncs(usize),
+    /// One sync of a directory fails, after so many that do not.
+    FailLaterDirSync(usize),
     /// The disk is full after so many more bytes.
     Fill(usize),
     /// Nothing fails any more.
@@ -142,6 +144,7 @@ impl Run {
             Step::Append(ref sizes) => self.append(sizes)?,
             Step::FailSyncs { count, kept } => self.disk.fail_syncs(count, kept),
             Step::FailDirSyncs(count) => self.disk.fail_dir_syncs(count),
+            Step::FailLaterDirSync(spared) => self.disk.fail_later_dir_sync(spared),
             Step::Fill(free) => self.disk.set_free(Some(free)),
             Step::Heal => self.disk.heal(),
             Step::Drain(percent) => self.drain(percent),
@@ -614,7 +617,10 @@ fn scenario() -> Vec<Step> {
 
 /// A journal that recovers by itself, is opened later, is drained under another name, is erased from.
 fn scenario_of_recovery() -> Vec<Step> {
-    use Step::{Append, Clean, Drain, Erase, FailDirSyncs, FailSyncs, Fill, Heal, Renew, Restart, Retry};
+    use Step::{
+        Append, Clean, Drain, Erase, FailDirSyncs, FailLaterDirSync, FailSyncs, Fill, Heal, Renew, Restart,
+        Retry,
+    };
     let small = || Append(vec![5]);
     vec![
         Append(vec![3, 2000, 5, 1800]),
@@ -653,6 +659,11 @@ fn scenario_of_recovery() -> Vec<Step> {
         FailDirSyncs(1),
         Restart,
         small(),
+        Retry,
+        small(),
+        // behind those of the directories above: the name of the stream itself never becomes durable
+        FailLaterDirSync(2),
+        Restart,
         Retry,
         small(),
         Restart,
@@ -752,6 +763,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => prop::collection::vec(1usize..30, 4..14).prop_map(Step::Append),
         4 => (1usize..5, kept).prop_map(|(count, kept)| Step::FailSyncs { count, kept }),
         1 => (1usize..3).prop_map(Step::FailDirSyncs),
+        1 => (0usize..4).prop_map(Step::FailLaterDirSync),
         2 => (0usize..3000).prop_map(Step::Fill),
         4 => Just(Step::Heal),
         2 => (0u64..=100).prop_map(Step::Drain),

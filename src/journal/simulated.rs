@@ -75,6 +75,8 @@ struct Failing {
     /// Bytes that a failing sync makes durable all the same.
     kept: usize,
     dir_syncs: usize,
+    /// Syncs of directories that go well before those fail.
+    dir_syncs_spared: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -218,7 +220,14 @@ impl SimulatedDisk {
 
     /// The next `count` syncs of directories fail.
     pub(super) fn fail_dir_syncs(&self, count: usize) {
-        self.state().failing.dir_syncs = count;
+        let mut state = self.state();
+        state.failing = Failing { dir_syncs: count, dir_syncs_spared: 0, ..state.failing };
+    }
+
+    /// One sync of a directory fails, after so many that do not.
+    pub(super) fn fail_later_dir_sync(&self, spared: usize) {
+        let mut state = self.state();
+        state.failing = Failing { dir_syncs: 1, dir_syncs_spared: spared, ..state.failing };
     }
 
     /// After `bytes` more the disk is full; `None`: never.
@@ -580,7 +589,7 @@ impl Disk for SimulatedDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.step()?;
         let id = state.find(path)?;
-        if take_one(&mut state.failing.dir_syncs) {
+        if !take_one(&mut state.failing.dir_syncs_spared) && take_one(&mut state.failing.dir_syncs) {
             state.names_mut(id)?.dirty.clear();
             return Err(io::Error::from_raw_os_error(5));
         }

@@ -216,6 +216,11 @@ impl Writer {
         written.and(removed)
     }
 
+    /// Whether records are refused because the journal has reached its size.
+    fn is_full(&self) -> bool {
+        matches!(&*lock(&self.shared.trouble), Some(AppendError::Full))
+    }
+
     /// On a disk without room, what is drained already goes, however young.
     fn clean_if_full(&self) {
         let is_full = match &*lock(&self.shared.trouble) {
@@ -243,7 +248,9 @@ impl Writer {
             return;
         }
         let was = lock(&self.shared.trouble).take();
-        let not_recorded = mem::take(&mut self.refusals).all;
+        // when it was said last stays: a journal at its limit must not say it with every batch
+        let not_recorded = mem::take(&mut self.refusals.all);
+        self.refusals.untold = 0;
         self.refused_bytes = 0;
         // at its first opening nothing was wrong before
         if !matches!(was, Some(AppendError::Closed)) {
@@ -318,6 +325,8 @@ impl Writer {
         let count = frame::seal(frames, self.shared.stream, first_seq);
         let written = self.write(frames);
         match &written {
+            // it is smaller than what was refused: whether there is room again, the next try finds
+            Ok(()) if self.is_full() => {}
             Ok(()) => self.set_writable(),
             Err(error) => {
                 self.refused_bytes = frames.len() as u64;

@@ -26,7 +26,7 @@ async fn every_refusal_is_a_problem_that_names_its_request() {
         (Method::POST, "/api/v1/openapi.json", "{}", 405, "method_not_allowed"),
         (Method::DELETE, "/event", "", 405, "method_not_allowed"),
         (Method::POST, "/health", "", 405, "method_not_allowed"),
-        (Method::POST, "/click?cid=demo", "", 405, "method_not_allowed"),
+        (Method::PUT, "/click?cid=demo", "", 405, "method_not_allowed"),
         (Method::GET, "/api/v1/campaigns/%ff", "", 404, "not_found"),
         (Method::GET, "/api/v1/dead-letters/x/y", "", 404, "not_found"),
         (Method::GET, "/api/v1/clicks/7", "", 404, "not_found"),

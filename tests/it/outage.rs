@@ -98,7 +98,7 @@ async fn partitions_that_cannot_be_made_keep_no_click_out_of_postgres() {
     tracker.octo.wait_exit(Duration::from_secs(20)).await;
     let broken = "
         DO $$ BEGIN EXECUTE format('DROP TABLE clicks_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$;
-        DROP FUNCTION octo_make_partitions";
+        DROP FUNCTION octo_make_partition";
     sqlx::raw_sql(broken).execute(&tracker.pool).await.unwrap();
     tracker.octo.start_again().await;
     for _ in 0..5 {

@@ -216,9 +216,11 @@ impl Writer {
         written.and(removed)
     }
 
-    /// Whether records are refused because the journal has reached its size.
+    /// Whether records are refused because the journal has reached its size, and what was refused still has no room.
     fn is_full(&self) -> bool {
+        let bytes = self.shared.bytes.load(Ordering::Relaxed);
         matches!(&*lock(&self.shared.trouble), Some(AppendError::Full))
+            && bytes + self.refused_bytes > self.shared.options.bytes_max
     }
 
     /// On a disk without room, what is drained already goes, however young.
@@ -325,7 +327,7 @@ impl Writer {
         let count = frame::seal(frames, self.shared.stream, first_seq);
         let written = self.write(frames);
         match &written {
-            // it is smaller than what was refused: whether there is room again, the next try finds
+            // it fitted because it is smaller than what was refused
             Ok(()) if self.is_full() => {}
             Ok(()) => self.set_writable(),
             Err(error) => {

@@ -47,7 +47,8 @@ fn complaints(octo: &Octo) -> usize {
     octo.stderr().matches("the journal cannot be written").count()
 }
 
-async fn create_campaign(octo: &Octo) {
+/// The active campaign `demo`.
+pub(crate) async fn create_campaign(octo: &Octo) {
     let token = octo.admin_token().await;
     let body =
         json!({ "key": "demo", "name": "d", "offers": [{ "name": "o", "url": "https://o.example/" }] });

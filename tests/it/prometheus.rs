@@ -223,7 +223,7 @@ async fn tour_api(tracker: &Tracker) {
 /// Real objects, so that every query finds something.
 async fn tour_objects(tracker: &Tracker) {
     let (_, click) = tracker.click("/click?cid=demo").await;
-    tracker.wait_rows(Table::Clicks, 6).await;
+    tracker.wait_rows(Table::Clicks, 8).await; // POST is a click, too
     let campaign = tracker.simple_campaign("second").await;
     let id = campaign["id"].as_str().unwrap();
     let calls = [

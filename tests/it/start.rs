@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     crash::with_mounts,
     harness::{Octo, OctoBuilder, PrivatePostgres, eventually, free_address, migrate},
+    outage::create_campaign,
     tracker::{SOON, Table, header},
 };
 
@@ -229,14 +230,6 @@ async fn with_campaign(builder: OctoBuilder) -> Octo {
     octo.sigterm();
     assert!(octo.wait_exit(Duration::from_secs(30)).await.success(), "{}", octo.stderr());
     octo
-}
-
-async fn create_campaign(octo: &Octo) {
-    let token = octo.admin_token().await;
-    let body =
-        json!({ "key": "demo", "name": "d", "offers": [{ "name": "o", "url": "https://o.example/" }] });
-    let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(token).json(&body);
-    assert_eq!(request.send().await.unwrap().status(), 201);
 }
 
 /// Starts octo again on an address that is known before, and gives the time until a click was redirected there.

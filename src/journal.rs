@@ -339,7 +339,7 @@ impl Journal {
         Backlog { records: lock(&self.0.queue).records, writing_for: Duration::from_millis(writing_for) }
     }
 
-    /// Whether the last write, or the last try to write, reached the disk.
+    /// Whether no record was refused since the journal was tried last.
     pub fn is_writable(&self) -> bool {
         self.0.is_writable.load(Ordering::Relaxed)
     }

@@ -216,13 +216,6 @@ impl Writer {
         written.and(removed)
     }
 
-    /// Whether records are refused because the journal has reached its size, and what was refused still has no room.
-    fn is_full(&self) -> bool {
-        let bytes = self.shared.bytes.load(Ordering::Relaxed);
-        matches!(&*lock(&self.shared.trouble), Some(AppendError::Full))
-            && bytes + self.refused_bytes > self.shared.options.bytes_max
-    }
-
     /// On a disk without room, what is drained already goes, however young.
     fn clean_if_full(&self) {
         let is_full = match &*lock(&self.shared.trouble) {
@@ -250,9 +243,8 @@ impl Writer {
             return;
         }
         let was = lock(&self.shared.trouble).take();
-        // when it was said last stays: a journal at its limit must not say it with every batch
-        let not_recorded = mem::take(&mut self.refusals.all);
         self.refusals.untold = 0;
+        let not_recorded = mem::take(&mut self.refusals.all);
         self.refused_bytes = 0;
         // at its first opening nothing was wrong before
         if !matches!(was, Some(AppendError::Closed)) {
@@ -326,14 +318,10 @@ impl Writer {
         let first_seq = self.next_seq;
         let count = frame::seal(frames, self.shared.stream, first_seq);
         let written = self.write(frames);
-        match &written {
-            // it fitted because it is smaller than what was refused
-            Ok(()) if self.is_full() => {}
-            Ok(()) => self.set_writable(),
-            Err(error) => {
-                self.refused_bytes = frames.len() as u64;
-                self.set_trouble(error.clone(), count);
-            }
+        // one that fits where another did not says little: only a try with room for the refused ends the trouble
+        if let Err(error) = &written {
+            self.refused_bytes = frames.len() as u64;
+            self.set_trouble(error.clone(), count);
         }
         metrics::journal_committed(written.is_ok(), count, frames.len());
         // after a failure the sequences are used again by the next batch: nothing of this one was acknowledged

@@ -250,15 +250,15 @@ async fn newest_hours(c: &mut PgConnection, campaign: &str, limit: u32) -> Strin
     format!("'{hours}'")
 }
 
+const PAST: &str = "'1970-01-01Z'";
+const FUTURE: &str = "'9999-12-31Z'";
+const LAST_ID: &str = "'ffffffff-ffff-ffff-ffff-ffffffffffff'";
+const DAY_AGO: &str = "now() - interval '1 day'";
+const WEEK_AGO: &str = "now() - interval '7 days'";
+const MONTH_AGO: &str = "now() - interval '30 days'";
+
 /// What the API asks, with arguments that are common and such that are hard, and what it may read for it.
 async fn cases(c: &mut PgConnection) -> Vec<Case> {
-    const PAST: &str = "'1970-01-01Z'";
-    const FUTURE: &str = "'9999-12-31Z'";
-    const LAST_ID: &str = "'ffffffff-ffff-ffff-ffff-ffffffffffff'";
-    const DAY_AGO: &str = "now() - interval '1 day'";
-    const WEEK_AGO: &str = "now() - interval '7 days'";
-    const MONTH_AGO: &str = "now() - interval '30 days'";
-
     let known =
         "SELECT id, created_at FROM clicks WHERE created_at > now() - interval '9 days' ORDER BY 2 LIMIT 1";
     let (id, at): (Uuid, DateTime<Utc>) = sqlx::query_as(known).fetch_one(&mut *c).await.unwrap();
@@ -375,6 +375,7 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
     let mut planned = HashSet::from([
         "clicks.insert_batch", // these two insert, and read nothing
         "stats.upsert_batch",
+        "ingest.find_stored",      // only of records that are sent again, by their keys
         "partitions.default_rows", // reads what is empty when all is well
         "partitions.missing",      // these two read the catalogue
         "partitions.old",

@@ -261,8 +261,8 @@ async fn a_token_is_stored_as_its_hash_and_its_use_is_noted_once_a_minute() {
     assert_ne!(read().await.1, before, "and after a minute again");
 }
 
-/// What stays with strangers: tracking, and the probes, which answer on both listeners.
-const FOR_STRANGERS: [&str; 9] = [
+/// What stays with strangers: tracking, and the probes and what crawlers ask for, which answer on both listeners.
+const FOR_STRANGERS: [&str; 10] = [
     "/c/{key}",
     "/click",
     "/event",
@@ -272,6 +272,7 @@ const FOR_STRANGERS: [&str; 9] = [
     "/livez",
     "/readyz",
     "/readyz/redirect",
+    "/robots.txt",
 ];
 
 /// An octo with two listeners, and the address of the second.
@@ -347,7 +348,7 @@ async fn each_route_answers_on_its_listener_and_not_on_the_other() {
         assert_eq!(ask(octo.addr(), &method, path).await, wanted, "{method} {path} for strangers");
         assert_eq!(ask(admin, &method, path).await, 404, "{method} {path} for operators");
     }
-    for path in ["/livez", "/readyz", "/readyz/redirect", "/health"] {
+    for path in ["/livez", "/readyz", "/readyz/redirect", "/health", "/robots.txt"] {
         for address in [octo.addr(), admin] {
             assert_eq!(ask(address, &Method::GET, path).await, 200, "{path} on both");
         }

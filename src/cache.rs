@@ -9,7 +9,7 @@
 //!
 //! The set is complete, so such a key is either one that strangers made up or a campaign that was made a moment ago
 //! elsewhere, and that nobody told of yet. For the latter there are look-ups; for the former they are few: so many a
-//! second, so many at a time, and so many of one batch (see [`look_ups`]). Beyond that, while a poll has confirmed the
+//! second, so many at a time, and so many of one batch (see `look_ups`). Beyond that, while a poll has confirmed the
 //! set lately, a key that is not in it is unknown, which is true but for what was made since; and while none has, it
 //! is not known what it is, as when the stores do not answer.
 

@@ -4,7 +4,7 @@
 //! it), a host, no user part, and no macro in scheme, user, host or port, so the origin of every `Location` is the
 //! stored one. Values are
 //! percent-encoded in one pass (all but the unreserved characters of RFC 3986 section 2.3), as often as the text they
-//! stand in (see [`place`]); a value that looks like a macro stays text. `{{` and `}}` are literal braces.
+//! stand in (see `place`); a value that looks like a macro stays text. `{{` and `}}` are literal braces.
 
 mod place;
 

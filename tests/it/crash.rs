@@ -214,7 +214,7 @@ pub(crate) fn with_mounts(builder: OctoBuilder, script: &str) -> OctoBuilder {
     assert!(
         allowed.as_ref().is_ok_and(|output| output.status.success()),
         "this run mounts a small disk in a mount namespace of its own; that needs unshare(1) and root, or a kernel \
-         that allows it to others: {allowed:?}"
+         that allows it to others; and in a chroot, a root that is a mount (mount --bind DIR DIR): {allowed:?}"
     );
     let dir = builder.data().join("journal");
     builder.through(&["unshare", unshare, "sh", "-c", script, "sh", dir.to_str().expect("a plain path")])

@@ -403,3 +403,28 @@ impl Db {
         self.pools().for_each(Pool::close);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn writes_that_were_lost_with_a_primary_are_waited_for_no_more() {
+        let config = config::Loaded::load(None, [], &config::Flags::default()).unwrap().config;
+        let db = Db::new(&"postgres://app_user@127.0.0.1:1/none".into(), &config.database).unwrap();
+        let answer = |is_standby, position| Some(Answer { is_standby, position });
+        db.written.store(1000, Ordering::Relaxed);
+        for (answered, left) in [
+            (None, 1000),                // it did not answer
+            (answer(true, 10), 1000),    // a standby may lag
+            (answer(false, 1000), 1000), // all of it is there
+            (answer(false, 700), 700),   // a log that ends before
+        ] {
+            db.forget_lost_writes(db.written(), answered);
+            assert_eq!(db.written(), left, "{answered:?}");
+        }
+        db.written.store(900, Ordering::Relaxed);
+        db.forget_lost_writes(700, answer(false, 600)); // written to the new one since it was asked
+        assert_eq!(db.written(), 900);
+    }
+}

@@ -102,13 +102,15 @@ async fn set_up_and_keep(app: &App, schema_ready: &Gate) {
     }
     let interval = Duration::from_secs(app.config.database.partitions_interval_s);
     loop {
-        look_after(app).await;
+        // keys and partitions were seen to a moment ago
+        forget_old(app).await;
         sleep(interval).await;
+        look_ahead(app).await;
     }
 }
 
-/// A round of all that is done once in a while. What fails is said, and tried again the next time.
-async fn look_after(app: &App) {
+/// A round of what must be there before it is needed. What fails is said, and tried again the next time.
+async fn look_ahead(app: &App) {
     if let Err(error) = share_keys(app).await {
         let error = format!("{:#}", anyhow::Error::from(error));
         tracing::warn!(error, "cannot share the key of the day; this node goes on with its own");
@@ -117,6 +119,10 @@ async fn look_after(app: &App) {
         let error = plain(app, &error.into());
         tracing::warn!(error, "cannot look after the partitions; trying again later");
     }
+}
+
+/// A round of what retention deletes. What fails is said, and tried again the next time.
+async fn forget_old(app: &App) {
     if let Err(error) = delete_old(app).await {
         let error = plain(app, &error.into());
         tracing::warn!(error, "cannot delete what is too old; trying again later");

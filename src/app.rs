@@ -10,14 +10,15 @@ use tokio::sync::watch;
 
 use crate::{
     admission::Admission,
-    cache::Campaigns,
+    campaigns::Campaigns,
     config::Config,
-    db::{Db, migrations, statistics::Statistics},
+    db::{Db, migrations, server_status::Statistics},
     embedded::Supervisor,
-    enrich::{Enricher, Visits},
     journal::Journal,
+    judge::visits::Visits,
     limits::Limits,
     telemetry::Metrics,
+    visitor::Enricher,
 };
 
 /// Everything a handler needs; clones share it.

@@ -23,9 +23,9 @@ use crate::{
         Db,
         ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError, UNIQUE_VIOLATION},
     },
+    facts::record::{Malformed, Record},
     journal::{Batch, Journal, Oldest, Reader},
     metrics,
-    model::record::{Malformed, Record},
 };
 use progress::{Sent, Streams};
 

@@ -29,24 +29,27 @@
 //! * Imports point down only: `model metrics config <- routing template enrich limits <- journal | db <- cache drain
 //!   erasure admission <- app <- clock <- http <- server <- cli`.
 
-pub mod admission;
-pub mod app;
-pub mod cache;
+pub(crate) mod admission;
+pub(crate) mod app;
+pub mod campaigns;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod db;
-pub mod drain;
-pub mod embedded;
-pub mod enrich;
-pub mod erasure;
-pub mod http;
+pub(crate) mod drain;
+pub(crate) mod embedded;
+pub mod facts;
+pub(crate) mod housekeeping;
+pub(crate) mod http;
 pub mod journal;
-pub mod limits;
-pub mod metrics;
+pub(crate) mod judge;
+pub(crate) mod limits;
+pub(crate) mod metrics;
 pub mod model;
+pub(crate) mod net;
+pub(crate) mod privacy;
+pub(crate) mod redis;
 pub mod routing;
 pub mod server;
-pub mod shutdown;
+pub(crate) mod tasks;
 pub mod telemetry;
-pub mod template;
+pub mod visitor;

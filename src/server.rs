@@ -1,12 +1,6 @@
 //! Bind, start, serve, stop: the only file that knows the order.
 
-mod connection;
-mod database;
-mod descriptors;
-mod framing;
-mod listeners;
 mod notify;
-mod proxy_protocol;
 
 use std::{
     future::Future,
@@ -28,25 +22,25 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use crate::net::listeners::Inherited;
 use crate::{
     admission::Admission,
     app::{App, Parts, SetUp, State},
-    cache::{Campaigns, Source},
-    clock,
+    campaigns::{Campaigns, Source},
     config::{Config, millis},
     db::Db,
     drain,
     embedded::{self, Embedded, Supervisor},
-    enrich::{Enricher, NewVisit, Visits},
-    erasure, http,
+    housekeeping::{clock, database, erasure},
+    http,
     journal::{Journal, Lock, Options, disk::RealDisk},
+    judge::visits::{NewVisit, Visits},
     limits::Limits,
-    shutdown::{Gate, Tasks},
+    net::{Connections, Hall, descriptors, listeners::Listener},
+    tasks::{Gate, Tasks},
     telemetry::Metrics,
+    visitor::Enricher,
 };
-use connection::{Connections, Hall};
-pub use listeners::Inherited;
-use listeners::Listener;
 use notify::Manager;
 
 /// How long the last lines of the start wait for PostgreSQL, so that they can say more than that it is being asked.
@@ -341,7 +335,7 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, schema_ready: &Gate) {
     tasks.spawn_after(schema_ready, "drain", drain);
     let interval = Duration::from_secs(app.config.privacy.erasure_interval_s);
     tasks.spawn("erasures", erasure::run(app.journal.clone(), app.db.clone(), interval, stop.clone()));
-    let house = http::idempotency::keep_house(app.clone(), stop.clone());
+    let house = http::api::manners::idempotency::keep_house(app.clone(), stop.clone());
     tasks.spawn_after(schema_ready, "idempotency-house", house);
     tasks.spawn("clock", clock::run(app.clone(), stop.clone()));
     tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
@@ -441,7 +435,7 @@ async fn announce(app: &App, took: Duration) {
     ];
     if app.private_postgres.is_some() {
         let has_demo = match demo.parse() {
-            Ok(key) => matches!(app.campaigns.get(&key).await, crate::cache::Lookup::Found(_)),
+            Ok(key) => matches!(app.campaigns.get(&key).await, crate::campaigns::Lookup::Found(_)),
             Err(_) => false,
         };
         if has_demo {

@@ -25,7 +25,7 @@ use crate::{
         money::{Money, parse_amount},
         scheme::Scheme,
     },
-    template::Template,
+    routing::destination::Template,
 };
 
 /// Unknown fields that are named one by one; a body of a megabyte can hold very many.

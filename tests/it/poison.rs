@@ -5,7 +5,10 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeZone, Utc};
-use octo::model::{click::Click, event::Event, id::ClickId};
+use octo::{
+    facts::{click::Click, event::Event},
+    model::id::ClickId,
+};
 use rust_decimal::Decimal;
 use sqlx::PgPool;
 use uuid::Uuid;

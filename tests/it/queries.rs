@@ -7,7 +7,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use octo::{
     config::{self, Flags, Loaded},
-    db::{self, Db, campaigns, clicks, events, stats, tokens},
+    db::{
+        self, Db,
+        store::{campaigns, clicks, events, stats, tokens},
+    },
     model::id::ClickId,
 };
 use serde_json::Value;

@@ -4,8 +4,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use octo::{
+    facts::{click::Click, event::Event},
     journal::{Journal, Options, disk::RealDisk},
-    model::{click::Click, event::Event, id::ClickId},
+    model::id::ClickId,
 };
 use uuid::Uuid;
 

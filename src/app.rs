@@ -12,7 +12,7 @@ use crate::{
     admission::Admission,
     campaigns::Campaigns,
     config::Config,
-    db::{Db, migrations, server_status::Statistics},
+    db::{Db, migrations, server_status::ServerStatus},
     embedded::Supervisor,
     journal::Journal,
     judge::visits::Visits,
@@ -35,7 +35,7 @@ pub struct Parts {
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
     /// What the primary said of itself.
-    pub statistics: Arc<Statistics>,
+    pub server_status: Arc<ServerStatus>,
     /// Facts on disk.
     pub journal: Journal,
     /// Whether events are let in.

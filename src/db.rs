@@ -241,7 +241,7 @@ impl Db {
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
         match self.primary.run(query, run.clone()).await {
-            Err(error) if monitor::is_worth_again(&error) => self.primary.run(query, run).await,
+            Err(error) if monitor::is_retryable(&error) => self.primary.run(query, run).await,
             answer => answer,
         }
     }

@@ -35,18 +35,18 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-pub(crate) use crate::net::limiter::Hall;
+pub(crate) use crate::net::limiter::ListenerKind;
 use crate::{
     config::{self, millis},
     http::{Ambiguous, Peer, Service},
     metrics::{self, Refused},
     net::{
         framing::{Framing, Watched},
-        limiter::{Room, Seat},
+        limiter::{ConnectionLimiter, ConnectionPermit},
         listeners::Listener,
-        phase::Turn,
-        shutdown::{Ending, linger},
-        timeouts::{Limits, Timed},
+        phase::Phase,
+        shutdown::{GracefulShutdown, linger},
+        timeouts::{Limits, TimeoutStream},
     },
 };
 use body::Timely;
@@ -60,11 +60,11 @@ pub(crate) struct Connections {
 }
 
 struct Shared {
-    room: Arc<Room>,
+    limiter: Arc<ConnectionLimiter>,
     open: AtomicUsize,
     limits: Limits,
     epoch: Instant,
-    ending: Arc<Ending>,
+    ending: Arc<GracefulShutdown>,
     http: http1::Builder,
     config: config::Server,
 }
@@ -79,7 +79,7 @@ impl Connections {
             .half_close(false);
         Self {
             shared: Arc::new(Shared {
-                room: Arc::new(Room::new(config, connections_max)),
+                limiter: Arc::new(ConnectionLimiter::new(config, connections_max)),
                 open: AtomicUsize::new(0),
                 limits: Limits {
                     head: millis(config.header_timeout_ms),
@@ -99,7 +99,7 @@ impl Connections {
     pub(crate) fn accept(
         &self,
         listener: Listener,
-        hall: Hall,
+        kind: ListenerKind,
         service: Service,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
@@ -112,15 +112,15 @@ impl Connections {
             let accept = async {
                 let mut failures = Seldom::default();
                 loop {
-                    let permit = shared.room.permit(hall).await;
+                    let permit = shared.limiter.permit(kind).await;
                     match listener.socket.accept().await {
                         Ok((stream, peer)) => {
-                            shared.clone().serve(stream, peer, hall, service.clone(), permit);
+                            shared.clone().serve(stream, peer, kind, service.clone(), permit);
                         }
                         Err(error) => {
                             metrics::http_accept_failed();
                             // no descriptors left: connections that do nothing hold most of them
-                            let asked_to_leave = shared.room.free_descriptors();
+                            let asked_to_leave = shared.limiter.free_descriptors();
                             if let Some(unsaid) = failures.say() {
                                 tracing::warn!(%error, asked_to_leave, unsaid, "cannot accept a connection");
                             }
@@ -133,7 +133,7 @@ impl Connections {
                 () = accept => {}
                 () = stop.cancelled() => {}
             }
-            if let Err(error) = shared.accept_the_last(listener, hall, &service) {
+            if let Err(error) = shared.accept_the_last(listener, kind, &service) {
                 tracing::debug!(%error, "no last connections were accepted");
             }
             drop(token);
@@ -161,18 +161,18 @@ impl Shared {
     fn accept_the_last(
         self: &Arc<Self>,
         listener: Listener,
-        hall: Hall,
+        kind: ListenerKind,
         service: &Service,
     ) -> io::Result<()> {
         if listener.is_inherited {
             return Ok(());
         }
         let listener = listener.socket.into_std()?;
-        while let Some(permit) = self.room.try_permit(hall)
+        while let Some(permit) = self.limiter.try_permit(kind)
             && let Ok((stream, peer)) = listener.accept()
         {
             stream.set_nonblocking(true)?;
-            self.clone().serve(TcpStream::from_std(stream)?, peer, hall, service.clone(), permit);
+            self.clone().serve(TcpStream::from_std(stream)?, peer, kind, service.clone(), permit);
         }
         Ok(())
     }
@@ -181,12 +181,12 @@ impl Shared {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        hall: Hall,
+        kind: ListenerKind,
         service: Service,
         permit: OwnedSemaphorePermit,
     ) {
-        let turn = Arc::new(Turn::new(self.epoch));
-        let Some(seat) = self.room.seat(peer.ip(), hall, turn.clone(), permit) else {
+        let phase = Arc::new(Phase::new(self.epoch));
+        let Some(registered) = self.limiter.register(peer.ip(), kind, phase.clone(), permit) else {
             metrics::http_accept_refused();
             return;
         };
@@ -197,11 +197,11 @@ impl Shared {
         }
         metrics::http_connections(self.open.fetch_add(1, Ordering::Relaxed) + 1);
         // from now on, and not only once its task runs, the end waits for it
-        let stay = Stay { seat, turn, token: self.ending.token(false) };
-        let is_proxied = self.config.proxy_protocol && hall == Hall::Public;
+        let stay = Stay { registered, phase, token: self.ending.token(false) };
+        let is_proxied = self.config.proxy_protocol && kind == ListenerKind::Public;
         #[expect(
             clippy::disallowed_methods,
-            reason = "connections end by Ending, their own time-outs, or the process"
+            reason = "connections end by GracefulShutdown, their own time-outs, or the process"
         )]
         if is_proxied {
             tokio::spawn(self.ask_and_speak(stream, peer, service, stay));
@@ -231,50 +231,50 @@ impl Shared {
 
     /// Speaks HTTP until the connection ends.
     async fn speak(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, service: Service, stay: Stay) {
-        let Stay { seat, turn, token } = stay;
+        let Stay { registered, phase, token } = stay;
         let framing = Arc::new(Framing::default());
-        let timed = Timed::new(stream, turn.clone(), self.limits, self.ending.clone());
+        let timed = TimeoutStream::new(stream, phase.clone(), self.limits, self.ending.clone());
         let io = TokioIo::new(Watched::new(timed, framing.clone()));
-        let answering = Arc::new((service, turn.clone(), framing, self.ending.clone()));
+        let answering = Arc::new((service, phase.clone(), framing, self.ending.clone()));
         let body_timeout = millis(self.config.body_timeout_ms);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             let answering = answering.clone();
             async move {
-                let (service, turn, framing, ending) = &*answering;
-                turn.set(Turn::ANSWERING);
+                let (service, phase, framing, ending) = &*answering;
+                phase.set(Phase::ANSWERING);
                 if framing.is_ambiguous(request.headers()) {
                     request.extensions_mut().insert(Ambiguous);
                 }
-                let timely = |body| Body::new(Timely::new(body, turn.clone(), body_timeout));
+                let timely = |body| Body::new(Timely::new(body, phase.clone(), body_timeout));
                 let mut response = service.answer(Peer(peer), request, timely).await;
                 if ending.is_winding_down() {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                turn.set(Turn::IDLE);
+                phase.set(Phase::IDLE);
                 framing.answered();
                 Ok::<_, Infallible>(response)
             }
         });
         let mut connection = self.http.serve_connection(io, service);
-        let end = self.ending.run(&mut connection, &turn).await;
+        let end = self.ending.run(&mut connection, &phase).await;
         drop(token);
         if let Err(error) = &end {
             note(error);
         }
         // hyper's own refusals are worth reading too; one who made room for others has nothing more to read
-        if !turn.is_unwanted() && (end.is_ok() || end.is_err_and(|error| error.is_parse())) {
+        if !phase.is_unwanted() && (end.is_ok() || end.is_err_and(|error| error.is_parse())) {
             let stream = connection.into_parts().io.into_inner().into_inner().into_stream();
             linger(stream, millis(self.config.linger_ms)).await;
         }
-        drop(seat);
+        drop(registered);
         metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
     }
 }
 
 /// What a connection holds while it is open.
 struct Stay {
-    seat: Seat,
-    turn: Arc<Turn>,
+    registered: ConnectionPermit,
+    phase: Arc<Phase>,
     token: TaskTrackerToken,
 }
 

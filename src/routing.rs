@@ -1,6 +1,6 @@
 //! Decides where a click goes. Pure: the campaign, the parameters, the time and the seed are arguments.
 
-pub(crate) mod destination;
+pub mod destination;
 mod rotation;
 
 use chrono::{DateTime, Utc};

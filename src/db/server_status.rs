@@ -1,5 +1,5 @@
 //! What the primary says of itself: cache hit ratios, connections, sizes, dead rows, standbys; read every
-//! `database.statistics_interval_s` by [`Statistics::run`], kept for `GET /api/v1/system/database`.
+//! `database.statistics_interval_s` by [`ServerStatus::run`], kept for `GET /api/v1/system/database`.
 //!
 //! An ordinary user reads all of it except what others do: without `pg_monitor` their statements,
 //! transactions and the positions of standbys are hidden. What is hidden is said to be, and not taken for 0.
@@ -182,11 +182,11 @@ pub struct Standby {
 
 /// The last reading.
 #[derive(Debug, Default)]
-pub struct Statistics {
+pub struct ServerStatus {
     latest: ArcSwapOption<Snapshot>,
 }
 
-impl Statistics {
+impl ServerStatus {
     /// The last reading that succeeded, however old.
     pub fn latest(&self) -> Option<Arc<Snapshot>> {
         self.latest.load_full()

@@ -28,12 +28,12 @@ pub(crate) enum Sight {
 }
 
 /// The table.
-pub(crate) struct Seen {
+pub(crate) struct DuplicateTable {
     buckets: Box<[Mutex<[u64; WAYS]>]>,
     window_s: u64,
 }
 
-impl Seen {
+impl DuplicateTable {
     /// `visits_max` is rounded up; `window_s` is at most [`WINDOW_S_MAX`].
     pub(crate) fn new(visits_max: usize, window_s: u64) -> Self {
         let buckets = visits_max.div_ceil(WAYS).next_power_of_two();
@@ -68,9 +68,9 @@ impl Seen {
     }
 }
 
-impl std::fmt::Debug for Seen {
+impl std::fmt::Debug for DuplicateTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Seen").field("window_s", &self.window_s).finish_non_exhaustive()
+        f.debug_struct("DuplicateTable").field("window_s", &self.window_s).finish_non_exhaustive()
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_visit_is_seen_again_until_its_window_is_over() {
-        let seen = Seen::new(1000, 10);
+        let seen = DuplicateTable::new(1000, 10);
         let told = [100, 100, 109, 110, 111, 130].map(|at| seen.see(7, at));
         assert_eq!(
             told,
@@ -96,14 +96,14 @@ mod tests {
 
     #[test]
     fn the_time_may_pass_the_end_of_its_range() {
-        let seen = Seen::new(10, 100);
+        let seen = DuplicateTable::new(10, 100);
         let end = 5 << TIME_BITS;
         assert_eq!([end - 1, end + 98, end + 99].map(|at| seen.see(1, at)), [First, Again, First]);
     }
 
     #[test]
     fn a_full_table_forgets_the_oldest_and_says_so() {
-        let seen = Seen::new(WAYS, 1000);
+        let seen = DuplicateTable::new(WAYS, 1000);
         for visit in 0..WAYS as u64 {
             assert_eq!(seen.see(visit << 40, 100 + visit), First);
         }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn of_clicks_at_the_same_time_one_is_the_first() {
-        let seen = Seen::new(1 << 10, 100);
+        let seen = DuplicateTable::new(1 << 10, 100);
         for visit in 0..200 {
             let visit = fastrand::u64(..) ^ visit;
             let firsts: usize = std::thread::scope(|scope| {

@@ -83,11 +83,6 @@ impl Networks {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn push(&mut self, network: IpNet) {
         match (network.network(), network.broadcast()) {
             (IpAddr::V4(first), IpAddr::V4(last)) => self.v4.push((first.to_bits(), last.to_bits())),

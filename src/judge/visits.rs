@@ -10,7 +10,7 @@ use crate::{
     config::{Config, IpMode},
     facts::click::InvalidReason,
     judge::{
-        duplicates::{Seen, Sight},
+        duplicates::{DuplicateTable, Sight},
         networks::{self, InvalidNetworks, Networks},
     },
     metrics,
@@ -31,7 +31,7 @@ pub struct Visits {
 
 #[derive(Debug)]
 struct Duplicates {
-    seen: Seen,
+    seen: DuplicateTable,
     /// To the other nodes; `None` where there is no way to tell them.
     told: Option<mpsc::Sender<NewVisit>>,
 }
@@ -59,7 +59,7 @@ impl Visits {
         let tracking = &config.tracking;
         let networks = tracking.datacenter_networks_file.as_deref().map(Networks::open);
         let duplicates = (tracking.duplicate_window_s > 0).then(|| Duplicates {
-            seen: Seen::new(tracking.duplicate_visits_max, tracking.duplicate_window_s),
+            seen: DuplicateTable::new(tracking.duplicate_visits_max, tracking.duplicate_window_s),
             told,
         });
         Ok(Self {

@@ -15,21 +15,21 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     metrics::{self, Refused},
-    net::phase::Turn,
+    net::phase::Phase,
 };
 
 /// Ends with an [`io::ErrorKind::TimedOut`] once its time is over, which begins when it is first asked for.
 pub(super) struct Timely {
     body: Incoming,
-    turn: Arc<Turn>,
+    phase: Arc<Phase>,
     limit: Duration,
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timely {
-    pub(super) fn new(body: Incoming, turn: Arc<Turn>, limit: Duration) -> Self {
-        Self { body, turn, limit, deadline: None, timer: None }
+    pub(super) fn new(body: Incoming, phase: Arc<Phase>, limit: Duration) -> Self {
+        Self { body, phase, limit, deadline: None, timer: None }
     }
 }
 
@@ -49,8 +49,8 @@ impl Body for Timely {
             Poll::Ready(_) => false,
             // a body that comes with its head, as events do, needs no timer
             Poll::Pending => {
-                if !this.turn.is(Turn::BODY) {
-                    this.turn.set(Turn::BODY);
+                if !this.phase.is(Phase::BODY) {
+                    this.phase.set(Phase::BODY);
                 }
                 let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
                 timer.as_mut().poll(cx).is_ready()
@@ -61,8 +61,8 @@ impl Body for Timely {
         } else if polled.is_pending() {
             return Poll::Pending;
         }
-        if this.turn.is(Turn::BODY) {
-            this.turn.set(Turn::ANSWERING);
+        if this.phase.is(Phase::BODY) {
+            this.phase.set(Phase::ANSWERING);
         }
         if is_late {
             let error = io::Error::new(io::ErrorKind::TimedOut, "the body took too long");

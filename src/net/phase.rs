@@ -1,4 +1,4 @@
-//! Whose turn it is on a connection: what its time-outs and the room for others are decided by.
+//! Whose phase it is on a connection: what its time-outs and the room for others are decided by.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -9,9 +9,9 @@ use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
 /// The phase of a connection and since when the client has kept us waiting. Set by the connection's own task,
-/// read by whoever looks for room.
+/// read by whoever looks for limiter.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct Phase {
     /// The phase in the low two bits, above them how often it has changed.
     phase: AtomicUsize,
     /// Milliseconds after `epoch`.
@@ -21,7 +21,7 @@ pub(super) struct Turn {
     waker: AtomicWaker,
 }
 
-impl Turn {
+impl Phase {
     pub(super) const HEAD: usize = 0;
     pub(super) const ANSWERING: usize = 1;
     pub(super) const IDLE: usize = 2;
@@ -30,15 +30,15 @@ impl Turn {
 
     /// A new connection owes a head at once.
     pub(super) fn new(epoch: Instant) -> Self {
-        let turn = Self {
+        let phase = Self {
             phase: AtomicUsize::new(Self::HEAD),
             waiting_since_ms: AtomicU64::new(0),
             epoch,
             is_unwanted: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         };
-        turn.wait_since(Instant::now());
-        turn
+        phase.wait_since(Instant::now());
+        phase
     }
 
     pub(super) fn set(&self, phase: usize) {
@@ -74,7 +74,7 @@ impl Turn {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Asks the connection to make room as soon as it is the client's turn.
+    /// Asks the connection to make room as soon as it is the client's phase.
     pub(super) fn leave(&self) {
         self.is_unwanted.store(true, Ordering::Release);
         self.waker.wake();

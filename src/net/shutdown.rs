@@ -24,11 +24,11 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use crate::net::phase::Turn;
+use crate::net::phase::Phase;
 
 /// How far the stop has come, and who is still here.
 #[derive(Debug, Default)]
-pub(super) struct Ending {
+pub(super) struct GracefulShutdown {
     is_winding_down: AtomicBool,
     is_closing: AtomicBool,
     closing: CancellationToken,
@@ -38,7 +38,7 @@ pub(super) struct Ending {
     others: TaskTracker,
 }
 
-impl Ending {
+impl GracefulShutdown {
     /// Held by a connection for as long as it has something to say, and by an accept loop.
     pub(super) fn token(&self, is_accepting: bool) -> TaskTrackerToken {
         if is_accepting || self.is_winding_down() { self.others.token() } else { self.elders.token() }
@@ -73,7 +73,7 @@ impl Ending {
     }
 
     /// Runs a connection to its end.
-    pub(super) async fn run<C: Closable>(&self, connection: &mut C, turn: &Turn) -> C::Output {
+    pub(super) async fn run<C: Closable>(&self, connection: &mut C, phase: &Phase) -> C::Output {
         let mut closing = pin!(self.closing.cancelled());
         let mut is_heard = false;
         poll_fn(|cx| {
@@ -88,7 +88,7 @@ impl Ending {
             is_heard = true;
             let is_closing = closing.as_mut().poll(cx).is_ready();
             // a head that is owed has a time-out of its own; the poll above was the last look at an idle socket
-            if is_closing && !turn.is(Turn::HEAD) {
+            if is_closing && !phase.is(Phase::HEAD) {
                 Pin::new(&mut *connection).close();
                 return Pin::new(&mut *connection).poll(cx);
             }
@@ -117,7 +117,7 @@ where
     }
 }
 
-/// Ends our side and reads on until the other side ends too: bytes that nobody has read turn a close into a reset,
+/// Ends our side and reads on until the other side ends too: bytes that nobody has read phase a close into a reset,
 /// which takes the last answer along if the client has not read it yet.
 pub(super) async fn linger(mut stream: TcpStream, limit: Duration) {
     let has_ended = stream.try_read(&mut [0; 64]).is_ok_and(|length| length == 0);

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     metrics::{self, Refused},
-    net::{phase::Turn, shutdown::Ending},
+    net::{phase::Phase, shutdown::GracefulShutdown},
 };
 
 /// A head that is being sent when the server stops must be complete within this time: it is no request yet, and
@@ -42,9 +42,9 @@ pub(super) struct Limits {
 ///
 /// The timer is set only where a read must wait and it would ring too late: a request whose head comes in one
 /// piece, as nearly all do, touches no timer.
-pub(super) struct Timed {
+pub(super) struct TimeoutStream {
     stream: TcpStream,
-    turn: Arc<Turn>,
+    phase: Arc<Phase>,
     limits: Limits,
     /// When reads saw the phase begin.
     since: Instant,
@@ -52,7 +52,7 @@ pub(super) struct Timed {
     timer: Pin<Box<Sleep>>,
     /// While the client does not take what is written.
     stuck: Option<Box<Stuck>>,
-    ending: Arc<Ending>,
+    ending: Arc<GracefulShutdown>,
     knows_end: bool,
 }
 
@@ -71,13 +71,18 @@ enum End {
     /// No head came.
     Idle,
     /// Others need the place.
-    Room,
+    ConnectionLimiter,
 }
 
-impl Timed {
-    pub(super) fn new(stream: TcpStream, turn: Arc<Turn>, limits: Limits, ending: Arc<Ending>) -> Self {
-        let (timer, since, seen) = (Box::pin(sleep(limits.head)), Instant::now(), turn.get());
-        Self { stream, turn, limits, since, seen, timer, stuck: None, ending, knows_end: false }
+impl TimeoutStream {
+    pub(super) fn new(
+        stream: TcpStream,
+        phase: Arc<Phase>,
+        limits: Limits,
+        ending: Arc<GracefulShutdown>,
+    ) -> Self {
+        let (timer, since, seen) = (Box::pin(sleep(limits.head)), Instant::now(), phase.get());
+        Self { stream, phase, limits, since, seen, timer, stuck: None, ending, knows_end: false }
     }
 
     /// The stream itself, once there is no more HTTP to be spoken on it.
@@ -85,27 +90,27 @@ impl Timed {
         self.stream
     }
 
-    /// When the client will have taken too long; `None` while it is our turn, or a body's, which has a limit of
+    /// When the client will have taken too long; `None` while it is our phase, or a body's, which has a limit of
     /// its own.
     fn deadline(&mut self) -> Option<Instant> {
-        let seen = self.turn.get();
+        let seen = self.phase.get();
         if seen != self.seen {
             (self.seen, self.since) = (seen, Instant::now());
-            self.turn.wait_since(self.since);
+            self.phase.wait_since(self.since);
         }
-        match Turn::phase_of(seen) {
-            Turn::HEAD => Some(self.since + self.limits.head),
-            Turn::IDLE => Some(self.since + self.limits.idle),
+        match Phase::phase_of(seen) {
+            Phase::HEAD => Some(self.since + self.limits.head),
+            Phase::IDLE => Some(self.since + self.limits.idle),
             _ => None,
         }
     }
 
-    /// Heads have little time once the server closes; [`Ending::run`] has us polled then.
+    /// Heads have little time once the server closes; [`GracefulShutdown::run`] has us polled then.
     fn note_end(&mut self) {
-        if self.turn.is(Turn::HEAD) && !self.knows_end && self.ending.is_closing() {
+        if self.phase.is(Phase::HEAD) && !self.knows_end && self.ending.is_closing() {
             self.knows_end = true;
             self.since = Instant::now();
-            self.seen = self.turn.get();
+            self.seen = self.phase.get();
             self.limits.head = self.limits.head.min(LAST_HEAD_TIMEOUT);
         }
     }
@@ -126,8 +131,8 @@ impl Timed {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Option<End> {
         self.note_end();
         let deadline = self.deadline();
-        if !self.turn.is(Turn::ANSWERING) && self.turn.poll_unwanted(cx) {
-            return Some(End::Room);
+        if !self.phase.is(Phase::ANSWERING) && self.phase.poll_unwanted(cx) {
+            return Some(End::ConnectionLimiter);
         }
         let deadline = deadline?;
         if self.timer.deadline() > deadline {
@@ -135,7 +140,7 @@ impl Timed {
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if deadline <= Instant::now() {
-                return Some(if self.turn.is(Turn::IDLE) { End::Idle } else { End::Head });
+                return Some(if self.phase.is(Phase::IDLE) { End::Idle } else { End::Head });
             }
             self.timer.as_mut().reset(deadline);
         }
@@ -146,9 +151,9 @@ impl Timed {
         match end {
             End::Head => metrics::http_refused(Refused::Timeout),
             End::Idle => metrics::http_closed("idle"),
-            End::Room => metrics::http_closed("room"),
+            End::ConnectionLimiter => metrics::http_closed("room"),
         }
-        if self.turn.is(Turn::IDLE) {
+        if self.phase.is(Phase::IDLE) {
             return Poll::Ready(Ok(())); // nobody was in the middle of anything: as if the client hung up
         }
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client took too long")))
@@ -157,7 +162,7 @@ impl Timed {
     /// A write or flush that must wait: fails when the client has not taken enough for too long.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         self.deadline(); // notes since when
-        if !self.turn.is(Turn::ANSWERING) && self.turn.poll_unwanted(cx) {
+        if !self.phase.is(Phase::ANSWERING) && self.phase.poll_unwanted(cx) {
             metrics::http_closed("room");
             return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "its room is needed"));
         }
@@ -206,7 +211,7 @@ fn note_untaken(error: &io::Error) {
     }
 }
 
-impl AsyncRead for Timed {
+impl AsyncRead for TimeoutStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -226,8 +231,8 @@ impl AsyncRead for Timed {
         }
         match &polled {
             Poll::Ready(Err(error)) => note_untaken(error),
-            Poll::Ready(Ok(())) if self.turn.is(Turn::IDLE) && buffer.filled().len() > before => {
-                self.turn.set(Turn::HEAD);
+            Poll::Ready(Ok(())) if self.phase.is(Phase::IDLE) && buffer.filled().len() > before => {
+                self.phase.set(Phase::HEAD);
             }
             _ => {}
         }
@@ -235,7 +240,7 @@ impl AsyncRead for Timed {
     }
 }
 
-impl AsyncWrite for Timed {
+impl AsyncWrite for TimeoutStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch_write(cx, polled)
@@ -246,7 +251,7 @@ impl AsyncWrite for Timed {
         self.stuck = None;
         // hyper looked for an end of the connection while it was answering, was told to wait, and does not look
         // again before something wakes it: from here on that is the client, or the time it has
-        if self.turn.is(Turn::IDLE) && self.seen != self.turn.get() && self.poll_end(cx).is_some() {
+        if self.phase.is(Phase::IDLE) && self.seen != self.phase.get() && self.poll_end(cx).is_some() {
             cx.waker().wake_by_ref();
         }
         Pin::new(&mut self.stream).poll_flush(cx)

@@ -117,7 +117,7 @@ pub struct Answer {
 
 /// What there is to do about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
+pub enum Claimed {
     /// It is to be run.
     Run(Claim),
     /// It was answered.
@@ -138,13 +138,13 @@ struct Row {
 }
 
 /// Takes the right to run a request for `lease`, or says why not.
-pub async fn claim(db: &Db, request: &Request, lease: Duration) -> Result<Turn, Error> {
+pub async fn claim(db: &Db, request: &Request, lease: Duration) -> Result<Claimed, Error> {
     let request = request.clone();
     let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
     db.write("idempotency.claim", move |c| claim_on(c, request, lease_ms)).await
 }
 
-fn claim_on(c: &mut PgConnection, request: Request, lease_ms: i64) -> BoxFuture<'_, sqlx::Result<Turn>> {
+fn claim_on(c: &mut PgConnection, request: Request, lease_ms: i64) -> BoxFuture<'_, sqlx::Result<Claimed>> {
     Box::pin(async move {
         let Request { token_id, key, fingerprint } = request;
         let claim = crate::db::query_as::<Claim>(CLAIM_SQL)
@@ -154,25 +154,25 @@ fn claim_on(c: &mut PgConnection, request: Request, lease_ms: i64) -> BoxFuture<
             .bind(new_uuid())
             .bind(lease_ms);
         if let Some(claim) = claim.fetch_optional(&mut *c).await? {
-            return Ok(Turn::Run(claim));
+            return Ok(Claimed::Run(claim));
         }
         let found = crate::db::query_as::<Row>(FIND_SQL).bind(token_id).bind(key);
         let found = crate::db::monitor::part("idempotency.find", found.fetch_optional(c)).await?;
         Ok(match found {
-            Some(row) => row.turn(&fingerprint),
-            None => Turn::Running(Duration::ZERO), // its runner has just let go of it
+            Some(row) => row.claimed(&fingerprint),
+            None => Claimed::Running(Duration::ZERO), // its runner has just let go of it
         })
     })
 }
 
 impl Row {
-    fn turn(self, fingerprint: &[u8]) -> Turn {
+    fn claimed(self, fingerprint: &[u8]) -> Claimed {
         if self.fingerprint != fingerprint {
-            return Turn::Different;
+            return Claimed::Different;
         }
         match self.status {
-            None => Turn::Running(Duration::try_from_secs_f64(self.locked_for_s).unwrap_or_default()),
-            Some(status) => Turn::Answered(Answer {
+            None => Claimed::Running(Duration::try_from_secs_f64(self.locked_for_s).unwrap_or_default()),
+            Some(status) => Claimed::Answered(Answer {
                 status: u16::try_from(status).unwrap_or_default(),
                 headers: self.headers.map(|Json(headers)| headers).unwrap_or_default(),
                 body: self.body.unwrap_or_default(),

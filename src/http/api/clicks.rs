@@ -29,7 +29,7 @@ use crate::{
         },
         error::{FieldError, Problem},
         fields::{Fields, Given},
-        track::event::Word,
+        track::event::Slug,
     },
     model::{
         id::{CampaignKey, ClickId},
@@ -213,7 +213,7 @@ fn validity(fields: &mut Fields<'_>) -> Change<String> {
 }
 
 fn word(fields: &mut Fields<'_>, name: &str) -> Option<String> {
-    fields.optional_parsed::<Word>(name, "pattern").map(|word| word.0)
+    fields.optional_parsed::<Slug>(name, "pattern").map(|word| word.0)
 }
 
 /// What a patch says about a field that `read` reads.

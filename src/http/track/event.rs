@@ -364,9 +364,9 @@ fn refuse(errors: &[FieldError]) -> Problem {
 }
 
 /// 1-64 of `a-z0-9_.-`
-pub(crate) struct Word(pub(crate) String);
+pub(crate) struct Slug(pub(crate) String);
 
-impl std::str::FromStr for Word {
+impl std::str::FromStr for Slug {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     app::App,
     config::millis,
-    db::store::idempotency::{self, Answer, Claim, Turn},
+    db::store::idempotency::{self, Answer, Claim, Claimed},
     housekeeping::clock,
     http::{
         api::{
@@ -99,16 +99,16 @@ async fn answer(app: &App, request: Request, next: Next) -> Result<Response, Pro
     let known_by = idempotency::Request { token_id: token.id, key, fingerprint: fingerprint(&head, &body) };
     let lease = millis(app.config.api.idempotency_lease_ms);
     match idempotency::claim(&app.db, &known_by, lease).await? {
-        Turn::Run(claim) => Ok(run(app.clone(), known_by, claim, (head, body), next).await),
-        Turn::Answered(answer) => {
+        Claimed::Run(claim) => Ok(run(app.clone(), known_by, claim, (head, body), next).await),
+        Claimed::Answered(answer) => {
             metrics::idempotent_request("replayed");
             replayed(answer)
         }
-        Turn::Different => {
+        Claimed::Different => {
             metrics::idempotent_request("different");
             Err(different())
         }
-        Turn::Running(left) => {
+        Claimed::Running(left) => {
             metrics::idempotent_request("running");
             tracing::debug!(?left, "a request is being run already");
             Err(running())
@@ -250,7 +250,7 @@ fn running() -> Problem {
 }
 
 /// Forgets old answers, until the stop signal.
-pub async fn keep_house(app: App, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn housekeeping(app: App, stop: CancellationToken) -> anyhow::Result<()> {
     let keep = Duration::from_secs(app.config.api.idempotency_keep_s);
     loop {
         let forgotten = match clock::lets_delete(&app).await {

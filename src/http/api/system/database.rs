@@ -46,7 +46,7 @@ struct Known {
     responses((status = 200, description = "The last reading.", body = Known), Problems),
 )]
 async fn get(_: Read, State(app): State<App>) -> Result<Response, Problem> {
-    let snapshot = app.statistics.latest();
+    let snapshot = app.server_status.latest();
     let interval_s = app.config.database.statistics_interval_s;
     let age = snapshot.as_ref().map(|s| (Utc::now() - s.read_at).to_std().unwrap_or_default());
     let is_stale = age.is_none_or(|age| is_stale(age, Duration::from_secs(interval_s)));

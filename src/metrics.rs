@@ -581,10 +581,13 @@ pub fn journal_oldest_pending(unix_seconds: f64) {
 }
 
 /// A committed batch: rows stored by table.
-pub fn drained(clicks: usize, events: usize) {
-    counter!("octo_drain_rows_total", "table" => "clicks").increment(clicks as u64);
-    counter!("octo_drain_rows_total", "table" => "events").increment(events as u64);
-    histogram!("octo_drain_batch_rows").record((clicks + events) as f64);
+pub fn drained(table: &'static str, rows: usize) {
+    counter!("octo_drain_rows_total", "table" => table).increment(rows as u64);
+}
+
+/// Rows of one transaction of the drain.
+pub fn drained_batch(rows: usize) {
+    histogram!("octo_drain_batch_rows").record(rows as f64);
 }
 
 /// Age of the newest record when it was stored.

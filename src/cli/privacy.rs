@@ -24,12 +24,12 @@ use crate::{
             erasures, events,
         },
     },
-    facts::record::Record,
-    journal::{self, Lock, disk::RealDisk},
-    model::{
+    facts::{
         erasure::{Erasure, Erasures, Sub, Subject, What},
-        id::ClickId,
+        record::Record,
     },
+    journal::{self, Lock, disk::RealDisk},
+    model::id::ClickId,
 };
 
 /// Dead letters read at once.
@@ -231,18 +231,12 @@ async fn find(
             let Some(last) = letters.last() else { break };
             after = last.id;
             for letter in &letters {
-                learn(erasures, &letter.record);
+                erasures.learn_record(&letter.record);
             }
         }
-        visit(root, &mut |_, _, payload| learn(erasures, payload))?;
+        visit(root, &mut |_, _, payload| erasures.learn_record(payload))?;
     }
     Ok(erasures.click_ids().collect())
-}
-
-fn learn(erasures: &mut Erasures, payload: &[u8]) {
-    if let Ok(Record::Click(click)) = Record::decode(payload) {
-        erasures.learn(&click);
-    }
 }
 
 /// The dead letters it is about.

@@ -24,10 +24,9 @@ use crate::{
         pool::{Pool, timed_out},
         store::erasures,
     },
-    facts::{click::Click, event::Event, record::Record},
+    facts::{Fact, click::Click, erasure::Erasures, event::Event, record::Record},
     model::{
         click::{Adjusted, Adjustment, InvalidReason},
-        erasure::Erasures,
         money::Currency,
     },
 };
@@ -210,20 +209,32 @@ pub struct Rows<'a> {
     pub erased: u64,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    /// Takes the fact of a record, unless it is gone.
+    pub fn push(&mut self, record: &'a Record<'a>) {
+        match record {
+            Record::Click(click) => self.clicks.push(click),
+            Record::Event(event) => self.events.push(event),
+            Record::Erased => {}
+        }
+    }
+
+    /// All facts, kind by kind.
+    pub fn facts(&self) -> impl Iterator<Item = &'a dyn Fact> {
+        let clicks = self.clicks.iter().map(|click| *click as &dyn Fact);
+        clicks.chain(self.events.iter().map(|event| *event as &dyn Fact))
+    }
+
     /// Leaves out what is erased; gives the clicks that only now are known to be.
     fn leave_out(&mut self, erasures: &mut Erasures) -> Vec<Uuid> {
         let count = |rows: &Self| rows.clicks.len() + rows.events.len() + rows.dead_letters.len();
         let before = count(self);
         let decoded: Vec<_> = self.dead_letters.iter().map(|letter| Record::decode(letter.record)).collect();
-        let letters = decoded.iter().filter_map(|record| match record {
-            Ok(Record::Click(click)) => Some(&**click),
-            _ => None,
-        });
-        let learnt = self.clicks.iter().copied().chain(letters).filter(|click| erasures.learn(click));
-        let learnt: Vec<Uuid> = learnt.map(|click| click.id.uuid()).collect();
-        self.clicks.retain(|click| !erasures.has_click(click));
-        self.events.retain(|event| !erasures.has_event(event));
+        let letters = decoded.iter().filter_map(|record| record.as_ref().ok()?.fact());
+        let learnt = self.facts().chain(letters).filter(|fact| erasures.learn(*fact));
+        let learnt: Vec<Uuid> = learnt.map(Fact::id).collect();
+        self.clicks.retain(|click| !erasures.has_fact(*click));
+        self.events.retain(|event| !erasures.has_fact(*event));
         let mut decoded = decoded.iter();
         self.dead_letters.retain(|_| {
             !decoded.next().is_some_and(|record| record.as_ref().is_ok_and(|record| erasures.has(record)))

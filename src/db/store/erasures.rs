@@ -9,10 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     db::{Db, Error, monitor::part},
-    model::{
-        erasure::{Erasure, Sub, What},
-        id::time_of_uuid,
-    },
+    facts::erasure::{Erasure, Sub, What},
+    model::id::time_of_uuid,
 };
 
 /// Every statement of this module.

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     db::{Db, Error},
-    model::{erasure::Sub, id::ClickId},
+    facts::erasure::Sub,
+    model::id::ClickId,
 };
 
 /// How much earlier than its click an event may be: clocks of nodes differ.

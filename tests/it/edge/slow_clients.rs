@@ -1,7 +1,7 @@
 //! Clients that take their time: each is closed when its time is over, and nobody else notices.
 //!
 //! With OCTO_PROOF=long also 1,000 connections of slowhttptest(1) in each of its modes for a minute:
-//! `OCTO_PROOF=long cargo nextest run --profile proof -E 'test(/^slow_clients::/)'`
+//! `OCTO_PROOF=long cargo nextest run --profile proof -E 'test(/^edge::slow_clients::/)'`
 
 use std::{
     io,

@@ -9,7 +9,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::harness::{Database, PrivatePostgres, PrivateRedis, Servers, announced_address, eventually};
+use crate::{
+    harness::{Database, PrivatePostgres, PrivateRedis, Servers, announced_address, eventually},
+    visitors::Click,
+};
 
 const MOMENT: Duration = Duration::from_secs(10);
 
@@ -213,4 +216,14 @@ fn the_announced_address_is_found_in_text_and_json() {
     }
     assert_eq!(announced_address("listening on http://[::1]:80\n"), "[::1]:80".parse().ok());
     assert_eq!(announced_address("listening on http://127.0.0.1:401"), None, "half a line is no address");
+}
+
+#[test]
+fn a_tag_leads_back_to_its_click_and_a_strange_one_to_none() {
+    for click in (0..100).map(Click) {
+        assert_eq!(Click::of_tag(&click.tag()), Some(click));
+    }
+    for strange in ["", "alpha", "alpha-1", "beta-x", "half-4"] {
+        assert_eq!(Click::of_tag(strange), None, "{strange}");
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    crash::with_mounts,
+    breaks::proof::crash::with_mounts,
     harness::{HaProxy, Octo, OctoBuilder, PrivatePostgres, eventually, migrate},
     load::{percentile, send_all},
     nodes::metric,

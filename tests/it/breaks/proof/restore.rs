@@ -17,7 +17,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
-    exactly_once::{self, Load, PATIENCE},
+    breaks::proof::exactly_once::{self, Load, PATIENCE},
     harness::{Database, Octo, OctoBuilder, PrivatePostgres, Scratch, eventually, free_address, migrate},
     tracker::{SOON, Table, Tracker, assert_roll_ups_agree, header},
     verify::verify,
@@ -25,7 +25,7 @@ use crate::{
     wire::Proxy,
 };
 
-const PAGE: &str = include_str!("../../docs/backup-and-restore.md");
+const PAGE: &str = include_str!("../../../../docs/backup-and-restore.md");
 
 /// A stop takes this long at most on a busy machine.
 const STOP: Duration = Duration::from_secs(30);

@@ -11,8 +11,8 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::{
-    harness::{Octo, eventually},
+use super::{
+    Octo, eventually,
     tracker::assert_roll_ups_agree,
     visitors::{CAMPAIGNS, Click, Trail},
 };

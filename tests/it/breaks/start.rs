@@ -15,9 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    crash::with_mounts,
+    breaks::{proof::crash::with_mounts, servers::outage::create_campaign},
     harness::{Octo, OctoBuilder, PrivatePostgres, eventually, free_address, migrate},
-    outage::create_campaign,
     tracker::{SOON, Table, header},
 };
 

@@ -12,7 +12,7 @@ use crate::{
     tracker::{SOON, Table, Tracker, assert_roll_ups_agree},
 };
 
-const LOG: &str = include_str!("../data/access.log");
+const LOG: &str = include_str!("../../../data/access.log");
 
 /// The log as requests: address through `X-Forwarded-For`, agent and referrer as they are, sub1 = the path.
 pub(crate) fn clicks() -> Vec<Vec<u8>> {

@@ -24,7 +24,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::harness::{Octo, Scratch};
+use super::{Octo, Scratch};
 
 /// Clicks a second.
 const RATE: u32 = 500;
@@ -387,19 +387,4 @@ fn status(head: &[u8]) -> Option<u16> {
 /// The data under these locks is valid at every step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tag_leads_back_to_its_click_and_a_strange_one_to_none() {
-        for click in (0..100).map(Click) {
-            assert_eq!(Click::of_tag(&click.tag()), Some(click));
-        }
-        for strange in ["", "alpha", "alpha-1", "beta-x", "half-4"] {
-            assert_eq!(Click::of_tag(strange), None, "{strange}");
-        }
-    }
 }

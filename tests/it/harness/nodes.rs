@@ -4,8 +4,8 @@ use anyhow::Context;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{Octo, OctoBuilder, eventually},
+use super::{
+    Octo, OctoBuilder, eventually,
     tracker::{OFFER, SOON},
     wire::Proxy,
 };

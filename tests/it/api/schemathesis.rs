@@ -1,7 +1,7 @@
 //! schemathesis finds nothing: every operation of the OpenAPI document does what the document says, for requests
-//! that are as it says and for such as are not. `tests/it/schemathesis/` has its configuration, and why.
+//! that are as it says and for such as are not. `tests/it/api/schemathesis/` has its configuration, and why.
 //!
-//! `OCTO_PROOF=long cargo nextest run --locked --profile proof -E 'test(/^schemathesis::/)'` asks fifty times as much.
+//! `OCTO_PROOF=long cargo nextest run --locked --profile proof -E 'test(/^api::schemathesis::/)'` asks fifty times as much.
 
 use std::{fs, time::Duration};
 

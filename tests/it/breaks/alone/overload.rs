@@ -1,7 +1,7 @@
 //! More than octo can do: clicks go on, events are told to come back, and afterwards all is as before.
 //!
 //! With OCTO_PROOF=long the open loop goes on for a minute and prints its figures:
-//! `OCTO_PROOF=long cargo nextest run --release --profile proof -E 'test(/^overload::/)'`
+//! `OCTO_PROOF=long cargo nextest run --release --profile proof -E 'test(/^breaks::alone::overload::/)'`
 
 use std::{
     fs,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use crate::harness::{Database, Octo, OctoBuilder, eventually};
+use super::{Database, Octo, OctoBuilder, eventually};
 
 /// How long the drain may take to bring something to Postgres in a test on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(10);

@@ -28,10 +28,14 @@
     reason = "as in main.rs, which the benches do not have"
 )]
 
+pub(crate) mod api;
 mod database;
+pub(crate) mod document;
 mod haproxy;
 pub(crate) mod load;
 mod machine;
+pub(crate) mod metrics;
+mod mounts;
 pub(crate) mod nodes;
 mod octo;
 mod pgbouncer;

@@ -54,7 +54,7 @@ mod breaks {
 
     /// That no click is lost or stored twice: one try each, one at a time.
     mod proof {
-        pub(super) mod crash;
+        mod crash;
         mod drain;
         mod exactly_once;
         mod replay;
@@ -65,7 +65,7 @@ mod breaks {
     /// Servers of one's own that stop, freeze and fail over: one at a time.
     mod servers {
         mod cache_outage;
-        pub(super) mod outage;
+        mod outage;
         mod replicas;
     }
 

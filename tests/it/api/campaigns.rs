@@ -1,29 +1,15 @@
 //! `/api/v1`: campaigns, tokens, lists, figures; what it refuses, and in which words.
 
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    harness::eventually,
+    harness::{
+        api::{answer, json_of},
+        eventually,
+    },
     tracker::{OFFER, SOON, Table, Tracker, header},
 };
-
-async fn send(request: RequestBuilder) -> (StatusCode, Value) {
-    let response = request.send().await.expect("an answer");
-    let status = response.status();
-    (status, json_of(response).await)
-}
-
-async fn json_of(response: Response) -> Value {
-    let text = response.text().await.expect("a body");
-    if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") }
-}
-
-async fn get(tracker: &Tracker, path: &str) -> Value {
-    let (status, body) = send(tracker.api(Method::GET, path)).await;
-    assert_eq!(status, StatusCode::OK, "{path}: {body}");
-    body
-}
 
 /// Pointers and codes of the bad fields.
 fn faults(problem: &Value) -> Vec<(String, String)> {
@@ -45,22 +31,22 @@ async fn a_campaign_is_made_changed_paused_resumed_and_deleted_and_clicks_follow
     assert!(campaign["click_url"].as_str().unwrap().ends_with("/click?cid=life"));
     tracker.click("/c/life").await;
 
-    let (status, paused) = send(tracker.api(Method::POST, "/campaigns/life/pause")).await;
+    let (status, paused) = answer(tracker.api(Method::POST, "/campaigns/life/pause")).await;
     assert_eq!((status, &paused["status"]), (StatusCode::OK, &json!("paused")));
     assert_eq!(tracker.octo.get("/c/life").await.status(), StatusCode::NOT_FOUND);
 
-    send(tracker.api(Method::POST, "/campaigns/life/resume")).await;
+    answer(tracker.api(Method::POST, "/campaigns/life/resume")).await;
     let patch = json!({ "landing_pages": [{ "name": "p", "url": "https://page.example/" }] });
-    let (status, patched) = send(tracker.api(Method::PATCH, "/campaigns/life").json(&patch)).await;
+    let (status, patched) = answer(tracker.api(Method::PATCH, "/campaigns/life").json(&patch)).await;
     assert_eq!(status, StatusCode::OK, "{patched}");
     assert_eq!(patched["offers"], campaign["offers"], "what is not given stays");
     let (response, _) = tracker.click("/c/life").await;
     assert_eq!(header(&response, "location"), "https://page.example/");
 
-    let (status, _) = send(tracker.api(Method::DELETE, "/campaigns/life")).await;
+    let (status, _) = answer(tracker.api(Method::DELETE, "/campaigns/life")).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
     assert_eq!(tracker.octo.get("/c/life").await.status(), StatusCode::NOT_FOUND);
-    let (status, _) = send(tracker.api(Method::GET, "/campaigns/life")).await;
+    let (status, _) = answer(tracker.api(Method::GET, "/campaigns/life")).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     tracker.simple_campaign("life").await;
     tracker.click("/c/life").await;
@@ -78,7 +64,7 @@ async fn entries_of_a_list_keep_their_ids() {
     let mut kept = page("c");
     kept["id"] = id(2);
     let patch = json!({ "landing_pages": [kept, page("new"), moved] });
-    let (_, patched) = send(tracker.api(Method::PATCH, "/campaigns/ids").json(&patch)).await;
+    let (_, patched) = answer(tracker.api(Method::PATCH, "/campaigns/ids").json(&patch)).await;
     let pages = patched["landing_pages"].as_array().unwrap();
     assert_eq!((&pages[0]["id"], &pages[2]["id"]), (&id(2), &id(0)));
     assert_eq!(pages[2]["name"], "a moved");
@@ -141,13 +127,13 @@ async fn a_key_belongs_to_one_campaign() {
     tracker.simple_campaign("one").await;
     let two = tracker.campaign(json!({ "name": "two" })).await;
     let (status, problem) =
-        send(tracker.api(Method::POST, "/campaigns").json(&json!({ "key": "one", "name": "again" }))).await;
+        answer(tracker.api(Method::POST, "/campaigns").json(&json!({ "key": "one", "name": "again" }))).await;
     assert_eq!((status, faults(&problem)), (StatusCode::CONFLICT, vec![("/key".into(), "taken".into())]));
     let path = format!("/campaigns/{}", two["id"].as_str().unwrap());
-    let (status, _) = send(tracker.api(Method::PATCH, &path).json(&json!({ "key": "one" }))).await;
+    let (status, _) = answer(tracker.api(Method::PATCH, &path).json(&json!({ "key": "one" }))).await;
     assert_eq!(status, StatusCode::CONFLICT);
     let key = two["key"].as_str().unwrap();
-    assert_eq!((key.len(), &get(&tracker, &format!("/campaigns/{key}")).await["id"]), (8, &two["id"]));
+    assert_eq!((key.len(), &tracker.show(&format!("/campaigns/{key}")).await["id"]), (8, &two["id"]));
 }
 
 #[tokio::test]
@@ -159,13 +145,13 @@ async fn a_change_that_overtook_another_is_not_lost() {
         let request = tracker.api(Method::PATCH, "/campaigns/race").json(&json!({ "name": name }));
         request.header("if-match", if_match)
     };
-    let (status, changed) = send(patch(&format!("\"{version}\""), "first")).await;
+    let (status, changed) = answer(patch(&format!("\"{version}\""), "first")).await;
     assert_eq!((status, &changed["name"]), (StatusCode::OK, &json!("first")));
-    let (status, problem) = send(patch(&format!("\"{version}\""), "second")).await;
+    let (status, problem) = answer(patch(&format!("\"{version}\""), "second")).await;
     assert_eq!((status, &problem["code"]), (StatusCode::PRECONDITION_FAILED, &json!("precondition_failed")));
-    assert_eq!(send(patch("*", "third")).await.0, StatusCode::OK);
+    assert_eq!(answer(patch("*", "third")).await.0, StatusCode::OK);
     let stale = tracker.api(Method::DELETE, "/campaigns/race").header("if-match", format!("\"{version}\""));
-    assert_eq!(send(stale).await.0, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(answer(stale).await.0, StatusCode::PRECONDITION_FAILED);
 
     let response = tracker.api(Method::GET, "/campaigns/race").send().await.unwrap();
     let etag = header(&response, "etag");
@@ -177,20 +163,20 @@ async fn a_change_that_overtook_another_is_not_lost() {
 async fn tokens_open_what_their_scope_says_until_they_are_revoked() {
     let tracker = Tracker::start("api_tokens").await;
     let (status, read) =
-        send(tracker.api(Method::POST, "/tokens").json(&json!({ "scope": "read", "name": "reports" }))).await;
+        answer(tracker.api(Method::POST, "/tokens").json(&json!({ "scope": "read", "name": "reports" })))
+            .await;
     assert_eq!(status, StatusCode::CREATED);
     let secret = read["token"].as_str().unwrap().to_owned();
     let with = |method: Method, path: &str, token: &str| {
-        let url = tracker.octo.url(&format!("/api/v1{path}"));
-        tracker.octo.client().request(method, url).bearer_auth(token).json(&json!({ "name": "n" }))
+        tracker.octo.api(token).request(method, path).json(&json!({ "name": "n" }))
     };
-    assert_eq!(send(with(Method::GET, "/campaigns", &secret)).await.0, StatusCode::OK);
+    assert_eq!(answer(with(Method::GET, "/campaigns", &secret)).await.0, StatusCode::OK);
     let refused = with(Method::POST, "/campaigns", &secret).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::FORBIDDEN);
     assert!(header(&refused, "www-authenticate").contains("insufficient_scope"));
-    assert_eq!(send(with(Method::GET, "/tokens", &secret)).await.0, StatusCode::OK, "every GET");
+    assert_eq!(answer(with(Method::GET, "/tokens", &secret)).await.0, StatusCode::OK, "every GET");
 
-    let listed = get(&tracker, "/tokens").await;
+    let listed = tracker.show("/tokens").await;
     assert!(!listed.to_string().contains(&secret), "a secret is shown once");
     let stored: bool = sqlx::query_scalar("SELECT bool_or(t::text LIKE '%' || $1 || '%') FROM api_tokens t")
         .bind(&secret[5..])
@@ -200,7 +186,7 @@ async fn tokens_open_what_their_scope_says_until_they_are_revoked() {
     assert!(!stored, "and stored nowhere");
 
     let path = format!("/tokens/{}", read["id"].as_str().unwrap());
-    assert_eq!(send(tracker.api(Method::DELETE, &path)).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(answer(tracker.api(Method::DELETE, &path)).await.0, StatusCode::NO_CONTENT);
     for bad in [secret.as_str(), "octo_1", ""] {
         let refused = with(Method::GET, "/campaigns", bad).send().await.unwrap();
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
@@ -230,21 +216,21 @@ async fn clicks_and_events_are_listed_page_by_page_and_counted() {
     let mut listed = Vec::new();
     let mut cursor = String::new();
     loop {
-        let page = get(&tracker, &format!("/clicks?cid=many&limit=2&cursor={cursor}")).await;
+        let page = tracker.show(&format!("/clicks?cid=many&limit=2&cursor={cursor}")).await;
         listed.extend(page["data"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap().to_owned()));
         let Some(next) = page["next_cursor"].as_str() else { break };
         next.clone_into(&mut cursor);
     }
     listed.reverse();
     assert_eq!(listed, ids);
-    let click = get(&tracker, &format!("/clicks/{}", ids[0])).await;
+    let click = tracker.show(&format!("/clicks/{}", ids[0])).await;
     assert_eq!(click["campaign_key"], "many");
     assert_eq!(click["cost"], json!({ "amount": "0.10", "currency": "EUR" }));
-    let events = get(&tracker, &format!("/events?click_id={}", ids[0])).await;
+    let events = tracker.show(&format!("/events?click_id={}", ids[0])).await;
     assert_eq!(events["data"][0]["properties"], json!({ "a": 1 }));
 
     eventually(SOON, async || {
-        let stats = get(&tracker, "/campaigns/many/stats?tz=Europe/Berlin").await;
+        let stats = tracker.show("/campaigns/many/stats?tz=Europe/Berlin").await;
         let wanted = json!({ "clicks": 5, "valid_clicks": 5, "bot_clicks": 0, "events": 1 });
         // a plain HTTP client may count as a robot: only the sums of all are certain
         let clicks = &stats["totals"]["clicks"];
@@ -272,7 +258,7 @@ async fn a_question_that_cannot_be_answered_is_refused_by_name() {
         ("/campaigns/%ff", 404, ""),
         ("/campaigns/nosuch/stats", 404, ""),
     ] {
-        let (got, problem) = send(tracker.api(Method::GET, path)).await;
+        let (got, problem) = answer(tracker.api(Method::GET, path)).await;
         assert_eq!(got.as_u16(), status, "{path}: {problem}");
         let pointers: Vec<String> = faults(&problem).into_iter().map(|(pointer, _)| pointer).collect();
         assert_eq!(pointers.first().map_or("", String::as_str), pointer, "{path}");
@@ -313,7 +299,7 @@ FROM clicks GROUP BY 1, 2";
 async fn pages(tracker: &Tracker, list: &str) -> Vec<(usize, bool)> {
     let (mut pages, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page = get(tracker, &format!("{list}&cursor={cursor}")).await;
+        let page = tracker.show(&format!("{list}&cursor={cursor}")).await;
         let has_more = page["has_more"].as_bool().unwrap();
         pages.push((page["data"].as_array().unwrap().len(), has_more));
         assert_eq!(has_more, page["next_cursor"].is_string(), "{page}");
@@ -410,7 +396,7 @@ async fn a_tampered_cursor_is_refused_by_every_list() {
     ];
     for list in LISTS {
         for cursor in &tampered {
-            let (status, body) = send(tracker.api(Method::GET, &format!("{list}&cursor={cursor}"))).await;
+            let (status, body) = answer(tracker.api(Method::GET, &format!("{list}&cursor={cursor}"))).await;
             assert_eq!((status.as_u16(), &body["code"]), (400, &json!("invalid_cursor")), "{list} {cursor}");
         }
     }
@@ -431,7 +417,7 @@ async fn no_cursor_is_an_error_of_ours() {
         let any: String = url::form_urlencoded::byte_serialize(&bytes).collect();
         let cursor = if round % 2 == 0 { &hex } else { &any };
         let list = LISTS[round % LISTS.len()];
-        let (status, body) = send(tracker.api(Method::GET, &format!("{list}&cursor={cursor}"))).await;
+        let (status, body) = answer(tracker.api(Method::GET, &format!("{list}&cursor={cursor}"))).await;
         *statuses.entry(status.as_u16()).or_default() += 1;
         assert!([200, 400].contains(&status.as_u16()), "seed {seed}: {list} {cursor}: {status} {body}");
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    harness::{Octo, eventually},
+    harness::{Octo, api::answer},
     load::send_all,
     tracker::{SOON, Table, Tracker, assert_roll_ups_agree},
 };
@@ -17,8 +17,8 @@ use crate::{
 const CLICKS: usize = 4_000;
 
 async fn send(tracker: &Tracker, method: Method, path: &str, body: &Value) -> (u16, Value) {
-    let response = tracker.api(method, path).json(body).send().await.expect("an answer");
-    (response.status().as_u16(), response.json().await.expect("JSON"))
+    let (status, body) = answer(tracker.api(method, path).json(body)).await;
+    (status.as_u16(), body)
 }
 
 async fn patch(tracker: &Tracker, id: Uuid, body: &Value) -> (u16, Value) {
@@ -26,8 +26,7 @@ async fn patch(tracker: &Tracker, id: Uuid, body: &Value) -> (u16, Value) {
 }
 
 async fn totals(tracker: &Tracker) -> Value {
-    let path = "/campaigns/demo/stats";
-    let stats = tracker.api(Method::GET, path).send().await.unwrap().json::<Value>().await.unwrap();
+    let stats = tracker.show("/campaigns/demo/stats").await;
     stats["totals"].clone()
 }
 
@@ -87,8 +86,7 @@ async fn what_cannot_be_corrected_is_refused_in_clear_words() {
         assert_eq!(patch(&tracker, unknown, &reason).await.0, 404);
     }
     let read = tracker.octo.token("read").await;
-    let url = tracker.octo.url(&format!("/api/v1/clicks/{id}"));
-    let request = tracker.octo.client().patch(url).bearer_auth(read).json(&reason);
+    let request = tracker.octo.api(&read).request(Method::PATCH, &format!("/clicks/{id}")).json(&reason);
     assert_eq!(request.send().await.unwrap().status(), 403);
 }
 
@@ -158,13 +156,8 @@ async fn corrections_and_events_beside_two_drains_leave_the_figures_exact() {
         assert!(sent.await.unwrap().iter().all(|answer| answer.status == 302));
     }
     tracker.wait_rows(Table::Clicks, i64::try_from(CLICKS).unwrap() + 200).await;
-    eventually(SOON, async || {
-        // what the journal still holds of the events must not come in between the two counts
-        let metrics = tracker.octo.get("/metrics").await.text().await?;
-        anyhow::ensure!(metrics.lines().any(|l| l == "octo_journal_pending_records 0"), "not drained");
-        Ok(())
-    })
-    .await;
+    // what the journal still holds of the events must not come in between the two counts
+    tracker.octo.wait_drained(SOON).await;
     assert_eq!(Table::Events.count(&tracker.pool).await.unwrap(), 200, "each once of each source");
     assert_eq!(Table::DeadLetters.count(&tracker.pool).await.unwrap(), 0);
     assert_roll_ups_agree(&tracker.pool).await;
@@ -202,8 +195,7 @@ async fn an_event_of_the_api_is_stored_when_it_answers_and_only_once() {
     assert_eq!((status, problem["errors"].as_array().unwrap().len()), (422, 2));
     for (scope, wanted) in [("ingest", 201), ("read", 403)] {
         let token = tracker.octo.token(scope).await;
-        let url = tracker.octo.url("/api/v1/events");
-        let request = tracker.octo.client().post(url).bearer_auth(token).json(&anonymous);
+        let request = tracker.octo.api(&token).post("/events").json(&anonymous);
         assert_eq!(request.send().await.unwrap().status().as_u16(), wanted, "{scope}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::Executor;
 
 use crate::{
-    harness::{Octo, OctoBuilder, PrivatePostgres, eventually, migrate},
+    harness::{Octo, OctoBuilder, PrivatePostgres, eventually, metrics::value_of, migrate},
     tracker::{SOON, Table, Tracker},
 };
 
@@ -25,16 +25,15 @@ fn every_second(builder: OctoBuilder) -> OctoBuilder {
 }
 
 async fn known(octo: &Octo, token: &str) -> anyhow::Result<Value> {
-    let request = octo.client().get(octo.url("/api/v1/system/database")).bearer_auth(token);
-    let answer = request.send().await?;
+    let answer = octo.api(token).get("/system/database").send().await?;
     ensure!(answer.status() == 200, "{}: {}", answer.status(), answer.text().await?);
     Ok(answer.json().await?)
 }
 
 /// The value of a series, as it is written.
 async fn gauge(octo: &Octo, series: &str) -> anyhow::Result<String> {
-    let text = octo.get("/metrics").await.text().await?;
-    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned));
+    let text = octo.metrics().await;
+    let value = value_of(&text, series).map(str::to_owned);
     value.ok_or_else(|| anyhow::anyhow!("no {series} in\n{text}"))
 }
 
@@ -92,7 +91,7 @@ async fn an_ordinary_user_reads_sizes_partitions_hit_ratios_and_connections() {
     }
     assert!(snapshot["connections"]["of_server"].as_i64() >= snapshot["connections"]["of_database"].as_i64());
     assert_eq!(snapshot["connections"]["server_max"], 300);
-    let metrics = tracker.octo.get("/metrics").await.text().await.unwrap();
+    let metrics = tracker.octo.metrics().await;
     assert!(
         !metrics.contains("clicks_20") && !metrics.contains("clicks_default"),
         "partitions are no labels"

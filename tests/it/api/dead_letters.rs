@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
-    harness::{Database, Octo},
+    harness::{Database, Octo, api::answer},
     records::{click, encode_click, encode_event, event, write_journal},
     tracker::{Table, Tracker, assert_roll_ups_agree},
 };
@@ -68,10 +68,8 @@ async fn refused(name: &str) -> Refused {
 
 impl Refused {
     async fn ask(&self, method: Method, path: &str) -> (u16, Value) {
-        let response = self.tracker.api(method, &format!("/dead-letters{path}")).send().await.unwrap();
-        let status = response.status().as_u16();
-        let text = response.text().await.unwrap();
-        (status, if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() })
+        let (status, body) = answer(self.tracker.api(method, &format!("/dead-letters{path}"))).await;
+        (status.as_u16(), body)
     }
 
     fn letter(&self, seq: i64) -> String {
@@ -269,8 +267,7 @@ async fn a_letter_is_forgotten_by_who_may() {
     let it = refused("letters_forgotten").await;
     let read = it.tracker.octo.token("read").await;
     let as_reader = async |method: Method, path: String| {
-        let url = it.tracker.octo.url(&format!("/api/v1/dead-letters{path}"));
-        let request = it.tracker.octo.client().request(method, url).bearer_auth(&read);
+        let request = it.tracker.octo.api(&read).request(method, &format!("/dead-letters{path}"));
         request.send().await.unwrap().status().as_u16()
     };
     assert_eq!(as_reader(Method::GET, String::new()).await, 200);

@@ -2,7 +2,6 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -77,20 +76,14 @@ fn is_on_disk(dir: &Path, text: &str) -> bool {
 }
 
 async fn totals(tracker: &Tracker) -> Value {
-    let stats = tracker.api(Method::GET, "/campaigns/demo/stats").send().await.unwrap();
-    stats.json::<Value>().await.unwrap()["totals"].clone()
+    tracker.show("/campaigns/demo/stats").await["totals"].clone()
 }
 
 /// After the erasure of alice: what is left is bob's, the drain goes on where it was, and figures stay.
 async fn assert_only_bob_is_left(tracker: &Tracker) {
     tracker.wait_rows(Table::Clicks, 2).await;
     tracker.wait_rows(Table::Events, 3).await;
-    eventually(SOON, async || {
-        let metrics = tracker.octo.get("/metrics").await.text().await?;
-        anyhow::ensure!(metrics.lines().any(|l| l == "octo_journal_pending_records 0"), "not drained");
-        Ok(())
-    })
-    .await;
+    tracker.octo.wait_drained(SOON).await;
     let alice: i64 = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM clicks WHERE sub1 = 'alice')
               + (SELECT count(*) FROM events WHERE user_id = 'user-alice')
@@ -301,12 +294,7 @@ async fn an_erasure_beside_a_busy_drain_takes_what_came_before_it_and_nothing_el
         chrono::DateTime::from_timestamp(i64::try_from(seconds).unwrap(), nanos).unwrap()
     };
     let later = answers.iter().filter(|a| time(a.id.unwrap()) >= before).count();
-    eventually(3 * SOON, async || {
-        let metrics = tracker.octo.get("/metrics").await.text().await?;
-        anyhow::ensure!(metrics.lines().any(|l| l == "octo_journal_pending_records 0"), "not drained");
-        Ok(())
-    })
-    .await;
+    tracker.octo.wait_drained(3 * SOON).await;
     let (early, alice, bob): (i64, i64, i64) = sqlx::query_as(
         "SELECT count(*) FILTER (WHERE sub1 = 'alice' AND created_at < $1),
                 count(*) FILTER (WHERE sub1 = 'alice'), count(*) FILTER (WHERE sub1 = 'bob') FROM clicks",

@@ -64,8 +64,7 @@ async fn a_key_belongs_to_its_token_and_strangers_leave_no_rows() {
     let body = json!({ "name": "n" });
     assert_eq!(create(&tracker, "k", &body).send().await.unwrap().status(), 201);
     let other = tracker.octo.admin_token().await;
-    let url = tracker.octo.url("/api/v1/campaigns");
-    let with = |token: &str| tracker.octo.client().post(&url).bearer_auth(token).header(KEY, "k").json(&body);
+    let with = |token: &str| tracker.octo.api(token).post("/campaigns").header(KEY, "k").json(&body);
     let (status, replayed, ..) = told(with(&other).send().await.unwrap()).await;
     assert_eq!((status, replayed), (201, false));
     for (token, wanted) in [("octo_1".to_owned(), 401), (tracker.octo.token("read").await, 403)] {
@@ -92,10 +91,9 @@ async fn of_twenty_at_once_on_two_nodes_one_makes_a_campaign() {
     let tracker = Tracker::start("idempotency_race").await;
     let second = Octo::builder().database_url(tracker.database.url()).start().await;
     let body = json!({ "name": "n" });
-    let nodes = [tracker.octo.url("/api/v1/campaigns"), second.url("/api/v1/campaigns")];
+    let nodes = [&tracker.octo, &second];
     let sending = (0..20).map(|i| {
-        let client = tracker.octo.client().post(&nodes[i % 2]).bearer_auth(&tracker.token);
-        let request = client.header(KEY, "race").json(&body);
+        let request = nodes[i % 2].api(&tracker.token).post("/campaigns").header(KEY, "race").json(&body);
         async move {
             let response = request.send().await.expect("an answer");
             if response.status() == 409 {

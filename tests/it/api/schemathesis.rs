@@ -36,9 +36,10 @@ async fn schemathesis_finds_nothing() {
     let summary = said.rsplit_once("= SUMMARY =").map_or(&*said, |(_, summary)| summary);
     println!("{summary}");
     // it must have asked: of everything, and a lot
+    let operations = tracker.octo.operations().await.len();
     let line = |name: &str| said.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap_or_default();
     let (tested, all) = (line("Tested:").trim(), line("Selected:").trim());
-    assert!(all == format!("{tested}/{tested}") && number(tested) >= 35, "{tested} of {all}");
+    assert_eq!((tested, all), (&*operations.to_string(), &*format!("{operations}/{operations}")));
     let cases = summary.lines().find(|line| line.contains(" generated, ")).unwrap_or_default();
     let counts: Vec<u32> = cases.split(", ").map(number).collect();
     assert!(counts.len() > 1 && counts[0] > 1000 && counts[0] == counts[1], "{cases}");

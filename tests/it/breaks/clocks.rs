@@ -50,15 +50,9 @@ fn library() -> PathBuf {
     found.find(|path| path.is_file()).expect("the tests need libfaketime: install Debian's package faketime")
 }
 
-async fn metric(octo: &Octo, name: &str) -> f64 {
-    let text = octo.get("/metrics").await.text().await.unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.map_or(f64::NAN, |value| value.parse().unwrap())
-}
-
 async fn wait_metric(octo: &Octo, name: &str, is: impl Fn(f64) -> bool) {
     eventually(SOON, async || {
-        let value = metric(octo, name).await;
+        let value = octo.gauge(name).await;
         anyhow::ensure!(is(value), "{name} {value}");
         Ok(())
     })

@@ -47,8 +47,7 @@ async fn stored(octo: &Octo, ids: &[String]) {
     let token = admin_token(octo).unwrap();
     eventually(BACK, async || {
         for id in ids {
-            let url = octo.url(&format!("/api/v1/clicks/{id}"));
-            let answer = octo.client().get(url).bearer_auth(&token).send().await?;
+            let answer = octo.api(&token).get(&format!("/clicks/{id}")).send().await?;
             ensure!(answer.status() == 200, "{id}: {}", answer.status());
         }
         Ok(())
@@ -111,7 +110,7 @@ async fn a_killed_private_postgres_is_back_by_itself_and_every_click_is_stored()
         );
         stored(&octo, &ids).await;
     }
-    let metrics = octo.get("/metrics").await.text().await.unwrap();
+    let metrics = octo.metrics().await;
     for line in ["octo_embedded_postgres_up 1", "octo_embedded_postgres_restarts_total 2"] {
         assert!(metrics.lines().any(|l| l == line), "{line} is not in\n{metrics}");
     }
@@ -273,7 +272,7 @@ async fn a_token_that_cannot_be_kept_is_not_made_and_one_made_before_a_crash_is_
     octo.start_again().await;
     assert_eq!(eventually(BACK, async || admin_token(&octo)).await, token);
     is_up(&octo).await;
-    let listed = octo.client().get(octo.url("/api/v1/tokens")).bearer_auth(&token).send().await.unwrap();
+    let listed = octo.api(&token).get("/tokens").send().await.unwrap();
     assert_eq!(listed.status(), 200);
     let list: Value = listed.json().await.unwrap();
     assert_eq!(list["data"].as_array().unwrap().len(), 1, "{list}");

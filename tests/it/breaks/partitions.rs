@@ -210,7 +210,7 @@ async fn a_day_that_is_kept_out_of_default_is_waited_for_and_makes_no_dead_lette
     sqlx::raw_sql(exclude).execute(&tracker.pool).await.unwrap();
     tracker.click("/c/demo").await;
     eventually(PATIENCE, async || {
-        let metrics = tracker.octo.get("/metrics").await.text().await?;
+        let metrics = tracker.octo.metrics().await;
         let errors = metrics.lines().filter(|line| line.starts_with("octo_drain_errors_total"));
         anyhow::ensure!(errors.clone().any(|line| !line.ends_with(" 0")), "the drain has not tried");
         Ok(())

@@ -15,9 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    breaks::{proof::crash::with_mounts, servers::outage::create_campaign},
     harness::{Octo, OctoBuilder, PrivatePostgres, eventually, free_address, migrate},
-    tracker::{SOON, Table, header},
+    tracker::{OFFER, SOON, Table, header},
 };
 
 /// From exec to the first redirect, whatever the stores do; a debug build on a busy machine is given more.
@@ -50,8 +49,7 @@ fn token(octo: &Octo) -> String {
 async fn stored_click(octo: &Octo, id: &str) -> Value {
     let token = token(octo);
     eventually(SOON, async || {
-        let url = octo.url(&format!("/api/v1/clicks/{id}"));
-        let response = octo.client().get(url).bearer_auth(&token).send().await?;
+        let response = octo.api(&token).get(&format!("/clicks/{id}")).send().await?;
         anyhow::ensure!(response.status() == 200, "{}", response.status());
         Ok(response.json().await?)
     })
@@ -190,7 +188,7 @@ async fn a_node_with_campaigns_redirects_on_a_database_that_is_not_utf_8_and_say
     // our tables are in it already: what can be stored is stored
     migrate(&foreign).await;
     let octo = builder(&foreign).start().await;
-    create_campaign(&octo).await;
+    octo.create_campaign("demo", OFFER).await;
     assert_eq!(octo.get("/click?cid=demo&sub1=%E6%97%A5%E6%9C%AC").await.status(), 302);
     health_says(&octo, "its encoding is LATIN1 and not UTF8").await;
     let mut connection = PgConnection::connect(&foreign).await.unwrap();
@@ -219,7 +217,7 @@ async fn health_says(octo: &Octo, words: &str) {
 /// A start that makes the campaign `demo` and leaves it in the data directory.
 async fn with_campaign(builder: OctoBuilder) -> Octo {
     let mut octo = builder.start().await;
-    create_campaign(&octo).await;
+    octo.create_campaign("demo", OFFER).await;
     eventually(SOON, async || {
         let saved = fs::read_to_string(octo.data_dir().join("campaigns.json"))?;
         ensure!(saved.contains("\"demo\""), "not saved yet");
@@ -349,7 +347,7 @@ const ON_A_FULL_DISK_IF_ASKED: &str = r#"
 async fn the_journals_disk_is_full() -> Obstacle {
     let postgres = PrivatePostgres::start().await;
     let (builder, address) = on_known_address(Octo::builder().database_url(postgres.url()));
-    let octo = with_campaign(with_mounts(builder, ON_A_FULL_DISK_IF_ASKED)).await;
+    let octo = with_campaign(builder.with_mounts(ON_A_FULL_DISK_IF_ASKED)).await;
     fs::write(octo.data_dir().join("journal.full"), "").unwrap();
     Obstacle { name: "the journal's disk is full", octo, address, held: vec![Box::new(postgres)] }
 }

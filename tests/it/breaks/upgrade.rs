@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use reqwest::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgPool;
 
 use crate::{
@@ -74,16 +74,11 @@ async fn a_database_a_journal_and_a_token_of_0_1_0_are_taken_over() {
     assert_eq!(late, 1, "the click of the old journal");
     assert_roll_ups_agree(&pool).await;
 
-    let api = async |path: &str| -> Value {
-        let request = octo.client().get(octo.url(path)).bearer_auth(token.trim());
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK, "{path} with the old token");
-        answer.json().await.unwrap()
-    };
-    let campaign = api("/api/v1/campaigns/summer").await;
+    let api = octo.api(token.trim());
+    let campaign = api.show("/campaigns/summer").await;
     assert_eq!(campaign["landing_pages"].as_array().unwrap().len(), 2);
     assert_eq!(campaign["payout"], json!({ "amount": "1.50", "currency": "EUR" }));
-    let old = api(&format!("/api/v1/clicks/{OLD_CLICK}")).await;
+    let old = api.show(&format!("/clicks/{OLD_CLICK}")).await;
     assert_eq!(
         (&old["sub1"], &old["sub2"], &old["cost"]["amount"]),
         (&json!("a1"), &json!("€"), &json!("0.05"))

@@ -375,7 +375,7 @@ fn is_whole(got: &[u8]) -> bool {
 
 /// What `octo_http_refused_total` counts, without what it has not counted yet.
 async fn refused(octo: &Octo) -> anyhow::Result<BTreeMap<String, u64>> {
-    let metrics = octo.get("/metrics").await.text().await?;
+    let metrics = octo.metrics().await;
     let series = metrics.lines().filter_map(|line| line.strip_prefix("octo_http_refused_total{reason=\""));
     let counts =
         series.filter_map(|line| line.split_once("\"} ")).map(|(reason, n)| (reason.to_owned(), n.parse()));

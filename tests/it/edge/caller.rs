@@ -233,7 +233,5 @@ async fn connect(to: SocketAddr, from: &str) -> Result<TcpStream> {
 }
 
 async fn refused(tracker: &Tracker, reason: &str) -> u64 {
-    let text = tracker.octo.get("/metrics").await.text().await.unwrap();
-    let name = format!("octo_http_refused_total{{reason=\"{reason}\"}} ");
-    text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+    tracker.octo.metric(&format!("octo_http_refused_total{{reason=\"{reason}\"}}")).await
 }

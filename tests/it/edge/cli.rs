@@ -40,8 +40,7 @@ async fn wrong_usage_is_exit_code_2_and_help_is_worth_reading() {
 async fn tokens_are_shown_once_listed_without_secret_and_revoked_at_once() {
     let tracker = Tracker::start("cli_tokens").await;
     let ask = async || {
-        let request =
-            tracker.octo.client().get(tracker.octo.url("/api/v1/campaigns")).bearer_auth(&tracker.token);
+        let request = tracker.octo.api(&tracker.token).get("/campaigns");
         request.send().await.unwrap().status().as_u16()
     };
     assert_eq!(ask().await, 200);

@@ -21,14 +21,8 @@ async fn answer(request: RequestBuilder) -> Response {
     request.send().await.expect("an answer")
 }
 
-async fn metric(tracker: &Tracker, name: &str) -> u64 {
-    let metrics = tracker.octo.get("/metrics").await.text().await.unwrap();
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.unwrap_or_else(|| panic!("{name} is not in\n{metrics}"))
-}
-
 fn ask(tracker: &Tracker, token: &str) -> RequestBuilder {
-    tracker.octo.client().get(tracker.octo.url("/api/v1/campaigns")).bearer_auth(token)
+    tracker.octo.api(token).get("/campaigns")
 }
 
 fn wrong(number: u32) -> String {
@@ -48,7 +42,7 @@ async fn an_address_that_guesses_tokens_is_told_to_wait_and_who_shares_it_goes_o
         assert_eq!(answer(from(ask(&tracker, &wrong(number)), guesser)).await.status(), 401, "{number}");
     }
     let asked = "octo_db_query_duration_seconds_count{query=\"token.find\"}";
-    let before = metric(&tracker, asked).await;
+    let before = tracker.octo.metric(asked).await;
     for number in [5, 6] {
         let refused = answer(from(ask(&tracker, &wrong(number)), guesser)).await;
         assert_eq!(refused.status(), 429);
@@ -60,7 +54,7 @@ async fn an_address_that_guesses_tokens_is_told_to_wait_and_who_shares_it_goes_o
     let shapeless = ask(&tracker, "octo_1");
     assert_eq!(answer(from(shapeless, guesser)).await.status(), 429);
     assert_eq!(answer(from(ask(&tracker, &later), guesser)).await.status(), 429, "no guess is answered");
-    assert_eq!(metric(&tracker, asked).await, before, "and the database is not asked");
+    assert_eq!(tracker.octo.metric(asked).await, before, "and the database is not asked");
 
     for _ in 0..20 {
         assert_eq!(
@@ -74,9 +68,9 @@ async fn an_address_that_guesses_tokens_is_told_to_wait_and_who_shares_it_goes_o
     assert_eq!(answer(from(ask(&tracker, &wrong(7)), neighbour)).await.status(), 401, "another address");
     assert_eq!(answer(from(ask(&tracker, &later), neighbour)).await.status(), 200);
     assert_eq!(answer(from(ask(&tracker, &later), guesser)).await.status(), 200, "now it is known here too");
-    assert_eq!(metric(&tracker, "octo_auth_total{outcome=\"failed\"}").await, 6);
-    assert_eq!(metric(&tracker, "octo_auth_total{outcome=\"limited\"}").await, 4);
-    assert_eq!(metric(&tracker, "octo_limited_total{limit=\"failed_auth\"}").await, 4);
+    assert_eq!(tracker.octo.metric("octo_auth_total{outcome=\"failed\"}").await, 6);
+    assert_eq!(tracker.octo.metric("octo_auth_total{outcome=\"limited\"}").await, 4);
+    assert_eq!(tracker.octo.metric("octo_limited_total{limit=\"failed_auth\"}").await, 4);
 }
 
 #[tokio::test]
@@ -151,7 +145,7 @@ async fn clicks_over_the_limit_are_redirected_as_ever_and_stored_as_not_valid() 
     let wanted = [true, true, false, false, false, true];
     let wanted = wanted.map(|is_valid| (is_valid, (!is_valid).then(|| "rate_limited".to_owned())));
     assert!(free_again || rows == wanted, "{rows:?}");
-    assert!(metric(&tracker, "octo_limited_total{limit=\"clicks\"}").await >= 1);
+    assert!(tracker.octo.metric("octo_limited_total{limit=\"clicks\"}").await >= 1);
 }
 
 #[tokio::test]
@@ -185,5 +179,5 @@ async fn events_over_the_limit_are_refused_and_the_pixel_says_that_it_dropped_on
     assert_eq!(answer(post("/events", many, "192.0.2.2")).await.status(), 202, "more than the bucket holds");
     assert_eq!(answer(post("/event", event(), "192.0.2.2")).await.status(), 429);
     tracker.wait_rows(Table::Events, 9).await;
-    assert_eq!(metric(&tracker, "octo_events_total{outcome=\"rate_limited\"}").await, 4);
+    assert_eq!(tracker.octo.metric("octo_events_total{outcome=\"rate_limited\"}").await, 4);
 }

@@ -44,8 +44,7 @@ async fn the_metrics_carry_the_contracts_names_and_strangers_add_no_series() {
     tracker.click("/click?cid=demo").await;
     tracker.octo.get("/event.gif?event_type=view&cid=demo").await;
     tracker.wait_rows(Table::Events, 1).await;
-    let scrape = async || tracker.octo.get("/metrics").await.text().await.unwrap();
-    let metrics = scrape().await;
+    let metrics = tracker.octo.metrics().await;
     for name in [
         "octo_http_requests_total{route=\"/click\",method=\"GET\",status=\"302\"}",
         "octo_http_request_duration_seconds_bucket{route=\"/click\"",
@@ -74,13 +73,13 @@ async fn the_metrics_carry_the_contracts_names_and_strangers_add_no_series() {
     }
     eventually(SOON, async || {
         let oldest = "octo_journal_oldest_pending_timestamp_seconds 0\n";
-        anyhow::ensure!(scrape().await.contains(oldest), "something is still pending");
+        anyhow::ensure!(tracker.octo.metrics().await.contains(oldest), "something is still pending");
         Ok(())
     })
     .await;
     let series = |text: &str| text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).count();
     tracker.octo.get("/wp-login.php").await;
-    let before = series(&scrape().await);
+    let before = series(&tracker.octo.metrics().await);
     for i in 0..300 {
         let method = reqwest::Method::from_bytes(format!("M{i}").as_bytes()).unwrap();
         tracker
@@ -91,7 +90,7 @@ async fn the_metrics_carry_the_contracts_names_and_strangers_add_no_series() {
             .await
             .unwrap();
     }
-    let after = series(&scrape().await);
+    let after = series(&tracker.octo.metrics().await);
     assert!(after <= before + 2, "{before} series became {after}");
 }
 

@@ -54,10 +54,7 @@ async fn other_users_cannot_read_what_octo_keeps_whatever_the_umask() {
     let database = Database::create("permissions").await;
     let builder = Octo::builder().database_url(database.url());
     let mut octo = builder.through(&["sh", "-c", "umask 000; exec \"$@\"", "sh"]).start().await;
-    let token = octo.admin_token().await;
-    let body = serde_json::json!({ "key": "demo", "name": "d", "offers": [{ "name": "o", "url": OFFER }] });
-    let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(token).json(&body);
-    assert_eq!(request.send().await.unwrap().status(), 201);
+    octo.create_campaign("demo", OFFER).await;
     let data = octo.data_dir();
     eventually(SOON, async || {
         ensure!(data.join("campaigns.json").is_file(), "not saved yet");

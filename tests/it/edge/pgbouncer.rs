@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     harness::{Octo, OctoBuilder, PgBouncer, PrivatePostgres, eventually, migrate},
     load::send_all,
-    tracker::Table,
+    tracker::{OFFER, Table},
 };
 
 async fn octo(bouncer: &PgBouncer, set: impl FnOnce(OctoBuilder) -> OctoBuilder) -> Octo {
@@ -29,12 +29,9 @@ async fn behind_pgbouncer_everything_works_on_few_shared_connections() {
         for (place, node) in [&one, &two].into_iter().enumerate() {
             let body = json!({ "key": format!("c{round}-{place}"), "name": "n",
                 "offers": [{ "name": "o", "url": "https://offer.example/" }] });
-            let make =
-                node.client().post(node.url("/api/v1/campaigns")).bearer_auth(&token).json(&body).send();
+            let make = node.api(&token).post("/campaigns").json(&body).send();
             let paths = ["/campaigns", "/clicks", "/events", "/tokens", "/dead-letters", "/system/queries"];
-            let reads = paths.map(|path| {
-                node.client().get(node.url(&format!("/api/v1{path}"))).bearer_auth(&token).send()
-            });
+            let reads = paths.map(|path| node.api(&token).get(path).send());
             let (created, read) = tokio::join!(make, futures_util::future::join_all(reads));
             for response in read.into_iter().chain([created]) {
                 *statuses.entry(response.unwrap().status().as_u16()).or_default() += 1;
@@ -86,11 +83,7 @@ async fn migrations_go_past_pgbouncer_or_say_that_they_cannot() {
     let direct = builder.env("OCTO_DATABASE__DIRECT_URL", postgres.url());
     assert!(direct.run(&["migrate"]).await.status.success());
     let octo = direct.start().await;
-    let token = octo.admin_token().await;
-    let body =
-        json!({ "key": "demo", "name": "n", "offers": [{ "name": "o", "url": "https://offer.example/" }] });
-    let made = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(&token).json(&body).send().await;
-    assert_eq!(made.unwrap().status(), 201);
+    octo.create_campaign("demo", OFFER).await;
     // a change by hand is heard of at once: notifications take the direct way too
     let pool = postgres.pool().await;
     sqlx::query("UPDATE campaigns SET status = 'paused'").execute(&pool).await.unwrap();

@@ -17,9 +17,9 @@ use socket2::SockRef;
 use sqlx::Connection;
 
 use crate::{
-    harness::{Database, Octo, PrivatePostgres, Signal, eventually, migrate, signal},
+    harness::{Database, Octo, PrivatePostgres, Signal, api::campaign, eventually, migrate, signal},
     load::{percentile, send_all},
-    tracker::{SOON, Tracker},
+    tracker::{OFFER, SOON, Tracker},
     wire::Proxy,
 };
 
@@ -277,7 +277,7 @@ async fn after_a_restart_of_postgres_no_caller_of_the_api_meets_a_dead_connectio
     let octo = Octo::builder().database_url(postgres.url()).start().await;
     let token = octo.admin_token().await;
     let list = async || {
-        let asking = octo.client().get(octo.url("/api/v1/campaigns")).bearer_auth(&token).send();
+        let asking = octo.api(&token).get("/campaigns").send();
         asking.await.unwrap().status().as_u16()
     };
     for _ in 0..10 {
@@ -290,7 +290,7 @@ async fn after_a_restart_of_postgres_no_caller_of_the_api_meets_a_dead_connectio
     for i in 0..20 {
         seen.push(list().await);
         let body = json!({ "key": format!("after-{i}"), "name": "x", "offers": [{ "name": "o", "url": "https://o.example/" }] });
-        let making = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(&token).json(&body);
+        let making = octo.api(&token).post("/campaigns").json(&body);
         seen.push(making.send().await.unwrap().status().as_u16());
     }
     assert!(seen.iter().all(|status| [200, 201].contains(status)), "{seen:?}");
@@ -318,7 +318,7 @@ async fn three_nodes_start_at_once_on_a_server_with_twenty_connections() {
     let mut answers = std::collections::BTreeMap::<u16, u32>::new();
     for node in &nodes {
         eventually(SOON, async || {
-            let making = node.client().post(node.url("/api/v1/campaigns")).bearer_auth(&token).json(&body);
+            let making = node.api(&token).post("/campaigns").json(&body);
             let status = making.send().await?.status().as_u16();
             *answers.entry(status).or_default() += 1;
             anyhow::ensure!([201, 409].contains(&status), "{status}");
@@ -349,10 +349,7 @@ async fn a_database_whose_name_does_not_resolve_stops_only_a_first_start() {
     let builder = |url: String| Octo::builder().data_dir(data.dir().join("data")).database_url(url);
     let mut octo = builder(database.url()).start().await;
     let token = octo.admin_token().await;
-    let body =
-        json!({ "key": "demo", "name": "d", "offers": [{ "name": "o", "url": "https://o.example/" }] });
-    let made = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(&token).json(&body).send().await;
-    assert_eq!(made.unwrap().status(), 201);
+    octo.api(&token).create(&campaign("demo", OFFER)).await;
     octo.sigterm();
     octo.wait_exit(Duration::from_secs(20)).await;
 
@@ -361,7 +358,7 @@ async fn a_database_whose_name_does_not_resolve_stops_only_a_first_start() {
     let answers = send_all(octo.addr(), vec![click; 200], 4).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 302).count(), 200);
     let start = Instant::now();
-    let refused = octo.client().get(octo.url("/api/v1/campaigns")).bearer_auth(&token).send().await.unwrap();
+    let refused = octo.api(&token).get("/campaigns").send().await.unwrap();
     assert_eq!(refused.status(), 503);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     println!(

@@ -82,19 +82,12 @@ async fn drip(mut stream: TcpStream, opened: Instant, not_before: Duration, byte
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-async fn counted(octo: &Octo, series: &str) -> u64 {
-    let text = octo.get("/metrics").await.text().await.unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    value.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
-}
-
 async fn refused(octo: &Octo, reason: &str) -> u64 {
-    counted(octo, &format!("octo_http_refused_total{{reason=\"{reason}\"}}")).await
+    octo.metric(&format!("octo_http_refused_total{{reason=\"{reason}\"}}")).await
 }
 
 async fn closed(octo: &Octo, reason: &str) -> u64 {
-    counted(octo, &format!("octo_http_connections_closed_total{{reason=\"{reason}\"}}")).await
+    octo.metric(&format!("octo_http_connections_closed_total{{reason=\"{reason}\"}}")).await
 }
 
 #[tokio::test]
@@ -236,7 +229,7 @@ async fn connections_that_do_nothing_make_room_for_those_who_come() {
         }
     }
     assert!(closed(octo, "room").await >= 240);
-    let open = counted(octo, "octo_http_connections").await;
+    let open = octo.metric("octo_http_connections").await;
     assert!(open <= 60, "{open} connections");
 }
 
@@ -366,7 +359,7 @@ async fn a_thousand_connections_of_slowhttptest_for_a_minute_in_each_mode() {
         assert_eq!((quiet.error_count(), attack.error_count()), (0, 0));
         // what is left of the attack is gone once its time is over
         eventually(Duration::from_secs(75), async || {
-            let open = counted(octo, "octo_http_connections").await;
+            let open = octo.metric("octo_http_connections").await;
             anyhow::ensure!(open < 20, "{open} connections are open");
             Ok(())
         })

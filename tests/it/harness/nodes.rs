@@ -2,10 +2,12 @@
 
 use anyhow::Context;
 use reqwest::{Method, Response};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    Octo, OctoBuilder, eventually,
+    Octo, OctoBuilder,
+    api::campaign,
+    eventually,
     tracker::{OFFER, SOON},
     wire::Proxy,
 };
@@ -37,8 +39,7 @@ impl Node {
     }
 
     pub(crate) async fn api(&self, method: Method, path: &str, body: Option<Value>) -> Response {
-        let request = self.octo.client().request(method, self.octo.url(&format!("/api/v1{path}")));
-        let request = request.bearer_auth(&self.token);
+        let request = self.octo.api(&self.token).request(method, path);
         let request = match &body {
             Some(body) => request.json(body),
             None => request,
@@ -48,17 +49,12 @@ impl Node {
 
     /// `GET` of the API, which must succeed.
     pub(crate) async fn show(&self, path: &str) -> Value {
-        let response = self.api(Method::GET, path, None).await;
-        let status = response.status();
-        let text = response.text().await.expect("a body");
-        assert_eq!(status, 200, "{path}: {text}");
-        serde_json::from_str(&text).expect("JSON")
+        self.octo.api(&self.token).show(path).await
     }
 
     /// Creates a campaign with one offer.
     pub(crate) async fn create(&self, key: &str) {
-        let body = json!({ "key": key, "name": key, "offers": [{ "name": "o", "url": OFFER }] });
-        assert_eq!(self.api(Method::POST, "/campaigns", Some(body)).await.status(), 201, "{key}");
+        self.octo.api(&self.token).create(&campaign(key, OFFER)).await;
     }
 
     /// `pause`, `resume` or another verb of a campaign, which must succeed.
@@ -82,11 +78,6 @@ impl Node {
         .await;
     }
 
-    /// The value of a series of `/metrics` that counts, 0 where there is none.
-    pub(crate) async fn metric(&self, series: &str) -> u64 {
-        metric(&self.octo, series).await
-    }
-
     /// A figure of a layer in `/system/cache`.
     pub(crate) async fn layer(&self, layer: &str, figure: &str) -> u64 {
         let report = self.show("/system/cache").await;
@@ -94,13 +85,6 @@ impl Node {
         let found = layers.iter().find(|l| l["layer"] == layer).expect("the layer");
         found[figure].as_u64().with_context(|| format!("{figure} of {found}")).unwrap()
     }
-}
-
-/// The value of a series of `/metrics` that counts, 0 where there is none.
-pub(crate) async fn metric(octo: &Octo, series: &str) -> u64 {
-    let text = octo.get("/metrics").await.text().await.expect("a body");
-    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    value.map_or(0, |value| value.parse().expect("a whole number"))
 }
 
 /// How often a campaign was looked up in Postgres.

@@ -40,16 +40,17 @@ impl Tracker {
 
     /// A request to the API with the admin token.
     pub(crate) fn api(&self, method: Method, path: &str) -> RequestBuilder {
-        self.octo.client().request(method, self.octo.url(&format!("/api/v1{path}"))).bearer_auth(&self.token)
+        self.octo.api(&self.token).request(method, path)
+    }
+
+    /// `GET` of the API, which must succeed.
+    pub(crate) async fn show(&self, path: &str) -> Value {
+        self.octo.api(&self.token).show(path).await
     }
 
     /// Creates a campaign, which must succeed.
     pub(crate) async fn campaign(&self, body: Value) -> Value {
-        let response = self.api(Method::POST, "/campaigns").json(&body).send().await.expect("an answer");
-        let status = response.status();
-        let text = response.text().await.expect("a body");
-        assert_eq!(status, StatusCode::CREATED, "{text}");
-        serde_json::from_str(&text).expect("JSON")
+        self.octo.api(&self.token).create(&body).await
     }
 
     /// An active campaign with one offer, [`OFFER`].

@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -24,7 +23,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Octo, Scratch};
+use super::{Octo, Scratch, api::campaign};
 
 /// Clicks a second.
 const RATE: u32 = 500;
@@ -40,10 +39,8 @@ pub(crate) const CAMPAIGNS: [&str; 3] = ["alpha", "beta", "gamma"];
 pub(crate) async fn create_campaigns(octo: &Octo) {
     let token = octo.admin_token().await;
     for key in CAMPAIGNS {
-        let offer = json!({ "name": "o", "url": "https://offer.example/?c={click_id}&s={sub1}" });
-        let body = json!({ "key": key, "name": key, "offers": [offer] });
-        let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(&token).json(&body);
-        assert_eq!(request.send().await.unwrap().status(), 201);
+        let offer = "https://offer.example/?c={click_id}&s={sub1}";
+        octo.api(&token).create(&campaign(key, offer)).await;
     }
 }
 

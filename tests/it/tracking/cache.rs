@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    harness::{Database, PrivatePostgres, PrivateRedis, eventually, migrate},
+    harness::{Database, PrivatePostgres, PrivateRedis, api::campaign, eventually, migrate},
     nodes::{BY_KEY, Node},
     tracker::{SOON, Tracker, header},
 };
@@ -98,7 +98,7 @@ async fn what_is_no_campaign_in_redis_is_a_miss_counted_as_an_error_and_the_clic
     assert_eq!(node.click("unheard-of").await, 404);
     let left: u32 = ask(&mut redis, &["EXISTS", "t:campaign:unheard-of"]).await;
     assert_eq!(left, 0, "what nobody can use is gone");
-    assert_eq!(node.metric("octo_redis_breaker_open").await, 0, "Redis is well");
+    assert_eq!(node.octo.metric("octo_redis_breaker_open").await, 0, "Redis is well");
 }
 
 #[tokio::test]
@@ -113,11 +113,11 @@ async fn one_node_looks_a_key_up_and_the_others_wait_for_what_it_finds() {
         (Node::start_deaf(&database.url(), set).await, Node::start_deaf(&database.url(), set).await);
     author.create("wanted").await;
     for (key, status) in [("wanted", 302), ("unwanted", 404)] {
-        let before = one.metric(BY_KEY).await + two.metric(BY_KEY).await;
+        let before = one.octo.metric(BY_KEY).await + two.octo.metric(BY_KEY).await;
         let clicks = (0..30).flat_map(|_| [one.click(key), two.click(key)]);
         let answers = join_all(clicks).await;
         assert!(answers.iter().all(|s| *s == status), "{key}: {answers:?}");
-        let asked = one.metric(BY_KEY).await + two.metric(BY_KEY).await - before;
+        let asked = one.octo.metric(BY_KEY).await + two.octo.metric(BY_KEY).await - before;
         assert!(asked == 1, "60 clicks on two nodes asked Postgres {asked} times for {key}");
     }
 }
@@ -130,7 +130,7 @@ async fn a_first_caller_who_hangs_up_takes_nothing_from_the_others() {
     let patient = |b: crate::harness::OctoBuilder| b.env("OCTO_CACHE__MISS_TIMEOUT_MS", "5000");
     let node = Node::start_deaf(&postgres.url(), patient).await;
     author.create("wanted").await;
-    let before = node.metric(BY_KEY).await;
+    let before = node.octo.metric(BY_KEY).await;
     postgres.sigstop();
     let mut first = tokio::net::TcpStream::connect(node.octo.addr()).await.unwrap();
     first.write_all(b"GET /click?cid=wanted HTTP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
@@ -146,7 +146,7 @@ async fn a_first_caller_who_hangs_up_takes_nothing_from_the_others() {
     };
     let (status, ()) = tokio::join!(second, events);
     assert_eq!(status, 302);
-    assert!(node.metric(BY_KEY).await - before == 1, "one look-up for both");
+    assert!(node.octo.metric(BY_KEY).await - before == 1, "one look-up for both");
 }
 
 #[tokio::test]
@@ -202,11 +202,11 @@ async fn a_set_that_no_poll_confirms_is_served_as_stale_until_one_does() {
     let process =
         |outcome| format!("octo_campaign_cache_requests_total{{layer=\"process\",outcome=\"{outcome}\"}}");
     assert_eq!(node.click("demo").await, 302);
-    assert!(node.metric(&process("stale")).await == 0);
+    assert!(node.octo.metric(&process("stale")).await == 0);
     node.proxy.point_at("postgres://127.0.0.1:1/");
     eventually(SOON, async || {
         assert_eq!(node.click("demo").await, 302);
-        anyhow::ensure!(node.metric(&process("stale")).await > 0);
+        anyhow::ensure!(node.octo.metric(&process("stale")).await > 0);
         Ok(())
     })
     .await;
@@ -214,9 +214,9 @@ async fn a_set_that_no_poll_confirms_is_served_as_stale_until_one_does() {
     assert!(health.contains("not confirmed by Postgres lately"), "{health}");
     node.proxy.point_at(&database.url());
     eventually(SOON, async || {
-        let hits = node.metric(&process("hit")).await;
+        let hits = node.octo.metric(&process("hit")).await;
         assert_eq!(node.click("demo").await, 302);
-        anyhow::ensure!(node.metric(&process("hit")).await > hits);
+        anyhow::ensure!(node.octo.metric(&process("hit")).await > hits);
         Ok(())
     })
     .await;
@@ -243,7 +243,7 @@ async fn a_campaign_that_was_looked_up_is_served_while_both_stores_are_down() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let stale = "octo_campaign_cache_requests_total{layer=\"process\",outcome=\"stale\"}";
-    assert!(node.metric(stale).await > 0);
+    assert!(node.octo.metric(stale).await > 0);
 }
 
 #[tokio::test]
@@ -303,8 +303,7 @@ async fn a_flush_reads_everything_again_on_every_node_and_needs_an_admin() {
     assert_ne!(location(&two).await, "https://changed.example/");
     let _ = one.click("unknown").await;
     let reader = one.octo.token("read").await;
-    let path = one.octo.url("/api/v1/system/cache/flush");
-    let refused = one.octo.client().post(&path).bearer_auth(&reader).send().await.unwrap();
+    let refused = one.octo.api(&reader).post("/system/cache/flush").send().await.unwrap();
     assert_eq!(refused.status(), 403);
     let answer = one.api(Method::POST, "/system/cache/flush", None).await;
     assert_eq!(answer.status(), 200);
@@ -320,7 +319,7 @@ async fn a_flush_reads_everything_again_on_every_node_and_needs_an_admin() {
         Ok(())
     })
     .await;
-    let shown = one.octo.client().get(one.octo.url("/api/v1/system/cache")).bearer_auth(&reader);
+    let shown = one.octo.api(&reader).get("/system/cache");
     assert_eq!(shown.send().await.unwrap().status(), 200, "reading needs no more than to read");
 }
 
@@ -451,20 +450,20 @@ async fn a_batch_of_unknown_keys_looks_eight_of_them_up_and_each_once() {
     let rejected =
         |results: &[Value]| results.iter().filter(|r| r["errors"][0]["code"] == "unknown_campaign").count();
     let commands = "octo_redis_commands_total{outcome=\"ok\"}";
-    let (looked_up, asked) = (node.metric(BY_KEY).await, node.metric(commands).await);
+    let (looked_up, asked) = (node.octo.metric(BY_KEY).await, node.octo.metric(commands).await);
     let mut events: Vec<Value> = (0..499).map(|n| event(&format!("unknown-{n}"))).collect();
     events.push(event("demo"));
     let results = send(events).await;
     assert_eq!((rejected(&results), &results[499]["status"]), (499, &json!("accepted")));
-    let looked_up = node.metric(BY_KEY).await - looked_up;
-    let asked = node.metric(commands).await - asked;
+    let looked_up = node.octo.metric(BY_KEY).await - looked_up;
+    let asked = node.octo.metric(commands).await - asked;
     println!("499 unknown keys in one batch: {looked_up} look-ups in PostgreSQL, {asked} commands of Redis");
     assert!(looked_up <= 8 && asked <= 8 * 4, "{looked_up} look-ups, {asked} commands");
-    assert_eq!(node.metric(REFUSED).await, 491);
-    let before = node.metric(BY_KEY).await;
+    assert_eq!(node.octo.metric(REFUSED).await, 491);
+    let before = node.octo.metric(BY_KEY).await;
     let results = send((0..500).map(|_| event("always-the-same")).collect()).await;
     assert_eq!(rejected(&results), 500);
-    assert!(node.metric(BY_KEY).await <= before + 1, "each key once");
+    assert!(node.octo.metric(BY_KEY).await <= before + 1, "each key once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -476,7 +475,7 @@ async fn a_flood_of_unknown_keys_leaves_postgres_to_the_api_and_a_new_campaign_i
     other.wait_click("demo", 302).await;
     let commands = "octo_redis_commands_total{outcome=\"ok\"}";
     let (looked_up, asked, started) =
-        (other.metric(BY_KEY).await, other.metric(commands).await, Instant::now());
+        (other.octo.metric(BY_KEY).await, other.octo.metric(commands).await, Instant::now());
     let flood = async {
         let answers = crate::load::send_all(other.octo.addr(), clicks_on_unknown_keys(6000), 32).await;
         (answers, started.elapsed())
@@ -497,14 +496,15 @@ async fn a_flood_of_unknown_keys_leaves_postgres_to_the_api_and_a_new_campaign_i
     let ((answers, took), longest) = tokio::join!(flood, api);
     let of = |status| answers.iter().filter(|a| a.status == status).count();
     assert_eq!((of(404), of(200)), (4000, 2000), "and the pixel is one, whatever happens");
-    let (looked_up, asked) = (other.metric(BY_KEY).await - looked_up, other.metric(commands).await - asked);
+    let (looked_up, asked) =
+        (other.octo.metric(BY_KEY).await - looked_up, other.octo.metric(commands).await - asked);
     println!(
         "6000 unknown keys in {took:?}: {looked_up} look-ups in PostgreSQL, {asked} commands of Redis; API answers within {longest:?}"
     );
     let seconds = started.elapsed().as_secs() + 1;
     assert!(looked_up <= 100 + 100 * seconds, "{looked_up} look-ups in {seconds} s");
     assert!(asked <= 3 * (100 + 100 * seconds) + 200, "{asked} commands in {seconds} s");
-    assert!(other.metric(REFUSED).await > 1000);
+    assert!(other.octo.metric(REFUSED).await > 1000);
 }
 
 #[tokio::test]
@@ -519,11 +519,11 @@ async fn what_cannot_be_confirmed_is_not_called_unknown_for_want_of_a_look_up() 
     node.proxy.point_at("postgres://127.0.0.1:1/");
     let unavailable = "octo_clicks_total{outcome=\"unavailable\"}";
     eventually(SOON, async || {
-        let before = (node.metric(REFUSED).await, node.metric(unavailable).await);
+        let before = (node.octo.metric(REFUSED).await, node.octo.metric(unavailable).await);
         for n in 0..3 {
             assert_eq!(node.click(&format!("new-{n}-{}", fastrand::u32(..))).await, 404);
         }
-        let after = (node.metric(REFUSED).await, node.metric(unavailable).await);
+        let after = (node.octo.metric(REFUSED).await, node.octo.metric(unavailable).await);
         anyhow::ensure!(after.0 > before.0 && after.1 == before.1 + 3, "{before:?} {after:?}");
         Ok(())
     })
@@ -540,8 +540,7 @@ fn named_by_database(b: crate::harness::OctoBuilder) -> crate::harness::OctoBuil
 }
 
 async fn create_to(node: &Node, key: &str, url: &str) {
-    let body = json!({ "key": key, "name": key, "offers": [{ "name": "o", "url": url }] });
-    assert_eq!(node.api(Method::POST, "/campaigns", Some(body)).await.status(), 201, "{key}");
+    node.octo.api(&node.token).create(&campaign(key, url)).await;
 }
 
 #[tokio::test]
@@ -637,7 +636,7 @@ async fn ten_changes_of_five_thousand_campaigns_are_saved_a_few_times_and_at_the
     let (times, bytes) = ("octo_campaigns_saved_total", "octo_campaigns_saved_bytes_total");
     let file = node.octo.data_dir().join("campaigns.json");
     let size = eventually(SOON, async || {
-        anyhow::ensure!(node.metric(times).await == 1);
+        anyhow::ensure!(node.octo.metric(times).await == 1);
         Ok(std::fs::metadata(&file)?.len())
     })
     .await;
@@ -657,7 +656,7 @@ async fn ten_changes_of_five_thousand_campaigns_are_saved_a_few_times_and_at_the
         Ok(())
     })
     .await;
-    let (times, bytes) = (node.metric(times).await - 1, node.metric(bytes).await - size);
+    let (times, bytes) = (node.octo.metric(times).await - 1, node.octo.metric(bytes).await - size);
     println!(
         "ten pauses of {size} bytes of campaigns within {:?}: {times} saves, {bytes} bytes",
         started.elapsed()
@@ -674,5 +673,5 @@ async fn ten_changes_of_five_thousand_campaigns_are_saved_a_few_times_and_at_the
     assert!(node.octo.wait_exit(Duration::from_secs(30)).await.success());
     assert_eq!(paused().await.unwrap(), (5000, 12));
     node.octo.start_again().await;
-    assert_eq!(node.metric("octo_campaigns_saved_total").await, 0, "the file has what PostgreSQL has");
+    assert_eq!(node.octo.metric("octo_campaigns_saved_total").await, 0, "the file has what PostgreSQL has");
 }

@@ -326,7 +326,7 @@ async fn what_of_a_link_could_not_be_kept_is_shown_with_the_click_and_counted() 
             tracker.api(Method::GET, &format!("/clicks/{id}")).send().await.unwrap().json().await.unwrap();
         assert_eq!(click["adjusted"], adjusted, "{click}");
     }
-    let metrics = tracker.octo.get("/metrics").await.text().await.unwrap();
+    let metrics = tracker.octo.metrics().await;
     for line in [
         "octo_unexpanded_macros_total 4",
         "octo_click_values_adjusted_total{reason=\"cut\"} 2",

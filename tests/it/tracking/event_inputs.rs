@@ -246,8 +246,7 @@ async fn members_of_other_names_are_properties_and_numbers_keep_their_digits() {
         // as they were stored they are shown, to whoever does not read them as floats
         let shown = tracker.api(Method::GET, "/events?limit=1").send().await.unwrap().text().await.unwrap();
         assert!(shown.contains(stored), "{stored} is not in {shown}");
-        let (by_api, token) = (tracker.octo.url("/api/v1/events"), &tracker.token);
-        let request = tracker.octo.client().post(by_api).bearer_auth(token).header("content-type", JSON);
+        let request = tracker.api(Method::POST, "/events").header("content-type", JSON);
         let answer: Value = request.body(with(more)).send().await.unwrap().json().await.unwrap();
         assert_eq!(row(&tracker, &answer["event_id"]).await["event_data"], stored, "{more} by the API");
     }

@@ -8,22 +8,17 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
-    harness::{Database, Octo, eventually},
+    harness::{Database, Octo, api::answer, eventually},
     records::{encode_event, event, write_journal},
     tracker::{SOON, Table, Tracker, assert_roll_ups_agree, header},
 };
-
-async fn told(request: RequestBuilder) -> (u16, Value) {
-    let response = request.send().await.expect("an answer");
-    (response.status().as_u16(), response.json().await.expect("JSON"))
-}
 
 fn by_public(tracker: &Tracker, body: &Value) -> RequestBuilder {
     tracker.octo.client().post(tracker.octo.url("/event")).json(body)
 }
 
 fn by_token(tracker: &Tracker, token: &str, body: &Value) -> RequestBuilder {
-    tracker.octo.client().post(tracker.octo.url("/api/v1/events")).bearer_auth(token).json(body)
+    tracker.octo.api(token).post("/events").json(body)
 }
 
 /// `source` and `user_id` of every event, in order.
@@ -46,12 +41,12 @@ async fn a_stranger_neither_suppresses_nor_replaces_the_event_of_one_who_has_a_t
         {
             for is_again in [false, true] {
                 let Some(token) = token else {
-                    assert_eq!(told(by_public(&tracker, &body(who))).await.0, 202);
+                    assert_eq!(answer(by_public(&tracker, &body(who))).await.0, 202);
                     continue;
                 };
-                let (status, answer) = told(by_token(&tracker, token, &body(who))).await;
+                let (status, answer) = answer(by_token(&tracker, token, &body(who))).await;
                 let wanted = if is_again { (200, "already_stored") } else { (201, "stored") };
-                assert_eq!((status, answer["status"].as_str().unwrap()), wanted, "{who}: {answer}");
+                assert_eq!((status.as_u16(), answer["status"].as_str().unwrap()), wanted, "{who}: {answer}");
             }
         }
         tracker.wait_rows(Table::Events, 3).await;
@@ -77,7 +72,7 @@ async fn a_stranger_neither_suppresses_nor_replaces_the_event_of_one_who_has_a_t
     // whoever knows the key of the shop's id gives it as an id of his own
     let id = Uuid::new_v4();
     let body = |id: Uuid| json!({ "event_type": "purchase", "cid": "demo", "event_id": id });
-    assert_eq!(told(by_token(&tracker, &shop, &body(id))).await.0, 201);
+    assert_eq!(answer(by_token(&tracker, &shop, &body(id))).await.0, 201);
     let key: Uuid = sqlx::query_scalar("SELECT id FROM event_keys ORDER BY created_at DESC LIMIT 1")
         .fetch_one(&tracker.pool)
         .await
@@ -87,9 +82,9 @@ async fn a_stranger_neither_suppresses_nor_replaces_the_event_of_one_who_has_a_t
         .execute(&tracker.pool)
         .await
         .unwrap();
-    assert_eq!(told(by_public(&tracker, &body(key))).await.0, 202);
+    assert_eq!(answer(by_public(&tracker, &body(key))).await.0, 202);
     tracker.wait_rows(Table::Events, 1).await;
-    assert_eq!(told(by_token(&tracker, &shop, &body(id))).await.0, 201, "nobody has used it up");
+    assert_eq!(answer(by_token(&tracker, &shop, &body(id))).await.0, 201, "nobody has used it up");
 }
 
 #[tokio::test]
@@ -98,15 +93,15 @@ async fn without_public_events_only_a_token_may_tell() {
         Tracker::start_with("sources_closed", |b| b.env("OCTO_TRACKING__PUBLIC_EVENTS", "false")).await;
     tracker.simple_campaign("demo").await;
     let body = json!({ "event_type": "view", "cid": "demo" });
-    let (status, problem) = told(by_public(&tracker, &body)).await;
-    assert_eq!((status, &problem["code"]), (403, &json!("forbidden")));
+    let (status, problem) = answer(by_public(&tracker, &body)).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (403, &json!("forbidden")));
     let batch = tracker.octo.client().post(tracker.octo.url("/events")).json(&json!([body]));
-    assert_eq!(told(batch).await.0, 403);
+    assert_eq!(answer(batch).await.0, 403);
     let pixel = tracker.octo.get("/event.gif?event_type=view&cid=demo").await;
     assert_eq!((pixel.status().as_u16(), header(&pixel, "x-octo-dropped").as_str()), (200, "forbidden"));
     assert_eq!(pixel.bytes().await.unwrap().len(), 43);
-    assert_eq!(told(by_token(&tracker, &tracker.token, &body)).await.0, 201);
-    let metrics = tracker.octo.get("/metrics").await.text().await.unwrap();
+    assert_eq!(answer(by_token(&tracker, &tracker.token, &body)).await.0, 201);
+    let metrics = tracker.octo.metrics().await;
     assert!(metrics.contains("octo_events_total{outcome=\"forbidden\"} 3\n"), "it is counted");
     tracker.click("/c/demo").await;
     tracker.wait_rows(Table::Clicks, 1).await;
@@ -130,8 +125,8 @@ async fn a_database_of_the_release_before_keeps_its_events_and_their_ids() {
     let tracker = Tracker { octo, pool, token, database };
     tracker.simple_campaign("demo").await;
     let body = |id: Uuid| json!({ "event_type": "view", "cid": "demo", "event_id": id });
-    assert_eq!(told(by_public(&tracker, &body(used))).await.0, 202);
-    assert_eq!(told(by_public(&tracker, &body(Uuid::new_v4()))).await.0, 202);
+    assert_eq!(answer(by_public(&tracker, &body(used))).await.0, 202);
+    assert_eq!(answer(by_public(&tracker, &body(Uuid::new_v4()))).await.0, 202);
     tracker.wait_rows(Table::Events, 2).await;
     let listed: Value = tracker.api(Method::GET, "/events").send().await.unwrap().json().await.unwrap();
     let old = listed["data"]
@@ -146,7 +141,7 @@ async fn a_database_of_the_release_before_keeps_its_events_and_their_ids() {
         "nobody knows who told of it"
     );
     assert_eq!(
-        told(by_token(&tracker, &tracker.token, &body(used))).await.0,
+        answer(by_token(&tracker, &tracker.token, &body(used))).await.0,
         201,
         "a token's ids are its own"
     );
@@ -198,17 +193,12 @@ async fn the_same_ids_on_two_nodes_in_opposite_order_are_no_deadlock() {
     .await;
     held.commit().await.unwrap();
     for octo in [&first, &second] {
-        eventually(6 * SOON, async || {
-            let metrics = octo.get("/metrics").await.text().await?;
-            anyhow::ensure!(metrics.lines().any(|l| l == "octo_journal_pending_records 0"), "not drained");
-            Ok(())
-        })
-        .await;
+        octo.wait_drained(6 * SOON).await;
     }
     let count = i64::try_from(EVENTS).unwrap();
     assert_eq!(Table::Events.count(&pool).await.unwrap(), count);
     for octo in [&first, &second] {
-        let metrics = octo.get("/metrics").await.text().await.unwrap();
+        let metrics = octo.metrics().await;
         let errors = metrics
             .lines()
             .filter(|l| l.starts_with("octo_drain_errors_total{"))

@@ -133,10 +133,7 @@ async fn run(mode: &str, turn: u8, postgres: &PrivatePostgres, redis: &PrivateRe
         .start()
         .await;
     if turn == 0 {
-        let body = json!({ "key": "demo", "name": "demo", "offers": [{ "name": "o", "url": "https://o.example/?ip={ip}" }] });
-        let token = octo.admin_token().await;
-        let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(token).json(&body);
-        assert_eq!(request.send().await.unwrap().status(), 201);
+        octo.create_campaign("demo", "https://o.example/?ip={ip}").await;
         sqlx::raw_sql(REFUSE).execute(&postgres.pool().await).await.unwrap();
     }
     let started = chrono::Utc::now();

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
     harness::{Database, Octo, PrivateRedis, Scratch, eventually},
-    nodes::{Node, metric},
+    nodes::Node,
     tracker::{SOON, Table, Tracker, assert_roll_ups_agree, header},
 };
 
@@ -117,8 +117,7 @@ async fn every_reason_is_told_and_changes_nothing_about_the_destination() {
             .unwrap();
     assert!(consistent);
     assert_roll_ups_agree(&tracker.pool).await;
-    let stats = tracker.api(Method::GET, "/campaigns/demo/stats").send().await.unwrap();
-    let stats: Value = stats.json().await.unwrap();
+    let stats = tracker.show("/campaigns/demo/stats").await;
     for figures in [&stats["totals"], &stats["data"][0]] {
         assert_eq!((&figures["clicks"], &figures["valid_clicks"]), (&json!(13), &json!(3)), "{stats}");
     }
@@ -217,7 +216,7 @@ async fn another_node_hears_of_a_visit_by_way_of_redis_which_keeps_nothing_of_it
     assert_eq!(reason(&pool, again).await.as_deref(), Some("duplicate"));
     assert_eq!(reason(&pool, there).await, None);
     eventually(SOON, async || {
-        anyhow::ensure!(metric(&one.octo, "octo_visits_untold_total").await > 0, "nothing is untold");
+        anyhow::ensure!(one.octo.metric("octo_visits_untold_total").await > 0, "nothing is untold");
         Ok(())
     })
     .await;

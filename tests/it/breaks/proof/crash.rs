@@ -25,7 +25,8 @@ use tokio::{
 
 use crate::{
     harness::{
-        Octo, OctoBuilder, PrivatePostgres, PrivateRedis, Scratch, eventually, free_address, is_long, migrate,
+        Octo, OctoBuilder, PrivatePostgres, PrivateRedis, Scratch, eventually, free_address, is_long,
+        metrics::value_of, migrate,
     },
     tracker::{SOON, Table},
     verify::{Verdict, verify},
@@ -166,7 +167,7 @@ async fn two_octos_on_copies_of_one_journal_store_each_click_once() {
     verify(&twin, &run.pool, &run.trail).await;
     let mut moved = 0;
     for octo in [&run.octo, &twin] {
-        moved += metric(octo, "octo_drain_errors_total{class=\"moved\"}").await.unwrap_or(0);
+        moved += octo.metric("octo_drain_errors_total{class=\"moved\"}").await;
     }
     report(&format!("two octos on copies of one journal ({moved} batches refused)"), &seen, &verdict);
     assert_nobody_noticed(&seen);
@@ -202,26 +203,7 @@ fn on_a_small_disk(builder: OctoBuilder) -> OctoBuilder {
     let script = format!(
         "mkdir -p \"$1\" && mount -t tmpfs -o size={DISK_BYTES} tmpfs \"$1\" && shift && exec \"$@\""
     );
-    with_mounts(builder, &script)
-}
-
-/// In a mount namespace of its own, after this script, whose first argument is the directory of the journal and which
-/// must become the others.
-pub(crate) fn with_mounts(builder: OctoBuilder, script: &str) -> OctoBuilder {
-    // root in a user namespace of one's own may mount as well, where the kernel allows that
-    let unshare = if fs::metadata("/proc/self").is_ok_and(|m| is_root(&m)) { "-m" } else { "-rm" };
-    let allowed = Command::new("unshare").args([unshare, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
-    assert!(
-        allowed.as_ref().is_ok_and(|output| output.status.success()),
-        "this run mounts a small disk in a mount namespace of its own; that needs unshare(1) and root, or a kernel \
-         that allows it to others; and in a chroot, a root that is a mount (mount --bind DIR DIR): {allowed:?}"
-    );
-    let dir = builder.data().join("journal");
-    builder.through(&["unshare", unshare, "sh", "-c", script, "sh", dir.to_str().expect("a plain path")])
-}
-
-fn is_root(metadata: &fs::Metadata) -> bool {
-    std::os::unix::fs::MetadataExt::uid(metadata) == 0
+    builder.with_mounts(&script)
 }
 
 /// Fills a disk up to its last 64 KiB, which is left to the clicks.
@@ -485,8 +467,9 @@ impl Run {
     }
 
     async fn metric(&self, name: &str) -> usize {
-        let metric = metric(&self.octo, name).await;
-        metric.unwrap_or_else(|| panic!("no {name} in /metrics"))
+        let metrics = self.octo.metrics().await;
+        let value = value_of(&metrics, name).unwrap_or_else(|| panic!("no {name} in /metrics"));
+        value.parse().expect("a whole number")
     }
 
     /// Open sockets of octo, to visitors and to its stores.
@@ -501,12 +484,6 @@ impl Run {
         let counted = self.metric("octo_clicks_unrecorded_total").await;
         assert_eq!((verdict.stored + counted, verdict.unrecorded), (seen.sent, counted), "{verdict:?}");
     }
-}
-
-/// The value of a metric, if it has one by now.
-async fn metric(octo: &Octo, name: &str) -> Option<usize> {
-    let metrics = octo.get("/metrics").await.text().await.unwrap();
-    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?.parse().ok()
 }
 
 /// A number of seconds in the short form, ten times as long in the long one.

@@ -19,12 +19,12 @@ use uuid::Uuid;
 use crate::{
     harness::{Database, Octo, OctoBuilder, PrivatePostgres, eventually, migrate},
     load::send_all,
-    nodes::metric,
     records::{click, encode_click, encode_event, event, write_journal},
-    tracker::{SOON, Table, assert_roll_ups_agree},
+    tracker::{OFFER, SOON, Table, assert_roll_ups_agree},
     wire::{Fault, Proxy},
 };
 
+const MOVED: &str = "octo_drain_errors_total{class=\"moved\"}";
 /// How long faults and what follows them may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -113,11 +113,7 @@ pub(crate) async fn octo(url: String, set: impl FnOnce(OctoBuilder) -> OctoBuild
         builder = builder.env(&format!("OCTO_DRAIN__{key}"), value);
     }
     let octo = set(builder).start().await;
-    let token = octo.admin_token().await;
-    let body =
-        json!({ "key": "demo", "name": "d", "offers": [{ "name": "o", "url": "https://o.example/" }] });
-    let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(token).json(&body);
-    assert_eq!(request.send().await.unwrap().status(), 201);
+    octo.create_campaign("demo", OFFER).await;
     octo
 }
 
@@ -385,8 +381,7 @@ async fn a_watermark_set_back_with_its_rows_brings_them_again_under_load() {
     let confirmed = load.stop().await;
     println!("set back to record {seq} of {}", confirmed.records);
     assert_exactly_once(&octo, &pool, &confirmed).await;
-    let metrics = octo.get("/metrics").await.text().await.unwrap();
-    assert!(metrics.contains("octo_drain_errors_total{class=\"moved\"}"), "it was noticed");
+    assert!(octo.metric(MOVED).await > 0, "it was noticed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -416,7 +411,7 @@ async fn assert_all_stored_once(octo: &Octo, pool: &PgPool, confirmed: &Confirme
             confirmed.clicks.len(),
             confirmed.events.len()
         );
-        anyhow::ensure!(metric(octo, "octo_journal_pending_records").await == 0, "records are on their way");
+        anyhow::ensure!(octo.metric("octo_journal_pending_records").await == 0, "records are on their way");
         Ok(())
     })
     .await;
@@ -443,7 +438,7 @@ async fn a_watermark_that_somebody_else_moved_on_swallows_nothing() {
         confirmed.events.extend(more.events);
         assert_all_stored_once(&octo, &pool, &confirmed).await;
     }
-    assert_eq!(metric(&octo, "octo_journal_foreign_watermarks_total").await, 2);
+    assert_eq!(octo.metric("octo_journal_foreign_watermarks_total").await, 2);
     assert!(octo.stderr().contains("another machine has a copy of the journal"), "{}", octo.stderr());
     let inspected = octo.inspect_journal().await;
     assert_ne!(inspected["streams"][0]["watermark"], inspected["streams"][0]["id"]);
@@ -458,14 +453,14 @@ async fn a_watermark_that_somebody_else_moved_on_swallows_nothing() {
     confirmed.clicks.extend(more.clicks);
     confirmed.events.extend(more.events);
     assert_all_stored_once(&octo, &pool, &confirmed).await;
-    assert_eq!(metric(&octo, "octo_journal_foreign_watermarks_total").await, 1);
-    assert!(metric(&octo, "octo_drain_already_stored_total").await > 0);
+    assert_eq!(octo.metric("octo_journal_foreign_watermarks_total").await, 1);
+    assert!(octo.metric("octo_drain_already_stored_total").await > 0);
 
     // and once it is said, it stays so
     octo.kill9().await;
     octo.start_again().await;
     assert_all_stored_once(&octo, &pool, &confirmed).await;
-    assert_eq!(metric(&octo, "octo_journal_foreign_watermarks_total").await, 0);
+    assert_eq!(octo.metric("octo_journal_foreign_watermarks_total").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -478,7 +473,7 @@ async fn records_that_are_sent_again_are_recognised_and_become_no_dead_letters()
     assert_exactly_once(&octo, &pool, &confirmed).await;
     sqlx::query("UPDATE ingest_watermark SET seq = 0").execute(&pool).await.unwrap();
     assert_exactly_once(&octo, &pool, &confirmed).await;
-    assert!(metric(&octo, "octo_drain_already_stored_total").await > 0);
+    assert!(octo.metric("octo_drain_already_stored_total").await > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -521,9 +516,7 @@ async fn two_octos_that_drain_copies_of_one_journal_store_it_once() {
     assert_stored_once(&pool, &confirmed).await;
     let mut moved = 0;
     for octo in [&one, &two] {
-        let metrics = octo.get("/metrics").await.text().await.unwrap();
-        let count = metrics.lines().find_map(|l| l.strip_prefix("octo_drain_errors_total{class=\"moved\"} "));
-        moved += count.map_or(0, |count| count.parse::<u64>().unwrap());
+        moved += octo.metric(MOVED).await;
     }
     println!("two drains of one stream met {moved} times");
     assert!(moved > 0, "they met");

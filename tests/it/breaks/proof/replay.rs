@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     harness::{Octo, PrivatePostgres, eventually, migrate},
     load::{Answer, percentile, send_all},
-    tracker::{SOON, Table, Tracker, assert_roll_ups_agree},
+    tracker::{OFFER, SOON, Table, Tracker, assert_roll_ups_agree},
 };
 
 const LOG: &str = include_str!("../../../data/access.log");
@@ -125,18 +125,7 @@ async fn postgres_may_stop_during_a_replay_and_every_click_is_redirected_and_arr
     let mut postgres = PrivatePostgres::start().await;
     migrate(&postgres.url()).await;
     let octo = trusting(Octo::builder()).database_url(postgres.url()).start().await;
-    let token = octo.admin_token().await;
-    let body =
-        json!({ "key": "replay", "name": "r", "offers": [{ "name": "o", "url": "https://o.example/" }] });
-    let created = octo
-        .client()
-        .post(octo.url("/api/v1/campaigns"))
-        .bearer_auth(token)
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(created.status(), 201);
+    octo.create_campaign("replay", OFFER).await;
     let mut todo = clicks();
     let during = todo.split_off(2000);
     let mut answers = send_all(octo.addr(), todo, 64).await;

@@ -18,7 +18,9 @@ use uuid::Uuid;
 
 use crate::{
     breaks::proof::exactly_once::{self, Load, PATIENCE},
-    harness::{Database, Octo, OctoBuilder, PrivatePostgres, Scratch, eventually, free_address, migrate},
+    harness::{
+        Database, Octo, OctoBuilder, PrivatePostgres, Scratch, api::answer, eventually, free_address, migrate,
+    },
     tracker::{SOON, Table, Tracker, assert_roll_ups_agree, header},
     verify::verify,
     visitors::{Seen, Trail, Visitors, create_campaigns},
@@ -109,9 +111,8 @@ fn assert_nobody_noticed(seen: &Seen) {
 }
 
 async fn ask(octo: &Octo, method: Method, path: &str, token: &str, body: Value) -> (u16, Value) {
-    let request = octo.client().request(method, octo.url(&format!("/api/v1{path}"))).bearer_auth(token);
-    let response = request.json(&body).send().await.unwrap();
-    (response.status().as_u16(), response.json().await.unwrap_or_default())
+    let (status, body) = answer(octo.api(token).request(method, path).json(&body)).await;
+    (status.as_u16(), body)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,15 +247,13 @@ async fn what_the_page_backs_up_under_load_holds_every_click_answered_before_the
 /// Waits until nothing waits in the journal, and gives the visitors' clicks: tag and id, each stored once.
 async fn wait_drained(octo: &Octo, pool: &PgPool) -> HashMap<String, Uuid> {
     eventually(PATIENCE, async || {
-        let metrics = octo.get("/metrics").await.text().await?;
-        let pending = metrics.lines().find_map(|l| l.strip_prefix("octo_journal_pending_records "));
-        ensure!(pending == Some("0"), "{pending:?} records wait in the journal");
         let streams: i64 =
             sqlx::query_scalar("SELECT count(*) FROM ingest_watermark").fetch_one(pool).await?;
         ensure!(streams >= 2, "the drain has not begun with the stream of this start");
         Ok(())
     })
     .await;
+    octo.wait_drained(PATIENCE).await;
     let rows: Vec<(Option<String>, Uuid)> =
         sqlx::query_as("SELECT sub1, id FROM clicks").fetch_all(pool).await.unwrap();
     let ids: HashSet<Uuid> = rows.iter().map(|(_, id)| *id).collect();
@@ -453,8 +452,7 @@ async fn what_neither_an_old_dump_nor_the_journal_has_is_counted() {
     let octo = builder.start().await;
     let pool = new.pool().await;
     wait_stored(&pool, 100 - missing).await;
-    let metrics = octo.get("/metrics").await.text().await.unwrap();
-    assert!(metrics.contains(&format!("octo_journal_damaged_records_total {missing}\n")), "{missing}");
+    assert_eq!(octo.metric("octo_journal_damaged_records_total").await, u64::try_from(missing).unwrap());
     assert_eq!(Table::Clicks.count(&pool).await.unwrap(), 100 - missing);
     assert_roll_ups_agree(&pool).await;
 }

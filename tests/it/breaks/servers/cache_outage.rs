@@ -59,7 +59,7 @@ async fn ask_api(node: &Node) -> String {
 
 async fn wait_breaker(node: &Node, wanted: u64) {
     eventually(SOON, async || {
-        let open = node.metric("octo_redis_breaker_open").await;
+        let open = node.octo.metric("octo_redis_breaker_open").await;
         anyhow::ensure!(open == wanted, "{open}");
         Ok(())
     })
@@ -77,7 +77,7 @@ async fn a_redis_that_is_stopped_frozen_flushed_or_full_is_never_seen_by_a_visit
     redis.kill9().await;
     storm(&node, "Redis is stopped").await;
     wait_breaker(&node, 1).await;
-    assert!(node.metric("octo_redis_commands_total{outcome=\"open\"}").await > 0);
+    assert!(node.octo.metric("octo_redis_commands_total{outcome=\"open\"}").await > 0);
     let health = node.octo.get("/health").await.text().await.unwrap();
     assert!(health.contains("single, does not answer"), "{health}");
     redis.start_again().await;
@@ -107,10 +107,10 @@ async fn a_redis_that_is_stopped_frozen_flushed_or_full_is_never_seen_by_a_visit
     let full = redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec_async(&mut connection).await;
     full.unwrap();
     let refused = "octo_redis_commands_total{outcome=\"error\"}";
-    let before = node.metric(refused).await;
+    let before = node.octo.metric(refused).await;
     storm(&node, "Redis is full (maxmemory)").await;
-    assert!(node.metric(refused).await > before);
-    assert!(node.metric("octo_redis_breaker_open").await == 0, "it refuses, and is well");
+    assert!(node.octo.metric(refused).await > before);
+    assert!(node.octo.metric("octo_redis_breaker_open").await == 0, "it refuses, and is well");
     let stale: Option<String> =
         redis::cmd("GET").arg("t:campaign:demo").query_async(&mut connection).await.unwrap();
     assert_eq!(stale, None, "what cannot be replaced is gone");

@@ -5,14 +5,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use serde_json::json;
-
 use crate::{
-    breaks::proof::crash::with_mounts,
     harness::{HaProxy, Octo, OctoBuilder, PrivatePostgres, eventually, migrate},
     load::{percentile, send_all},
-    nodes::metric,
-    tracker::{SOON, Table, Tracker, header},
+    tracker::{OFFER, SOON, Table, Tracker, header},
 };
 
 /// A journal of so few bytes is soon full.
@@ -47,15 +43,6 @@ fn complaints(octo: &Octo) -> usize {
     octo.stderr().matches("the journal cannot be written").count()
 }
 
-/// The active campaign `demo`.
-pub(crate) async fn create_campaign(octo: &Octo) {
-    let token = octo.admin_token().await;
-    let body =
-        json!({ "key": "demo", "name": "d", "offers": [{ "name": "o", "url": "https://o.example/" }] });
-    let request = octo.client().post(octo.url("/api/v1/campaigns")).bearer_auth(token).json(&body);
-    assert_eq!(request.send().await.unwrap().status(), 201);
-}
-
 fn click_requests(count: usize) -> Vec<Vec<u8>> {
     vec![b"GET /click?cid=demo HTTP/1.1\r\nHost: t\r\n\r\n".to_vec(); count]
 }
@@ -66,7 +53,7 @@ async fn a_start_with_every_store_down_still_redirects_and_stores_later() {
     migrate(&postgres.url()).await;
     let mut octo =
         Octo::builder().database_url(postgres.url()).redis_url("redis://127.0.0.1:1").start().await;
-    create_campaign(&octo).await;
+    octo.create_campaign("demo", OFFER).await;
     octo.kill9().await;
     postgres.stop_fast().await;
     octo.start_again().await;
@@ -167,7 +154,7 @@ async fn a_frozen_postgres_is_never_seen_by_a_visitor() {
     let postgres = PrivatePostgres::start().await;
     migrate(&postgres.url()).await;
     let octo = Octo::builder().database_url(postgres.url()).start().await;
-    create_campaign(&octo).await;
+    octo.create_campaign("demo", OFFER).await;
     let quiet = send_all(octo.addr(), click_requests(2000), 16).await;
     postgres.sigstop();
     let frozen = send_all(octo.addr(), click_requests(2000), 16).await;
@@ -188,7 +175,7 @@ async fn a_full_journal_still_redirects_counts_exactly_and_tells_the_balancer() 
     let mut postgres = PrivatePostgres::start().await;
     migrate(&postgres.url()).await;
     let octo = with_a_small_journal(Octo::builder().database_url(postgres.url())).start().await;
-    create_campaign(&octo).await;
+    octo.create_campaign("demo", OFFER).await;
     postgres.stop_fast().await;
     let start = Instant::now();
     let answers = send_all(octo.addr(), click_requests(1000), 8).await;
@@ -205,7 +192,7 @@ async fn a_full_journal_still_redirects_counts_exactly_and_tells_the_balancer() 
     let health: serde_json::Value = octo.get("/health").await.json().await.unwrap();
     assert!(health["components"][0]["detail"].as_str().unwrap().contains("journal.max_bytes"), "{health}");
     eventually(SOON, async || {
-        let writable = metric(&octo, "octo_journal_writable").await;
+        let writable = octo.metric("octo_journal_writable").await;
         anyhow::ensure!(writable == 0, "{writable}");
         Ok(())
     })
@@ -225,13 +212,7 @@ async fn a_full_journal_still_redirects_counts_exactly_and_tells_the_balancer() 
         assert!(events < 10, "the journal is not full");
     };
     assert!(event.headers().contains_key("retry-after"));
-    let metrics = octo.get("/metrics").await.text().await.unwrap();
-    let unrecorded: i64 = metrics
-        .lines()
-        .find_map(|l| l.strip_prefix("octo_clicks_unrecorded_total "))
-        .unwrap()
-        .parse()
-        .unwrap();
+    let unrecorded = i64::try_from(octo.metric("octo_clicks_unrecorded_total").await).unwrap();
     assert!(unrecorded > 0);
     postgres.start_again().await;
     let pool = postgres.pool().await;
@@ -260,7 +241,7 @@ async fn behind_a_balancer_nodes_whose_journals_are_all_full_redirect_and_come_b
     migrate(&postgres.url()).await;
     let node = || with_a_small_journal(Octo::builder().database_url(postgres.url())).start();
     let (one, two) = (node().await, node().await);
-    create_campaign(&one).await;
+    one.create_campaign("demo", OFFER).await;
     eventually(SOON, async || {
         let status = two.client().head(two.url("/click?cid=demo")).send().await?.status();
         anyhow::ensure!(status == 302, "{status}");
@@ -312,13 +293,13 @@ async fn a_start_on_a_full_disk_redirects_drains_what_was_there_and_records_as_s
     let mut postgres = PrivatePostgres::start().await;
     migrate(&postgres.url()).await;
     let mut before = Octo::builder().database_url(postgres.url()).start().await;
-    create_campaign(&before).await;
+    before.create_campaign("demo", OFFER).await;
     postgres.stop_fast().await;
     send_all(before.addr(), click_requests(20), 1).await;
     before.kill9().await;
 
     let builder = Octo::builder().database_url(postgres.url()).data_dir(before.data_dir());
-    let octo = with_mounts(builder, ON_A_FULL_DISK).start().await;
+    let octo = builder.with_mounts(ON_A_FULL_DISK).start().await;
     assert_eq!(complaints(&octo), 1, "{}", octo.stderr());
     for _ in 0..5 {
         let click = octo.get("/click?cid=demo").await;
@@ -326,7 +307,7 @@ async fn a_start_on_a_full_disk_redirects_drains_what_was_there_and_records_as_s
     }
     assert_eq!(octo.get("/readyz").await.status(), 503);
     assert_eq!(octo.get("/readyz/redirect").await.status(), 200);
-    assert_eq!(metric(&octo, "octo_clicks_unrecorded_total").await, 5);
+    assert_eq!(octo.metric("octo_clicks_unrecorded_total").await, 5);
     let health: serde_json::Value = octo.get("/health").await.json().await.unwrap();
     assert!(health["components"][0]["detail"].as_str().unwrap().contains("No space left"), "{health}");
 
@@ -383,12 +364,12 @@ async fn a_journal_that_cannot_be_opened_is_fatal_at_the_very_first_start_only()
 
 #[tokio::test]
 async fn after_a_restart_in_an_outage_it_is_known_how_old_the_oldest_record_is() {
-    const GAUGE: &str = "octo_journal_oldest_pending_timestamp_seconds ";
+    const GAUGE: &str = "octo_journal_oldest_pending_timestamp_seconds";
     let now_s = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     let mut postgres = PrivatePostgres::start().await;
     migrate(&postgres.url()).await;
     let mut octo = Octo::builder().database_url(postgres.url()).start().await;
-    create_campaign(&octo).await;
+    octo.create_campaign("demo", OFFER).await;
     postgres.stop_fast().await;
     let before = now_s();
     octo.get("/click?cid=demo").await;
@@ -399,13 +380,8 @@ async fn after_a_restart_in_an_outage_it_is_known_how_old_the_oldest_record_is()
         .await;
     octo.start_again().await;
     octo.get("/click?cid=demo").await;
-    let oldest = async || -> anyhow::Result<f64> {
-        let metrics = octo.get("/metrics").await.text().await?;
-        let value = metrics.lines().find_map(|line| line.strip_prefix(GAUGE));
-        Ok(value.ok_or_else(|| anyhow::anyhow!("no gauge"))?.parse()?)
-    };
     eventually(SOON, async || {
-        let time = oldest().await?;
+        let time = octo.gauge(GAUGE).await;
         // an id has whole milliseconds
         anyhow::ensure!((before - 0.001..=after).contains(&time), "{time}, not {before} to {after}");
         Ok(())
@@ -413,7 +389,7 @@ async fn after_a_restart_in_an_outage_it_is_known_how_old_the_oldest_record_is()
     .await;
     postgres.start_again().await;
     eventually(SOON, async || {
-        let time = oldest().await?;
+        let time = octo.gauge(GAUGE).await;
         anyhow::ensure!(time.abs() < f64::EPSILON, "{time}");
         Ok(())
     })

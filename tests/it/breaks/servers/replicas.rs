@@ -8,9 +8,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Octo, OctoBuilder, PrivatePostgres, eventually, migrate},
+    harness::{Octo, OctoBuilder, PrivatePostgres, api::campaign, eventually, migrate},
     load::{Answer, percentile, send_all},
-    tracker::{SOON, Table, header},
+    tracker::{OFFER, SOON, Table, header},
 };
 
 /// How long the servers may take on a busy machine.
@@ -46,14 +46,14 @@ impl Node {
         position: Option<&str>,
         body: Option<Value>,
     ) -> (u16, String, Value) {
-        let mut request = self.octo.client().request(method, self.octo.url(&format!("/api/v1{path}")));
+        let mut request = self.octo.api(&self.token).request(method, path);
         if let Some(position) = position {
             request = request.header("X-Octo-Position", position);
         }
         if let Some(body) = &body {
             request = request.json(body);
         }
-        let response = request.bearer_auth(&self.token).send().await.unwrap();
+        let response = request.send().await.unwrap();
         let (status, position) = (response.status().as_u16(), header(&response, "x-octo-position"));
         *self.statuses.lock().unwrap().entry(status).or_default() += 1;
         (status, position, response.json().await.unwrap_or_default())
@@ -66,8 +66,7 @@ impl Node {
 
     /// Makes a campaign; returns its position.
     async fn make(&self, key: &str) -> (u16, String) {
-        let offers = json!([{ "name": "o", "url": "https://offer.example/" }]);
-        let body = json!({ "key": key, "name": key, "offers": offers });
+        let body = campaign(key, OFFER);
         let (status, position, _) = self.ask(Method::POST, "/campaigns", None, Some(body)).await;
         (status, position)
     }
@@ -94,11 +93,6 @@ impl Node {
 
     async fn reads(&self, place: usize) -> u64 {
         self.replica(place).await["reads"].as_u64().unwrap()
-    }
-
-    async fn metric(&self, start: &str) -> f64 {
-        let text = self.octo.get("/metrics").await.text().await.unwrap();
-        text.lines().find_map(|l| l.strip_prefix(start)).map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
     /// Clicks a link as often, and every answer is a redirect.
@@ -178,7 +172,7 @@ async fn reads_go_round_the_replicas_and_a_stopped_one_is_left_out_until_it_is_b
     list_often(&node, 40).await; // some of them meet the dead one and are answered by the other
     node.redirects("demo", 50).await;
     node.wait_state(0, "ejected").await;
-    assert!(node.metric("octo_db_replica_up{replica=\"0\"}").await < 0.5);
+    assert!(node.octo.gauge("octo_db_replica_up{replica=\"0\"}").await < 0.5);
     let (status, health) = (node.octo.get("/health").await.status(), node.octo.get("/health").await);
     let health: Value = health.json().await.unwrap();
     assert_eq!((status.as_u16(), &health["status"]), (200, &json!("degraded")));
@@ -255,7 +249,7 @@ async fn replicas_that_are_all_late_go_on_answering_but_not_with_what_was_just_w
     assert_eq!((status, &body["data"][0]["key"]), (200, &json!("fresh")), "{body}");
     let (status, _, body) = other.ask(Method::GET, "/campaigns", Some("no position"), None).await;
     assert_eq!((status, &body["code"]), (400, &json!("position")), "{body}");
-    assert!(node.metric("octo_db_primary_reads_total{reason=\"position\"}").await >= 1.0);
+    assert!(node.octo.metric("octo_db_primary_reads_total{reason=\"position\"}").await >= 1);
     node.tell("all replicas late");
 }
 
@@ -293,7 +287,7 @@ async fn without_any_replica_the_primary_reads() {
     node.wait_state(0, "ejected").await;
     node.wait_state(1, "ejected").await;
     list_often(&node, 40).await;
-    assert!(node.metric("octo_db_primary_reads_total{reason=\"no_replica\"}").await >= 40.0);
+    assert!(node.octo.metric("octo_db_primary_reads_total{reason=\"no_replica\"}").await >= 40);
     node.redirects("demo", 50).await;
     node.tell("all replicas gone");
 }

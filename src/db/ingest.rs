@@ -25,12 +25,12 @@ use crate::{
         statement::statements,
         store::erasures,
     },
-    facts::{
-        click::{Adjusted, Adjustment, Click},
-        event::Event,
-        record::Record,
+    facts::{click::Click, event::Event, record::Record},
+    model::{
+        click::{Adjusted, Adjustment, InvalidReason},
+        erasure::Erasures,
+        money::Currency,
     },
-    model::{erasure::Erasures, money::Currency},
 };
 
 /// What the drain knows of a click, in the order of `copy_click` and of the arrays of `insert_clicks`.
@@ -463,7 +463,7 @@ async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Res
         .bind(column(clicks, |c| c.user_agent.as_deref()))
         .bind(column(clicks, |c| c.referrer.as_deref()))
         .bind(column(clicks, |c| c.is_valid()))
-        .bind(column(clicks, |c| c.invalid_reason.map(crate::facts::click::InvalidReason::as_str)))
+        .bind(column(clicks, |c| c.invalid_reason.map(InvalidReason::as_str)))
         .bind(column(clicks, |c| c.is_bot))
         .bind(column(clicks, |c| c.country.as_deref()))
         .bind(column(clicks, |c| c.device.as_deref()))
@@ -516,7 +516,7 @@ fn copy_click(data: &mut CopyData, click: &Click<'_>) {
     data.text(click.user_agent.as_deref());
     data.text(click.referrer.as_deref());
     data.bool(click.is_valid());
-    data.text(click.invalid_reason.map(crate::facts::click::InvalidReason::as_str));
+    data.text(click.invalid_reason.map(InvalidReason::as_str));
     data.bool(click.is_bot);
     data.text(click.country.as_deref());
     data.text(click.device.as_deref());

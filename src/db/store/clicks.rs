@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::{
     db::{Db, Error, monitor::part, statement::statements},
-    facts::click::InvalidReason,
     model::{
+        click::InvalidReason,
         id::{ClickId, time_of_uuid},
         money::{Currency, Money},
     },

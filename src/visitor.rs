@@ -5,8 +5,6 @@
 //! [`Enricher::open`]. Every name a visitor carries comes from a closed list, so that a click stays small and
 //! a sender cannot write text of its own into the statistics.
 //!
-//! [`Visits`] says whether a visit is suspect and what of its address may be kept.
-//!
 //! What stays out: where the address comes from (`http`) and what a bot is sent to (`routing`).
 
 mod bot;

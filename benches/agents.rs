@@ -7,7 +7,7 @@
 use std::{fs, hint::black_box, time::Instant};
 
 use anyhow::Context;
-use octo::enrich::Enricher;
+use octo::visitor::Enricher;
 
 const PEOPLE: &str = "tests/data/agents.txt";
 const ROUNDS: usize = 5;

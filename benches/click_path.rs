@@ -7,15 +7,14 @@ use std::{hint::black_box, net::IpAddr};
 use chrono::Utc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use octo::{
-    enrich::{Enricher, Visitor},
+    facts::click::{Click, InvalidReason},
     model::{
         campaign::{Campaign, CostModel, Destination, Status},
-        click::{Click, InvalidReason},
         id::ClickId,
-        visit::Params,
+        link::Params,
     },
-    routing::{self, Decision, Routes},
-    template::Values,
+    routing::{self, Decision, Routes, destination::Values},
+    visitor::{Enricher, Visitor},
 };
 
 mod support;

@@ -32,7 +32,7 @@ use octo::{
         ingest::{Ingest, Rows},
         pool::Pool,
     },
-    model::click::Click,
+    facts::click::Click,
 };
 use sqlx::PgPool;
 use tokio::task::JoinSet;

@@ -28,7 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use octo::model::visit::Params;
+use octo::model::link::Params;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::{net::TcpListener, time::sleep};
 use uuid::Uuid;

@@ -10,14 +10,15 @@ use tokio::sync::watch;
 
 use crate::{
     admission::Admission,
-    cache::Campaigns,
+    campaigns::Campaigns,
     config::Config,
-    db::{Db, migrations, statistics::Statistics},
+    db::{Db, migrations, server_status::ServerStatus},
     embedded::Supervisor,
-    enrich::{Enricher, Visits},
     journal::Journal,
+    judge::visits::Visits,
     limits::Limits,
     telemetry::Metrics,
+    visitor::Enricher,
 };
 
 /// Everything a handler needs; clones share it.
@@ -34,7 +35,7 @@ pub struct Parts {
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
     /// What the primary said of itself.
-    pub statistics: Arc<Statistics>,
+    pub server_status: Arc<ServerStatus>,
     /// Facts on disk.
     pub journal: Journal,
     /// Whether events are let in.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{self, Config, Flags, Loaded, LogFormat},
-    db::{self, Db, migrations, tokens},
+    db::{self, Db, migrations, store::tokens},
     embedded::Embedded,
     model::token::Scope,
     server, telemetry,

@@ -4,16 +4,8 @@
 //! [`Db::write`] under the name `noun.verb`. They own the whole of acquire, time-out and clean-up (see [`pool`])
 //! and the choice of the server (see [`replicas`]).
 
-pub mod campaigns;
-pub mod clicks;
 pub mod clock;
-mod copy;
-pub mod dead_letters;
-pub mod erasures;
-pub mod events;
-pub mod idempotency;
 pub mod ingest;
-pub mod installation;
 pub mod migrations;
 pub mod monitor;
 pub mod partitions;
@@ -21,11 +13,9 @@ pub mod plan;
 pub mod pool;
 pub mod position;
 pub mod replicas;
-pub mod statistics;
-pub mod stats;
-pub mod tokens;
+pub mod server_status;
+pub mod store;
 pub mod transfer;
-pub mod visitor_keys;
 
 use std::{
     sync::{
@@ -53,6 +43,9 @@ use replicas::{
     Replicas,
     probe::{Answer, History, Probe},
 };
+use store::{
+    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, stats, tokens, visitor_keys,
+};
 
 /// After every time that is stored: the end of an open range (9999-12-31).
 pub const FAR_FUTURE: chrono::DateTime<chrono::Utc> =
@@ -76,7 +69,7 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         pool::STATEMENTS,
         pool::connector::STATEMENTS,
         replicas::probe::STATEMENTS,
-        statistics::STATEMENTS,
+        server_status::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,
         transfer::STATEMENTS,
@@ -248,7 +241,7 @@ impl Db {
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
         match self.primary.run(query, run.clone()).await {
-            Err(error) if monitor::is_worth_again(&error) => self.primary.run(query, run).await,
+            Err(error) if monitor::is_retryable(&error) => self.primary.run(query, run).await,
             answer => answer,
         }
     }

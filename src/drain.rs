@@ -23,9 +23,9 @@ use crate::{
         Db,
         ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError, UNIQUE_VIOLATION},
     },
+    facts::record::{Malformed, Record},
     journal::{Batch, Journal, Oldest, Reader},
     metrics,
-    model::record::{Malformed, Record},
 };
 use progress::{Sent, Streams};
 
@@ -325,7 +325,7 @@ fn back_off(options: &config::Drain, failures: u32) -> Duration {
 }
 
 /// Deletes drained segments and sets the journal's gauges, until the stop signal.
-pub async fn keep_house(journal: Journal, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn housekeeping(journal: Journal, stop: CancellationToken) -> anyhow::Result<()> {
     let mut rounds = 0u32;
     let mut oldest = OldestPending::default();
     while !stop.is_cancelled() {

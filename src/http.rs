@@ -1,34 +1,16 @@
 //! HTTP: the routes, and what surrounds every one of them.
 
-mod api;
-mod auth;
+pub(crate) mod api;
 mod body;
-mod campaigns;
-mod click;
-mod clicks;
 mod client;
 mod compression;
-mod cors;
-mod dead_letters;
-mod docs;
 pub mod error;
-mod event;
-mod events;
 pub mod fields;
-#[cfg(test)]
-mod fuzz;
 mod head;
-pub mod idempotency;
-pub mod openapi;
 mod ops;
-mod page;
 mod pieces;
-mod position;
 mod request_id;
-mod signals;
-mod stats;
-mod system;
-mod tokens;
+pub(crate) mod track;
 
 use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
 
@@ -46,7 +28,17 @@ use hyper::{Request, body::Incoming};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{app::App, metrics};
+use crate::{
+    app::App,
+    http::{
+        api::{
+            manners::{auth, idempotency, position},
+            openapi,
+        },
+        track::{click, cors, event},
+    },
+    metrics,
+};
 pub use client::Peer;
 use error::Problem;
 pub use head::Ambiguous;
@@ -252,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/scopes.rs
+    /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/api/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
     const WITHOUT_TOKEN: [&str; 16] = [
         "GET /api/v1/openapi.json",

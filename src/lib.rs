@@ -8,45 +8,50 @@
 //!
 //! # One click
 //!
-//! 1. [`http`] parses the raw query itself: a known campaign is always redirected.
-//! 2. [`cache`] gives the campaign from memory.
-//! 3. [`enrich`] adds device, country and bot label from memory, says who is suspect, and what is kept of an address.
-//! 4. [`routing`] picks the destination; the seed comes from the click's id, so a replay gives the same answer.
-//! 5. [`template`] builds the URL; its origin is always a stored one.
+//! 1. `http::track` parses the raw query itself: a known campaign is always redirected.
+//! 2. [`campaigns`] gives the campaign from memory.
+//! 3. [`visitor`] says device, country and bot label, from memory.
+//! 4. `judge` says whether the click counts, and `privacy` what is kept of it. Neither is seen by routing: people and
+//!    bots get the same destination.
+//! 5. [`routing`] picks the destination (the seed comes from the click's id, so a replay gives the same answer) and
+//!    builds the URL; its origin is always a stored one.
 //! 6. [`journal`] returns once the click survives a power cut (group commit with fdatasync).
 //! 7. The answer: `302 Found`.
-//! 8. Later, elsewhere: [`drain`] stores a batch in Postgres in one transaction with the watermark and the roll-ups.
+//! 8. Later, elsewhere: `drain` stores a batch in Postgres in one transaction with the watermark and the roll-ups.
 //!
-//! Around it: [`server`] bounds connections, [`limits`] what one address may, [`admission`] refuses events where there
-//! is more to do than octo can, and [`erasure`] blanks in the journal what somebody may ask to be forgotten.
+//! Around it: `net` bounds connections, `limits` what one address may do, `admission` refuses events where there is
+//! more to do than octo can, and `housekeeping` sees to the schema, partitions, retention and erasures.
 //!
 //! # Invariants
 //!
 //! * `journal` does not know `db`: an outage cannot reach a click.
-//! * The click handler never names `db`; only `cache` does, on a cold miss, with a deadline.
+//! * `http::track` never names `db`; only `campaigns` does, on a cold miss, with a deadline.
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
-//! * Imports point down only: `model metrics config <- routing template enrich limits <- journal | db <- cache drain
-//!   erasure admission <- app <- clock <- http <- server <- cli`.
+//! * Imports point down only: `model config metrics <- facts routing visitor judge privacy limits <- journal | db |
+//!   redis <- campaigns drain admission <- app <- housekeeping <- http <- net <- server <- cli`.
 
-pub mod admission;
-pub mod app;
-pub mod cache;
+pub(crate) mod admission;
+pub(crate) mod app;
+pub mod campaigns;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod db;
-pub mod drain;
-pub mod embedded;
-pub mod enrich;
-pub mod erasure;
-pub mod http;
+pub(crate) mod drain;
+pub(crate) mod embedded;
+pub mod facts;
+pub(crate) mod housekeeping;
+pub(crate) mod http;
 pub mod journal;
-pub mod limits;
-pub mod metrics;
+pub(crate) mod judge;
+pub(crate) mod limits;
+pub(crate) mod metrics;
 pub mod model;
+pub(crate) mod net;
+pub(crate) mod privacy;
+pub(crate) mod redis;
 pub mod routing;
 pub mod server;
-pub mod shutdown;
+pub(crate) mod tasks;
 pub mod telemetry;
-pub mod template;
+pub mod visitor;

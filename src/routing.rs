@@ -1,16 +1,17 @@
 //! Decides where a click goes. Pure: the campaign, the parameters, the time and the seed are arguments.
 
+pub mod destination;
 mod rotation;
 
 use chrono::{DateTime, Utc};
 
 use crate::{
+    facts::click::InvalidReason,
     model::{
         campaign::{Campaign, Destination, Status},
-        click::InvalidReason,
-        visit::Params,
+        link::Params,
     },
-    template::{Error, Template},
+    routing::destination::{Error, Template},
 };
 
 /// A campaign ready to route: its destinations parsed once, at load.

@@ -1,12 +1,6 @@
 //! Bind, start, serve, stop: the only file that knows the order.
 
-mod connection;
-mod database;
-mod descriptors;
-mod framing;
-mod listeners;
 mod notify;
-mod proxy_protocol;
 
 use std::{
     future::Future,
@@ -28,25 +22,25 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use crate::net::listeners::Inherited;
 use crate::{
     admission::Admission,
     app::{App, Parts, SetUp, State},
-    cache::{Campaigns, Source},
-    clock,
+    campaigns::{Campaigns, Source},
     config::{Config, millis},
     db::Db,
     drain,
     embedded::{self, Embedded, Supervisor},
-    enrich::{Enricher, NewVisit, Visits},
-    erasure, http,
+    housekeeping::{clock, database, erasure},
+    http,
     journal::{Journal, Lock, Options, disk::RealDisk},
+    judge::visits::{NewVisit, Visits},
     limits::Limits,
-    shutdown::{Gate, Tasks},
+    net::{Connections, ListenerKind, descriptors, listeners::Listener},
+    tasks::{Gate, Tasks},
     telemetry::Metrics,
+    visitor::Enricher,
 };
-use connection::{Connections, Hall};
-pub use listeners::Inherited;
-use listeners::Listener;
 use notify::Manager;
 
 /// How long the last lines of the start wait for PostgreSQL, so that they can say more than that it is being asked.
@@ -99,7 +93,7 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         db,
         private_postgres,
         campaigns,
-        statistics: Arc::default(),
+        server_status: Arc::default(),
         journal,
         admission,
         enricher,
@@ -133,9 +127,16 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     app.state.is_started.store(true, Ordering::Relaxed);
     let connections = Connections::new(&app.config.server, connections_max);
     let accepting = CancellationToken::new();
-    serve(&mut tasks, &connections, listener, Hall::Public, http::Service::public(&app), &accepting)?;
+    serve(&mut tasks, &connections, listener, ListenerKind::Public, http::Service::public(&app), &accepting)?;
     if let Some(listener) = admin_listener {
-        serve(&mut tasks, &connections, listener, Hall::Admin, http::Service::admin(&app), &accepting)?;
+        serve(
+            &mut tasks,
+            &connections,
+            listener,
+            ListenerKind::Admin,
+            http::Service::admin(&app),
+            &accepting,
+        )?;
     }
     let took = started.elapsed();
     manager.ready(&format!("redirecting the clicks of {} campaigns", app.campaigns.state().0));
@@ -341,16 +342,17 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, schema_ready: &Gate) {
     tasks.spawn_after(schema_ready, "drain", drain);
     let interval = Duration::from_secs(app.config.privacy.erasure_interval_s);
     tasks.spawn("erasures", erasure::run(app.journal.clone(), app.db.clone(), interval, stop.clone()));
-    let house = http::idempotency::keep_house(app.clone(), stop.clone());
+    let house = http::api::manners::idempotency::housekeeping(app.clone(), stop.clone());
     tasks.spawn_after(schema_ready, "idempotency-house", house);
     tasks.spawn("clock", clock::run(app.clone(), stop.clone()));
-    tasks.spawn("journal-house", drain::keep_house(app.journal.clone(), stop.clone()));
+    tasks.spawn("journal-house", drain::housekeeping(app.journal.clone(), stop.clone()));
     tasks.spawn("journal", drain::watch(app.journal.clone(), stop.clone()));
     let (journal, admission) = (app.journal.clone(), app.admission.clone());
     let (journal_dir, queue_records_max) = (app.config.journal_dir(), app.config.journal.queue_records_max);
     tasks.spawn("admission", admission.run(journal, journal_dir, queue_records_max, stop.clone()));
-    let statistics = app.statistics.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
-    tasks.spawn("database-statistics", statistics);
+    let server_status =
+        app.server_status.clone().run(app.db.clone(), app.config.database.clone(), stop.clone());
+    tasks.spawn("database-statistics", server_status);
     tasks.spawn("metrics-upkeep", app.metrics.clone().keep(app.config.journal_dir(), stop));
 }
 
@@ -369,13 +371,13 @@ fn serve(
     tasks: &mut Tasks,
     connections: &Connections,
     listener: Listener,
-    hall: Hall,
+    kind: ListenerKind,
     service: http::Service,
     accepting: &CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener.socket.local_addr()?;
     tracing::info!("listening on http://{address}");
-    let accept = connections.accept(listener, hall, service, accepting.clone());
+    let accept = connections.accept(listener, kind, service, accepting.clone());
     tasks.spawn("listener", async move {
         accept.await;
         Ok(())
@@ -441,7 +443,7 @@ async fn announce(app: &App, took: Duration) {
     ];
     if app.private_postgres.is_some() {
         let has_demo = match demo.parse() {
-            Ok(key) => matches!(app.campaigns.get(&key).await, crate::cache::Lookup::Found(_)),
+            Ok(key) => matches!(app.campaigns.get(&key).await, crate::campaigns::Lookup::Found(_)),
             Err(_) => false,
         };
         if has_demo {

@@ -3,7 +3,7 @@
 use std::{hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use octo::{
-    cache::{Campaigns, Layer, Lookup},
+    campaigns::{Campaigns, Layer, Lookup},
     db,
     model::{campaign::Campaign, id::CampaignKey},
     routing::Routes,
@@ -126,7 +126,7 @@ async fn from_replica(
     let question = move |number: usize| {
         let db = db.clone();
         async move {
-            let campaign = db::campaigns::by_key(&db, keys[number % keys.len()].as_str()).await?;
+            let campaign = db::store::campaigns::by_key(&db, keys[number % keys.len()].as_str()).await?;
             anyhow::ensure!(campaign.is_some(), "no campaign");
             Ok(1)
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use octo::db::{self, Db, campaigns::New, position, replicas::health::State};
+use octo::db::{self, Db, position, replicas::health::State, store::campaigns::New};
 use sqlx::PgConnection;
 
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) async fn compare(servers: &Servers) -> anyhow::Result<()> {
                 let db = db.clone();
                 async move {
                     let key = format!("demo-{}", number % CAMPAIGNS);
-                    anyhow::ensure!(db::campaigns::by_key(&db, &key).await?.is_some(), "no campaign");
+                    anyhow::ensure!(db::store::campaigns::by_key(&db, &key).await?.is_some(), "no campaign");
                     Ok(1)
                 }
             };
@@ -86,12 +86,12 @@ async fn write_and_read(servers: &Servers, db: &Db, paused: &mut PgConnection) -
     let before = reads(db);
     for write in 0..WRITES {
         let key = format!("own-{write}");
-        db::campaigns::insert(db, New::demo(&key, "https://offer.example/")).await?;
-        own += usize::from(db::campaigns::by_key(db, &key).await?.is_some());
-        let reading = db::campaigns::by_key(&other.db, &key);
+        db::store::campaigns::insert(db, New::demo(&key, "https://offer.example/")).await?;
+        own += usize::from(db::store::campaigns::by_key(db, &key).await?.is_some());
+        let reading = db::store::campaigns::by_key(&other.db, &key);
         with_position += usize::from(position::at_least(db.written(), reading).await?.is_some());
         for _ in &servers.replicas {
-            without += usize::from(db::campaigns::by_key(&other.db, &key).await?.is_some());
+            without += usize::from(db::store::campaigns::by_key(&other.db, &key).await?.is_some());
         }
         let there = "SELECT EXISTS (SELECT FROM campaigns WHERE key = $1)";
         let there: bool = sqlx::query_scalar(there).bind(&key).fetch_one(&mut *paused).await?;
@@ -117,7 +117,7 @@ async fn write_and_read(servers: &Servers, db: &Db, paused: &mut PgConnection) -
     .await;
     let before = reads(db);
     for _ in 0..WRITES {
-        let last = db::campaigns::by_key(db, &format!("own-{}", WRITES - 1)).await?;
+        let last = db::store::campaigns::by_key(db, &format!("own-{}", WRITES - 1)).await?;
         anyhow::ensure!(last.is_some(), "the last write was not read");
     }
     let after = reads(db);

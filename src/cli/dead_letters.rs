@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::print;
 use crate::db::{
     Db,
-    dead_letters::{self, Content, DeadLetter, Retried},
+    store::dead_letters::{self, Content, DeadLetter, Retried},
 };
 
 /// Letters read at once.

@@ -17,15 +17,18 @@ use super::{print, with_db};
 use crate::{
     config::Config,
     db::{
-        Db, clicks,
-        dead_letters::{self, Content},
-        erasures, events,
+        Db,
+        store::{
+            clicks,
+            dead_letters::{self, Content},
+            erasures, events,
+        },
     },
+    facts::record::Record,
     journal::{self, Lock, disk::RealDisk},
     model::{
         erasure::{Erasure, Erasures, Sub, Subject, What},
         id::ClickId,
-        record::Record,
     },
 };
 

@@ -3,6 +3,7 @@
 //! The watermark is moved first and must be where the batch begins: so a batch is stored once, whatever
 //! happened to the answer of an earlier COMMIT, and two drains of one stream cannot both succeed.
 
+pub mod rows;
 use std::{
     collections::{HashMap, HashSet},
     future::Future,
@@ -15,18 +16,20 @@ use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{
-    Error,
-    copy::CopyData,
-    erasures, monitor,
-    pool::{Pool, timed_out},
-};
-use crate::model::{
-    click::{Adjusted, Adjustment, Click},
-    erasure::Erasures,
-    event::Event,
-    money::Currency,
-    record::Record,
+use crate::{
+    db::{
+        Error,
+        ingest::rows::CopyData,
+        monitor,
+        pool::{Pool, timed_out},
+        store::erasures,
+    },
+    facts::{
+        click::{Adjusted, Adjustment, Click},
+        event::Event,
+        record::Record,
+    },
+    model::{erasure::Erasures, money::Currency},
 };
 
 /// Every statement of this module.
@@ -465,7 +468,7 @@ async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Res
         .bind(column(clicks, |c| c.user_agent.as_deref()))
         .bind(column(clicks, |c| c.referrer.as_deref()))
         .bind(column(clicks, |c| c.is_valid()))
-        .bind(column(clicks, |c| c.invalid_reason.map(crate::model::click::InvalidReason::as_str)))
+        .bind(column(clicks, |c| c.invalid_reason.map(crate::facts::click::InvalidReason::as_str)))
         .bind(column(clicks, |c| c.is_bot))
         .bind(column(clicks, |c| c.country.as_deref()))
         .bind(column(clicks, |c| c.device.as_deref()))
@@ -518,7 +521,7 @@ fn copy_click(data: &mut CopyData, click: &Click<'_>) {
     data.text(click.user_agent.as_deref());
     data.text(click.referrer.as_deref());
     data.bool(click.is_valid());
-    data.text(click.invalid_reason.map(crate::model::click::InvalidReason::as_str));
+    data.text(click.invalid_reason.map(crate::facts::click::InvalidReason::as_str));
     data.bool(click.is_bot);
     data.text(click.country.as_deref());
     data.text(click.device.as_deref());

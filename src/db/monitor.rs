@@ -259,7 +259,7 @@ pub(super) fn is_worth_elsewhere(error: &Error) -> bool {
 }
 
 /// Whether the same server may answer the same read on a new connection.
-pub(super) fn is_worth_again(error: &Error) -> bool {
+pub(super) fn is_retryable(error: &Error) -> bool {
     let Error::Unavailable(source) = error else { return false };
     source.downcast_ref::<sqlx::Error>().is_some_and(|error| match error {
         sqlx::Error::Database(error) => error.code().is_some_and(|c| c == "40001" || c.starts_with("57P01")),

@@ -1,5 +1,15 @@
 //! What the handlers of the admin API share: JSON in and out, a name in the path, versions of an object.
 
+pub(crate) mod campaigns;
+pub(crate) mod clicks;
+pub(crate) mod dead_letters;
+pub(crate) mod events;
+pub(crate) mod manners;
+pub(crate) mod openapi;
+pub(crate) mod stats;
+pub(crate) mod system;
+pub(crate) mod tokens;
+
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Path, Request},

@@ -11,7 +11,7 @@ use tower_http::compression::{
     predicate::{And, SizeAbove},
 };
 
-use super::idempotency::WithoutSecret;
+use crate::http::api::manners::idempotency::WithoutSecret;
 
 /// Answers that are shorter stay as they are.
 const BYTES_MIN: u16 = 1024;

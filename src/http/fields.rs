@@ -1,23 +1,10 @@
 //! Reads a JSON body field by field and names **every** bad one, where a derived deserializer would stop at
 //! the first. No field is echoed at length.
-//!
-//! ```
-//! use octo::http::fields::{Fields, parse_json};
-//!
-//! let body = parse_json(br#"{"name":"","wieght":3}"#, 32).unwrap();
-//! let mut fields = Fields::new(&body, "").unwrap();
-//! let _name = fields.text("name", 1..=255);
-//! fields.refuse_unknown(&["name", "weight"], &[]);
-//! let errors = fields.finish().unwrap_err();
-//! assert_eq!(errors[0].pointer, "/name");
-//! assert_eq!(errors[1].detail, "is not a known field; did you mean `weight`?");
-//! ```
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::error::{FieldError, Problem, cut};
 use crate::{
@@ -25,7 +12,7 @@ use crate::{
         money::{Money, parse_amount},
         scheme::Scheme,
     },
-    template::Template,
+    routing::destination::Template,
 };
 
 /// Unknown fields that are named one by one; a body of a megabyte can hold very many.
@@ -205,16 +192,6 @@ impl<'v> Fields<'v> {
         Some(Money { amount: amount?.ok()?, currency: currency? })
     }
 
-    /// A UUID that may be absent or `null`.
-    pub fn uuid(&mut self, name: &str) -> Option<Uuid> {
-        let text = self.string(name)?;
-        let uuid = Uuid::try_parse(text).ok();
-        if uuid.is_none() {
-            self.refuse(name, "uuid", "must be a UUID");
-        }
-        uuid
-    }
-
     /// A destination with macros that must be there.
     pub fn url_template(&mut self, name: &str, app_schemes: &[Scheme]) -> Option<Template> {
         if self.required(name) { self.optional_url_template(name, app_schemes) } else { None }
@@ -229,15 +206,6 @@ impl<'v> Fields<'v> {
                 None
             }
         }
-    }
-
-    /// An object as it is; it may be absent or `null`.
-    pub fn object(&mut self, name: &str) -> Option<&'v Map<String, Value>> {
-        let Given::Value(value) = self.given(name) else { return None };
-        if value.as_object().is_none() {
-            self.refuse(name, "type", "must be an object");
-        }
-        value.as_object()
     }
 
     /// A list of objects, each read by `read`; empty when it is absent. `null` is refused.
@@ -299,6 +267,7 @@ impl<'v> Fields<'v> {
     }
 
     /// Everything that was found wrong.
+    #[cfg(test)]
     pub fn finish(self) -> Result<(), Vec<FieldError>> {
         if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
     }

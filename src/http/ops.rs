@@ -1,6 +1,7 @@
 //! For operators and their machines: `/health`, `/livez`, `/readyz` and `/readyz/redirect`, `/metrics`; for crawlers:
 //! `/robots.txt`.
 
+pub(crate) mod docs;
 use std::sync::atomic::Ordering;
 
 use axum::{
@@ -12,12 +13,12 @@ use axum::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::auth;
 use crate::{
     app::{App, SetUp},
-    cache::Source,
+    campaigns::Source,
     db::replicas::{Report, health},
     embedded,
+    http::api::manners::auth,
 };
 
 /// `GET /livez`: the process answers; it depends on nothing.

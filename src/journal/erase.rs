@@ -11,7 +11,7 @@ use super::{
     frame::{self, FRAME_HEAD, SEGMENT_HEAD},
     segment::segment_path,
 };
-use crate::model::record;
+use crate::facts::record;
 
 /// Shows every good record of a segment, with its sequence.
 pub fn visit(

@@ -24,7 +24,7 @@ use super::{
     lock, scan, segment_path, segments,
     simulated::{Fate, SimulatedDisk, Survival, Unsynced},
 };
-use crate::model::record;
+use crate::facts::record;
 
 const ROOT: &str = "/data/journal";
 const QUEUE_RECORDS_MAX: usize = 8;

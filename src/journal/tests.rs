@@ -237,7 +237,7 @@ fn two_processes_cannot_share_a_journal() {
 /// What an erased record reads as.
 fn blanked(i: u64) -> Vec<u8> {
     let mut bytes = payload(i);
-    crate::model::record::blank(&mut bytes);
+    crate::facts::record::blank(&mut bytes);
     bytes
 }
 
@@ -413,7 +413,7 @@ fn a_journal_that_cannot_be_opened_is_opened_later_with_what_was_there_before() 
 async fn a_panic_of_the_journals_thread_ends_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::start(Arc::new(RealDisk), options(dir.path()), || panic!("on purpose")).unwrap();
-    let mut tasks = crate::shutdown::Tasks::default();
+    let mut tasks = crate::tasks::Tasks::default();
     let failed = tasks.failed();
     tasks.spawn("journal", crate::drain::watch(journal.clone(), tasks.stop_signal()));
     assert_eq!(tokio::time::timeout(Duration::from_secs(30), failed).await, Ok("journal"));

@@ -6,12 +6,12 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{
-    click::Click,
-    event::Event,
-    id::ClickId,
-    record::Record,
-    text::{LINK_VALUE_CHARS_MAX, PARAMETER_CHARS_MAX, clean},
+use crate::{
+    facts::{click::Click, event::Event, record::Record},
+    model::{
+        id::ClickId,
+        text::{LINK_VALUE_CHARS_MAX, PARAMETER_CHARS_MAX, clean},
+    },
 };
 
 /// A parameter of links whose value may stand for a person.

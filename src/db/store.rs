@@ -1,0 +1,12 @@
+//! What is stored, one file a noun: the statements that read and change it.
+
+pub mod campaigns;
+pub mod clicks;
+pub mod dead_letters;
+pub mod erasures;
+pub mod events;
+pub mod idempotency;
+pub mod installation;
+pub mod stats;
+pub mod tokens;
+pub mod visitor_keys;

@@ -1,0 +1,277 @@
+//! Erasures: noted, so that no record that is still in a journal comes back; and carried out on what is stored.
+//!
+//! Figures are not touched: a count is of nobody. Nor are the keys of events (`event_keys`), which say that an id was
+//! used and nothing of whom.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Connection as _, FromRow, PgConnection};
+use uuid::Uuid;
+
+use crate::{
+    db::{Db, Error, monitor::part},
+    model::{
+        erasure::{Erasure, Sub, What},
+        id::time_of_uuid,
+    },
+};
+
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("erasures.lock", LOCK),
+    ("erasures.insert", INSERT),
+    ("erasures.since", SINCE),
+    ("erasures.watch", WATCH),
+    ("erasures.find_clicks", FIND_CLICKS),
+    ("erasures.delete_clicks", DELETE_CLICKS),
+    ("erasures.delete_events", DELETE_EVENTS),
+    ("erasures.delete_events_of_person", DELETE_EVENTS_OF_PERSON),
+    ("erasures.letters", LETTERS),
+    ("erasures.delete_letters", DELETE_LETTERS),
+    ("erasures.forget", FORGET),
+];
+
+const LOCK: &str = "SELECT octo_lock_for_erasure()";
+
+const INSERT: &str = "
+    INSERT INTO erasures (click_id, sub_hash, created_at)
+    SELECT click_id, sub_hash, coalesce($3, clock_timestamp())
+    FROM unnest($1::uuid[], $2::bytea[]) AS t (click_id, sub_hash)
+    RETURNING created_at";
+
+const SINCE: &str = "
+    SELECT
+        id,
+        click_id,
+        sub_hash,
+        created_at
+    FROM erasures
+    WHERE id > $1
+    ORDER BY id";
+
+/// One row at least.
+const WATCH: &str = "
+    SELECT
+        pg_postmaster_start_time() AS server,
+        fresh.*
+    FROM (SELECT 1) AS one
+    LEFT JOIN (
+        SELECT
+            id,
+            click_id,
+            sub_hash,
+            created_at
+        FROM erasures
+        WHERE id > $1
+    ) AS fresh ON true
+    ORDER BY fresh.id";
+
+// no index leads there: it is asked for once in a while, and every index costs a third of the drain's speed
+const FIND_CLICKS: &str = "
+    SELECT id
+    FROM clicks
+    WHERE created_at < $3
+      AND $2 = CASE $1
+          WHEN 'sub1' THEN sub1
+          WHEN 'sub2' THEN sub2
+          WHEN 'sub3' THEN sub3
+          WHEN 'sub4' THEN sub4
+          WHEN 'sub5' THEN sub5
+          WHEN 'aff_sub' THEN affiliate_sub
+          WHEN 'aff_sub2' THEN affiliate_sub2
+          WHEN 'aff_sub3' THEN affiliate_sub3
+          WHEN 'aff_sub4' THEN affiliate_sub4
+          WHEN 'aff_sub5' THEN affiliate_sub5
+          WHEN 'click_id' THEN click_id_param
+      END";
+
+const DELETE_CLICKS: &str = "
+    DELETE FROM clicks
+    USING unnest($1::uuid[], $2::timestamptz[]) AS t (id, at)
+    WHERE clicks.created_at = t.at
+      AND clicks.id = t.id";
+
+const DELETE_EVENTS: &str = "
+    DELETE FROM events
+    WHERE click_id = ANY ($1)
+      AND created_at < $2";
+
+// no index leads there, as for clicks
+const DELETE_EVENTS_OF_PERSON: &str = "
+    DELETE FROM events
+    WHERE created_at < $3
+      AND $2 = CASE $1
+          WHEN 'user_id' THEN user_id
+          WHEN 'session_id' THEN session_id
+      END";
+
+const LETTERS: &str = "
+    SELECT
+        id,
+        record
+    FROM dead_letters
+    WHERE id > $1
+    ORDER BY id
+    LIMIT $2";
+
+const DELETE_LETTERS: &str = "DELETE FROM dead_letters WHERE id = ANY ($1)";
+
+const FORGET: &str = "DELETE FROM erasures WHERE created_at < now() - $1::integer * interval '1 day'";
+
+/// A dead letter, as bytes.
+#[derive(Debug, Clone, FromRow)]
+pub struct Letter {
+    /// Counts up as they come.
+    pub id: i64,
+    /// As it was in the journal.
+    pub record: Vec<u8>,
+}
+
+/// A row of [`WATCH`].
+#[derive(FromRow)]
+struct WatchRow {
+    server: DateTime<Utc>,
+    id: Option<i64>,
+    click_id: Option<Uuid>,
+    sub_hash: Option<Vec<u8>>,
+    created_at: Option<DateTime<Utc>>,
+}
+
+impl WatchRow {
+    fn read(self) -> Option<Erasure> {
+        let Self { id, click_id, sub_hash, created_at, .. } = self;
+        Row { id: id?, click_id, sub_hash, created_at: created_at? }.read()
+    }
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: i64,
+    click_id: Option<Uuid>,
+    sub_hash: Option<Vec<u8>>,
+    created_at: DateTime<Utc>,
+}
+
+/// Notes erasures of what came before `before`, now if that is not given. When this returns, no transaction that did
+/// not know of them will store anything.
+pub async fn insert(
+    db: &Db,
+    whats: Vec<What>,
+    before: Option<DateTime<Utc>>,
+) -> Result<DateTime<Utc>, Error> {
+    let ids: Vec<Option<Uuid>> = whats.iter().map(What::click_id).collect();
+    let hashes: Vec<Option<Vec<u8>>> = whats.iter().map(|what| what.sub_hash().map(|h| h.to_vec())).collect();
+    let noted: Vec<DateTime<Utc>> = db
+        .maintain("erasures.insert", move |c| {
+            Box::pin(async move {
+                let mut transaction = c.begin().await?;
+                part("erasures.lock", crate::db::query(LOCK).execute(&mut *transaction)).await?;
+                let insert = crate::db::query_scalar(INSERT).bind(ids).bind(hashes).bind(before);
+                let noted = insert.fetch_all(&mut *transaction).await?;
+                transaction.commit().await?;
+                Ok(noted)
+            })
+        })
+        .await?;
+    Ok(noted.first().copied().or(before).unwrap_or_else(Utc::now))
+}
+
+/// Erasures after (newer than) this one, and since when the server runs that says so: another one may have given the
+/// same ids to other erasures.
+pub async fn watch(db: &Db, id: i64) -> Result<(DateTime<Utc>, Vec<Erasure>), Error> {
+    let rows: Vec<WatchRow> = db
+        .read_primary("erasures.watch", move |c| Box::pin(crate::db::query_as(WATCH).bind(id).fetch_all(c)))
+        .await?;
+    let server = rows.first().map(|row| row.server).unwrap_or_default(); // one row at least
+    Ok((server, rows.into_iter().filter_map(WatchRow::read).collect()))
+}
+
+/// Erasures after (newer than) this one, within the caller's transaction.
+pub(crate) async fn since_on(c: &mut PgConnection, id: i64) -> sqlx::Result<Vec<Erasure>> {
+    let rows: Vec<Row> = crate::db::query_as(SINCE).bind(id).fetch_all(c).await?;
+    Ok(rows.into_iter().filter_map(Row::read).collect())
+}
+
+/// Stored clicks, older than `before`, whose link said this.
+pub async fn find_clicks(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<Vec<Uuid>, Error> {
+    db.maintain("erasures.find_clicks", move |c| {
+        Box::pin(
+            crate::db::query_scalar(FIND_CLICKS).bind(sub.name).bind(sub.value).bind(before).fetch_all(c),
+        )
+    })
+    .await
+}
+
+/// Deletes stored clicks; returns how many there were.
+pub async fn delete_clicks(db: &Db, ids: Vec<Uuid>) -> Result<u64, Error> {
+    let times: Vec<DateTime<Utc>> = ids.iter().copied().map(time_of_uuid).collect();
+    db.maintain("erasures.delete_clicks", move |c| {
+        Box::pin(async move {
+            Ok(crate::db::query(DELETE_CLICKS).bind(ids).bind(times).execute(c).await?.rows_affected())
+        })
+    })
+    .await
+}
+
+/// Deletes the stored events of clicks that came before `before`; returns how many there were.
+pub async fn delete_events(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) -> Result<u64, Error> {
+    db.maintain("erasures.delete_events", move |c| {
+        Box::pin(async move {
+            Ok(crate::db::query(DELETE_EVENTS).bind(clicks).bind(before).execute(c).await?.rows_affected())
+        })
+    })
+    .await
+}
+
+/// Deletes the stored events that name this user or session and came before `before`; returns how many there were.
+pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<u64, Error> {
+    db.maintain("erasures.delete_events_of_person", move |c| {
+        Box::pin(async move {
+            let delete =
+                crate::db::query(DELETE_EVENTS_OF_PERSON).bind(sub.name).bind(sub.value).bind(before);
+            Ok(delete.execute(c).await?.rows_affected())
+        })
+    })
+    .await
+}
+
+/// All stored events of clicks, within the caller's transaction.
+pub(crate) async fn delete_events_on(c: &mut PgConnection, clicks: &[Uuid]) -> sqlx::Result<()> {
+    crate::db::query(DELETE_EVENTS).bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await.map(drop)
+}
+
+/// Dead letters, oldest first, after (newer than) `after`, at most `limit`.
+pub async fn letters(db: &Db, after: i64, limit: i64) -> Result<Vec<Letter>, Error> {
+    db.read_primary("erasures.letters", move |c| {
+        Box::pin(crate::db::query_as(LETTERS).bind(after).bind(limit).fetch_all(c))
+    })
+    .await
+}
+
+/// Deletes dead letters; returns how many there were.
+pub async fn delete_letters(db: &Db, ids: Vec<i64>) -> Result<u64, Error> {
+    db.maintain("erasures.delete_letters", move |c| {
+        Box::pin(
+            async move { Ok(crate::db::query(DELETE_LETTERS).bind(ids).execute(c).await?.rows_affected()) },
+        )
+    })
+    .await
+}
+
+/// Forgets erasures that are older than so many days by the database's clock: no journal holds anything so old.
+pub async fn forget_old(db: &Db, keep_days: u32) -> Result<u64, Error> {
+    let keep = i32::try_from(keep_days).unwrap_or(i32::MAX);
+    db.maintain("erasures.forget", move |c| {
+        Box::pin(async move { Ok(crate::db::query(FORGET).bind(keep).execute(c).await?.rows_affected()) })
+    })
+    .await
+}
+
+impl Row {
+    fn read(self) -> Option<Erasure> {
+        let what = match (self.click_id, self.sub_hash) {
+            (Some(id), _) => What::Click(id),
+            (None, hash) => What::Sub(hash?.try_into().ok()?),
+        };
+        Some(Erasure { id: self.id, what, before: self.created_at })
+    }
+}

@@ -1,0 +1,285 @@
+//! Stored events: read, and stored one at a time. The drain stores those of the journal (see `db::ingest`).
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use sqlx::{FromRow, types::Json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    db::{Db, Error},
+    model::{erasure::Sub, id::ClickId},
+};
+
+/// How much earlier than its click an event may be: clocks of nodes differ.
+const CLOCKS_DIFFER_BY: TimeDelta = TimeDelta::hours(1);
+
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("event.list", LIST_SQL),
+    ("event.list_of_click", LIST_OF_CLICK_SQL),
+    ("event.list_of_clicks", LIST_OF_CLICKS_SQL),
+    ("event.list_of_person", LIST_OF_PERSON_SQL),
+    ("event.insert", INSERT_SQL),
+];
+
+/// An event as it is stored.
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
+pub struct Event {
+    /// The sender's, or ours.
+    pub id: Uuid,
+    /// The click it belongs to.
+    pub click_id: Option<Uuid>,
+    /// The campaign it belongs to.
+    pub campaign_id: Option<Uuid>,
+    /// The campaign's key of today.
+    #[schema(example = "summer-sale")]
+    pub campaign_key: Option<String>,
+    /// What happened.
+    #[schema(example = "page_view")]
+    pub event_type: String,
+    /// For people.
+    pub event_name: Option<String>,
+    /// What the sender told, as PostgreSQL wrote it: its numbers may be longer than ours.
+    #[schema(value_type = Option<Object>)]
+    pub properties: Option<Json<Box<RawValue>>>,
+    /// The page.
+    pub url: Option<String>,
+    /// What led to the page.
+    pub referrer: Option<String>,
+    /// The sender's session.
+    pub session_id: Option<String>,
+    /// The sender's user.
+    pub user_id: Option<String>,
+    /// Who told of it: `public`, or the id of the token; nothing where it was stored before that was noted.
+    #[schema(example = "public")]
+    pub source: Option<String>,
+    /// The sender's own id, where it is no UUID; at most 128 characters of it.
+    #[schema(example = "order-1001")]
+    pub external_id: Option<String>,
+    /// When it happened, as the sender says.
+    pub occurred_at: Option<DateTime<Utc>>,
+    /// When it arrived.
+    pub created_at: DateTime<Utc>,
+}
+
+/// An event that is not stored yet, as it would be; properties that are no JSON are shown as text.
+impl From<&crate::facts::event::Event<'_>> for Event {
+    fn from(event: &crate::facts::event::Event<'_>) -> Self {
+        let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
+        // as a value: RawValue alone would let half of a surrogate pair pass, which no reader of our answer does
+        let is_json = |t: &str| serde_json::from_str::<serde_json::Value>(t).is_ok();
+        let raw = |t: &str| {
+            if is_json(t) { RawValue::from_string(t.to_owned()).ok() } else { to_raw_value(t).ok() }
+        };
+        Self {
+            id: event.id,
+            click_id: event.click_id.map(ClickId::uuid),
+            campaign_id: event.campaign_id,
+            campaign_key: text(&event.cid),
+            event_type: event.event_type.clone().into_owned(),
+            event_name: text(&event.event_name),
+            properties: event.properties.as_deref().and_then(raw).map(Json),
+            url: text(&event.url),
+            referrer: text(&event.referrer),
+            session_id: text(&event.session_id),
+            user_id: text(&event.user_id),
+            source: Some(event.source.to_string()),
+            external_id: text(&event.external_id),
+            occurred_at: event.occurred_at,
+            created_at: event.created_at,
+        }
+    }
+}
+
+/// `SELECT` of whole events, with what follows the join.
+macro_rules! select_events {
+    ($tail:literal) => {
+        concat!(
+            "
+    SELECT
+        e.id,
+        e.click_id,
+        e.campaign_id,
+        c.key AS campaign_key,
+        e.event_type,
+        e.event_name,
+        e.event_data AS properties,
+        e.url,
+        e.referrer,
+        e.session_id,
+        e.user_id,
+        e.source,
+        e.external_id,
+        e.occurred_at,
+        e.created_at
+    FROM events e
+    LEFT JOIN campaigns c ON c.id = e.campaign_id",
+            $tail
+        )
+    };
+}
+
+const LIST_SQL: &str = select_events!(
+    "
+    WHERE (e.created_at, e.id) < ($1, $2)
+    ORDER BY e.created_at DESC, e.id DESC
+    LIMIT $3"
+);
+
+const LIST_OF_CLICK_SQL: &str = select_events!(
+    "
+    WHERE e.click_id = $4
+      AND e.created_at >= $5
+      AND (e.created_at, e.id) < ($1, $2)
+    ORDER BY e.created_at DESC, e.id DESC
+    LIMIT $3"
+);
+
+const LIST_OF_CLICKS_SQL: &str = select_events!(
+    "
+    WHERE e.click_id = ANY ($1)
+    ORDER BY e.created_at, e.id"
+);
+
+// no index leads there, as for clicks (`erasures.find_clicks`)
+const LIST_OF_PERSON_SQL: &str = select_events!(
+    "
+    WHERE $2 = CASE $1
+        WHEN 'user_id' THEN e.user_id
+        WHEN 'session_id' THEN e.session_id
+    END
+    ORDER BY e.created_at, e.id"
+);
+
+/// One event as the batch form of the drain stores many, with its roll-up.
+const INSERT_SQL: &str = "
+    WITH fresh AS (
+        INSERT INTO event_keys (id, created_at)
+        SELECT $2, $3
+        WHERE $2::uuid IS NOT NULL
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id
+    ), stored AS (
+        INSERT INTO events (
+            id,
+            click_id,
+            campaign_id,
+            event_type,
+            event_name,
+            event_data,
+            url,
+            referrer,
+            session_id,
+            user_id,
+            source,
+            external_id,
+            occurred_at,
+            created_at
+        )
+        SELECT
+            $1,
+            $4,
+            coalesce(
+                $6,
+                (SELECT campaign_id FROM clicks WHERE created_at = $5 AND id = $4),
+                (SELECT id FROM campaigns WHERE key = $7 AND deleted_at IS NULL)
+            ),
+            $8,
+            $9,
+            $10::text::jsonb,
+            $11,
+            $12,
+            $13,
+            $14,
+            $15,
+            $16,
+            $17,
+            $3
+        WHERE $2 IS NULL
+           OR EXISTS (SELECT FROM fresh)
+        ON CONFLICT (created_at, id) DO NOTHING
+        RETURNING campaign_id, created_at
+    ), counted AS (
+        INSERT INTO campaign_stats_hourly AS s (campaign_id, hour, events)
+        SELECT campaign_id, date_trunc('hour', created_at, 'UTC'), 1
+        FROM stored
+        WHERE campaign_id IS NOT NULL
+        ON CONFLICT (campaign_id, hour) DO UPDATE
+        SET events = s.events + excluded.events
+    )
+    SELECT EXISTS (SELECT FROM stored)";
+
+/// Events, of one click or of all, newest first, after (older than) the event of `after`, at most `limit`.
+pub async fn list(
+    db: &Db,
+    click_id: Option<ClickId>,
+    after: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> Result<Vec<Event>, Error> {
+    let (after_time, after_id) = after.unwrap_or((crate::db::FAR_FUTURE, Uuid::max()));
+    match click_id {
+        Some(click) => {
+            // a click of the future has its time from a clock that was wrong, and its events from one that may not be
+            let is_of_the_future = click.created_at() > Utc::now();
+            let from =
+                if is_of_the_future { DateTime::UNIX_EPOCH } else { click.created_at() - CLOCKS_DIFFER_BY };
+            db.read("event.list_of_click", move |c| {
+                let query =
+                    crate::db::query_as(LIST_OF_CLICK_SQL).bind(after_time).bind(after_id).bind(limit);
+                Box::pin(query.bind(click.uuid()).bind(from).fetch_all(c))
+            })
+            .await
+        }
+        None => {
+            db.read("event.list", move |c| {
+                Box::pin(
+                    crate::db::query_as(LIST_SQL).bind(after_time).bind(after_id).bind(limit).fetch_all(c),
+                )
+            })
+            .await
+        }
+    }
+}
+
+/// Stores an event and counts it in its roll-up, in one statement; `false` when one of the same source with the
+/// sender's id is stored already. Whoever comes second with an id waits for the first.
+pub async fn insert(db: &Db, event: &crate::facts::event::Event<'_>) -> Result<bool, Error> {
+    let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
+    let query = crate::db::query_scalar(INSERT_SQL)
+        .bind(event.id)
+        .bind(event.key())
+        .bind(event.created_at)
+        .bind(event.click_id.map(ClickId::uuid))
+        .bind(event.click_id.map(ClickId::created_at))
+        .bind(event.campaign_id)
+        .bind(text(&event.cid))
+        .bind(event.event_type.clone().into_owned())
+        .bind(text(&event.event_name))
+        .bind(text(&event.properties))
+        .bind(text(&event.url))
+        .bind(text(&event.referrer))
+        .bind(text(&event.session_id))
+        .bind(text(&event.user_id))
+        .bind(event.source.to_string())
+        .bind(text(&event.external_id))
+        .bind(event.occurred_at);
+    db.write("event.insert", move |c| Box::pin(query.fetch_one(c))).await
+}
+
+/// All events of these clicks, oldest first, from the primary.
+pub async fn list_of_clicks(db: &Db, clicks: Vec<Uuid>) -> Result<Vec<Event>, Error> {
+    db.maintain("event.list_of_clicks", move |c| {
+        Box::pin(crate::db::query_as(LIST_OF_CLICKS_SQL).bind(clicks).fetch_all(c))
+    })
+    .await
+}
+
+/// All events that name this user or session, oldest first, from the primary.
+pub async fn list_of_person(db: &Db, sub: Sub) -> Result<Vec<Event>, Error> {
+    db.maintain("event.list_of_person", move |c| {
+        Box::pin(crate::db::query_as(LIST_OF_PERSON_SQL).bind(sub.name).bind(sub.value).fetch_all(c))
+    })
+    .await
+}

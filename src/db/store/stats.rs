@@ -1,0 +1,109 @@
+//! Figures of a campaign over time, from the hourly roll-ups: never from the raw clicks.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    db::{Db, Error},
+    model::campaign::text_enum,
+};
+
+/// Every statement of this module.
+pub const STATEMENTS: &[(&str, &str)] = &[("stats.by_hour", BY_HOUR_SQL), ("stats.by_day", BY_DAY_SQL)];
+
+text_enum! {
+    /// What figures are added up by.
+    GroupBy {
+        /// By hour (UTC: the roll-ups are).
+        Hour = "hour",
+        /// By day of a time zone.
+        Day = "day",
+    }
+}
+
+/// The figures of one hour or day; those without any are left out.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, Deserialize, ToSchema)]
+pub struct Bucket {
+    /// When it begins.
+    pub start_at: DateTime<Utc>,
+    /// The day in the time zone asked for.
+    pub date: NaiveDate,
+    /// All clicks.
+    pub clicks: i64,
+    /// Clicks that count.
+    pub valid_clicks: i64,
+    /// Clicks of known robots.
+    pub bot_clicks: i64,
+    /// Events.
+    pub events: i64,
+}
+
+const BY_HOUR_SQL: &str = "
+    SELECT
+        hour AS start_at,
+        (hour AT TIME ZONE $4)::date AS date,
+        clicks,
+        valid_clicks,
+        bot_clicks,
+        events
+    FROM campaign_stats_hourly
+    WHERE campaign_id = $1
+      AND hour >= $2
+      AND hour < $3
+      AND now() AT TIME ZONE $4 IS NOT NULL -- an unknown zone fails also where there are no rows
+    ORDER BY hour";
+
+const BY_DAY_SQL: &str = "
+    SELECT
+        date_trunc('day', hour, $4) AS start_at,
+        (date_trunc('day', hour, $4) AT TIME ZONE $4)::date AS date,
+        sum(clicks)::bigint AS clicks,
+        sum(valid_clicks)::bigint AS valid_clicks,
+        sum(bot_clicks)::bigint AS bot_clicks,
+        sum(events)::bigint AS events
+    FROM campaign_stats_hourly
+    WHERE campaign_id = $1
+      AND hour >= $2
+      AND hour < $3
+      AND now() AT TIME ZONE $4 IS NOT NULL -- an unknown zone fails also where there are no rows
+    GROUP BY 1, 2
+    ORDER BY 1";
+
+/// The figures of the hours from `from` until before `to`, in order of time. `Ok(None)`: Postgres does not know
+/// the time zone. A day of a zone whose offset is no whole hour gets the hours that begin in it.
+pub async fn by(
+    db: &Db,
+    campaign_id: Uuid,
+    group_by: GroupBy,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    tz: &str,
+) -> Result<Option<Vec<Bucket>>, Error> {
+    let tz = tz.to_owned();
+    let name = match group_by {
+        GroupBy::Hour => "stats.by_hour",
+        GroupBy::Day => "stats.by_day",
+    };
+    let found = db
+        .read(name, move |c| {
+            let query = match group_by {
+                GroupBy::Hour => crate::db::query_as(BY_HOUR_SQL),
+                GroupBy::Day => crate::db::query_as(BY_DAY_SQL),
+            };
+            Box::pin(query.bind(campaign_id).bind(from).bind(to).bind(tz).fetch_all(c))
+        })
+        .await;
+    match found {
+        Ok(buckets) => Ok(Some(buckets)),
+        Err(Error::Query { source, .. }) if is_unknown_zone(&source) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// 22023: invalid_parameter_value
+fn is_unknown_zone(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "22023")
+}

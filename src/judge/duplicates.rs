@@ -1,0 +1,128 @@
+//! Who clicked which campaign of late, in a table of fixed size: a visit is 64 bits under a secret key and the second
+//! of its first click. Nothing is allocated after the start, and only visits of one bucket wait for each other.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Visits of a bucket; with its lock it fills one line of a cache.
+const WAYS: usize = 7;
+
+/// Of a slot: 40 bits of the visit above, the second (modulo 2^24, half a year) below.
+const TIME_BITS: u32 = 24;
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+
+/// Longest window in seconds, about three months.
+const WINDOW_S_MAX: u64 = 1 << (TIME_BITS - 1);
+
+/// A slot of the near future is of a click whose clock went back, and not half a year old.
+const CLOCK_BACK_S: u64 = 60;
+
+/// What a click was to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// The visit is new, or was too long ago; it is noted.
+    First,
+    /// Likewise, but another visit within the window had to be forgotten for it.
+    FirstForgetting,
+    /// It began less than a window ago.
+    Again,
+}
+
+/// The table.
+pub(crate) struct DuplicateTable {
+    buckets: Box<[Mutex<[u64; WAYS]>]>,
+    window_s: u64,
+}
+
+impl DuplicateTable {
+    /// `visits_max` is rounded up; `window_s` is at most [`WINDOW_S_MAX`].
+    pub(crate) fn new(visits_max: usize, window_s: u64) -> Self {
+        let buckets = visits_max.div_ceil(WAYS).next_power_of_two();
+        let buckets = (0..buckets).map(|_| Mutex::default()).collect();
+        Self { buckets, window_s: window_s.min(WINDOW_S_MAX) }
+    }
+
+    /// Asks for a visit and notes it, in one step. The window begins with the first click of a visit; those within
+    /// it do not move it: whoever clicks on and on counts once in each window.
+    pub(crate) fn see(&self, visit: u64, now_s: u64) -> Sight {
+        // a slot of 0 is empty: no visit has it, because its lowest bit above the time is always set
+        let name = (visit >> TIME_BITS | 1) << TIME_BITS;
+        let index = usize::try_from(visit).unwrap_or(0) & (self.buckets.len() - 1);
+        let mut slots = self.buckets[index].lock().unwrap_or_else(PoisonError::into_inner);
+        let age = |slot: u64| now_s.wrapping_sub(slot) & TIME_MASK;
+        let is_of_now = |age: u64| age < self.window_s || age > TIME_MASK - CLOCK_BACK_S;
+        let is_fresh = |slot: u64| slot != 0 && is_of_now(age(slot));
+        let fresh_slot = name | now_s & TIME_MASK;
+        if let Some(slot) = slots.iter_mut().find(|slot| **slot & !TIME_MASK == name) {
+            if is_fresh(*slot) {
+                return Sight::Again;
+            }
+            *slot = fresh_slot;
+            return Sight::First;
+        }
+        let stale = slots.iter().position(|slot| !is_fresh(*slot));
+        let oldest = || (0..WAYS).max_by_key(|i| age(slots[*i])).unwrap_or(0);
+        let (place, sight) =
+            stale.map_or_else(|| (oldest(), Sight::FirstForgetting), |place| (place, Sight::First));
+        slots[place] = fresh_slot;
+        sight
+    }
+}
+
+impl std::fmt::Debug for DuplicateTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DuplicateTable").field("window_s", &self.window_s).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Sight::{Again, First, FirstForgetting},
+        *,
+    };
+
+    #[test]
+    fn a_visit_is_seen_again_until_its_window_is_over() {
+        let seen = DuplicateTable::new(1000, 10);
+        let told = [100, 100, 109, 110, 111, 130].map(|at| seen.see(7, at));
+        assert_eq!(
+            told,
+            [First, Again, Again, First, Again, First],
+            "the window begins with its first click"
+        );
+        assert_eq!(seen.see(8, 130), First, "another visit");
+        assert_eq!(seen.see(8, 129), Again, "a clock that went back");
+    }
+
+    #[test]
+    fn the_time_may_pass_the_end_of_its_range() {
+        let seen = DuplicateTable::new(10, 100);
+        let end = 5 << TIME_BITS;
+        assert_eq!([end - 1, end + 98, end + 99].map(|at| seen.see(1, at)), [First, Again, First]);
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_oldest_and_says_so() {
+        let seen = DuplicateTable::new(WAYS, 1000);
+        for visit in 0..WAYS as u64 {
+            assert_eq!(seen.see(visit << 40, 100 + visit), First);
+        }
+        assert_eq!(seen.see(99 << 40, 200), FirstForgetting);
+        assert_eq!(seen.see(6 << 40, 200), Again);
+        assert_eq!(seen.see(0, 200), FirstForgetting, "the oldest was forgotten");
+    }
+
+    #[test]
+    fn of_clicks_at_the_same_time_one_is_the_first() {
+        let seen = DuplicateTable::new(1 << 10, 100);
+        for visit in 0..200 {
+            let visit = fastrand::u64(..) ^ visit;
+            let firsts: usize = std::thread::scope(|scope| {
+                let see = || scope.spawn(|| usize::from(seen.see(visit, 1) != Again));
+                let (a, b, c) = (see(), see(), see());
+                [a, b, c].map(|t| t.join().unwrap()).iter().sum()
+            });
+            assert_eq!(firsts, 1);
+        }
+    }
+}

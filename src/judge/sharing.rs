@@ -1,0 +1,139 @@
+//! What nodes tell each other of visits by way of Redis: who clicked just now, as hashes under the key of the day.
+//! Told by publishing, so that nothing of a visitor is kept in Redis; no click waits for it, and what is lost on the
+//! way makes a duplicate on another node count.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    campaigns::{Campaigns, shared::Redis},
+    judge::visits::{NewVisit, Visits},
+    metrics,
+};
+
+/// What nodes of an installation tell each other of visits.
+const CHANNEL: &str = "visits";
+
+/// Visits of one message: 16 kB.
+const MESSAGE_VISITS_MAX: usize = 512;
+
+/// A connection that heard nothing for so long is asked whether it still stands.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Between two attempts to hear.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+type Ended = Box<dyn std::error::Error + Send + Sync>;
+
+impl Campaigns {
+    /// Whether there is a way to tell other nodes.
+    pub fn has_redis(&self) -> bool {
+        self.redis.is_some()
+    }
+
+    /// Tells the other nodes of `told`, every `interval`, until the stop signal; there must be a Redis.
+    pub async fn tell_visits(
+        self: Arc<Self>,
+        mut told: mpsc::Receiver<NewVisit>,
+        interval: Duration,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let Some(redis) = &self.redis else { return Ok(()) };
+        let mut visits = Vec::with_capacity(MESSAGE_VISITS_MAX);
+        loop {
+            let count = tokio::select! {
+                count = told.recv_many(&mut visits, MESSAGE_VISITS_MAX) => count,
+                () = stop.cancelled() => return Ok(()),
+            };
+            if !redis.publish(CHANNEL, &message(&self.node, &visits)).await {
+                metrics::visits_untold(count as u64);
+            }
+            visits.clear();
+            if count < MESSAGE_VISITS_MAX {
+                sleep(interval).await;
+            }
+        }
+    }
+
+    /// Hears what the other nodes tell, until the stop signal; there must be a Redis.
+    pub async fn hear_visits(
+        self: Arc<Self>,
+        visits: Arc<Visits>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let Some(redis) = &self.redis else { return Ok(()) };
+        while !stop.is_cancelled() {
+            let ended = tokio::select! {
+                ended = hear(redis, &self.node, &visits) => ended,
+                () = stop.cancelled() => return Ok(()),
+            };
+            tracing::debug!(error = ?ended, "not hearing of visits at other nodes");
+            tokio::select! {
+                () = sleep(RETRY_INTERVAL) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn hear(redis: &Redis, node: &str, visits: &Visits) -> Result<(), Ended> {
+    let channel = redis.channel(CHANNEL).ok_or("the names in Redis are not known yet")?;
+    let (mut sink, mut messages) = redis.subscribe(&channel).await?.split();
+    while redis.channel(CHANNEL).as_ref() == Some(&channel) {
+        match timeout(PING_INTERVAL, messages.next()).await {
+            Ok(Some(message)) => {
+                let text: String = message.get_payload().unwrap_or_default();
+                heard(node, &text).for_each(|visit| visits.heard(visit));
+            }
+            Ok(None) => return Err("the connection ended".into()),
+            Err(_) => {
+                let ping = sink.ping::<::redis::Value>();
+                timeout(redis.servers().connect_timeout(), ping).await??;
+            }
+        }
+    }
+    Err("the names in Redis are others now".into())
+}
+
+/// As text: who says it, then hash and second of each visit in hexadecimal digits.
+fn message(node: &str, visits: &[NewVisit]) -> String {
+    use std::fmt::Write as _;
+
+    visits.iter().fold(node.to_owned(), |mut text, (hash, at_s)| {
+        let _ = write!(text, " {hash:x}@{at_s:x}"); // writing to a String does not fail
+        text
+    })
+}
+
+/// What another node said; what cannot be read is passed over.
+fn heard<'a>(node: &str, text: &'a str) -> impl Iterator<Item = NewVisit> + 'a {
+    let (from, visits) = text.split_once(' ').unwrap_or_default();
+    let visits = if from == node { "" } else { visits };
+    visits.split(' ').take(MESSAGE_VISITS_MAX).filter_map(|visit| {
+        let (hash, at_s) = visit.split_once('@')?;
+        Some((u64::from_str_radix(hash, 16).ok()?, u64::from_str_radix(at_s, 16).ok()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_node_tells_the_others_hear() {
+        let visits = vec![(0, 0), (u64::MAX, 1_700_000_000), (7, 8)];
+        let text = message("a", &visits);
+        assert_eq!(heard("b", &text).collect::<Vec<_>>(), visits);
+        assert_eq!(heard("a", &text).count(), 0, "not what it said itself");
+        for strange in ["", "a", "a ", "a 1", "a x@y", "a 1@2@3", "a \u{e9}@1"] {
+            assert_eq!(heard("b", strange).count(), 0, "{strange}");
+        }
+    }
+}

@@ -1,0 +1,651 @@
+//! A visit: the query string of a link, read without ever failing.
+//!
+//! Decoding follows the WHATWG `application/x-www-form-urlencoded` parser
+//! (<https://url.spec.whatwg.org/#urlencoded-parsing>): `&` separates (so does `&amp;`, as HTML writes it), `+` is a
+//! space, a `%` without two hex digits stands for itself, invalid UTF-8 becomes U+FFFD. Then control characters go and
+//! values are cut. A macro that the source did not fill (`{campaign}`) is no value.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
+use crate::{
+    facts::click::{Adjusted, Adjustment, Click},
+    model::{
+        money::{self, Currency, Reading},
+        text::{LINK_VALUE_CHARS_MAX, clean_and_cut},
+    },
+};
+
+/// Unknown parameters kept for pass-through; a destination has no room for more.
+const UNKNOWN_MAX: usize = 1024;
+
+/// Longest name of a macro that a source may leave in a link, in bytes.
+const MACRO_BYTES_MAX: usize = 64;
+
+/// The parameters of a link; the first value wins on repeats.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Params<'a> {
+    /// The campaign's key, as sent, without a tail of parameters.
+    pub cid: Option<Cow<'a, str>>,
+    /// `sub1` to `sub5`.
+    pub subs: [Option<Cow<'a, str>>; 5],
+    /// `aff_sub`, `aff_sub2` to `aff_sub5`.
+    pub aff_subs: [Option<Cow<'a, str>>; 5],
+    /// `click_id`: the source's own id.
+    pub click_id: Option<Cow<'a, str>>,
+    /// `landing_page_id`
+    pub landing_page_id: Option<Cow<'a, str>>,
+    /// `campaign_offer_id`
+    pub campaign_offer_id: Option<Cow<'a, str>>,
+    /// `traffic_source_id`
+    pub traffic_source_id: Option<Cow<'a, str>>,
+    /// `cost`
+    pub cost: Option<Cow<'a, str>>,
+    /// `currency`
+    pub currency: Option<Cow<'a, str>>,
+    /// All others as they were sent, in order: `name=value`, `name`, or nothing between two `&`.
+    pub unknown: Vec<Cow<'a, str>>,
+    /// What of the values could not be kept as it was sent.
+    pub adjusted: Adjusted,
+    /// Values that were macros which the source did not fill.
+    pub unexpanded: u32,
+}
+
+impl<'a> Params<'a> {
+    /// Reads a raw query string (without its `?`).
+    pub fn parse(query: &'a str) -> Self {
+        let mut params = Self::default();
+        params.read(query);
+        params
+    }
+
+    /// Reads the raw key of a path (`/c/KEY`), which a tail of parameters may follow; call it first, so that the key wins.
+    pub fn read_key(&mut self, path: &'a str) {
+        let (key, tail) = path.split_once('&').unwrap_or((path, ""));
+        self.take_cid(key);
+        self.read(tail);
+    }
+
+    /// Reads a raw query string after what was read before.
+    pub fn read(&mut self, query: &'a str) {
+        if query.is_empty() {
+            return;
+        }
+        for pair in pairs(query) {
+            self.take(pair);
+        }
+        if self.unknown.iter().all(|part| part.is_empty()) {
+            self.unknown.clear();
+        }
+    }
+
+    /// Puts what the link says into a click; what is no number, amount or currency is left out.
+    pub fn describe(&self, click: &mut Click<'a>) {
+        let number = |text: &Option<Cow<'_, str>>| text.as_deref().and_then(|t| t.parse().ok());
+        click.subs.clone_from(&self.subs);
+        click.aff_subs.clone_from(&self.aff_subs);
+        click.click_id_param.clone_from(&self.click_id);
+        click.landing_page_id = number(&self.landing_page_id);
+        click.campaign_offer_id = number(&self.campaign_offer_id);
+        click.traffic_source_id.clone_from(&self.traffic_source_id);
+        click.adjusted = self.adjusted;
+        self.describe_cost(click);
+    }
+
+    /// The currency of the link counts, else the one beside the amount. An amount of an unknown one is of none.
+    fn describe_cost(&self, click: &mut Click<'a>) {
+        let given = |text: &Option<Cow<'_, str>>| text.as_deref().is_some_and(|t| !t.trim().is_empty());
+        let reading = self.cost.as_deref().and_then(money::read_amount);
+        click.cost = reading.map(|r| r.amount).filter(|amount| amount.is_zero() || amount.is_sign_positive());
+        if click.cost.is_none() && given(&self.cost) {
+            let is_negative = reading.is_some();
+            click.adjusted.insert(if is_negative {
+                Adjustment::CostNegative
+            } else {
+                Adjustment::CostUnreadable
+            });
+        }
+        let named = self.currency.as_deref().and_then(money::read_currency);
+        let beside = click.cost.and(reading).and_then(|Reading { currency, .. }| currency);
+        click.currency = named.or(beside);
+        let is_unknown = match click.currency {
+            Some(currency) => !currency.is_known(),
+            None => given(&self.currency),
+        };
+        if is_unknown {
+            click.adjusted.insert(Adjustment::CurrencyUnknown);
+            click.currency = click.cost.map(|_| Currency::UNKNOWN);
+        }
+    }
+
+    fn slot(&mut self, name: &str) -> Option<&mut Option<Cow<'a, str>>> {
+        Some(match name {
+            "sub1" => &mut self.subs[0],
+            "sub2" => &mut self.subs[1],
+            "sub3" => &mut self.subs[2],
+            "sub4" => &mut self.subs[3],
+            "sub5" => &mut self.subs[4],
+            "aff_sub" => &mut self.aff_subs[0],
+            "aff_sub2" => &mut self.aff_subs[1],
+            "aff_sub3" => &mut self.aff_subs[2],
+            "aff_sub4" => &mut self.aff_subs[3],
+            "aff_sub5" => &mut self.aff_subs[4],
+            "click_id" => &mut self.click_id,
+            "landing_page_id" => &mut self.landing_page_id,
+            "campaign_offer_id" => &mut self.campaign_offer_id,
+            "traffic_source_id" => &mut self.traffic_source_id,
+            "cost" => &mut self.cost,
+            "currency" => &mut self.currency,
+            _ => return None,
+        })
+    }
+
+    /// Takes one part between two `&`, and what a second `?` behind the key begins.
+    fn take(&mut self, mut pair: &'a str) {
+        loop {
+            let (raw_name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(raw_name, usize::MAX);
+            if name == "cid" {
+                let Some((key, tail)) = value.split_once('?') else { return self.take_cid(value) };
+                self.take_cid(key);
+                pair = tail;
+                continue;
+            }
+            let Some(slot) = self.slot(&name) else {
+                if self.unknown.len() < UNKNOWN_MAX {
+                    self.unknown.push(Cow::Borrowed(pair));
+                }
+                return;
+            };
+            if slot.is_none() {
+                let (kept, adjustment) = read_value(&name, value);
+                *slot = kept;
+                self.note(adjustment);
+            }
+            return;
+        }
+    }
+
+    /// Takes the key; no key holds `?` or `&`, so behind an encoded one the parameters begin.
+    fn take_cid(&mut self, raw: &'a str) {
+        if self.cid.is_some() {
+            return;
+        }
+        let mut key = decode(raw, usize::MAX);
+        if key.contains('%') {
+            key = Cow::Owned(decode(&key, usize::MAX).into_owned()); // no key holds it: encoded twice
+        }
+        let Some(at) = key.find(['?', '&']) else {
+            self.cid = Some(key);
+            return;
+        };
+        self.cid = Some(Cow::Owned(key[..at].to_owned()));
+        let mut tail = Params { cid: Some(Cow::Borrowed("")), ..Params::default() };
+        tail.read(&key[at + 1..]);
+        self.absorb(tail);
+    }
+
+    /// Takes what another link says where nothing was said yet.
+    fn absorb(&mut self, other: Params<'_>) {
+        let others = [
+            other.click_id,
+            other.landing_page_id,
+            other.campaign_offer_id,
+            other.traffic_source_id,
+            other.cost,
+            other.currency,
+        ];
+        let ours = [
+            &mut self.click_id,
+            &mut self.landing_page_id,
+            &mut self.campaign_offer_id,
+            &mut self.traffic_source_id,
+            &mut self.cost,
+            &mut self.currency,
+        ];
+        let ours = self.subs.iter_mut().chain(&mut self.aff_subs).chain(ours);
+        let others = other.subs.into_iter().chain(other.aff_subs).chain(others);
+        for (ours, other) in ours.zip(others) {
+            if ours.is_none() {
+                *ours = other.map(|value| Cow::Owned(value.into_owned()));
+            }
+        }
+        self.unknown.extend(other.unknown.into_iter().map(|part| Cow::Owned(part.into_owned())));
+        for adjustment in other.adjusted.iter() {
+            self.adjusted.insert(adjustment);
+        }
+        self.unexpanded += other.unexpanded;
+    }
+
+    fn note(&mut self, adjustment: Option<Adjustment>) {
+        let Some(adjustment) = adjustment else { return };
+        self.adjusted.insert(adjustment);
+        self.unexpanded += u32::from(adjustment == Adjustment::UnexpandedMacro);
+    }
+}
+
+/// The parts of a raw query string; `&amp;` (in any case, escaped again, or with its `;` encoded) separates like `&`.
+pub fn pairs(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&').map(without_entity)
+}
+
+/// Takes off what is left of `&amp;` or `&#38;` when a query is split at `&`.
+fn without_entity(mut part: &str) -> &str {
+    while let Some(b'a' | b'A' | b'%') = part.as_bytes().first() {
+        let Some(rest) = ["amp;", "amp%3b", "%2338;", "%2338%3b"].iter().find_map(|entity| {
+            let (start, rest) = part.split_at_checked(entity.len())?;
+            start.eq_ignore_ascii_case(entity).then_some(rest)
+        }) else {
+            break;
+        };
+        part = rest;
+    }
+    part
+}
+
+/// What may be a key in `cid`: without what mail, chat and print put around it. `;` does not separate, but no key
+/// holds one.
+pub fn key_text(cid: &str) -> &str {
+    let key = cid.split(';').next().unwrap_or_default();
+    let is_in_keys = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_bend = |c: char| {
+        !is_in_keys(c) && (c.is_ascii() || c.is_whitespace() || c.is_control() || is_punctuation(c))
+    };
+    let key = key.trim_matches(is_bend);
+    // `K).`: the point may be a key's, but not behind what is not
+    if key.chars().all(is_in_keys) {
+        key
+    } else {
+        key.trim_matches(|c| is_bend(c) || matches!(c, '.' | '_' | '-'))
+    }
+}
+
+/// Marks that are no letters: soft hyphen, quotes, general and CJK punctuation (zero-width and directional marks among
+/// it), full-width forms, the byte order mark, and what stands for bytes that are no text.
+fn is_punctuation(c: char) -> bool {
+    matches!(c, '\u{a1}'..='\u{bf}' | '\u{2000}'..='\u{206f}' | '\u{3000}'..='\u{303f}' | '\u{fe10}'..='\u{fe6f}')
+        || matches!(c, '\u{feff}' | '\u{ff01}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}' | '\u{fffd}')
+}
+
+/// What is kept of a value, and what could not be.
+fn read_value<'a>(name: &str, raw: &'a str) -> (Option<Cow<'a, str>>, Option<Adjustment>) {
+    let (value, is_cut) = decode_and_cut(raw, LINK_VALUE_CHARS_MAX);
+    match (name, is_cut) {
+        // an amount whose currency is not told is no dollars: that there was to be one must not be forgotten
+        ("currency", _) if is_macro(raw) || is_macro(&value) => {
+            (Some(value), Some(Adjustment::UnexpandedMacro))
+        }
+        _ if is_macro(raw) || is_macro(&value) => (None, Some(Adjustment::UnexpandedMacro)),
+        ("click_id", true) => (None, Some(Adjustment::IdTooLong)),
+        (_, true) => (Some(value), Some(Adjustment::Cut)),
+        (_, false) => (Some(value), None),
+    }
+}
+
+/// Whether a whole value is a macro of some source: `{x}`, `{{x}}`, `${x}`, `[x]`, `[[x]]`, `%x%`, `__x__`, `#x#`, `##x##`.
+fn is_macro(value: &str) -> bool {
+    const FRAMES: [(&str, &str); 10] = [
+        ("${", "}"),
+        ("{{", "}}"),
+        ("{", "}"),
+        ("[[[", "]]]"),
+        ("[[", "]]"),
+        ("[", "]"),
+        ("##", "##"),
+        ("#", "#"),
+        ("__", "__"),
+        ("%", "%"),
+    ];
+    if !matches!(value.as_bytes().first(), Some(b'{' | b'[' | b'$' | b'%' | b'_' | b'#')) {
+        return false;
+    }
+    let inner = FRAMES.iter().find_map(|(start, end)| value.strip_prefix(start)?.strip_suffix(end));
+    let is_inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b':' | b'|' | b' ');
+    inner.map(str::trim).is_some_and(|inner| {
+        let first = inner.as_bytes().first().copied().unwrap_or(0);
+        inner.len() <= MACRO_BYTES_MAX
+            && (first.is_ascii_alphabetic() || first == b'_')
+            && inner.bytes().all(is_inner)
+    })
+}
+
+/// Decodes and cleans one name or value.
+pub fn decode(raw: &str, chars_max: usize) -> Cow<'_, str> {
+    decode_and_cut(raw, chars_max).0
+}
+
+/// [`decode`], and whether something was cut off.
+fn decode_and_cut(raw: &str, chars_max: usize) -> (Cow<'_, str>, bool) {
+    let plain = |b: u8| b != b'%' && b != b'+' && (0x20..0x7f).contains(&b);
+    if raw.len() <= chars_max && raw.bytes().all(plain) {
+        return (Cow::Borrowed(raw), false);
+    }
+    let spaced = raw.replace('+', " ");
+    let decoded = percent_decode(spaced.as_bytes()).decode_utf8_lossy();
+    let (text, is_cut) = clean_and_cut(&decoded, chars_max);
+    (Cow::Owned(text.into_owned()), is_cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::id::ClickId;
+
+    #[test]
+    fn known_parameters_find_their_place_and_the_first_wins() {
+        let p = Params::parse("cid=demo&sub1=a+b&sub1=late&click_id=%41&x=1&x=2&aff_sub=z");
+        assert_eq!(p.cid.as_deref(), Some("demo"));
+        assert_eq!(p.subs[0].as_deref(), Some("a b"));
+        assert_eq!(p.click_id.as_deref(), Some("A"));
+        assert_eq!(p.aff_subs[0].as_deref(), Some("z"));
+        assert_eq!(p.unknown, ["x=1", "x=2"]);
+    }
+
+    #[test]
+    fn broken_escapes_stand_for_themselves() {
+        let p = Params::parse("sub1=%zz&sub2=%&sub3=%1&sub4=%ff%00x");
+        assert_eq!(p.subs[0].as_deref(), Some("%zz"));
+        assert_eq!(p.subs[1].as_deref(), Some("%"));
+        assert_eq!(p.subs[2].as_deref(), Some("%1"));
+        assert_eq!(p.subs[3].as_deref(), Some("\u{fffd}x"));
+    }
+
+    #[test]
+    fn a_semicolon_does_not_separate() {
+        let p = Params::parse("cid=a;sub1=b");
+        assert_eq!((p.cid.as_deref().map(key_text), p.subs[0].as_deref()), (Some("a"), None));
+    }
+
+    #[test]
+    fn an_ampersand_as_html_writes_it_separates() {
+        for query in [
+            "cid=K&amp;sub1=a&amp;click_id=x",
+            "cid=K&AMP;sub1=a&Amp;click_id=x",
+            "cid=K&amp;amp;sub1=a&amp;amp;click_id=x",
+            "cid=K&amp%3Bsub1=a&amp%3bclick_id=x",
+            "cid=K&%2338;sub1=a&%2338%3Bclick_id=x",
+            "cid=K&sub1=a&amp;amp%3Bclick_id=x",
+            "amp;cid=K&amp;&amp;sub1=a&amp;click_id=x&amp;",
+            "cid=K%26amp%3Bsub1=a%26amp%3Bclick_id=x", // behind the key everything is a tail
+            "cid=K%26sub1%3Da&click_id=x",
+        ] {
+            let p = Params::parse(query);
+            let found = (p.cid.as_deref(), p.subs[0].as_deref(), p.click_id.as_deref());
+            assert_eq!(found, (Some("K"), Some("a"), Some("x")), "{query}");
+            assert!(p.unknown.is_empty(), "{query}: {:?}", p.unknown);
+        }
+        // in a value it is a character, and a name may begin with the letters
+        let p = Params::parse("sub1=a%26amp%3Bsub2=b&amp=1&ampere=2&amp;amplitude=3&aff_sub=c");
+        assert_eq!((p.subs[0].as_deref(), p.subs[1].as_deref()), (Some("a&amp;sub2=b"), None));
+        assert_eq!(
+            (p.unknown.join("&").as_str(), p.aff_subs[0].as_deref()),
+            ("amp=1&ampere=2&amplitude=3", Some("c"))
+        );
+    }
+
+    #[test]
+    fn unknown_parameters_stay_as_they_were_sent() {
+        for (query, wanted) in [
+            ("cid=K&a=1&a=2", "a=1&a=2"),
+            ("a=%B4%AE&cid=K", "a=%B4%AE"),
+            ("flag&cid=K", "flag"),
+            ("cid=K&a=&=b&==&?", "a=&=b&==&?"),
+            ("cid=K&a=1&&b=2&", "a=1&&b=2&"),
+            ("cid=K&&&", ""),
+            ("a+b=c+d&cid=K&%41=%61%zz%", "a+b=c+d&%41=%61%zz%"),
+            ("sub1=1&x=1&sub1=2&cid=K&cid=L&%73ub1=3&click_id=", "x=1"),
+            ("cid=K&a[]=1&a[]=2&A=3&SUB1=4", "a[]=1&a[]=2&A=3&SUB1=4"),
+            ("cid=K&url=https://x.example/?a=b?c#", "url=https://x.example/?a=b?c#"),
+            ("cid=K?utm=1&x=%3F", "utm=1&x=%3F"),
+            ("cid=K&\u{e9}={x}", "\u{e9}={x}"),
+        ] {
+            assert_eq!(Params::parse(query).unknown.join("&"), wanted, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_in_what_mail_and_chat_make_of_it() {
+        for bent in [
+            "K",
+            "K/",
+            "K//",
+            "K)",
+            "K).",
+            "(K)",
+            "K,",
+            "K!",
+            "K?",
+            "K\"",
+            "'K'",
+            "K>",
+            "<K>",
+            "*K*",
+            "K ",
+            " K",
+            "K\u{a0}",
+            "K\u{200b}",
+            "\u{feff}K",
+            "K\u{200e}",
+            "K\u{2026}",
+            "\u{201c}K\u{201d}",
+            "\u{ab}K\u{bb}",
+            "K\u{3002}",
+            "K\u{ff09}",
+            "K\u{ad}",
+            "K\u{fffd}",
+            "K;sub1=a",
+            "K]",
+            "K}",
+            "K|",
+            "K\\",
+            "K:",
+            "K.)",
+            "K,.)-",
+        ] {
+            // the point of `K.)` may be the key's: the cache looks for both
+            assert_eq!(key_text(bent).trim_end_matches('.'), "K", "{bent:?}");
+        }
+        for (same, key) in [
+            ("K.", "K."),
+            ("-K-", "-K-"),
+            ("a b", "a b"),
+            ("a/b", "a/b"),
+            ("K\u{e9}", "K\u{e9}"),
+            ("", ""),
+            ("/", ""),
+        ] {
+            assert_eq!(key_text(same), key, "{same:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_key_behind_a_second_question_mark_is_kept() {
+        for query in [
+            "cid=K?sub1=a&sub2=b",
+            "cid=K?sub1=a?sub2=b&sub2=b",
+            "cid=K%3Fsub1=a&sub2=b",
+            "cid=K%3Fsub1%3Da%26sub2%3Db",
+            "cid=K%253Fsub1%253Da&sub2=b",
+            "cid=K?&amp;sub1=a&sub2=b",
+            "cid=K?cid=L?sub1=a&sub2=b",
+            "cid=K%3Fcid%3DL%26sub1=a&sub2=b",
+            "sub2=b&cid=K?sub2=c?x&sub1=a",
+        ] {
+            let p = Params::parse(query);
+            let subs = (p.subs[0].as_deref().map(|s| &s[..1]), p.subs[1].as_deref());
+            assert_eq!((p.cid.as_deref(), subs), (Some("K"), (Some("a"), Some("b"))), "{query}");
+        }
+        let mut p = Params::default();
+        p.read_key("K&amp;sub1=a%26b&x=1");
+        p.read("sub1=late&cid=L&sub2=b");
+        assert_eq!(
+            (p.cid.as_deref(), p.subs[0].as_deref(), p.subs[1].as_deref()),
+            (Some("K"), Some("a&b"), Some("b"))
+        );
+        assert_eq!(p.unknown, ["x=1"]);
+        let mut p = Params::default();
+        p.read_key("K%3Fsub1=a%26x=1");
+        assert_eq!(
+            (p.cid.as_deref(), p.subs[0].as_deref(), &p.unknown[..]),
+            (Some("K"), Some("a"), &["x=1".into()][..])
+        );
+        let deep = format!("cid={}", "K?cid=".repeat(10_000)) + &format!("&cid={}", "%3Fcid=".repeat(5_000));
+        assert_eq!(Params::parse(&deep).cid.as_deref(), Some("K"));
+    }
+
+    #[test]
+    fn a_macro_that_was_not_filled_is_no_value() {
+        for raw in [
+            "{sub1}",
+            "%7Bsub1%7D",
+            "{{ad.id}}",
+            "%7B%7Bad.id%7D%7D",
+            "[CLICKID]",
+            "[[x]]",
+            "[[[subid]]]",
+            "%campaign%",
+            "%25campaign%25",
+            "__CAMPAIGN_ID__",
+            "##CLICK_ID##",
+            "%23%23CLICK_ID%23%23",
+            "%23tid%23",
+            "${CLICK_ID}",
+            "$%7Bx%7D",
+            "{keyword:default}",
+            "{_campaignid}",
+            "{{ campaign name }}",
+            "{Site+Name}",
+        ] {
+            let query = format!("sub1={raw}&click_id={raw}&sub2=kept");
+            let p = Params::parse(&query);
+            assert_eq!((&p.subs[0], &p.click_id, p.unexpanded), (&None, &None, 2), "{raw}");
+            assert!(p.adjusted.iter().eq([Adjustment::UnexpandedMacro]), "{raw}");
+            assert_eq!(p.subs[1].as_deref(), Some("kept"));
+        }
+        for raw in [
+            "a{sub1}",
+            "{sub1}{sub2}",
+            "{}",
+            "[1]",
+            "{\"a\":1}",
+            "%",
+            "%%",
+            "__",
+            "____",
+            "#",
+            "##",
+            "#1",
+            "$5",
+            "$",
+            "_x_",
+            "[a,b]",
+            "{a}b",
+            "{sub",
+            "100%",
+            "%257Bsub1%257D",
+            "{1}",
+            "__x",
+        ] {
+            let query = format!("sub1={raw}");
+            let p = Params::parse(&query);
+            assert!(p.subs[0].is_some() && p.unexpanded == 0 && p.adjusted.is_empty(), "{raw}");
+        }
+        assert_eq!(Params::parse("sub1={x}&sub1=real").subs[0].as_deref(), Some("real"));
+    }
+
+    #[test]
+    fn values_are_cut_and_ids_are_whole_or_absent() {
+        let is = |query: &str, wanted: &[Adjustment]| {
+            Params::parse(query).adjusted.iter().eq(wanted.iter().copied())
+        };
+        for (unit, chars) in
+            [("a", 1024), ("%C3%A9", 1024), ("\u{e9}", 1024), ("+", 1024), ("%F0%9F%98%80", 1024)]
+        {
+            let (whole, long) = (unit.repeat(chars), unit.repeat(chars + 1));
+            let query = format!("sub1={whole}&click_id={whole}");
+            let p = Params::parse(&query);
+            let lengths = [&p.subs[0], &p.click_id].map(|v| v.as_deref().map(|v| v.chars().count()));
+            assert_eq!((lengths, p.adjusted.is_empty()), ([Some(1024); 2], true), "{unit}");
+            let query = format!("sub1={long}&click_id={long}");
+            let p = Params::parse(&query);
+            let lengths = [&p.subs[0], &p.click_id].map(|v| v.as_deref().map(|v| v.chars().count()));
+            assert_eq!(lengths, [Some(1024), None], "{unit}");
+            assert!(is(&query, &[Adjustment::Cut, Adjustment::IdTooLong]), "{unit}");
+        }
+        assert!(is(&format!("sub1=a{}", "%00".repeat(5000)), &[]));
+        assert!(is(&format!("x={}", "a".repeat(5000)), &[]));
+    }
+
+    #[test]
+    fn costs_and_currencies_are_read_or_flagged() {
+        use Adjustment::{CostNegative, CostUnreadable, CurrencyUnknown, UnexpandedMacro};
+        for (query, wanted, adjusted) in [
+            ("", "none none", &[][..]),
+            ("cost=0.0125&currency=usd", "0.0125 USD", &[]),
+            ("cost=0,05", "0.05 none", &[]),
+            ("cost=$0.05", "0.05 USD", &[]),
+            ("cost=5.0E-5&currency=EUR", "0.00005 EUR", &[]),
+            ("cost=+0.5", "0.5 none", &[]),
+            ("cost=1,234.56&currency=%24", "1234.56 USD", &[]),
+            ("cost=%E2%82%AC0,30", "0.3 EUR", &[]),
+            ("cost=%E2%82%AC0,30&currency=PLN", "0.3 PLN", &[]),
+            ("cost=0", "0 none", &[]),
+            ("cost=", "none none", &[]),
+            ("cost=&currency=", "none none", &[]),
+            ("currency=EUR", "none EUR", &[]),
+            ("cost=0.05&currency=USDT", "0.05 XXX", &[CurrencyUnknown]),
+            ("cost=0.05USDT", "0.05 XXX", &[CurrencyUnknown]),
+            ("cost=0.05&currency=BTC", "0.05 XXX", &[CurrencyUnknown]),
+            ("cost=0.05+EUR&currency=BTC", "0.05 EUR", &[]),
+            ("cost=0.05&currency={currency}", "0.05 XXX", &[UnexpandedMacro, CurrencyUnknown]),
+            ("cost=%C2%A5100", "100 XXX", &[CurrencyUnknown]),
+            ("cost={cost}&currency=USD", "none USD", &[UnexpandedMacro]),
+            ("cost=free&currency=USD", "none USD", &[CostUnreadable]),
+            ("cost=-1&currency=USD", "none USD", &[CostNegative]),
+            ("cost=-0", "0 none", &[]),
+            ("cost=NaN&currency=dollars", "none none", &[CostUnreadable, CurrencyUnknown]),
+        ] {
+            let mut click = Click::new(ClickId::now(), Uuid::nil());
+            Params::parse(query).describe(&mut click);
+            let cost = click.cost.map_or("none".to_owned(), |c| c.normalize().to_string());
+            let currency = click.currency.map_or("none".to_owned(), |c| c.to_string());
+            assert_eq!(format!("{cost} {currency}"), wanted, "{query}");
+            assert!(click.adjusted.iter().eq(adjusted.iter().copied()), "{query}: {:?}", click.adjusted);
+        }
+    }
+
+    #[test]
+    fn ten_thousand_parameters_are_bounded_and_the_last_one_counts() {
+        let query =
+            (0..10_000).fold(String::new(), |query, i| query + "p" + &i.to_string() + "=1&") + "sub1=last";
+        let params = Params::parse(&query);
+        assert_eq!((params.subs[0].as_deref(), params.unknown.len()), (Some("last"), UNKNOWN_MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_gives_short_clean_values(query in ".{0,600}") {
+            let p = Params::parse(&query);
+            for value in p.subs.iter().flatten() {
+                prop_assert!(value.chars().count() <= LINK_VALUE_CHARS_MAX);
+                prop_assert!(!value.chars().any(char::is_control));
+            }
+        }
+
+        #[test]
+        fn what_is_not_ours_passes_through_byte_for_byte(
+            parts in proptest::collection::vec("[b-z%+=?;:@/.0-9]{1,12}", 0..12),
+            at in 0usize..12,
+        ) {
+            let ours = |part: &str| ["cid", "cost", "currency"].contains(&decode(part.split('=').next().unwrap(), 99).as_ref());
+            let mut parts: Vec<String> = parts.into_iter().filter(|p| !ours(p)).collect();
+            let wanted = parts.join("&");
+            parts.insert(at.min(parts.len()), "cid=K".to_owned());
+            prop_assert_eq!(Params::parse(&parts.join("&")).unknown.join("&"), wanted);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What a user agent says of the device, the operating system and the browser.
+//!
+//! Three tables of tokens, each read from the top: the first line whose token occurs decides. A browser names
+//! its ancestors too (Edge says Chrome says Safari), so the descendant stands first. To teach a new browser,
+//! add a line above what it is built from and an agent to `visitor/agents.txt`.
+//!
+//! What stays out: versions, models, and bots (`bot`). Two things an agent cannot tell: an iPad that asks for
+//! desktop pages in Safari is a Mac, and a browser that copies Chrome's agent (Brave) is Chrome.
+
+use aho_corasick::AhoCorasick;
+
+use super::Agent;
+
+/// A kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Device {
+    /// A desktop or laptop computer.
+    Desktop,
+    /// A telephone.
+    Mobile,
+    /// A tablet or an e-book reader.
+    Tablet,
+    /// A television or a box beside one.
+    Tv,
+    /// A games console.
+    Console,
+    /// A program.
+    Bot,
+    /// The user agent does not say.
+    #[default]
+    Unknown,
+}
+
+impl Device {
+    /// The name in routing rules, statistics and URLs: lower case, one word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Desktop => "desktop",
+            Self::Mobile => "mobile",
+            Self::Tablet => "tablet",
+            Self::Tv => "tv",
+            Self::Console => "console",
+            Self::Bot => "bot",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What a token means, and the tokens that mean it.
+type Line<T> = (T, &'static [&'static str]);
+
+const SYSTEMS: &[Line<&str>] = &[
+    ("Windows Phone", &["Windows Phone", "Windows Mobile", "ZuneWP7", "XBLWP7", "; wds "]), // says Android and iPhone too
+    ("Tizen", &["Tizen"]),
+    ("webOS", &["Web0S", "webOS"]),
+    ("PlayStation", &["PlayStation"]),
+    ("Nintendo", &["Nintendo"]),
+    ("Roku", &["Roku"]),
+    ("ChromeOS", &["CrOS x", "CrOS a", "CrOS i"]), // by its processors: "cros" is in Microsoft
+    ("HarmonyOS", &["HarmonyOS", "OpenHarmony"]),  // its older versions say Android too
+    ("KaiOS", &["KAIOS"]),
+    ("Android", &["Android", "Andr0id", "FB4A", "FBAN/EMA", "FBDM/{", "; Adr ", "Silk/"]), // Facebook's apps and UC by their own words
+    ("tvOS", &["AppleTV", "Apple TV"]),
+    (
+        "iOS",
+        &["iPhone", "iPad", "iPod", "FBAN/FBIOS", "FBSN/iOS", "iPh OS", "(iOS;", "; iOS ", "-iOS/", "/iOS]"],
+    ), // says "like Mac OS X" too
+    ("Windows", &["Windows", "WinNT", "Win95", "Win98", "Win32", "Win64", "Win16", "; Win 9x"]),
+    ("macOS", &["Macintosh", "Mac OS X", "Mac_PowerPC", "MacPPC"]),
+    ("BlackBerry", &["BlackBerry", "BB10"]),
+    ("Symbian", &["Symbian", "SymbOS", "Series60", "Series 60", "Series40"]),
+    ("BSD", &["FreeBSD", "OpenBSD", "NetBSD"]),
+    ("Linux", &["Linux"]),
+    // an app's own requests on Apple's systems
+    ("macOS", &["(x86_64)", "(i386)"]),
+    ("iOS", &["CFNetwork/"]),
+];
+
+const BROWSERS: &[Line<&str>] = &[
+    // the app whose view shows the page; Instagram may name Facebook's parts too
+    ("Instagram", &["Instagram"]),
+    ("Threads", &["Barcelona "]),
+    ("Facebook", &["FBAN/", "FBAV/", "FB_IAB/", "FBIOS"]),
+    ("TikTok", &["musical_ly", "musically", "BytedanceWebview", "TikTok", "trill_", ".ugc.trill"]),
+    ("Snapchat", &["Snapchat"]),
+    ("Pinterest", &["Pinterest/", "Pinterest for"]),
+    ("LinkedIn", &["LinkedInApp"]),
+    ("X", &["Twitter for", "TwitterAndroid", "Twitter/"]),
+    ("WeChat", &["MicroMessenger/"]),
+    ("KakaoTalk", &["KAKAOTALK"]),
+    ("LINE", &[" Line/"]),
+    ("Telegram", &["Telegram-Android"]),
+    ("NAVER", &["NAVER("]),
+    ("Baidu", &["baiduboxapp"]),
+    ("Google app", &["GSA/"]),
+    // browsers built on another
+    ("Edge", &["Edg/", "EdgA/", "EdgiOS/", " Edge/"]),
+    ("UC Browser", &["UCBrowser", "UC Browser", "UCWEB"]), // says Opera Mini too
+    ("Opera", &["OPR/", "OPT/", "OPX/", "OPiOS/", "Opera"]),
+    ("Samsung Internet", &["SamsungBrowser"]),
+    ("Yandex", &["YaBrowser/", "YaSearchBrowser/", "YaApp"]),
+    ("Vivaldi", &["Vivaldi/"]),
+    ("Mi Browser", &["MiuiBrowser/"]),
+    ("Huawei Browser", &["HuaweiBrowser/"]),
+    ("Vivo Browser", &["VivoBrowser/"]),
+    ("HeyTap Browser", &["HeyTapBrowser/"]),
+    ("QQ Browser", &["QQBrowser/"]),
+    ("DuckDuckGo", &["DuckDuckGo/", " Ddg/"]),
+    ("Brave", &["Brave/"]),
+    ("Whale", &["Whale/"]),
+    ("Silk", &["Silk/"]),
+    ("Firefox", &["Focus/", "FxiOS/"]),
+    ("SeaMonkey", &["SeaMonkey/"]),
+    ("Konqueror", &["Konqueror"]),
+    ("Firefox", &["Firefox/"]),
+    ("Internet Explorer", &["IEMobile/", "MSIE ", "Trident/"]),
+    ("Lynx", &["Lynx/", "Lynx ("]),
+    ("Links", &["Links (", "ELinks/"]),
+    ("w3m", &["w3m/"]),
+    // the ancestors
+    ("Chrome", &["CriOS/"]),
+    ("WebView", &["; wv)", "Version/4.0 Chrome/"]),
+    ("Chrome", &["Chromium/", "Chrome/"]),
+    ("Safari", &["Safari/"]),
+    ("WebView", &["AppleWebKit/"]), // an app's own view does not say Safari
+];
+
+const DEVICES: &[Line<Device>] = &[
+    (Device::Console, &["PlayStation", "Nintendo", "; Xbox", "Xbox One", "XBOX_"]), // says SmartTV too
+    // televisions run Android, Linux and Tizen
+    (
+        Device::Tv,
+        &[
+            "SMART-TV",
+            "SmartTV",
+            "Smart TV",
+            "Smart_TV",
+            "GoogleTV",
+            "Google TV",
+            "Android TV",
+            "AndroidTV",
+            "HbbTV",
+        ],
+    ),
+    (
+        Device::Tv,
+        &[
+            "AppleTV",
+            "Apple TV",
+            "TV Safari/",
+            "NetCast",
+            "Web0S",
+            "BRAVIA",
+            "CrKey",
+            "Roku",
+            "Viera",
+            "InettvBrowser",
+        ],
+    ),
+    (Device::Tv, &["wv-atv", "Chromecast", "MiTV", "MiBOX", "TV Box", "TVBox", " TV Build/", " TV)"]),
+    (Device::Tv, &["; AFT"]), // Fire TV: AFTMM, AFTT, ..
+    (Device::Tablet, &["iPad", "Tablet;", "PlayBook", "Kindle"]), // an iPad says Mobile too
+    (Device::Tablet, &["; KF"]), // Fire tablets: KFONWI, KFTRWI, ..
+    (
+        Device::Tablet,
+        &[
+            "; SM-T",
+            "SAMSUNG SM-T",
+            "; SM-X",
+            "SAMSUNG SM-X",
+            "MediaPad",
+            "MatePad",
+            "; Lenovo TB",
+            "; TB-X",
+            "; TB-8",
+            "Nexus 7",
+            "Nexus 9",
+            "Nexus 10",
+            "Xoom",
+            "Silk/",
+        ],
+    ), // some say Mobile
+    (
+        Device::Mobile,
+        &["Mobi", "iPhone", "iPod", "Windows Phone", "Opera Mini", "KAIOS", "ZuneWP7", "(Phone;"],
+    ),
+    (
+        Device::Mobile,
+        &[
+            "BlackBerry",
+            "Symbian",
+            "MIDP",
+            "UP.Browser",
+            "Obigo",
+            "NetFront",
+            "UCWEB",
+            "DoCoMo",
+            "MAUI",
+            "J2ME",
+            "FOMA;",
+            "Series30",
+            "AvantGo",
+            "Palm",
+            "OneBrowser",
+            "Teleca",
+        ],
+    ),
+    (Device::Desktop, &["(X11", "X11;", "(PC;", "BeOS", "Haiku", "OS/2", "RISC OS", "Amiga", "SunOS"]),
+];
+
+/// How the agents of telephones of before the smartphone begin.
+const TELEPHONES: [&str; 20] = [
+    "Nokia",
+    "SAMSUNG",
+    "SEC-",
+    "LG",
+    "MOT",
+    "Alcatel",
+    "SonyEricsson",
+    "SIE-",
+    "KWC-",
+    "KDDI",
+    "HUAWEI",
+    "ZTE",
+    "HTC",
+    "Lenovo",
+    "BlackBerry",
+    "Sagem",
+    "Sharp",
+    "Panasonic",
+    "Philips",
+    "AMOI",
+];
+
+/// Apps of telephones: an agent of their own names no system always.
+const APPS: [&str; 11] = [
+    "Instagram",
+    "Threads",
+    "Facebook",
+    "TikTok",
+    "Snapchat",
+    "Pinterest",
+    "WeChat",
+    "KakaoTalk",
+    "LINE",
+    "Google app",
+    "QQ Browser",
+];
+
+/// One table, compiled: all tokens are found in one pass over the user agent.
+#[derive(Debug)]
+struct Table<T> {
+    tokens: AhoCorasick,
+    /// What each token means, in the order of the table.
+    meanings: Vec<T>,
+}
+
+impl<T: Copy> Table<T> {
+    fn new(lines: &[Line<T>]) -> Self {
+        let tokens = lines.iter().flat_map(|(_, tokens)| *tokens);
+        let tokens = AhoCorasick::builder().ascii_case_insensitive(true).build(tokens); // some proxies fold agents
+        let meanings = lines.iter().flat_map(|(meaning, tokens)| tokens.iter().map(|_| *meaning));
+        Self { tokens: tokens.expect("the table is compiled by every test"), meanings: meanings.collect() }
+    }
+
+    fn first(&self, user_agent: &str) -> Option<T> {
+        let found = self.tokens.find_overlapping_iter(user_agent);
+        found.map(|token| token.pattern().as_usize()).min().map(|token| self.meanings[token])
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Rules {
+    systems: Table<&'static str>,
+    browsers: Table<&'static str>,
+    devices: Table<Device>,
+}
+
+impl Rules {
+    pub(super) fn built_in() -> Self {
+        Self { systems: Table::new(SYSTEMS), browsers: Table::new(BROWSERS), devices: Table::new(DEVICES) }
+    }
+
+    pub(super) fn parse(&self, user_agent: &str) -> Agent {
+        let os = self.systems.first(user_agent).unwrap_or_default();
+        let browser = self.browsers.first(user_agent).unwrap_or_default();
+        let device = self.devices.first(user_agent).unwrap_or_else(|| by_system(os, browser, user_agent));
+        // a view inside an iPad's app says it is a Mac, and Mobile, which no Mac does
+        let (os, device) =
+            if os == "macOS" && device == Device::Mobile { ("iOS", Device::Tablet) } else { (os, device) };
+        Agent { device, os, browser: named_by_system(browser, os) }
+    }
+}
+
+/// The device when no token says it. Android's rule is that a browser says Mobile on a telephone only; apps,
+/// which do not begin as a browser does, never say it.
+fn by_system(os: &str, browser: &str, user_agent: &str) -> Device {
+    match os {
+        "Windows" | "macOS" | "Linux" | "ChromeOS" | "BSD" => Device::Desktop,
+        "Android" | "HarmonyOS" if begins_with(user_agent, "Mozilla/") => Device::Tablet,
+        "Android" | "HarmonyOS" | "iOS" => Device::Mobile,
+        "" if APPS.contains(&browser) => Device::Mobile,
+        "" if TELEPHONES.iter().any(|brand| begins_with(user_agent, brand)) => Device::Mobile,
+        _ => Device::Unknown,
+    }
+}
+
+/// In upper or lower case.
+pub(super) fn begins_with(text: &str, word: &str) -> bool {
+    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+}
+
+/// Safari is Apple's (it was once on Windows), and so are most views of apps: on other systems the words only
+/// say which engine a page may expect.
+fn named_by_system(browser: &'static str, os: &str) -> &'static str {
+    match (browser, os) {
+        ("Safari" | "WebView", "iOS" | "macOS" | "Windows" | "") | ("WebView", "Android") => browser,
+        ("Safari", "Android") => "Android Browser",
+        ("Safari" | "WebView", _) => "",
+        _ => browser,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::visitor::Enricher;
+
+    #[test]
+    fn browsers_of_people_are_named_and_none_is_a_bot() {
+        let enricher = Enricher::open(None).unwrap();
+        for line in include_str!("agents.txt").lines().filter(|line| !line.starts_with('#')) {
+            let (expected, agent) = line.split_once(": ").unwrap();
+            let seen = enricher.describe(agent, None);
+            assert_eq!(
+                format!("{} | {} | {}", seen.device.as_str(), seen.os, seen.browser),
+                expected,
+                "{agent}"
+            );
+            assert!(!seen.is_bot, "{agent}");
+        }
+    }
+}

@@ -254,16 +254,6 @@ impl Embedded {
         &self.socket_dir
     }
 
-    /// The role that owns the database and the cluster.
-    pub fn user(&self) -> &str {
-        USER
-    }
-
-    /// The database, made when missing.
-    pub fn database(&self) -> &str {
-        DATABASE
-    }
-
     /// `postgres://app_user@localhost/supreme_octosuccotash_db?host=<socket directory, percent-encoded>`.
     pub fn url(&self) -> String {
         url_of(&self.socket_dir)

@@ -89,8 +89,8 @@ async fn the_first_start_gives_a_private_durable_database() {
     assert_eq!(ask(&mut connection, "SHOW listen_addresses").await, "");
     assert_eq!(ask(&mut connection, "SHOW fsync").await, "on");
     assert_eq!(ask(&mut connection, "SHOW server_encoding").await, "UTF8");
-    assert_eq!(ask(&mut connection, "SELECT current_user::text").await, embedded.user());
-    assert_eq!(ask(&mut connection, "SELECT current_database()::text").await, embedded.database());
+    assert_eq!(ask(&mut connection, "SELECT current_user::text").await, super::USER);
+    assert_eq!(ask(&mut connection, "SELECT current_database()::text").await, super::DATABASE);
     let reached_by_tcp =
         "SELECT count(*)::text FROM pg_hba_file_rules WHERE type <> 'local' AND auth_method <> 'reject'";
     assert_eq!(ask(&mut connection, reached_by_tcp).await, "0");

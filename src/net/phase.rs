@@ -1,4 +1,4 @@
-//! Whose phase it is on a connection: what its time-outs and the room for others are decided by.
+//! What a connection is waiting for: its time-outs, and who makes room for others, are decided by it.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -9,11 +9,11 @@ use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
 /// The phase of a connection and since when the client has kept us waiting. Set by the connection's own task,
-/// read by whoever looks for limiter.
+/// read by whoever has to make room.
 #[derive(Debug)]
 pub(super) struct Phase {
     /// The phase in the low two bits, above them how often it has changed.
-    phase: AtomicUsize,
+    state: AtomicUsize,
     /// Milliseconds after `epoch`.
     waiting_since_ms: AtomicU64,
     epoch: Instant,
@@ -31,7 +31,7 @@ impl Phase {
     /// A new connection owes a head at once.
     pub(super) fn new(epoch: Instant) -> Self {
         let phase = Self {
-            phase: AtomicUsize::new(Self::HEAD),
+            state: AtomicUsize::new(Self::HEAD),
             waiting_since_ms: AtomicU64::new(0),
             epoch,
             is_unwanted: AtomicBool::new(false),
@@ -43,12 +43,12 @@ impl Phase {
 
     pub(super) fn set(&self, phase: usize) {
         let changes = self.get() & !Self::MASK;
-        self.phase.store(changes.wrapping_add(Self::MASK + 1) | phase, Ordering::Relaxed);
+        self.state.store(changes.wrapping_add(Self::MASK + 1) | phase, Ordering::Relaxed);
     }
 
     /// The phase and, above it, how often it has changed.
     pub(super) fn get(&self) -> usize {
-        self.phase.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed)
     }
 
     pub(super) fn is(&self, phase: usize) -> bool {
@@ -74,7 +74,7 @@ impl Phase {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Asks the connection to make room as soon as it is the client's phase.
+    /// Asks the connection to make room as soon as it is the client is to send.
     pub(super) fn leave(&self) {
         self.is_unwanted.store(true, Ordering::Release);
         self.waker.wake();

@@ -333,7 +333,7 @@ mod tests {
         let sum = crc32c::crc32c(&header).to_be_bytes();
         header[31..35].copy_from_slice(&sum);
         assert_eq!(named(&header), Some(Some("192.0.2.1:4660".to_owned())));
-        // the byte that makes it a checksum can phase it into something else
+        // the byte that makes it a checksum can turn it into something else
         for bit in (0..header.len() * 8).filter(|bit| bit / 8 != 28) {
             let mut flipped = header.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -117,7 +117,7 @@ where
     }
 }
 
-/// Ends our side and reads on until the other side ends too: bytes that nobody has read phase a close into a reset,
+/// Ends our side and reads on until the other side ends too: bytes that nobody has read turn a close into a reset,
 /// which takes the last answer along if the client has not read it yet.
 pub(super) async fn linger(mut stream: TcpStream, limit: Duration) {
     let has_ended = stream.try_read(&mut [0; 64]).is_ok_and(|length| length == 0);

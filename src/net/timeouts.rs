@@ -90,7 +90,7 @@ impl TimeoutStream {
         self.stream
     }
 
-    /// When the client will have taken too long; `None` while it is our phase, or a body's, which has a limit of
+    /// When the client will have taken too long; `None` while it is our turn, or a body's, which has a limit of
     /// its own.
     fn deadline(&mut self) -> Option<Instant> {
         let seen = self.phase.get();

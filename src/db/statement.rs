@@ -54,6 +54,22 @@ impl Statement {
         sqlx::query_as(self.sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
     }
 
+    /// As [`Statement::query`], with all its arguments.
+    pub(in crate::db) fn query_with(
+        self,
+        arguments: PgArguments,
+    ) -> sqlx::query::Query<'static, Postgres, PgArguments> {
+        sqlx::query_with(self.sql, arguments).persistent(IS_PREPARED.load(Ordering::Relaxed))
+    }
+
+    /// As [`Statement::query_as`], with all its arguments.
+    pub(in crate::db) fn query_as_with<T: for<'r> FromRow<'r, PgRow>>(
+        self,
+        arguments: PgArguments,
+    ) -> sqlx::query::QueryAs<'static, Postgres, T, PgArguments> {
+        sqlx::query_as_with(self.sql, arguments).persistent(IS_PREPARED.load(Ordering::Relaxed))
+    }
+
     /// As [`Statement::query`], for one value.
     pub(in crate::db) fn query_scalar<T>(self) -> sqlx::query::QueryScalar<'static, Postgres, T, PgArguments>
     where

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{Db, Error};
-use crate::{config, config::millis, metrics};
+use crate::{config, metrics};
 
 /// Every statement of this module, for the test that prepares them.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -199,7 +199,7 @@ impl ServerStatus {
         config: config::Database,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let interval = Duration::from_secs(config.statistics_interval_s);
+        let interval = config.statistics_interval;
         let mut windows = Windows::default();
         let mut last_read = Instant::now();
         loop {
@@ -312,7 +312,7 @@ async fn ask<T>(
 where
     T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
 {
-    let limit = millis(config.statistics_timeout_ms);
+    let limit = config.statistics_timeout;
     db.primary().run_within(name, limit, move |c| Box::pin(query.fetch_all(c))).await
 }
 

@@ -58,8 +58,8 @@ impl Visits {
     ) -> Result<Self, InvalidNetworks> {
         let tracking = &config.tracking;
         let networks = tracking.datacenter_networks_file.as_deref().map(Networks::open);
-        let duplicates = (tracking.duplicate_window_s > 0).then(|| Duplicates {
-            seen: DuplicateTable::new(tracking.duplicate_visits_max, tracking.duplicate_window_s),
+        let duplicates = (!tracking.duplicate_window.is_zero()).then(|| Duplicates {
+            seen: DuplicateTable::new(tracking.duplicate_visits_max, tracking.duplicate_window.as_secs()),
             told,
         });
         Ok(Self {

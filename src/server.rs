@@ -34,9 +34,10 @@ use crate::{
     housekeeping::{clock, database, erasure},
     http,
     journal::{Journal, Lock, Options, disk::RealDisk},
-    judge::visits::{NewVisit, Visits},
+    judge::{Judge, NewVisit},
     limits::Limits,
     net::{Connections, ListenerKind, descriptors, listeners::Listener},
+    privacy::{Privacy, keys::Keys},
     tasks::{Gate, Tasks},
     telemetry::Metrics,
     visitor::Enricher,
@@ -80,7 +81,9 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let (told, telling) = mpsc::channel(config.tracking.duplicate_share_max);
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|e| anyhow::anyhow!("the system has no random numbers: {e}"))?;
-    let visits = Visits::open(&config, key, campaigns.has_redis().then_some(told)).map_err(|e| {
+    let keys = Arc::new(Keys::new(key));
+    let privacy = Privacy::new(config.privacy.ip_mode, keys.clone());
+    let judge = Judge::open(&config, keys.clone(), campaigns.has_redis().then_some(told)).map_err(|e| {
         CannotStart(format!("tracking.datacenter_networks_file: {:#}", anyhow::Error::from(e)))
     })?;
     let public_url = public_url(&config, &listener)?;
@@ -98,7 +101,9 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         admission,
         enricher,
         limits,
-        visits: Arc::new(visits),
+        judge: Arc::new(judge),
+        privacy,
+        keys,
         metrics,
         state: State::default(),
         public_url,
@@ -364,7 +369,7 @@ fn spawn_sharing(app: &App, tasks: &mut Tasks, telling: mpsc::Receiver<NewVisit>
     let stop = tasks.stop_signal();
     let interval = millis(app.config.tracking.duplicate_share_ms);
     tasks.spawn("visits-tell", app.campaigns.clone().tell_visits(telling, interval, stop.clone()));
-    tasks.spawn("visits-hear", app.campaigns.clone().hear_visits(app.visits.clone(), stop));
+    tasks.spawn("visits-hear", app.campaigns.clone().hear_visits(app.judge.clone(), stop));
 }
 
 fn serve(

@@ -42,7 +42,7 @@ use crate::{
         hints::Hint,
         shared::{Filler, Found, Redis},
     },
-    config::{Config, millis},
+    config::Config,
     db::{self, Db, store::campaigns::Changes},
     metrics::{
         self,
@@ -169,7 +169,7 @@ impl Campaigns {
     /// An empty set, filled from disk if there is a saved one.
     pub fn new(db: Arc<Db>, config: &Config) -> anyhow::Result<Self> {
         let file = config.server.data_dir.join("campaigns.json");
-        let file = saved::File::new(file, millis(config.cache.save_interval_ms));
+        let file = saved::File::new(file, config.cache.save_interval);
         let node = Uuid::new_v4().simple().to_string();
         let keys = || moka::future::Cache::builder().max_capacity(config.cache.negative_keys_max);
         let campaigns = Self {
@@ -179,28 +179,27 @@ impl Campaigns {
             set: RwLock::default(),
             bounds: look_ups::Bounds::new(&config.cache),
             batch_unknown_keys_max: config.cache.batch_unknown_keys_max,
-            looked_up: keys().time_to_live(millis(config.cache.negative_ttl_ms)).build(),
+            looked_up: keys().time_to_live(config.cache.negative_ttl).build(),
             last_known: moka::future::Cache::builder()
                 .max_capacity(config.cache.negative_keys_max)
-                .time_to_live(Duration::from_secs(config.redis.campaign_ttl_s))
+                .time_to_live(config.redis.campaign_ttl)
                 .build(),
             last_failure: AtomicU64::new(0),
             born: Instant::now(),
-            miss_timeout: millis(config.cache.miss_timeout_ms),
-            poll_interval: Duration::from_secs(config.cache.poll_interval_s),
+            miss_timeout: config.cache.miss_timeout,
+            poll_interval: config.cache.poll_interval,
             seen: Mutex::default(),
             poll_now: Notify::new(),
             reload: AtomicBool::new(false),
             confirmed: AtomicU64::new(0),
             is_stale: AtomicBool::new(true),
-            stale_after: Duration::from_secs(config.cache.poll_interval_s)
-                .saturating_mul(config.cache.stale_after_polls),
+            stale_after: config.cache.poll_interval.saturating_mul(config.cache.stale_after_polls),
             changes: AtomicU64::new(0),
             unwritten: StdMutex::default(),
             write_now: Notify::new(),
             writing: Mutex::new(()),
             figures: report_cache::Bounds {
-                ttl: Duration::from_secs(config.cache.stats_ttl_s),
+                ttl: config.cache.stats_ttl,
                 questions_max: config.cache.stats_questions_max,
                 bytes_max: config.cache.stats_bytes_max,
             },

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant as Deadline, sleep, timeout_at};
 
 use crate::{
-    config::{self, millis},
+    config,
     metrics::{
         self,
         CacheLayer::Redis as Layer,
@@ -55,7 +55,7 @@ pub(crate) struct Redis {
     servers: Servers,
     breaker: Mutex<Breaker>,
     timeout: Duration,
-    campaign_ttl_s: u64,
+    campaign_ttl: Duration,
     filler_ttl: Duration,
     filler_wait: Duration,
     negative_ttl: Duration,
@@ -148,15 +148,15 @@ impl Redis {
     pub(crate) fn new(config: &config::Config, node: String) -> anyhow::Result<Option<Self>> {
         let Some(servers) = Servers::new(&config.redis)? else { return Ok(None) };
         metrics::redis_breaker(false);
-        let wait = millis(config.redis.breaker_wait_ms);
+        let wait = config.redis.breaker_wait;
         Ok(Some(Self {
             servers,
             breaker: Mutex::new(Breaker::new(config.redis.breaker_failures, wait)),
-            timeout: millis(config.redis.command_timeout_ms),
-            campaign_ttl_s: config.redis.campaign_ttl_s,
-            filler_ttl: millis(config.cache.miss_timeout_ms),
-            filler_wait: millis(config.cache.filler_wait_ms),
-            negative_ttl: millis(config.cache.negative_ttl_ms),
+            timeout: config.redis.command_timeout,
+            campaign_ttl: config.redis.campaign_ttl,
+            filler_ttl: config.cache.miss_timeout,
+            filler_wait: config.cache.filler_wait,
+            negative_ttl: config.cache.negative_ttl,
             node,
             key_prefix: config.redis.key_prefix.as_str().into(),
             installation: RwLock::default(),
@@ -316,7 +316,7 @@ impl Redis {
     fn set_command(&self, names: &Names, key: &CampaignKey, campaign: Option<&Campaign>) -> Cmd {
         let value = serde_json::to_vec(&Out { schema: SCHEMA, key, campaign });
         // +-10 %, so that campaigns written together do not expire together
-        let ttl = (self.campaign_ttl_s * fastrand::u64(90..=110) / 100).max(1);
+        let ttl = (self.campaign_ttl.as_secs() * fastrand::u64(90..=110) / 100).max(1);
         let mut set = cmd("SET");
         set.arg(names.campaign(key)).arg(value.unwrap_or_default()).arg("EX").arg(ttl);
         set

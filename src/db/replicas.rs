@@ -21,8 +21,8 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{Error, monitor, pool::Pool};
-use crate::{config, config::millis, metrics};
+use super::{Error, Statement, monitor, pool::Pool};
+use crate::{config, metrics};
 use health::{Fitness, Health, State, Verdict};
 use probe::Answer;
 
@@ -79,8 +79,8 @@ impl Replicas {
                 pool: Pool::new(&format!("replica{place}"), url, config)?,
                 health: Mutex::new(Health::new(health::Limits {
                     failures_max: config.replica_failures_max,
-                    eject_min: millis(config.replica_eject_min_ms),
-                    eject_max: millis(config.replica_eject_max_ms),
+                    eject_min: config.replica_eject_min,
+                    eject_max: config.replica_eject_max,
                 })),
                 seen: Mutex::default(),
                 is_on_trial: AtomicBool::new(false),
@@ -90,7 +90,7 @@ impl Replicas {
         Ok(Self {
             list: list.collect::<Result<_, Error>>()?,
             turn: AtomicUsize::new(0),
-            lag_max: millis(config.replica_lag_max_ms),
+            lag_max: config.replica_lag_max,
             lag_bytes_max: config.replica_lag_bytes_max,
         })
     }
@@ -132,7 +132,7 @@ impl Replicas {
     }
 
     /// Runs a read on the one at this place, and learns from how it ends.
-    pub(super) async fn run<T, F>(&self, place: usize, query: &'static str, run: F) -> Result<T, Error>
+    pub(super) async fn run<T, F>(&self, place: usize, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
@@ -141,7 +141,7 @@ impl Replicas {
         let trial = Trial::begin(replica);
         replica.reads.fetch_add(1, Ordering::Relaxed);
         metrics::replica_read(&replica.label);
-        let answer = replica.pool.run(query, run).await;
+        let answer = replica.pool.run(statement, run).await;
         drop(trial);
         match &answer {
             Err(error) if monitor::is_worth_elsewhere(error) => {

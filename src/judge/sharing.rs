@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     campaigns::{Campaigns, shared::Redis},
-    judge::visits::{NewVisit, Visits},
+    judge::{Judge, NewVisit},
     metrics,
 };
 
@@ -64,13 +64,13 @@ impl Campaigns {
     /// Hears what the other nodes tell, until the stop signal; there must be a Redis.
     pub async fn hear_visits(
         self: Arc<Self>,
-        visits: Arc<Visits>,
+        judge: Arc<Judge>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let Some(redis) = &self.redis else { return Ok(()) };
         while !stop.is_cancelled() {
             let ended = tokio::select! {
-                ended = hear(redis, &self.node, &visits) => ended,
+                ended = hear(redis, &self.node, &judge) => ended,
                 () = stop.cancelled() => return Ok(()),
             };
             tracing::debug!(error = ?ended, "not hearing of visits at other nodes");
@@ -83,14 +83,14 @@ impl Campaigns {
     }
 }
 
-async fn hear(redis: &Redis, node: &str, visits: &Visits) -> Result<(), Ended> {
+async fn hear(redis: &Redis, node: &str, judge: &Judge) -> Result<(), Ended> {
     let channel = redis.channel(CHANNEL).ok_or("the names in Redis are not known yet")?;
     let (mut sink, mut messages) = redis.subscribe(&channel).await?.split();
     while redis.channel(CHANNEL).as_ref() == Some(&channel) {
         match timeout(PING_INTERVAL, messages.next()).await {
             Ok(Some(message)) => {
                 let text: String = message.get_payload().unwrap_or_default();
-                heard(node, &text).for_each(|visit| visits.heard(visit));
+                heard(node, &text).for_each(|visit| judge.heard(visit));
             }
             Ok(None) => return Err("the connection ended".into()),
             Err(_) => {

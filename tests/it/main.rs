@@ -13,6 +13,9 @@ mod harness;
 #[path = "harness/tests.rs"]
 mod harness_test; // the benches have the harness too, and no tests
 
+/// The pages for readers.
+mod documentation;
+
 use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
 
 /// Links and events: what visitors and pages send, and what becomes of it.

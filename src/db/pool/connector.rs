@@ -17,16 +17,14 @@ use tokio::time::{sleep, timeout};
 use super::{socket, timed_out};
 use crate::{
     config,
-    config::millis,
-    db::{Error, monitor},
+    db::{Error, monitor, statement::statements},
     metrics,
 };
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("pool.is_standby", IS_STANDBY)];
-
-/// Whether the server is a standby, which takes no writes.
-const IS_STANDBY: &str = "SELECT pg_is_in_recovery()";
+statements! {
+    /// Whether the server is a standby, which takes no writes.
+    IS_STANDBY = "pool.is_standby": "SELECT pg_is_in_recovery()";
+}
 
 /// Longest wait for the answer to a ping.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_millis(500);
@@ -94,9 +92,9 @@ impl Connector {
             hosts: RwLock::new(all_options(url, config)?),
             last_host: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
-            connect_timeout: millis(config.connect_timeout_ms),
-            max_lifetime: Duration::from_secs(config.max_lifetime_s),
-            idle_check: millis(config.idle_check_ms),
+            connect_timeout: config.connect_timeout,
+            max_lifetime: config.max_lifetime,
+            idle_check: config.idle_check,
         })
     }
 
@@ -227,8 +225,8 @@ impl Manager for Connector {
 
 /// In one message (the simple protocol): outside of a transaction PgBouncer may part two.
 async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let asking = sqlx::raw_sql(IS_STANDBY).fetch_one(connection);
-    monitor::part("pool.is_standby", asking).await?.try_get(0)
+    let asking = IS_STANDBY.raw().fetch_one(connection);
+    monitor::part(IS_STANDBY, asking).await?.try_get(0)
 }
 
 /// At least one: an empty list of hosts is one empty host.
@@ -271,7 +269,7 @@ fn options(url: &str, config: &config::Database) -> sqlx::Result<PgConnectOption
     }
     let milliseconds = |key: Duration| key.as_millis().to_string();
     let seconds = |key: Duration| key.as_secs().to_string();
-    let statement_timeout = config.statement_timeout_ms.to_string();
+    let statement_timeout = milliseconds(config.statement_timeout);
     Ok(options.options([
         ("statement_timeout", statement_timeout.as_str()),
         ("idle_in_transaction_session_timeout", "30000"),

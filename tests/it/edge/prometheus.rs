@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::{StreamExt, stream};
+use octo::db::{self, Statement};
 use regex::Regex;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -336,7 +337,7 @@ async fn queries_seen(octo: &Octo, token: &str) -> BTreeSet<String> {
     let listed = octo.api(token).get("/system/queries").send().await.unwrap();
     let listed: Value = listed.json().await.unwrap();
     let data = listed["data"].as_array().unwrap();
-    for (name, _) in octo::db::statements() {
+    for name in db::statements().map(Statement::name) {
         assert!(data.iter().any(|query| query["query"] == name), "{name} is not in /system/queries");
     }
     let ran = data.iter().filter(|query| query["count"].as_u64().unwrap() > 0);
@@ -397,7 +398,7 @@ async fn every_query_of_the_code_is_seen_in_the_list_and_in_the_metrics() {
     let token = fs::read_to_string(embedded.data_dir().join("admin-token")).unwrap();
     seen.extend(queries_seen(&embedded, token.trim()).await);
 
-    let known: BTreeSet<String> = octo::db::statements().map(|(name, _)| name.to_owned()).collect();
+    let known: BTreeSet<String> = db::statements().map(|s| s.name().to_owned()).collect();
     seen.extend(OF_THE_COMMAND_LINE.map(str::to_owned));
     seen.extend(OF_RARE_DAYS.map(str::to_owned));
     let never: Vec<&String> = known.difference(&seen).collect();

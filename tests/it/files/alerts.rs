@@ -44,7 +44,7 @@ fn every_alert_has_a_case_that_fires_and_one_that_does_not() {
 
 #[test]
 fn every_alert_says_what_it_means_and_leads_to_a_heading_of_the_runbook() {
-    let runbook = fs::read_to_string(prometheus_config().join("RUNBOOK.md")).unwrap();
+    let runbook = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md")).unwrap();
     let headings: Vec<String> =
         runbook.lines().filter_map(|l| l.strip_prefix("## ")).map(str::to_lowercase).collect();
     for alert in alerts() {
@@ -55,7 +55,7 @@ fn every_alert_says_what_it_means_and_leads_to_a_heading_of_the_runbook() {
             |key| alert["annotations"][key].as_str().unwrap_or_else(|| panic!("{name} has no {key}"));
         assert!(annotation("summary").len() > 10, "{name}");
         assert!(annotation("description").contains("First: "), "{name} names no first command");
-        let anchor = annotation("runbook").strip_prefix("RUNBOOK.md#").unwrap();
+        let anchor = annotation("runbook").strip_prefix("docs/runbook.md#").unwrap();
         assert_eq!(anchor, name.to_lowercase());
         assert!(headings.iter().any(|heading| heading == anchor), "the runbook has no heading {anchor}");
     }

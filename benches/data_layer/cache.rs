@@ -6,6 +6,7 @@ use octo::{
     campaigns::{Campaigns, Layer, Lookup},
     db,
     model::{campaign::Campaign, id::CampaignKey},
+    redis::Redis,
     routing::Routes,
 };
 use serde::Deserialize;
@@ -214,7 +215,8 @@ fn campaigns(
         config.redis.command_timeout_ms = 2000;
         config.cache.miss_timeout_ms = 5000;
     }
-    Ok(Arc::new(Campaigns::new(node.db.clone(), &config)?))
+    let redis = Redis::open(&config.redis)?;
+    Ok(Arc::new(Campaigns::new(node.db.clone(), redis, &config)))
 }
 
 fn drawn_keys() -> anyhow::Result<Vec<CampaignKey>> {

@@ -22,8 +22,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Campaigns;
-use crate::{metrics, model::campaign::Campaign};
+use super::{Campaigns, Source, shared::Shared};
+use crate::{db::store::campaigns::Change, metrics, model::campaign::Campaign, redis::Redis};
 
 const SCHEMA: u32 = 1;
 
@@ -40,12 +40,12 @@ struct Out<'a> {
 
 /// What was saved.
 #[derive(Deserialize)]
-pub(super) struct Saved {
+struct Saved {
     schema: u32,
     /// Whose campaigns they are; releases before did not say.
     #[serde(default)]
-    pub(super) installation: Option<String>,
-    pub(super) campaigns: Vec<Campaign>,
+    installation: Option<String>,
+    campaigns: Vec<Campaign>,
 }
 
 /// The file, and whether it is behind.
@@ -76,6 +76,25 @@ impl File {
 }
 
 impl Campaigns {
+    /// Serves what an earlier start saved, if anything.
+    pub(super) fn load_saved(&self) {
+        match load(self.file.path()) {
+            Ok(None) => {}
+            Ok(Some(saved)) => {
+                let change = |campaign| Change { campaign, is_deleted: false };
+                self.replace(saved.campaigns.into_iter().map(change).collect(), true);
+                if let (Some(shared), Some(installation)) = (&self.shared, saved.installation) {
+                    shared.redis().name(installation.into());
+                }
+                self.source.store(Source::Disk as u64, Ordering::Relaxed);
+            }
+            Err(error) => {
+                let path = self.file.path().display();
+                tracing::warn!(%path, %error, "the saved campaigns cannot be read; ignored");
+            }
+        }
+    }
+
     /// Saves the set if it changed and the last time is long enough ago; otherwise [`Campaigns::keep_saved`] will. So
     /// a change that comes alone is on disk when it is answered.
     pub(super) async fn save_if_due(&self) {
@@ -114,7 +133,8 @@ impl Campaigns {
         *written_at = Some(Instant::now());
         let set = || self.set.read().unwrap_or_else(PoisonError::into_inner);
         let campaigns: Vec<_> = set().by_key.values().cloned().collect();
-        let (path, installation) = (self.file.path.clone(), self.installation());
+        let (path, installation) =
+            (self.file.path.clone(), self.shared.as_ref().map(Shared::redis).and_then(Redis::installation));
         let saving = tokio::task::spawn_blocking(move || {
             write(&path, installation.as_deref(), campaigns.iter().map(|r| &r.campaign))
         });
@@ -147,7 +167,7 @@ fn write<'a>(
 }
 
 /// `None` when there is none, or one of another schema.
-pub(super) fn load(path: &Path) -> io::Result<Option<Saved>> {
+fn load(path: &Path) -> io::Result<Option<Saved>> {
     let bytes = match fs::read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,

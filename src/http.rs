@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/scopes.rs
+    /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/api/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
     const WITHOUT_TOKEN: [&str; 16] = [
         "GET /api/v1/openapi.json",

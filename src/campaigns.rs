@@ -13,6 +13,7 @@
 //! set lately, a key that is not in it is unknown, which is true but for what was made since; and while none has, it
 //! is not known what it is, as when the stores do not answer.
 
+mod format;
 mod hints;
 mod lookup;
 mod refresh;
@@ -41,6 +42,7 @@ use crate::{
     redis::Redis,
     routing::Routes,
 };
+pub use format::CampaignV1;
 use hints::Hint;
 pub use lookup::{LookUps, Lookup};
 use refresh::Seen;

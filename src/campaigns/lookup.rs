@@ -156,7 +156,14 @@ impl Campaigns {
         let found = found.unwrap_or_else(|_| {
             self.note_failure();
             Err(NotLoaded::Failed)
-        })?;
+        });
+        let found = match (found, &self.shared) {
+            (Err(NotLoaded::Failed), Some(shared)) => {
+                let left = shared.left_by_0_1_0(key).await.ok_or(NotLoaded::Failed)?;
+                compile(left)
+            }
+            (found, _) => found?,
+        };
         match &found {
             Some(routes) => self.last_known.insert(key.clone(), routes.clone()).await,
             None => self.last_known.invalidate(key).await,

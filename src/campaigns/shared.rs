@@ -3,12 +3,15 @@
 //!
 //! | key | holds |
 //! |---|---|
-//! | `campaign:{key}` | `{"schema", "key", "campaign"}`; `campaign` is null: it is deleted |
-//! | `campaign:{key}:filler` | who looks the campaign up in Postgres just now, or `none`: there is no such campaign |
+//! | `campaign_v1:{key}` | `{"key", "campaign"}`, a [`CampaignV1`]; `campaign` is null: it is deleted |
+//! | `campaign_v1:{key}:filler` | who looks the campaign up in Postgres just now, or `none`: there is no such campaign |
 //! | `click_stats:{key}` | a hash: question -> figures; see [`crate::campaigns::report_cache`] |
 //!
 //! A campaign that a node saw change is written whatever is there. What a look-up brings, perhaps from a replica
 //! that lags, is written only where nothing is: it never takes the place of something newer.
+//!
+//! The version of the format stands in the name, so that nodes of two releases run beside each other, each with keys
+//! of its own. What 0.1.0 left (`campaign:{key}`, with the format's version inside) is read when nothing else answers.
 
 use std::{
     collections::HashSet,
@@ -19,7 +22,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant as Deadline, sleep};
 
-use super::{Campaigns, report_cache};
+use super::{Campaigns, format::CampaignV1, report_cache};
 use crate::{
     config::{Config, millis},
     metrics::{
@@ -31,7 +34,8 @@ use crate::{
     redis::{Failure, Redis},
 };
 
-const SCHEMA: u32 = 2;
+/// Of what 0.1.0 wrote.
+const SCHEMA_OF_0_1_0: u32 = 2;
 
 /// Changes that wait for Redis at most; it keeps a campaign for `redis.campaign_ttl_s` anyway.
 const UNWRITTEN_MAX: usize = 10_000;
@@ -56,11 +60,11 @@ struct Names(Arc<str>);
 
 impl Names {
     fn campaign(&self, key: &CampaignKey) -> String {
-        format!("{}campaign:{key}", self.0)
+        format!("{}campaign_v1:{key}", self.0)
     }
 
     fn filler(&self, key: &CampaignKey) -> String {
-        format!("{}campaign:{key}:filler", self.0)
+        format!("{}campaign_v1:{key}:filler", self.0)
     }
 }
 
@@ -84,19 +88,36 @@ pub(super) enum Filler {
     Other(Option<Box<Campaign>>),
 }
 
-#[derive(Serialize)]
-struct Out<'a> {
-    schema: u32,
-    key: &'a CampaignKey,
-    campaign: Option<&'a Campaign>,
-}
-
-#[derive(Deserialize)]
-struct In {
-    schema: u32,
+/// What a key holds.
+#[derive(Serialize, Deserialize)]
+struct Value {
+    /// Only in what 0.1.0 wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    schema: Option<u32>,
     key: CampaignKey,
     #[serde(deserialize_with = "Option::deserialize")] // null, not absent
-    campaign: Option<Box<Campaign>>,
+    campaign: Option<Box<CampaignV1>>,
+}
+
+impl Value {
+    /// As bytes: a campaign as it is now, or that it is deleted.
+    fn write(key: &CampaignKey, campaign: Option<&Campaign>) -> Vec<u8> {
+        let campaign = campaign.map(|campaign| Box::new(campaign.clone().into()));
+        serde_json::to_vec(&Self { schema: None, key: key.clone(), campaign }).unwrap_or_default()
+    }
+
+    /// What bytes under `key` say.
+    fn read(bytes: &[u8], key: &CampaignKey, schema: Option<u32>) -> Found {
+        let Ok(value) = serde_json::from_slice::<Self>(bytes) else { return Found::Garbage };
+        if value.key != *key || value.schema != schema {
+            return Found::Garbage;
+        }
+        match value.campaign.map(|v1| Campaign::from(*v1)) {
+            None => Found::Deleted,
+            Some(campaign) if campaign.key == *key => Found::Campaign(Box::new(campaign)),
+            Some(_) => Found::Garbage,
+        }
+    }
 }
 
 impl Shared {
@@ -130,19 +151,31 @@ impl Shared {
 
     async fn read(&self, key: &CampaignKey) -> Found {
         let Ok(names) = self.names() else { return Found::Failed };
-        let bytes = match self.redis.get(&names.campaign(key)).await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Found::Nothing,
-            Err(failure) if failure.is_wrong_type() => return Found::Garbage,
-            Err(_) => return Found::Failed,
-        };
-        match serde_json::from_slice::<In>(&bytes) {
-            Ok(In { schema: SCHEMA, key: of, campaign: None }) if of == *key => Found::Deleted,
-            Ok(In { schema: SCHEMA, campaign: Some(campaign), .. }) if campaign.key == *key => {
-                Found::Campaign(campaign)
-            }
-            _ => Found::Garbage,
+        match self.redis.get(&names.campaign(key)).await {
+            Ok(Some(bytes)) => Value::read(&bytes, key, None),
+            Ok(None) => Found::Nothing,
+            Err(failure) if failure.is_wrong_type() => Found::Garbage,
+            Err(_) => Found::Failed,
         }
+    }
+
+    /// What 0.1.0 left of a key, for when nothing else answers.
+    pub(super) async fn left_by_0_1_0(&self, key: &CampaignKey) -> Option<Campaign> {
+        for name in self.names_of_0_1_0(key) {
+            if let Some(bytes) = self.redis.get(&name).await.ok().flatten()
+                && let Found::Campaign(campaign) = Value::read(&bytes, key, Some(SCHEMA_OF_0_1_0))
+            {
+                return Some(*campaign);
+            }
+        }
+        None
+    }
+
+    /// Where 0.1.0 kept a campaign: under no prefix, and the last before this format under the one of today.
+    fn names_of_0_1_0(&self, key: &CampaignKey) -> impl Iterator<Item = String> {
+        let prefix = self.redis.prefix().ok();
+        let prefixed = prefix.map(|prefix| format!("{prefix}campaign:{key}"));
+        prefixed.into_iter().chain([format!("campaign:{key}")])
     }
 
     /// Lets one node ask Postgres for a campaign. The others wait shortly for what comes of it.
@@ -178,9 +211,9 @@ impl Shared {
         let Ok(names) = self.names() else { return };
         let name = names.campaign(key);
         let filled = match campaign {
-            Some(_) if was_garbage => self.redis.set(&name, &value(key, campaign), self.ttl()).await,
+            Some(_) if was_garbage => self.redis.set(&name, &Value::write(key, campaign), self.ttl()).await,
             Some(_) => {
-                let set = self.redis.set_if_absent(&name, &value(key, campaign), self.ttl()).await;
+                let set = self.redis.set_if_absent(&name, &Value::write(key, campaign), self.ttl()).await;
                 set.map(drop)
             }
             None => {
@@ -198,11 +231,17 @@ impl Shared {
     pub(super) async fn put(&self, key: &CampaignKey, campaign: Option<&Campaign>) -> bool {
         let Ok(names) = self.names() else { return false };
         let name = names.campaign(key);
-        match self.redis.set(&name, &value(key, campaign), self.ttl()).await {
+        let is_put = match self.redis.set(&name, &Value::write(key, campaign), self.ttl()).await {
             Ok(()) => true,
             Err(Failure::Refused(_)) => self.redis.unlink(&[name]).await.is_ok(),
             Err(_) => false,
+        };
+        if is_put {
+            for old in self.names_of_0_1_0(key) {
+                ignore(self.redis.unlink(&[old]).await.map(drop)); // each by itself: one may not be allowed
+            }
         }
+        is_put
     }
 
     /// Deletes everything of these campaigns; how many keys there were. `None`: Redis does not answer.
@@ -264,10 +303,6 @@ impl Campaigns {
     pub(super) fn unwritten(&self) -> MutexGuard<'_, HashSet<CampaignKey>> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn value(key: &CampaignKey, campaign: Option<&Campaign>) -> Vec<u8> {
-    serde_json::to_vec(&Out { schema: SCHEMA, key, campaign }).unwrap_or_default()
 }
 
 /// Of a command whose failure changes nothing.

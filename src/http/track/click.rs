@@ -166,7 +166,7 @@ fn visit(
         return Ok(plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into());
     };
     let click = accept(app, peer, head, id, &params, &routes, &decision);
-    let pass_through = if routes.campaign.pass_through { params.unknown.as_slice() } else { &[] };
+    let pass_through = if routes.campaign.terms.pass_through { params.unknown.as_slice() } else { &[] };
     let values = Values { click: &click, cid: routes.campaign.key.as_str() };
     let location = template.expand(&values, pass_through);
     let pending = (head.method != Method::HEAD).then(|| app.journal.append_with(|out| click.encode(out)));

@@ -24,8 +24,8 @@ pub struct Campaign {
     pub updated_at: DateTime<Utc>,
 }
 
-/// What the owner of a campaign says of it. [`Terms::default`] is what holds where nothing is said; its name is empty,
-/// which no stored campaign's is.
+/// What the owner of a campaign says of it.
+// its default is what holds where nothing is said; the name of that is empty, which no stored campaign's is
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = CampaignTerms)]
 pub struct Terms {

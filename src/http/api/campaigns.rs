@@ -336,6 +336,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_campaign_is_shown_flat_and_its_fields_in_this_order() {
+        let mut terms = Terms::demo("https://a.example/");
+        terms.landing_pages[0].id = Some(7);
+        let key = "k".parse().unwrap();
+        let at = DateTime::UNIX_EPOCH;
+        let click_url = "https://t.example/click?cid=k".to_owned();
+        let body = CampaignBody {
+            id: Uuid::nil(),
+            key,
+            terms,
+            version: 3,
+            created_at: at,
+            updated_at: at,
+            click_url,
+        };
+        let wanted = concat!(
+            r#"{"id":"00000000-0000-0000-0000-000000000000","key":"k","name":"Demo campaign","#,
+            r#""description":"To try octo with; change it or delete it.","status":"active","start_at":null,"end_at":null,"#,
+            r#""cost_model":"cpa","payout":null,"daily_budget":null,"total_budget":null,"fallback_url":null,"#,
+            r#""landing_pages":[{"id":7,"name":"Demo page","url":"https://a.example/","weight":1,"is_active":true}],"#,
+            r#""offers":[],"pass_through":false,"version":3,"created_at":"1970-01-01T00:00:00Z","#,
+            r#""updated_at":"1970-01-01T00:00:00Z","click_url":"https://t.example/click?cid=k"}"#,
+        );
+        assert_eq!(serde_json::to_string(&body).unwrap(), wanted);
+    }
+
+    #[test]
     fn only_active_and_paused_campaigns_are_switched() {
         let mut campaign = Campaign::of("k".parse().unwrap(), Terms::demo("https://a.example/"));
         assert_eq!(switched(&campaign, Status::Paused).unwrap().terms.status, Status::Paused);

@@ -15,8 +15,9 @@ use crate::{
     db::{Db, migrations, server_status::ServerStatus},
     embedded::Supervisor,
     journal::Journal,
-    judge::visits::Visits,
+    judge::Judge,
     limits::Limits,
+    privacy::{Privacy, keys::Keys},
     redis::Redis,
     telemetry::Metrics,
     visitor::Enricher,
@@ -49,8 +50,12 @@ pub struct Parts {
     pub enricher: Enricher,
     /// How often one address may.
     pub limits: Limits,
-    /// Who is suspect, and what of an address is kept.
-    pub visits: Arc<Visits>,
+    /// Which clicks count.
+    pub judge: Arc<Judge>,
+    /// What is kept of who clicked.
+    pub privacy: Privacy,
+    /// What visitors are hashed under.
+    pub keys: Arc<Keys>,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.

@@ -1,4 +1,4 @@
-//! Decides where a click goes. Pure: the campaign, the parameters, the time and the seed are arguments.
+//! Decides where a click goes. Pure: the campaign, what is known of the visit, the time and the seed are arguments.
 
 pub mod destination;
 mod rotation;
@@ -6,12 +6,13 @@ mod rotation;
 use chrono::{DateTime, Utc};
 
 use crate::{
-    facts::click::InvalidReason,
     model::{
         campaign::{Campaign, Destination, Status, Terms},
-        link::Params,
+        click::InvalidReason,
+        link::{Number, Params},
     },
     routing::destination::{Error, Template},
+    visitor::Visitor,
 };
 
 /// A campaign ready to route: its destinations parsed once, at load.
@@ -62,20 +63,34 @@ impl Routes {
     }
 }
 
-/// Chooses the destination of a click; the same arguments always give the same answer.
-pub fn decide<'a>(routes: &'a Routes, params: &Params<'_>, now: DateTime<Utc>, seed: u64) -> Decision<'a> {
-    let refused = refusal(&routes.campaign.terms, now);
+/// Everything of a visit that may decide where it goes. Whether it counts is not part of it: people and bots get the
+/// same destination.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit<'v, 'a> {
+    /// What the link says.
+    pub params: &'v Params<'a>,
+    /// Who came.
+    pub visitor: &'v Visitor,
+    /// When.
+    pub now: DateTime<Utc>,
+    /// Evenly spread over visits.
+    pub seed: u64,
+}
+
+/// Chooses the destination of a visit; the same arguments always give the same answer.
+pub fn decide<'r>(routes: &'r Routes, visit: &Visit<'_, '_>) -> Decision<'r> {
+    let refused = refusal(&routes.campaign.terms, visit.now);
     if refused.is_none() {
-        if let Some(page) = named(&routes.landing_pages, params.landing_page_id.as_deref()) {
+        if let Some(page) = named(&routes.landing_pages, visit.params.landing_page_id) {
             return Decision::landing_page(page);
         }
-        if let Some(offer) = named(&routes.offers, params.campaign_offer_id.as_deref()) {
+        if let Some(offer) = named(&routes.offers, visit.params.campaign_offer_id) {
             return Decision::offer(offer);
         }
-        if let Some(page) = rotation::pick(&routes.landing_pages, |b| b.weight, seed) {
+        if let Some(page) = rotation::pick(&routes.landing_pages, |b| b.weight, visit.seed) {
             return Decision::landing_page(page);
         }
-        if let Some(offer) = rotation::pick(&routes.offers, |b| b.weight, seed) {
+        if let Some(offer) = rotation::pick(&routes.offers, |b| b.weight, visit.seed) {
             return Decision::offer(offer);
         }
     }
@@ -109,8 +124,8 @@ fn refusal(terms: &Terms, now: DateTime<Utc>) -> Option<InvalidReason> {
 }
 
 /// The active branch whose id the link names.
-fn named<'a>(branches: &'a [Branch], id: Option<&str>) -> Option<&'a Branch> {
-    let id: i64 = id?.parse().ok()?;
+fn named(branches: &[Branch], id: Number) -> Option<&Branch> {
+    let id = id.get()?;
     branches.iter().find(|b| b.id == Some(id))
 }
 
@@ -158,7 +173,8 @@ pub(crate) mod tests {
         seed: u64,
     ) -> (String, Option<InvalidReason>) {
         let routes = Routes::new(campaign.clone()).unwrap();
-        let decision = decide(&routes, &Params::parse(query), now, seed);
+        let (params, visitor) = (Params::parse(query), Visitor::default());
+        let decision = decide(&routes, &Visit { params: &params, visitor: &visitor, now, seed });
         (decision.template.map_or(String::new(), |t| t.host().to_owned()), decision.refused)
     }
 

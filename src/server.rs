@@ -34,12 +34,10 @@ use crate::{
     housekeeping::{clock, database, erasure},
     http,
     journal::{Journal, Lock, Options, disk::RealDisk},
-    judge::{
-        sharing,
-        visits::{NewVisit, Visits},
-    },
+    judge::{Judge, NewVisit, sharing},
     limits::Limits,
     net::{Connections, ListenerKind, descriptors, listeners::Listener},
+    privacy::{Privacy, keys::Keys},
     redis::Redis,
     tasks::{Gate, Tasks},
     telemetry::Metrics,
@@ -85,7 +83,9 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let (told, telling) = mpsc::channel(config.tracking.duplicate_share_max);
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|e| anyhow::anyhow!("the system has no random numbers: {e}"))?;
-    let visits = Visits::open(&config, key, redis.as_ref().map(|_| told)).map_err(|e| {
+    let keys = Arc::new(Keys::new(key));
+    let privacy = Privacy::new(config.privacy.ip_mode, keys.clone());
+    let judge = Judge::open(&config, keys.clone(), redis.as_ref().map(|_| told)).map_err(|e| {
         CannotStart(format!("tracking.datacenter_networks_file: {:#}", anyhow::Error::from(e)))
     })?;
     let public_url = public_url(&config, &listener)?;
@@ -106,7 +106,9 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         admission,
         enricher,
         limits,
-        visits: Arc::new(visits),
+        judge: Arc::new(judge),
+        privacy,
+        keys,
         metrics,
         state: State::default(),
         public_url,
@@ -372,7 +374,7 @@ fn spawn_sharing(app: &App, tasks: &mut Tasks, telling: mpsc::Receiver<NewVisit>
     let stop = tasks.stop_signal();
     let interval = millis(app.config.tracking.duplicate_share_ms);
     tasks.spawn("visits-tell", sharing::tell(redis.clone(), telling, interval, stop.clone()));
-    tasks.spawn("visits-hear", sharing::hear(redis.clone(), app.visits.clone(), stop));
+    tasks.spawn("visits-hear", sharing::hear(redis.clone(), app.judge.clone(), stop));
 }
 
 fn serve(

@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    judge::visits::{NewVisit, Visits},
+    judge::{Judge, NewVisit},
     metrics,
     redis::{Ended, Redis},
 };
@@ -48,12 +48,12 @@ pub(crate) async fn tell(
 /// Hears what the other nodes tell, until the stop signal.
 pub(crate) async fn hear(
     redis: Arc<Redis>,
-    visits: Arc<Visits>,
+    judge: Arc<Judge>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
         let ended = tokio::select! {
-            ended = hear_until_it_ends(&redis, &visits) => ended,
+            ended = hear_until_it_ends(&redis, &judge) => ended,
             () = stop.cancelled() => return Ok(()),
         };
         tracing::debug!(error = ?ended, "not hearing of visits at other nodes");
@@ -65,11 +65,11 @@ pub(crate) async fn hear(
     Ok(())
 }
 
-async fn hear_until_it_ends(redis: &Redis, visits: &Visits) -> Result<Infallible, Ended> {
+async fn hear_until_it_ends(redis: &Redis, judge: &Judge) -> Result<Infallible, Ended> {
     let mut messages = redis.subscribe(CHANNEL).await?;
     loop {
         let text = messages.next().await?;
-        heard(redis.node(), &text).for_each(|visit| visits.heard(visit));
+        heard(redis.node(), &text).for_each(|visit| judge.heard(visit));
     }
 }
 

@@ -13,7 +13,7 @@ use sqlx::{Connection, FromRow, PgConnection, Row as _, postgres::PgRow, types::
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, monitor::part},
+    db::{Db, Error, monitor::part, statement::statements},
     model::{
         campaign::{Campaign, Destination, Terms},
         id::{CampaignKey, new_uuid},
@@ -26,22 +26,6 @@ const KEY_ATTEMPTS: u32 = 5;
 
 /// Characters of a made-up key; 32 of them, none that is easily taken for another.
 const KEY_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("campaign.changed_since", CHANGED_SINCE_SQL),
-    ("campaign.heal", HEAL_SQL),
-    ("campaign.by_key", BY_KEY_SQL),
-    ("campaign.get", GET_SQL),
-    ("campaign.list", LIST_SQL),
-    ("campaign.ids_of_key", IDS_OF_KEY_SQL),
-    ("campaign.is_untouched", IS_UNTOUCHED_SQL),
-    ("campaign.insert", INSERT_SQL),
-    ("campaign.update", UPDATE_SQL),
-    ("campaign.delete", DELETE_SQL),
-    ("campaign.replace_landing_pages", REPLACE_LANDING_PAGES_SQL),
-    ("campaign.replace_offers", REPLACE_OFFERS_SQL),
-];
 
 /// A campaign that was made, changed or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,8 +118,9 @@ macro_rules! select_campaigns {
     };
 }
 
-/// One row at least: the horizon, also where nothing changed.
-const CHANGED_SINCE_SQL: &str = concat!(
+statements! {
+    /// One row at least: the horizon, also where nothing changed.
+    CHANGED_SINCE = "campaign.changed_since": concat!(
     "
     SELECT
         pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
@@ -161,25 +146,25 @@ const CHANGED_SINCE_SQL: &str = concat!(
     ORDER BY changed.id"
 );
 
-// No row that is seen was written by a transaction from here on: their ids came with a dump from another server.
-const HEAL_SQL: &str = "
+    // No row that is seen was written by a transaction from here on: their ids came with a dump from another server.
+    HEAL = "campaign.heal": "
     UPDATE campaigns
     SET changed_xid = pg_current_xact_id()
     WHERE changed_xid >= pg_snapshot_xmax(pg_current_snapshot())";
 
-const BY_KEY_SQL: &str = select_campaigns!(
+    BY_KEY = "campaign.by_key": select_campaigns!(
     "
     WHERE c.key = $1
       AND c.deleted_at IS NULL"
 );
 
-const GET_SQL: &str = select_campaigns!(
+    GET = "campaign.get": select_campaigns!(
     "
     WHERE c.id = $1
       AND c.deleted_at IS NULL"
 );
 
-const LIST_SQL: &str = select_campaigns!(
+    LIST = "campaign.list": select_campaigns!(
     "
     WHERE c.id < $1
       AND c.deleted_at IS NULL
@@ -187,14 +172,14 @@ const LIST_SQL: &str = select_campaigns!(
     LIMIT $2"
 );
 
-const IS_UNTOUCHED_SQL: &str = "SELECT NOT EXISTS (SELECT FROM campaigns)";
+    IS_UNTOUCHED = "campaign.is_untouched": "SELECT NOT EXISTS (SELECT FROM campaigns)";
 
-const IDS_OF_KEY_SQL: &str = "
+    IDS_OF_KEY = "campaign.ids_of_key": "
     SELECT id
     FROM campaigns
     WHERE key = $1";
 
-const INSERT_SQL: &str = "
+    INSERT = "campaign.insert": "
     INSERT INTO campaigns (
         id,
         key,
@@ -215,7 +200,7 @@ const INSERT_SQL: &str = "
     )
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
 
-const UPDATE_SQL: &str = "
+    UPDATE = "campaign.update": "
     UPDATE campaigns
     SET key = coalesce($2, key),
         name = $3,
@@ -236,16 +221,16 @@ const UPDATE_SQL: &str = "
       AND deleted_at IS NULL
       AND version = coalesce($17, version)";
 
-const DELETE_SQL: &str = "
+    DELETE = "campaign.delete": "
     UPDATE campaigns
     SET deleted_at = now()
     WHERE id = $1
       AND deleted_at IS NULL
       AND version = coalesce($2, version)";
 
-/// Deletes what is not in the list, changes what is and differs, inserts the rest. A trigger tells the
-/// campaign.
-const REPLACE_LANDING_PAGES_SQL: &str = "
+    /// Deletes what is not in the list, changes what is and differs, inserts the rest. A trigger tells the
+    /// campaign.
+    REPLACE_LANDING_PAGES = "campaign.replace_landing_pages": "
     WITH given AS (
         SELECT *
         FROM unnest($2::bigint[], $3::text[], $4::text[], $5::integer[], $6::boolean[])
@@ -279,8 +264,8 @@ const REPLACE_LANDING_PAGES_SQL: &str = "
     WHERE NOT EXISTS (SELECT FROM landing_pages d WHERE d.campaign_id = $1 AND d.id = g.id)
     ORDER BY g.position";
 
-/// As [`REPLACE_LANDING_PAGES_SQL`], with payouts.
-const REPLACE_OFFERS_SQL: &str = "
+    /// As [`REPLACE_LANDING_PAGES`], with payouts.
+    REPLACE_OFFERS = "campaign.replace_offers": "
     WITH given AS (
         SELECT *
         FROM unnest($2::bigint[], $3::text[], $4::text[], $5::integer[], $6::boolean[], $7::numeric[], $8::text[])
@@ -319,6 +304,7 @@ const REPLACE_OFFERS_SQL: &str = "
     FROM given g
     WHERE NOT EXISTS (SELECT FROM offers d WHERE d.campaign_id = $1 AND d.id = g.id)
     ORDER BY g.position";
+}
 
 /// Campaigns changed in transactions from `since` on, in order of id after `after`, at most `limit`. With
 /// `since` 0: all that are not deleted; else deleted ones too.
@@ -335,9 +321,9 @@ pub async fn changed_since(
     may_lag: bool,
 ) -> Result<Changes, Error> {
     let after = after.unwrap_or(Uuid::nil());
-    match db.read_primary("campaign.changed_since", move |c| select_changes(c, since, after, limit)).await {
+    match db.read_primary(CHANGED_SINCE, move |c| select_changes(c, since, after, limit)).await {
         Err(Error::Unavailable(_)) if may_lag && !db.replicas().is_empty() => {
-            db.read("campaign.changed_since", move |c| select_changes(c, since, after, limit)).await
+            db.read(CHANGED_SINCE, move |c| select_changes(c, since, after, limit)).await
         }
         answer => answer,
     }
@@ -346,35 +332,32 @@ pub async fn changed_since(
 /// Sets transaction ids that this server has not given out (they came with a dump of another one) to one of its own;
 /// the campaigns stay in their version. Returns how many.
 pub async fn heal(db: &Db) -> Result<u64, Error> {
-    db.maintain("campaign.heal", |c| {
-        Box::pin(async move { Ok(crate::db::query(HEAL_SQL).execute(c).await?.rows_affected()) })
-    })
-    .await
+    db.maintain(HEAL, |c| Box::pin(async move { Ok(HEAL.query().execute(c).await?.rows_affected()) })).await
 }
 
 /// The campaign that links with this key mean; from a replica.
 pub async fn by_key(db: &Db, key: &str) -> Result<Option<Campaign>, Error> {
     let key = key.to_owned();
-    db.read("campaign.by_key", move |c| Box::pin(async move { select_by_key(c, &key).await })).await
+    db.read(BY_KEY, move |c| Box::pin(async move { select_by_key(c, &key).await })).await
 }
 
 /// As [`by_key`], from the primary: a writer sees what it wrote.
 pub async fn get_by_key(db: &Db, key: &str) -> Result<Option<Campaign>, Error> {
     let key = key.to_owned();
-    db.read_primary("campaign.by_key", move |c| Box::pin(async move { select_by_key(c, &key).await })).await
+    db.read_primary(BY_KEY, move |c| Box::pin(async move { select_by_key(c, &key).await })).await
 }
 
 /// The campaign with this id; from the primary.
 pub async fn get(db: &Db, id: Uuid) -> Result<Option<Campaign>, Error> {
-    db.read_primary("campaign.get", move |c| Box::pin(select(c, id))).await
+    db.read_primary(GET, move |c| Box::pin(select(c, id))).await
 }
 
 /// Campaigns, newest first, after (older than) `after`, at most `limit`; from a replica.
 pub async fn list(db: &Db, after: Option<Uuid>, limit: i64) -> Result<Vec<Campaign>, Error> {
     let after = after.unwrap_or(Uuid::max());
-    db.read("campaign.list", move |c| {
+    db.read(LIST, move |c| {
         Box::pin(async move {
-            let rows = crate::db::query_as::<Row>(LIST_SQL).bind(after).bind(limit).fetch_all(c).await?;
+            let rows = LIST.query_as::<Row>().bind(after).bind(limit).fetch_all(c).await?;
             Ok(rows.into_iter().map(|row| row.campaign).collect())
         })
     })
@@ -384,18 +367,12 @@ pub async fn list(db: &Db, after: Option<Uuid>, limit: i64) -> Result<Vec<Campai
 /// Every campaign that has or had this key: clicks of a deleted one are still there.
 pub async fn ids_of_key(db: &Db, key: &str) -> Result<Vec<Uuid>, Error> {
     let key = key.to_owned();
-    db.read("campaign.ids_of_key", move |c| {
-        Box::pin(crate::db::query_scalar(IDS_OF_KEY_SQL).bind(key).fetch_all(c))
-    })
-    .await
+    db.read(IDS_OF_KEY, move |c| Box::pin(IDS_OF_KEY.query_scalar().bind(key).fetch_all(c))).await
 }
 
 /// Whether there never was a campaign.
 pub async fn is_untouched(db: &Db) -> Result<bool, Error> {
-    db.read_primary("campaign.is_untouched", move |c| {
-        Box::pin(crate::db::query_scalar(IS_UNTOUCHED_SQL).fetch_one(c))
-    })
-    .await
+    db.read_primary(IS_UNTOUCHED, move |c| Box::pin(IS_UNTOUCHED.query_scalar().fetch_one(c))).await
 }
 
 /// Makes a campaign, with a made-up key where none is given; returns it as it is stored. A key that is taken is an
@@ -417,7 +394,7 @@ pub async fn insert_as(
     loop {
         let key = key.clone().map_or_else(new_key, Ok)?;
         let terms = terms.clone();
-        match db.write("campaign.insert", move |c| Box::pin(insert_on(c, id, may_exist, key, terms))).await {
+        match db.write(INSERT, move |c| Box::pin(insert_on(c, id, may_exist, key, terms))).await {
             Err(Error::Conflict { constraint }) if constraint == "campaigns_key" && attempt < attempts => {
                 attempt += 1;
             }
@@ -435,14 +412,14 @@ pub async fn update(
     key: CampaignKey,
     terms: Terms,
 ) -> Result<Written<Campaign>, Error> {
-    db.write("campaign.update", move |c| Box::pin(update_on(c, id, expected, key, terms))).await
+    db.write(UPDATE, move |c| Box::pin(update_on(c, id, expected, key, terms))).await
 }
 
 /// Marks a campaign as deleted; its key is free, its clicks stay.
 pub async fn delete(db: &Db, id: Uuid, expected: Option<i64>) -> Result<Written<()>, Error> {
-    db.write("campaign.delete", move |c| {
+    db.write(DELETE, move |c| {
         Box::pin(async move {
-            let done = crate::db::query(DELETE_SQL).bind(id).bind(expected).execute(&mut *c).await?;
+            let done = DELETE.query().bind(id).bind(expected).execute(&mut *c).await?;
             match done.rows_affected() {
                 0 => Ok(why_not(c, id).await?),
                 _ => Ok(Written::Done(())),
@@ -459,7 +436,7 @@ fn select_changes(
     limit: i64,
 ) -> BoxFuture<'_, sqlx::Result<Changes>> {
     Box::pin(async move {
-        let query = crate::db::query_as::<ChangedRow>(CHANGED_SINCE_SQL).bind(since.to_string());
+        let query = CHANGED_SINCE.query_as::<ChangedRow>().bind(since.to_string());
         let rows = query.bind(since > 0).bind(after).bind(limit).fetch_all(c).await?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?; // one row at least
         let (horizon, server, is_foreign) = (first.horizon, first.server, first.is_foreign);
@@ -476,13 +453,13 @@ async fn insert_on(
     key: CampaignKey,
     terms: Terms,
 ) -> sqlx::Result<Campaign> {
-    if may_exist && let Some(made) = part("campaign.get", select(c, id)).await? {
+    if may_exist && let Some(made) = part(GET, select(c, id)).await? {
         return Ok(made);
     }
     let mut tx = c.begin().await?;
-    bind_columns(crate::db::query(INSERT_SQL).bind(id), &key, &terms).execute(&mut *tx).await?;
+    bind_columns(INSERT.query().bind(id), &key, &terms).execute(&mut *tx).await?;
     replace_lists(&mut tx, id, &terms).await?;
-    let campaign = part("campaign.get", select(&mut tx, id)).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let campaign = part(GET, select(&mut tx, id)).await?.ok_or(sqlx::Error::RowNotFound)?;
     tx.commit().await?;
     Ok(campaign)
 }
@@ -495,36 +472,36 @@ async fn update_on(
     terms: Terms,
 ) -> sqlx::Result<Written<Campaign>> {
     let mut tx = c.begin().await?;
-    let update = bind_columns(crate::db::query(UPDATE_SQL).bind(id), &key, &terms).bind(expected);
+    let update = bind_columns(UPDATE.query().bind(id), &key, &terms).bind(expected);
     if update.execute(&mut *tx).await?.rows_affected() == 0 {
         let why = why_not(&mut tx, id).await?;
         tx.rollback().await?;
         return Ok(why);
     }
     replace_lists(&mut tx, id, &terms).await?;
-    let campaign = part("campaign.get", select(&mut tx, id)).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let campaign = part(GET, select(&mut tx, id)).await?.ok_or(sqlx::Error::RowNotFound)?;
     tx.commit().await?;
     Ok(Written::Done(campaign))
 }
 
 /// Why a change hit no row.
 async fn why_not<T>(c: &mut PgConnection, id: Uuid) -> sqlx::Result<Written<T>> {
-    Ok(if part("campaign.get", select(c, id)).await?.is_some() { Written::Stale } else { Written::Missing })
+    Ok(if part(GET, select(c, id)).await?.is_some() { Written::Stale } else { Written::Missing })
 }
 
 async fn select(c: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Campaign>> {
-    let row = crate::db::query_as::<Row>(GET_SQL).bind(id).fetch_optional(c).await?;
+    let row = GET.query_as::<Row>().bind(id).fetch_optional(c).await?;
     Ok(row.map(|row| row.campaign))
 }
 
 async fn select_by_key(c: &mut PgConnection, key: &str) -> sqlx::Result<Option<Campaign>> {
-    let row = crate::db::query_as::<Row>(BY_KEY_SQL).bind(key.to_owned()).fetch_optional(c).await?;
+    let row = BY_KEY.query_as::<Row>().bind(key.to_owned()).fetch_optional(c).await?;
     Ok(row.map(|row| row.campaign))
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// `$2` to `$16` of [`INSERT_SQL`] and [`UPDATE_SQL`].
+/// `$2` to `$16` of [`INSERT`] and [`UPDATE`].
 fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
     let amount = |money: Option<Money>| money.map(|m| m.amount);
     let currency = |money: Option<Money>| money.map(|m| m.currency.to_string());
@@ -547,13 +524,13 @@ fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
 }
 
 async fn replace_lists(c: &mut PgConnection, id: Uuid, terms: &Terms) -> sqlx::Result<()> {
-    let pages = bind_list(crate::db::query(REPLACE_LANDING_PAGES_SQL).bind(id), &terms.landing_pages);
-    part("campaign.replace_landing_pages", pages.execute(&mut *c)).await?;
+    let pages = bind_list(REPLACE_LANDING_PAGES.query().bind(id), &terms.landing_pages);
+    part(REPLACE_LANDING_PAGES, pages.execute(&mut *c)).await?;
     let payouts = || terms.offers.iter().map(|d| d.payout);
-    let offers = bind_list(crate::db::query(REPLACE_OFFERS_SQL).bind(id), &terms.offers)
+    let offers = bind_list(REPLACE_OFFERS.query().bind(id), &terms.offers)
         .bind(payouts().map(|p| p.map(|m| m.amount)).collect::<Vec<Option<Decimal>>>())
         .bind(payouts().map(|p| p.map(|m| m.currency.to_string())).collect::<Vec<Option<String>>>());
-    part("campaign.replace_offers", offers.execute(&mut *c)).await?;
+    part(REPLACE_OFFERS, offers.execute(&mut *c)).await?;
     Ok(())
 }
 
@@ -595,7 +572,7 @@ struct DestinationRow {
     payout_currency: Option<String>,
 }
 
-/// A row of [`CHANGED_SINCE_SQL`].
+/// A row of [`CHANGED_SINCE`].
 struct ChangedRow {
     horizon: i64,
     server: DateTime<Utc>,

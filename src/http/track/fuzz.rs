@@ -17,10 +17,11 @@ use crate::{
     http::client,
     model::{campaign::Destination, id::ClickId, link::Params, text::LINK_VALUE_CHARS_MAX},
     routing::{
-        Routes, decide,
+        Routes, Visit, decide,
         destination::{Template, Values},
         tests::campaign,
     },
+    visitor::Visitor,
 };
 
 const CORPUS: &str = include_str!("../../../tests/data/hostile.txt");
@@ -147,9 +148,10 @@ fn a_hundred_thousand_queries_lead_to_a_stored_origin_and_their_values_decode_ba
     for (which, query) in strings(query) {
         let params = Params::parse(&query);
         let id = ClickId::now();
-        let decision = decide(&routes, &params, id.created_at(), id.seed());
-        let mut click = Click::new(id, Uuid::nil());
-        params.describe(&mut click);
+        let visitor = Visitor::default();
+        let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+        let decision = decide(&routes, &visit);
+        let click = Click::of_link(id, Uuid::nil(), params.clone());
         let values = Values { click: &click, cid: "demo" };
         let location = decision.template.expect("a page or an offer").expand(&values, &params.unknown);
         match origin_if_exact(&query, &params, &location) {

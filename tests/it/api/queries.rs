@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use octo::{
     config::{self, Flags, Loaded},
     db::{
-        self, Db,
+        self, Db, Statement,
         store::{campaigns, clicks, events, stats, tokens},
     },
     model::{campaign::Terms, id::ClickId},
@@ -37,24 +37,27 @@ fn configured(connections: u32) -> config::Database {
 
 /// The SQL of a statement.
 fn sql(name: &str) -> &'static str {
-    db::statements().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("there is no {name}")).1
+    let mut statements = db::statements();
+    statements.find(|s| s.name() == name).unwrap_or_else(|| panic!("there is no {name}")).sql()
 }
 
 /// A row of `pg_prepared_statements`, which shows a session its own.
 type Prepared = (String, String, bool, i64);
 
-const PREPARED: &str =
-    "SELECT name, statement, from_sql, generic_plans + custom_plans FROM pg_prepared_statements";
+const PREPARED: Statement = Statement::new(
+    "test.prepared",
+    "SELECT name, statement, from_sql, generic_plans + custom_plans FROM pg_prepared_statements",
+);
 
 /// What each connection of the pool has prepared: every closure waits for the others, so each has its own.
 async fn prepared(db: &Db) -> Vec<Vec<Prepared>> {
     let barrier = Arc::new(Barrier::new(CONNECTIONS as usize));
     let views = (0..CONNECTIONS).map(|_| {
         let barrier = barrier.clone();
-        db.write("test.prepared", move |c| {
+        db.write(PREPARED, move |c| {
             Box::pin(async move {
                 barrier.wait().await;
-                sqlx::query_as(PREPARED).fetch_all(c).await
+                sqlx::query_as(PREPARED.sql()).fetch_all(c).await
             })
         })
     });
@@ -105,11 +108,11 @@ async fn a_connection_keeps_every_statement_of_octo_prepared() {
     let database = Database::create("queries_capacity").await;
     let db = Db::new(&database.url().into(), &configured(1)).unwrap();
     let names: Vec<String> = db
-        .write("test.prepared", |c| {
+        .write(PREPARED, |c| {
             Box::pin(async move {
                 for _ in 0..2 {
-                    for (_, sql) in db::statements() {
-                        c.prepare(sqlx::SqlStr::from_static(sql)).await?;
+                    for statement in db::statements() {
+                        c.prepare(sqlx::SqlStr::from_static(statement.sql())).await?;
                     }
                 }
                 // not prepared itself: it would take a place
@@ -420,8 +423,8 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
     assert!(bad.is_empty(), "they read too much:\n{}", bad.join("\n"));
     let tables = regex::Regex::new(r"\b(clicks|events|campaign_stats_hourly|event_keys)\b").unwrap();
     let unplanned: Vec<&str> = db::statements()
-        .filter(|(name, sql)| tables.is_match(sql) && !planned.contains(name))
-        .map(|s| s.0)
+        .filter(|s| tables.is_match(s.sql()) && !planned.contains(s.name()))
+        .map(Statement::name)
         .collect();
     assert!(unplanned.is_empty(), "there is no case for {unplanned:?}");
 }

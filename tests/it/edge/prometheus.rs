@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::{StreamExt, stream};
+use octo::db::{self, Statement};
 use regex::Regex;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -335,7 +336,7 @@ async fn queries_seen(octo: &Octo, token: &str) -> BTreeSet<String> {
     let listed = octo.api(token).get("/system/queries").send().await.unwrap();
     let listed: Value = listed.json().await.unwrap();
     let data = listed["data"].as_array().unwrap();
-    for (name, _) in octo::db::statements() {
+    for name in db::statements().map(Statement::name) {
         assert!(data.iter().any(|query| query["query"] == name), "{name} is not in /system/queries");
     }
     let ran = data.iter().filter(|query| query["count"].as_u64().unwrap() > 0);
@@ -396,7 +397,7 @@ async fn every_query_of_the_code_is_seen_in_the_list_and_in_the_metrics() {
     let token = fs::read_to_string(embedded.data_dir().join("admin-token")).unwrap();
     seen.extend(queries_seen(&embedded, token.trim()).await);
 
-    let known: BTreeSet<String> = octo::db::statements().map(|(name, _)| name.to_owned()).collect();
+    let known: BTreeSet<String> = db::statements().map(|s| s.name().to_owned()).collect();
     seen.extend(OF_THE_COMMAND_LINE.map(str::to_owned));
     seen.extend(OF_RARE_DAYS.map(str::to_owned));
     let never: Vec<&String> = known.difference(&seen).collect();
@@ -469,7 +470,7 @@ fn every_alert_has_a_case_that_fires_and_one_that_does_not() {
 
 #[test]
 fn every_alert_says_what_it_means_and_leads_to_a_heading_of_the_runbook() {
-    let runbook = fs::read_to_string(prometheus_config().join("RUNBOOK.md")).unwrap();
+    let runbook = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md")).unwrap();
     let headings: Vec<String> =
         runbook.lines().filter_map(|l| l.strip_prefix("## ")).map(str::to_lowercase).collect();
     for alert in alerts() {
@@ -480,7 +481,7 @@ fn every_alert_says_what_it_means_and_leads_to_a_heading_of_the_runbook() {
             |key| alert["annotations"][key].as_str().unwrap_or_else(|| panic!("{name} has no {key}"));
         assert!(annotation("summary").len() > 10, "{name}");
         assert!(annotation("description").contains("First: "), "{name} names no first command");
-        let anchor = annotation("runbook").strip_prefix("RUNBOOK.md#").unwrap();
+        let anchor = annotation("runbook").strip_prefix("docs/runbook.md#").unwrap();
         assert_eq!(anchor, name.to_lowercase());
         assert!(headings.iter().any(|heading| heading == anchor), "the runbook has no heading {anchor}");
     }

@@ -62,6 +62,33 @@ pub enum Written<T> {
     Stale,
 }
 
+/// The columns that a request decides: `$2` to `$16`, as [`bind_columns`] gives them.
+macro_rules! written_columns {
+    () => {
+        "key,
+        name,
+        description,
+        status,
+        start_at,
+        end_at,
+        cost_model,
+        payout_amount,
+        payout_currency,
+        daily_budget_amount,
+        daily_budget_currency,
+        total_budget_amount,
+        total_budget_currency,
+        fallback_url,
+        pass_through"
+    };
+}
+
+macro_rules! written_values {
+    () => {
+        "$2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16"
+    };
+}
+
 /// `SELECT` of whole campaigns, with what follows `FROM campaigns c`.
 macro_rules! select_campaigns {
     ($tail:literal) => {
@@ -179,47 +206,29 @@ statements! {
     FROM campaigns
     WHERE key = $1";
 
-    INSERT = "campaign.insert": "
-    INSERT INTO campaigns (
-        id,
-        key,
-        name,
-        description,
-        status,
-        start_at,
-        end_at,
-        cost_model,
-        payout_amount,
-        payout_currency,
-        daily_budget_amount,
-        daily_budget_currency,
-        total_budget_amount,
-        total_budget_currency,
-        fallback_url,
-        pass_through
-    )
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+    INSERT = "campaign.insert": concat!(
+        "
+    INSERT INTO campaigns (id, ",
+        written_columns!(),
+        ")
+    VALUES ($1, ",
+        written_values!(),
+        ")"
+    );
 
-    UPDATE = "campaign.update": "
+    UPDATE = "campaign.update": concat!(
+        "
     UPDATE campaigns
-    SET key = coalesce($2, key),
-        name = $3,
-        description = $4,
-        status = $5,
-        start_at = $6,
-        end_at = $7,
-        cost_model = $8,
-        payout_amount = $9,
-        payout_currency = $10,
-        daily_budget_amount = $11,
-        daily_budget_currency = $12,
-        total_budget_amount = $13,
-        total_budget_currency = $14,
-        fallback_url = $15,
-        pass_through = $16
+    SET (",
+        written_columns!(),
+        ")
+      = (",
+        written_values!(),
+        ")
     WHERE id = $1
       AND deleted_at IS NULL
-      AND version = coalesce($17, version)";
+      AND version = coalesce($17, version)"
+    );
 
     DELETE = "campaign.delete": "
     UPDATE campaigns
@@ -501,7 +510,7 @@ async fn select_by_key(c: &mut PgConnection, key: &str) -> sqlx::Result<Option<C
 
 type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// `$2` to `$16` of [`INSERT`] and [`UPDATE`].
+/// `$2` to `$16` of [`INSERT`] and [`UPDATE`]: the columns of `written_columns`.
 fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
     let amount = |money: Option<Money>| money.map(|m| m.amount);
     let currency = |money: Option<Money>| money.map(|m| m.currency.to_string());

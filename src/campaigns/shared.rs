@@ -161,21 +161,18 @@ impl Shared {
 
     /// What 0.1.0 left of a key, for when nothing else answers.
     pub(super) async fn left_by_0_1_0(&self, key: &CampaignKey) -> Option<Campaign> {
-        for name in self.names_of_0_1_0(key) {
-            if let Some(bytes) = self.redis.get(&name).await.ok().flatten()
-                && let Found::Campaign(campaign) = Value::read(&bytes, key, Some(SCHEMA_OF_0_1_0))
-            {
-                return Some(*campaign);
-            }
-        }
-        None
+        let left = self.redis.get_all(&self.names_of_0_1_0(key)).await.ok()?;
+        left.into_iter().flatten().find_map(|bytes| match Value::read(&bytes, key, Some(SCHEMA_OF_0_1_0)) {
+            Found::Campaign(campaign) => Some(*campaign),
+            _ => None,
+        })
     }
 
     /// Where 0.1.0 kept a campaign: under no prefix, and the last before this format under the one of today.
-    fn names_of_0_1_0(&self, key: &CampaignKey) -> impl Iterator<Item = String> {
+    fn names_of_0_1_0(&self, key: &CampaignKey) -> Vec<String> {
         let prefix = self.redis.prefix().ok();
         let prefixed = prefix.map(|prefix| format!("{prefix}campaign:{key}"));
-        prefixed.into_iter().chain([format!("campaign:{key}")])
+        prefixed.into_iter().chain([format!("campaign:{key}")]).collect()
     }
 
     /// Lets one node ask Postgres for a campaign. The others wait shortly for what comes of it.
@@ -237,9 +234,7 @@ impl Shared {
             Err(_) => false,
         };
         if is_put {
-            for old in self.names_of_0_1_0(key) {
-                ignore(self.redis.unlink(&[old]).await.map(drop)); // each by itself: one may not be allowed
-            }
+            ignore(self.redis.unlink(&self.names_of_0_1_0(key)).await.map(drop));
         }
         is_put
     }

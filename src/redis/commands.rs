@@ -40,6 +40,12 @@ impl Redis {
         self.command(cmd("GET").arg(name).take()).await
     }
 
+    /// The values of some keys, in their order; what is no text is none.
+    pub(crate) async fn get_all(&self, names: &[String]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        // in a Cluster, redis-rs divides it by slot
+        self.command(cmd("MGET").arg(names).take()).await
+    }
+
     /// Puts a value in the place of whatever is there.
     pub(crate) async fn set(&self, name: &str, value: &[u8], ttl: Duration) -> Result<(), Failure> {
         self.command(cmd("SET").arg(name).arg(value).arg("PX").arg(ms(ttl)).take()).await

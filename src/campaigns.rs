@@ -36,7 +36,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, millis},
+    config::Config,
     db::{self, Db},
     model::id::CampaignKey,
     redis::Redis,
@@ -112,7 +112,7 @@ impl Campaigns {
     /// An empty set, filled from disk if there is a saved one.
     pub fn new(db: Arc<Db>, redis: Option<Arc<Redis>>, config: &Config) -> Self {
         let file = config.server.data_dir.join("campaigns.json");
-        let file = saved::File::new(file, millis(config.cache.save_interval_ms));
+        let file = saved::File::new(file, config.cache.save_interval);
         let keys = || moka::future::Cache::builder().max_capacity(config.cache.negative_keys_max);
         let campaigns = Self {
             db,
@@ -120,22 +120,21 @@ impl Campaigns {
             set: RwLock::default(),
             bounds: lookup::Bounds::new(&config.cache),
             batch_unknown_keys_max: config.cache.batch_unknown_keys_max,
-            looked_up: keys().time_to_live(millis(config.cache.negative_ttl_ms)).build(),
+            looked_up: keys().time_to_live(config.cache.negative_ttl).build(),
             last_known: moka::future::Cache::builder()
                 .max_capacity(config.cache.negative_keys_max)
-                .time_to_live(Duration::from_secs(config.redis.campaign_ttl_s))
+                .time_to_live(config.redis.campaign_ttl)
                 .build(),
             last_failure: AtomicU64::new(0),
             born: Instant::now(),
-            miss_timeout: millis(config.cache.miss_timeout_ms),
-            poll_interval: Duration::from_secs(config.cache.poll_interval_s),
+            miss_timeout: config.cache.miss_timeout,
+            poll_interval: config.cache.poll_interval,
             seen: Mutex::default(),
             poll_now: Notify::new(),
             reload: AtomicBool::new(false),
             confirmed: AtomicU64::new(0),
             is_stale: AtomicBool::new(true),
-            stale_after: Duration::from_secs(config.cache.poll_interval_s)
-                .saturating_mul(config.cache.stale_after_polls),
+            stale_after: config.cache.poll_interval.saturating_mul(config.cache.stale_after_polls),
             changes: AtomicU64::new(0),
             unwritten: StdMutex::default(),
             write_now: Notify::new(),

@@ -21,10 +21,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::{
-    config::{self, millis},
-    metrics,
-};
+use crate::{config, metrics};
 use breaker::Breaker;
 pub(crate) use commands::{Ask, Failure};
 pub(crate) use pubsub::Ended;
@@ -52,8 +49,8 @@ impl Redis {
         metrics::redis_breaker(false);
         Ok(Some(Arc::new(Self {
             servers,
-            breaker: Mutex::new(Breaker::new(config.breaker_failures, millis(config.breaker_wait_ms))),
-            timeout: millis(config.command_timeout_ms),
+            breaker: Mutex::new(Breaker::new(config.breaker_failures, config.breaker_wait)),
+            timeout: config.command_timeout,
             node: Uuid::new_v4().simple().to_string(),
             key_prefix: config.key_prefix.as_str().into(),
             installation: RwLock::default(),

@@ -27,7 +27,7 @@ use crate::{
     admission::Admission,
     app::{App, Parts, SetUp, State},
     campaigns::{Campaigns, Source, report_cache::ReportCache},
-    config::{Config, millis},
+    config::Config,
     db::Db,
     drain,
     embedded::{self, Embedded, Supervisor},
@@ -63,7 +63,7 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let stop = listen_for_signals()?;
     let metrics = Metrics::install()?;
     let manager = Arc::new(Manager::from_env());
-    let lock_wait = millis(if inherited.is_any() { config.journal.lock_wait_ms } else { 0 });
+    let lock_wait = if inherited.is_any() { config.journal.lock_wait } else { Duration::ZERO };
     let (listener, admin_listener) = inherited.listen(&mut config.server)?;
     let connections_max = descriptors::connections_max(&config);
     let lock = lock_journal(&config, lock_wait, &manager).await?;
@@ -271,8 +271,8 @@ fn open_journal(config: &Config, lock: SharedLock) -> anyhow::Result<Journal> {
         bytes_max: config.journal.max_bytes,
         queue_records_max: config.journal.queue_records_max,
         queue_bytes_max: config.journal.queue_bytes_max,
-        keep_drained: Duration::from_secs(config.journal.keep_drained_s),
-        retry_interval: millis(config.journal.retry_interval_ms),
+        keep_drained: config.journal.keep_drained,
+        retry_interval: config.journal.retry_interval,
     };
     let claim = move || {
         let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -350,7 +350,7 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, schema_ready: &Gate) {
     let drain = drain::run(app.journal.clone(), app.db.clone(), app.config.drain.clone(), stop.clone());
     // rows go into a schema that is there; where a partition is missing, into DEFAULT
     tasks.spawn_after(schema_ready, "drain", drain);
-    let interval = Duration::from_secs(app.config.privacy.erasure_interval_s);
+    let interval = app.config.privacy.erasure_interval;
     tasks.spawn("erasures", erasure::run(app.journal.clone(), app.db.clone(), interval, stop.clone()));
     let house = http::api::manners::idempotency::housekeeping(app.clone(), stop.clone());
     tasks.spawn_after(schema_ready, "idempotency-house", house);
@@ -368,11 +368,11 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, schema_ready: &Gate) {
 
 /// First clicks of visits go to the other nodes and come from them, where there is a window and a way.
 fn spawn_sharing(app: &App, tasks: &mut Tasks, telling: mpsc::Receiver<NewVisit>) {
-    let Some(redis) = app.redis.as_ref().filter(|_| app.config.tracking.duplicate_window_s > 0) else {
+    let Some(redis) = app.redis.as_ref().filter(|_| !app.config.tracking.duplicate_window.is_zero()) else {
         return;
     };
     let stop = tasks.stop_signal();
-    let interval = millis(app.config.tracking.duplicate_share_ms);
+    let interval = app.config.tracking.duplicate_share;
     tasks.spawn("visits-tell", sharing::tell(redis.clone(), telling, interval, stop.clone()));
     tasks.spawn("visits-hear", sharing::hear(redis.clone(), app.judge.clone(), stop));
 }
@@ -399,9 +399,9 @@ fn serve(
 /// the drain empties it, connections close: each within what is left of the deadline.
 async fn shut_down(app: &App, tasks: Tasks, connections: Connections, accepting: &CancellationToken) {
     app.state.is_stopping.store(true, Ordering::Relaxed);
-    let drain_delay = sleep(millis(app.config.server.drain_delay_ms));
-    tokio::join!(drain_delay, connections.wind_down(millis(app.config.server.keep_alive_drain_ms)));
-    let deadline = Instant::now() + millis(app.config.server.shutdown_timeout_ms);
+    let drain_delay = sleep(app.config.server.drain_delay);
+    tokio::join!(drain_delay, connections.wind_down(app.config.server.keep_alive_drain));
+    let deadline = Instant::now() + app.config.server.shutdown_timeout;
     let left = || deadline.saturating_duration_since(Instant::now());
     // from here on a listener that ends is no failure
     tasks.stopping();

@@ -210,10 +210,10 @@ fn campaigns(
     // it is look-ups that are measured, more than strangers may cause
     (config.cache.look_ups_per_second_max, config.cache.look_ups_in_flight_max) = (1_000_000, 100_000);
     if !remembers {
-        config.cache.negative_ttl_ms = 0;
+        config.cache.negative_ttl = Duration::ZERO;
         // on a busy machine it would be the breaker that is measured; the hit ratios below are with what is configured
-        config.redis.command_timeout_ms = 2000;
-        config.cache.miss_timeout_ms = 5000;
+        config.redis.command_timeout = Duration::from_secs(2);
+        config.cache.miss_timeout = Duration::from_secs(5);
     }
     let redis = Redis::open(&config.redis)?;
     Ok(Arc::new(Campaigns::new(node.db.clone(), redis, &config)))

@@ -40,7 +40,7 @@ struct In<T> {
 impl ReportCache {
     /// Nothing is kept where there is no Redis or `cache.stats_ttl_s` is 0.
     pub(crate) fn new(redis: Option<Arc<Redis>>, config: &config::Cache) -> Self {
-        let ttl = Duration::from_secs(config.stats_ttl_s);
+        let ttl = config.stats_ttl;
         Self {
             redis: redis.filter(|_| !ttl.is_zero()),
             ttl,

@@ -24,7 +24,7 @@ use tokio::time::{Instant as Deadline, sleep};
 
 use super::{Campaigns, format::CampaignV1, report_cache};
 use crate::{
-    config::{Config, millis},
+    config::Config,
     metrics::{
         self,
         CacheLayer::Redis as Layer,
@@ -124,10 +124,10 @@ impl Shared {
     pub(super) fn new(redis: Arc<Redis>, config: &Config) -> Self {
         Self {
             redis,
-            campaign_ttl: Duration::from_secs(config.redis.campaign_ttl_s),
-            filler_ttl: millis(config.cache.miss_timeout_ms),
-            filler_wait: millis(config.cache.filler_wait_ms),
-            negative_ttl: millis(config.cache.negative_ttl_ms),
+            campaign_ttl: config.redis.campaign_ttl,
+            filler_ttl: config.cache.miss_timeout,
+            filler_wait: config.cache.filler_wait,
+            negative_ttl: config.cache.negative_ttl,
         }
     }
 

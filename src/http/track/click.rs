@@ -14,7 +14,6 @@ use tokio::time::timeout;
 use crate::{
     app::App,
     campaigns::Lookup,
-    config::millis,
     facts::click::Click,
     http::{
         X_CLICK_ID, X_OCTO_RECORDED, body,
@@ -238,7 +237,7 @@ fn count(click: &Click<'_>, is_click: bool, unexpanded: u32) {
 /// Waits until the click is on disk and says whether it is; if it cannot be, the visitor is redirected all the
 /// same and the click is counted.
 async fn is_on_disk(app: &App, mut pending: Pending) -> bool {
-    let Ok(answer) = timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await else {
+    let Ok(answer) = timeout(app.config.journal.append_timeout, pending.durable()).await else {
         count_later(pending);
         return false;
     };

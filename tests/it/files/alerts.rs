@@ -1,6 +1,6 @@
 //! The alert rules: each is tried both ways, and leads to the runbook. `edge::prometheus` runs the trials.
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashSet, fs, path::Path};
 
 use regex::Regex;
 

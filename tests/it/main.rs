@@ -13,6 +13,9 @@ mod harness;
 #[path = "harness/tests.rs"]
 mod harness_test; // the benches have the harness too, and no tests
 
+/// The pages for readers.
+mod documentation;
+
 use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
 
 /// Links and events: what visitors and pages send, and what becomes of it.
@@ -72,6 +75,7 @@ mod breaks {
     /// Load on the whole machine: with nothing beside it.
     mod alone {
         mod overload;
+        mod slow_attacks;
     }
 }
 
@@ -88,4 +92,11 @@ mod edge {
     mod pool;
     mod prometheus;
     mod slow_clients;
+}
+
+/// What the files of the repository say to each other: no server is started, so `./test --fast` runs them.
+mod files {
+    pub(crate) mod alerts;
+    mod image;
+    mod statements;
 }

@@ -102,7 +102,7 @@ pub(super) fn name(prefix: &str, key: &CampaignKey) -> String {
 }
 
 async fn read(redis: &Redis, key: &CampaignKey, question: &str) -> Result<Option<Vec<u8>>, Failure> {
-    let name = name(&*redis.prefix()?, key);
+    let name = name(&redis.prefix()?, key);
     redis.ask(&Ask::One(redis::cmd("HGET").arg(name).arg(question).take())).await
 }
 

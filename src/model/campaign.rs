@@ -107,12 +107,14 @@ impl Default for Destination {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "text_enum! derives none")]
 impl Default for Status {
     fn default() -> Self {
         Self::Active
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "text_enum! derives none")]
 impl Default for CostModel {
     fn default() -> Self {
         Self::Cpa

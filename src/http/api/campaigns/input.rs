@@ -133,12 +133,11 @@ fn read_name(f: &mut Fields<'_>) -> Option<String> {
 /// Reads an entry of a list that was `was`: one that keeps its id and its URL keeps that, whatever is allowed now.
 fn read_destination(f: &mut Fields<'_>, was: &[Destination], targets: &Targets) -> Option<Destination> {
     let name = read_name(f);
-    let url = match was.iter().find(|d| is_kept(f, d)) {
-        Some(kept) => Some(kept.url.clone()),
-        None => {
-            let template = f.url_template("url", &targets.app_schemes);
-            template.and_then(|template| targets.check(&template, "url", f))
-        }
+    let url = if let Some(kept) = was.iter().find(|d| is_kept(f, d)) {
+        Some(kept.url.clone())
+    } else {
+        let template = f.url_template("url", &targets.app_schemes);
+        template.and_then(|template| targets.check(&template, "url", f))
     };
     let standard = Destination::default();
     let id = f.optional_integer("id", 1..=i64::MAX);

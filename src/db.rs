@@ -35,7 +35,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config, config::millis, metrics};
+use crate::{config, metrics};
 use pool::Pool;
 use replicas::{
     Replicas,
@@ -139,7 +139,7 @@ impl Db {
     /// Pools that connect when they are first used. `primary_url` is the configured one or the embedded's.
     pub fn new(primary_url: &SecretString, config: &config::Database) -> Result<Self, Error> {
         statement::configure(config.prepared_statements);
-        monitor::configure(millis(config.slow_query_ms), config.slow_query_plans);
+        monitor::configure(config.slow_query, config.slow_query_plans);
         let primary = Pool::new("primary", primary_url, config)?;
         let direct = match &config.direct_url {
             Some(url) => {
@@ -153,10 +153,10 @@ impl Db {
             replicas: Replicas::new(config)?,
             written: AtomicU64::new(0),
             spare: Semaphore::new(config.primary_reads_max as usize),
-            acquire_timeout: millis(config.acquire_timeout_ms),
-            maintenance_timeout: millis(config.maintenance_timeout_ms),
-            probe_interval: millis(config.probe_interval_ms),
-            probe_timeout: millis(config.probe_timeout_ms),
+            acquire_timeout: config.acquire_timeout,
+            maintenance_timeout: config.maintenance_timeout,
+            probe_interval: config.probe_interval,
+            probe_timeout: config.probe_timeout,
             primary_seen: Mutex::default(),
             probed: SetOnce::new(),
         })

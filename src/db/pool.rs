@@ -43,7 +43,7 @@ use super::{
     monitor::{self, Timings},
     statement::statements,
 };
-use crate::{config, config::millis, metrics};
+use crate::{config, metrics};
 use connector::Connector;
 
 /// How often the pool is looked after: idle connections closed, missing ones opened.
@@ -123,10 +123,10 @@ impl Pool {
         Ok(Self(Arc::new(Inner {
             connections,
             min_connections: config.min_connections,
-            acquire_timeout: millis(config.acquire_timeout_ms),
-            connect_timeout: millis(config.connect_timeout_ms),
-            statement_timeout: millis(config.statement_timeout_ms),
-            idle_timeout: Duration::from_secs(config.idle_timeout_s),
+            acquire_timeout: config.acquire_timeout,
+            connect_timeout: config.connect_timeout,
+            statement_timeout: config.statement_timeout,
+            idle_timeout: config.idle_timeout,
             is_prepared: config.prepared_statements,
             waiting: AtomicUsize::new(0),
             timeouts: AtomicU64::new(0),

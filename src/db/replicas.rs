@@ -22,7 +22,7 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use super::{Error, Statement, monitor, pool::Pool};
-use crate::{config, config::millis, metrics};
+use crate::{config, metrics};
 use health::{Fitness, Health, State, Verdict};
 use probe::Answer;
 
@@ -79,8 +79,8 @@ impl Replicas {
                 pool: Pool::new(&format!("replica{place}"), url, config)?,
                 health: Mutex::new(Health::new(health::Limits {
                     failures_max: config.replica_failures_max,
-                    eject_min: millis(config.replica_eject_min_ms),
-                    eject_max: millis(config.replica_eject_max_ms),
+                    eject_min: config.replica_eject_min,
+                    eject_max: config.replica_eject_max,
                 })),
                 seen: Mutex::default(),
                 is_on_trial: AtomicBool::new(false),
@@ -90,7 +90,7 @@ impl Replicas {
         Ok(Self {
             list: list.collect::<Result<_, Error>>()?,
             turn: AtomicUsize::new(0),
-            lag_max: millis(config.replica_lag_max_ms),
+            lag_max: config.replica_lag_max,
             lag_bytes_max: config.replica_lag_bytes_max,
         })
     }

@@ -75,6 +75,7 @@ mod breaks {
     /// Load on the whole machine: with nothing beside it.
     mod alone {
         mod overload;
+        mod slow_attacks;
     }
 }
 
@@ -91,4 +92,11 @@ mod edge {
     mod pool;
     mod prometheus;
     mod slow_clients;
+}
+
+/// What the files of the repository say to each other: no server is started, so `./test --fast` runs them.
+mod files {
+    pub(crate) mod alerts;
+    mod image;
+    mod statements;
 }

@@ -17,7 +17,6 @@ use tokio::time::{sleep, timeout};
 use super::{socket, timed_out};
 use crate::{
     config,
-    config::millis,
     db::{Error, monitor, statement::statements},
     metrics,
 };
@@ -93,9 +92,9 @@ impl Connector {
             hosts: RwLock::new(all_options(url, config)?),
             last_host: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
-            connect_timeout: millis(config.connect_timeout_ms),
-            max_lifetime: Duration::from_secs(config.max_lifetime_s),
-            idle_check: millis(config.idle_check_ms),
+            connect_timeout: config.connect_timeout,
+            max_lifetime: config.max_lifetime,
+            idle_check: config.idle_check,
         })
     }
 
@@ -270,7 +269,7 @@ fn options(url: &str, config: &config::Database) -> sqlx::Result<PgConnectOption
     }
     let milliseconds = |key: Duration| key.as_millis().to_string();
     let seconds = |key: Duration| key.as_secs().to_string();
-    let statement_timeout = config.statement_timeout_ms.to_string();
+    let statement_timeout = milliseconds(config.statement_timeout);
     Ok(options.options([
         ("statement_timeout", statement_timeout.as_str()),
         ("idle_in_transaction_session_timeout", "30000"),

@@ -110,11 +110,6 @@ impl Judge {
     pub fn uses_keys(&self) -> bool {
         self.duplicates.is_some()
     }
-
-    /// Ranges of data centres.
-    pub fn datacenters(&self) -> usize {
-        self.datacenters.len()
-    }
 }
 
 impl Duplicates {

@@ -26,7 +26,7 @@ pub use crate::net::listeners::Inherited;
 use crate::{
     admission::Admission,
     app::{App, Parts, SetUp, State},
-    campaigns::{Campaigns, Source},
+    campaigns::{Campaigns, Source, report_cache::ReportCache},
     config::Config,
     db::Db,
     drain,
@@ -34,10 +34,11 @@ use crate::{
     housekeeping::{clock, database, erasure},
     http,
     journal::{Journal, Lock, Options, disk::RealDisk},
-    judge::{Judge, NewVisit},
+    judge::{Judge, NewVisit, sharing},
     limits::Limits,
     net::{Connections, ListenerKind, descriptors, listeners::Listener},
     privacy::{Privacy, keys::Keys},
+    redis::Redis,
     tasks::{Gate, Tasks},
     telemetry::Metrics,
     visitor::Enricher,
@@ -74,7 +75,8 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         _ => database_url(&config, None)?,
     };
     let db = Arc::new(Db::new(&url, &config.database).context("database.url")?);
-    let campaigns = Arc::new(Campaigns::new(db.clone(), &config)?);
+    let redis = Redis::open(&config.redis)?;
+    let campaigns = Arc::new(Campaigns::new(db.clone(), redis.clone(), &config));
     may_start_unrecorded(&config, &journal, &campaigns)?;
     let enricher = Enricher::open(config.tracking.country_file.as_deref())
         .map_err(|e| CannotStart(format!("tracking.country_file: {:#}", anyhow::Error::from(e))))?;
@@ -83,7 +85,7 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     getrandom::fill(&mut key).map_err(|e| anyhow::anyhow!("the system has no random numbers: {e}"))?;
     let keys = Arc::new(Keys::new(key));
     let privacy = Privacy::new(config.privacy.ip_mode, keys.clone());
-    let judge = Judge::open(&config, keys.clone(), campaigns.has_redis().then_some(told)).map_err(|e| {
+    let judge = Judge::open(&config, keys.clone(), redis.as_ref().map(|_| told)).map_err(|e| {
         CannotStart(format!("tracking.datacenter_networks_file: {:#}", anyhow::Error::from(e)))
     })?;
     let public_url = public_url(&config, &listener)?;
@@ -91,11 +93,14 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
     let limits = Limits::new(&config.limits);
     let admission = Arc::new(Admission::new(&config.admission, config.journal.max_bytes));
+    let report_cache = ReportCache::new(redis.clone(), &config.cache);
     let app: App = Arc::new(Parts {
         config,
         db,
         private_postgres,
+        redis,
         campaigns,
+        report_cache,
         server_status: Arc::default(),
         journal,
         admission,
@@ -363,13 +368,13 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, schema_ready: &Gate) {
 
 /// First clicks of visits go to the other nodes and come from them, where there is a window and a way.
 fn spawn_sharing(app: &App, tasks: &mut Tasks, telling: mpsc::Receiver<NewVisit>) {
-    if app.config.tracking.duplicate_window.is_zero() || !app.campaigns.has_redis() {
+    let Some(redis) = app.redis.as_ref().filter(|_| !app.config.tracking.duplicate_window.is_zero()) else {
         return;
-    }
+    };
     let stop = tasks.stop_signal();
     let interval = app.config.tracking.duplicate_share;
-    tasks.spawn("visits-tell", app.campaigns.clone().tell_visits(telling, interval, stop.clone()));
-    tasks.spawn("visits-hear", app.campaigns.clone().hear_visits(app.judge.clone(), stop));
+    tasks.spawn("visits-tell", sharing::tell(redis.clone(), telling, interval, stop.clone()));
+    tasks.spawn("visits-hear", sharing::hear(redis.clone(), app.judge.clone(), stop));
 }
 
 fn serve(

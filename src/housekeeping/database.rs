@@ -24,7 +24,10 @@ use crate::{
     },
     housekeeping::clock,
     metrics,
-    model::token::{self, Scope},
+    model::{
+        campaign::Terms,
+        token::{self, Scope},
+    },
     privacy::keys,
     server::CannotStart,
     tasks::Gate,
@@ -309,9 +312,8 @@ async fn make_demo(db: &Db) -> anyhow::Result<()> {
     if !db::store::campaigns::is_untouched(db).await? {
         return Ok(());
     }
-    let new =
-        db::store::campaigns::New::demo(DEMO_KEY, "https://example.com/?click_id={click_id}&sub1={sub1}");
-    match db::store::campaigns::insert(db, new).await {
+    let terms = Terms::demo("https://example.com/?click_id={click_id}&sub1={sub1}");
+    match db::store::campaigns::insert(db, DEMO_KEY.parse().ok(), terms).await {
         Ok(_) | Err(db::Error::Conflict { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

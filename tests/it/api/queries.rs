@@ -11,7 +11,7 @@ use octo::{
         self, Db, Statement,
         store::{campaigns, clicks, events, stats, tokens},
     },
-    model::id::ClickId,
+    model::{campaign::Terms, id::ClickId},
 };
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, types::Json};
@@ -68,7 +68,8 @@ async fn prepared(db: &Db) -> Vec<Vec<Prepared>> {
 async fn a_hot_statement_is_prepared_once_a_connection_and_executed_many_times() {
     let database = Database::create("queries_prepared").await;
     let db = Db::new(&database.url().into(), &configured(CONNECTIONS)).unwrap();
-    let campaign = campaigns::insert(&db, campaigns::New::demo("hot", "https://a.example/")).await.unwrap();
+    let campaign =
+        campaigns::insert(&db, "hot".parse().ok(), Terms::demo("https://a.example/")).await.unwrap();
     let (to, hash) = (Utc::now(), [7; 32]);
     let run = async || {
         clicks::get(&db, ClickId::now()).await.unwrap();

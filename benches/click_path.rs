@@ -4,12 +4,11 @@
 
 use std::{hint::black_box, net::IpAddr};
 
-use chrono::Utc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use octo::{
     facts::click::Click,
     model::{
-        campaign::{Campaign, CostModel, Destination, Status},
+        campaign::{Campaign, Destination, Terms},
         click::InvalidReason,
         id::ClickId,
         link::Params,
@@ -27,33 +26,19 @@ const OFFER: &str = "https://offer.example/lp?cid={click_id}&s={sub1}&c={country
 
 fn routes() -> Routes {
     let offer = |id: i64, weight| Destination {
-        id,
+        id: Some(id),
         name: format!("offer {id}"),
         url: OFFER.to_owned(),
         weight,
-        is_active: true,
-        payout: None,
+        ..Destination::default()
     };
-    let campaign = Campaign {
-        id: octo::model::id::new_uuid(),
-        key: "demo".parse().expect("a key"),
+    let terms = Terms {
         name: "demo".to_owned(),
-        description: None,
-        status: Status::Active,
-        start_at: None,
-        end_at: None,
-        cost_model: CostModel::Cpa,
-        payout: None,
-        daily_budget: None,
-        total_budget: None,
-        fallback_url: None,
-        landing_pages: Vec::new(),
         offers: vec![offer(1, 3), offer(2, 2), offer(3, 1)],
         pass_through: true,
-        version: 1,
-        created_at: Utc::now(),
-        updated_at: Utc::now(),
+        ..Terms::default()
     };
+    let campaign = Campaign::of("demo".parse().expect("a key"), terms);
     Routes::new(campaign).expect("the destinations are templates")
 }
 

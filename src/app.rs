@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     admission::Admission,
-    campaigns::Campaigns,
+    campaigns::{Campaigns, report_cache::ReportCache},
     config::Config,
     db::{Db, migrations, server_status::ServerStatus},
     embedded::Supervisor,
@@ -18,6 +18,7 @@ use crate::{
     judge::Judge,
     limits::Limits,
     privacy::{Privacy, keys::Keys},
+    redis::Redis,
     telemetry::Metrics,
     visitor::Enricher,
 };
@@ -33,8 +34,12 @@ pub struct Parts {
     pub db: Arc<Db>,
     /// Keeps the private PostgreSQL running; `None` where a database is configured.
     pub private_postgres: Option<Arc<Supervisor>>,
+    /// The way to Redis; `None` where none is configured.
+    pub redis: Option<Arc<Redis>>,
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
+    /// Figures of `/stats`, kept for seconds.
+    pub report_cache: ReportCache,
     /// What the primary said of itself.
     pub server_status: Arc<ServerStatus>,
     /// Facts on disk.

@@ -65,8 +65,8 @@ impl Judge {
     ) -> Result<Self, InvalidNetworks> {
         let tracking = &config.tracking;
         let networks = tracking.datacenter_networks_file.as_deref().map(Networks::open);
-        let duplicates = (tracking.duplicate_window_s > 0).then(|| Duplicates {
-            seen: DuplicateTable::new(tracking.duplicate_visits_max, tracking.duplicate_window_s),
+        let duplicates = (!tracking.duplicate_window.is_zero()).then(|| Duplicates {
+            seen: DuplicateTable::new(tracking.duplicate_visits_max, tracking.duplicate_window.as_secs()),
             keys,
             told,
         });
@@ -110,11 +110,6 @@ impl Judge {
     pub fn uses_keys(&self) -> bool {
         self.duplicates.is_some()
     }
-
-    /// Ranges of data centres.
-    pub fn datacenters(&self) -> usize {
-        self.datacenters.len()
-    }
 }
 
 impl Duplicates {
@@ -139,11 +134,12 @@ impl Duplicates {
 mod tests {
     use super::*;
     use crate::config::{Flags, Loaded};
+    use std::time::Duration;
 
     #[test]
     fn the_first_reason_is_given_and_only_a_click_that_counts_is_noted() {
         let mut config = Loaded::load(None, [], &Flags::default()).unwrap().config;
-        (config.tracking.duplicate_window_s, config.limits.clicks_per_minute) = (60, 1);
+        (config.tracking.duplicate_window, config.limits.clicks_per_minute) = (Duration::from_secs(60), 1);
         let mut judge = Judge::open(&config, Arc::new(Keys::new([7; 16])), None).unwrap();
         judge.datacenters = Networks::parse("192.0.2.0/24").unwrap();
         let person = Evidence {

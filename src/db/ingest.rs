@@ -9,13 +9,10 @@ mod rollups;
 pub(in crate::db) mod rows;
 mod transaction;
 
-use std::{future::Future, time::Duration};
-
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
-    db::{Statement, monitor, pool::timed_out},
+    db::Statement,
     facts::{Fact, click::Click, erasure::Erasures, event::Event, record::Record},
 };
 
@@ -111,26 +108,12 @@ pub enum StoreError {
     },
     /// Try again, on a new connection.
     #[error(transparent)]
-    Unavailable(#[from] sqlx::Error),
+    Unavailable(sqlx::Error),
 }
 
-/// What each statement is held to: it ends by then.
-#[derive(Debug, Clone, Copy)]
-struct Bounds(Duration);
-
-impl Bounds {
-    /// Runs a statement under its name.
-    pub(super) async fn run<T>(
-        self,
-        statement: Statement,
-        run: impl Future<Output = sqlx::Result<T>>,
-    ) -> Result<T, StoreError> {
-        let result = monitor::observe(statement, self.limit(run)).await;
-        result.map_err(|error| refusal(&error).unwrap_or(StoreError::Unavailable(error)))
-    }
-
-    pub(super) async fn limit<T>(self, run: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-        timeout(self.0, run).await.unwrap_or_else(|_| Err(timed_out()))
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        refusal(&error).unwrap_or(Self::Unavailable(error))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{collections::HashSet, time::Duration};
 use chrono::NaiveDate;
 
 use super::{Db, Error, Statement, statement::statements, text::Text};
-use crate::{config, config::millis, facts::Kind};
+use crate::{config, facts::Kind};
 
 /// One chunk of what is too old. Rows that another node is deleting are left to it.
 macro_rules! delete_old {
@@ -122,9 +122,9 @@ pub struct Round {
 impl From<&config::Database> for Options {
     fn from(config: &config::Database) -> Self {
         Self {
-            lock_timeout: millis(config.partition_lock_timeout_ms),
+            lock_timeout: config.partition_lock_timeout,
             move_rows_max: config.partition_move_rows_max,
-            check_timeout: millis(config.partition_check_timeout_ms),
+            check_timeout: config.partition_check_timeout,
             delete_rows: config.delete_chunk_rows,
         }
     }

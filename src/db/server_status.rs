@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{Db, Error, Statement, statement::statements};
-use crate::{config, config::millis, metrics};
+use crate::{config, metrics};
 
 statements! {
     /// `usesysid`: without it, background workers are counted too. Of other users all but this is NULL without
@@ -190,7 +190,7 @@ impl ServerStatus {
         config: config::Database,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let interval = Duration::from_secs(config.statistics_interval_s);
+        let interval = config.statistics_interval;
         let mut windows = Windows::default();
         let mut last_read = Instant::now();
         loop {
@@ -301,7 +301,7 @@ async fn ask<T>(
 where
     T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
 {
-    let limit = millis(config.statistics_timeout_ms);
+    let limit = config.statistics_timeout;
     let query = match rows_max {
         Some(rows_max) => statement.query_as().bind(rows_max),
         None => statement.query_as(),

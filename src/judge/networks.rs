@@ -79,6 +79,7 @@ impl Networks {
     }
 
     /// How many ranges there are; networks that touch are one.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }

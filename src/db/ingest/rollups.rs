@@ -1,14 +1,16 @@
 //! What a batch adds to the figures of hours.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::column;
-use crate::{db::statement::statements, facts::click::Click};
+use crate::{
+    db::{session::Session, statement::statements},
+    facts::click::Click,
+};
 
 statements! {
-    pub(super) UPSERT_STATS = "stats.upsert_batch": "
+    UPSERT_STATS = "stats.upsert_batch": "
 INSERT INTO campaign_stats_hourly AS s (campaign_id, hour, clicks, valid_clicks, bot_clicks, events)
 SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
 ON CONFLICT (campaign_id, hour) DO UPDATE SET
@@ -85,7 +87,7 @@ fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(at)
 }
 
-pub(super) async fn upsert_stats(c: &mut PgConnection, hours: &[Hour]) -> sqlx::Result<()> {
+pub(super) async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::Result<()> {
     UPSERT_STATS
         .query()
         .bind(column(hours, |h| h.campaign_id))

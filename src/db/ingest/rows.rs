@@ -1,18 +1,18 @@
 //! The rows of a batch. Statements and values come from the tables of the facts: see `facts::table`.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Bounds, DeadLetter, Rows, StoreError, bigint, column,
+    DeadLetter, Rows, StoreError, bigint, column,
     copy::CopyData,
     rollups::{self, Stats},
 };
 use crate::{
-    db::{Statement, statement::statements, text::Text},
+    db::{Statement, session::Session, statement::statements, text::Text},
     facts::{Fact, Kind, click::Click, event::Event},
 };
 
@@ -116,7 +116,7 @@ statements! {
     INSERT_EVENTS = "events.insert_batch": INSERT_EVENTS_TEXT.as_str();
 
     // A letter may be there already: where the watermark was set back by hand, records are sent again.
-    pub(super) INSERT_DEAD_LETTERS = "dead_letters.insert_batch": "
+    INSERT_DEAD_LETTERS = "dead_letters.insert_batch": "
 INSERT INTO dead_letters (stream, seq, record, sqlstate, message)
 SELECT $1, * FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
 ON CONFLICT (stream, seq) DO UPDATE SET
@@ -126,52 +126,43 @@ ON CONFLICT (stream, seq) DO UPDATE SET
 }
 
 /// The ids of those rows that are stored already.
-pub(super) async fn find_stored(
-    c: &mut PgConnection,
-    bounds: Bounds,
-    rows: &Rows<'_>,
-) -> Result<HashSet<Uuid>, StoreError> {
+pub(super) async fn find_stored(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<HashSet<Uuid>, StoreError> {
     let mut find = FIND_STORED.query_scalar();
     for kind in Kind::ALL {
         let facts: Vec<&dyn Fact> = rows.facts().filter(|fact| fact.kind() == kind).collect();
         find = find.bind(column(&facts, |fact| fact.id())).bind(column(&facts, |fact| fact.at()));
     }
-    let found: Vec<Uuid> = bounds.run(FIND_STORED, find.fetch_all(c)).await?;
+    let found: Vec<Uuid> = find.fetch_all(c).await?;
     Ok(found.into_iter().collect())
 }
 
 /// Inserts the facts and adds them to the roll-ups, within the caller's transaction.
-pub(super) async fn insert(c: &mut PgConnection, bounds: Bounds, rows: &Rows<'_>) -> Result<(), StoreError> {
+pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), StoreError> {
     let Rows { clicks, events, .. } = rows;
     let mut stats = Stats::default();
     if clicks.len() >= COPY_ROWS_MIN {
-        bounds.run(COPY_CLICKS, copy_clicks(c, clicks)).await?;
+        c.run(COPY_CLICKS, async |c| copy_clicks(c, clicks).await).await?;
     } else if !clicks.is_empty() {
-        bounds.run(INSERT_CLICKS, insert_clicks(c, clicks)).await?;
+        INSERT_CLICKS.query_with(arguments(Click::COLUMNS, clicks)?).execute(c).await?;
     }
     for click in clicks {
         stats.add_click(click);
     }
     if !events.is_empty() {
-        bounds.run(INSERT_EVENTS, insert_events(c, events, &mut stats)).await?;
+        insert_events(c, events, &mut stats).await?;
     }
     let hours = stats.into_hours();
     if !hours.is_empty() {
-        bounds.run(rollups::UPSERT_STATS, rollups::upsert_stats(c, &hours)).await?;
+        rollups::upsert_stats(c, &hours).await?;
     }
     Ok(())
 }
 
-/// [`insert`] for a transaction that is bounded, and slow, as a whole, with what constraints would say at its
-/// commit.
-pub(in crate::db) async fn insert_checked(c: &mut PgConnection, rows: &Rows<'_>) -> Result<(), StoreError> {
-    let unbounded = Bounds(Duration::MAX);
-    insert(c, unbounded, rows).await?;
-    unbounded.run(CHECK_CONSTRAINTS, CHECK_CONSTRAINTS.query().execute(c)).await.map(drop)
-}
-
-async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
-    INSERT_CLICKS.query_with(arguments(Click::COLUMNS, clicks)?).execute(c).await.map(drop)
+/// [`insert`], with what constraints would say at the transaction's commit.
+pub(in crate::db) async fn insert_checked(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), StoreError> {
+    insert(c, rows).await?;
+    CHECK_CONSTRAINTS.query().execute(c).await?;
+    Ok(())
 }
 
 async fn copy_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
@@ -191,7 +182,7 @@ async fn copy_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Resul
     Ok(())
 }
 
-async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {
+async fn insert_events(c: &mut Session<'_>, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {
     let mut seen = HashSet::new();
     let events: Vec<&Event<'_>> =
         events.iter().copied().filter(|e| e.key().is_none_or(|key| seen.insert(key))).collect();
@@ -206,7 +197,7 @@ async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut 
 }
 
 pub(super) async fn insert_dead_letters(
-    c: &mut PgConnection,
+    c: &mut Session<'_>,
     stream: Uuid,
     letters: &[DeadLetter<'_>],
 ) -> sqlx::Result<()> {

@@ -5,15 +5,14 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection, PgConnection, Postgres, Transaction};
-use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Bounds, Rows, StoreError, bigint, rows as table_rows};
+use super::{Rows, StoreError, bigint, rows as table_rows};
 use crate::{
     db::{
         Error, Statement, monitor,
-        pool::{Pool, timed_out},
+        pool::Pool,
+        session::{Session, Transaction},
         statement::statements,
         store::erasures,
     },
@@ -49,8 +48,7 @@ SELECT (SELECT count(*) FROM moved), coalesce((SELECT max(id) FROM erasures), 0)
 
 /// The drain's own connection.
 pub struct Ingest {
-    connection: PgConnection,
-    bounds: Bounds,
+    session: Session<'static>,
     /// Those seen so far; a transaction reads what is new before it stores anything.
     erasures: Erasures,
     /// Behind PgBouncer: what each transaction sets for itself, because no session is ours.
@@ -60,39 +58,34 @@ pub struct Ingest {
 impl Ingest {
     /// Connects to the primary; `statement_timeout` bounds each statement.
     pub async fn connect(pool: &Pool, statement_timeout: Duration) -> Result<Self, Error> {
-        let mut connection = pool.connect().await?;
+        let mut session = pool.connect().await?;
+        session.limit(statement_timeout + Duration::from_secs(1));
         let milliseconds = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
-        let limit = statement_timeout + Duration::from_secs(1);
-        let bounds = Bounds(limit);
+        let erasures = Erasures::default();
         if !pool.is_session() {
-            let local_timeout = Some(milliseconds);
-            return Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout });
+            return Ok(Self { session, erasures, local_timeout: Some(milliseconds) });
         }
-        let set = SET_SESSION.query().bind(milliseconds).execute(&mut connection);
-        let set = async { timeout(limit, set).await.unwrap_or_else(|_| Err(timed_out())) };
-        let set = monitor::observe(SET_SESSION, set).await;
+        let set = SET_SESSION.query().bind(milliseconds).execute(&mut session).await;
         set.map_err(|e| monitor::classify(SET_SESSION.name(), e))?;
-        Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout: None })
+        Ok(Self { session, erasures, local_timeout: None })
     }
 
     /// Where each stream is in this database; a new stream begins at the sequence beside its id.
     pub async fn watermarks(&mut self, streams: &[(Uuid, u64)]) -> Result<HashMap<Uuid, u64>, StoreError> {
         if self.local_timeout.is_none() {
-            return watermarks(&mut self.connection, self.bounds, streams).await;
+            return watermarks(&mut self.session, streams).await;
         }
-        let bounds = self.bounds;
         let mut transaction = self.begin().await?;
-        let watermarks = watermarks(&mut transaction, bounds, streams).await?;
-        bounds.limit(transaction.commit()).await?;
+        let watermarks = watermarks(&mut transaction, streams).await?;
+        transaction.commit().await?;
         Ok(watermarks)
     }
 
     /// The ids of those rows that are stored already.
     pub async fn find_stored(&mut self, rows: &Rows<'_>) -> Result<HashSet<Uuid>, StoreError> {
-        let bounds = self.bounds;
         let mut transaction = self.begin().await?;
-        let found = table_rows::find_stored(&mut transaction, bounds, rows).await?;
-        bounds.limit(transaction.commit()).await?;
+        let found = table_rows::find_stored(&mut transaction, rows).await?;
+        transaction.commit().await?;
         Ok(found)
     }
 
@@ -121,74 +114,63 @@ impl Ingest {
         (lo, hi): (u64, u64),
         rows: &mut Rows<'_>,
     ) -> Result<(), StoreError> {
-        let bounds = self.bounds;
         let mut transaction = self.begin().await?;
-        match store_in(&mut transaction, bounds, stream, (lo, hi), rows, erasures).await {
-            Ok(()) => bounds.run(COMMIT, transaction.commit()).await,
+        match store_in(&mut transaction, stream, (lo, hi), rows, erasures).await {
+            Ok(()) => Ok(transaction.commit_as(COMMIT).await?),
             Err(refused @ StoreError::Refused { .. }) => {
-                bounds.limit(transaction.rollback()).await?;
+                transaction.rollback().await?;
                 Err(refused)
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, StoreError> {
-        let mut transaction = self.bounds.limit(self.connection.begin()).await?;
+    async fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        let mut transaction = self.session.begin().await?;
         if let Some(milliseconds) = &self.local_timeout {
-            let set = SET_LOCAL.query().bind(milliseconds).execute(&mut *transaction);
-            self.bounds.run(SET_LOCAL, set).await?;
+            SET_LOCAL.query().bind(milliseconds).execute(&mut transaction).await?;
         }
         Ok(transaction)
     }
 }
 
-async fn watermarks(
-    c: &mut PgConnection,
-    bounds: Bounds,
-    streams: &[(Uuid, u64)],
-) -> Result<HashMap<Uuid, u64>, StoreError> {
+async fn watermarks(c: &mut Session<'_>, streams: &[(Uuid, u64)]) -> Result<HashMap<Uuid, u64>, StoreError> {
     let ids: Vec<Uuid> = streams.iter().map(|(id, _)| *id).collect();
     let firsts: Vec<i64> = streams.iter().map(|(_, first)| bigint(*first)).collect();
-    let begin = BEGIN_WATERMARKS.query().bind(&ids).bind(firsts).execute(&mut *c);
-    bounds.run(BEGIN_WATERMARKS, begin).await?;
-    let list = LIST_WATERMARKS.query_as().bind(ids).fetch_all(c);
-    let rows: Vec<(Uuid, i64)> = bounds.run(LIST_WATERMARKS, list).await?;
+    BEGIN_WATERMARKS.query().bind(&ids).bind(firsts).execute(c).await?;
+    let rows: Vec<(Uuid, i64)> = LIST_WATERMARKS.query_as().bind(ids).fetch_all(c).await?;
     Ok(rows.into_iter().map(|(stream, seq)| (stream, u64::try_from(seq).unwrap_or(0))).collect())
 }
 
 async fn store_in(
-    transaction: &mut Transaction<'_, Postgres>,
-    bounds: Bounds,
+    transaction: &mut Session<'_>,
     stream: Uuid,
     (lo, hi): (u64, u64),
     rows: &mut Rows<'_>,
     erasures: &mut Erasures,
 ) -> Result<(), StoreError> {
-    let (moved, last_erasure) = bounds.run(ADVANCE_WATERMARK, advance(transaction, stream, lo, hi)).await?;
+    let (moved, last_erasure) = advance(transaction, stream, lo, hi).await?;
     if moved != 1 {
         return Err(StoreError::Moved);
     }
     if last_erasure > erasures.last_id() {
-        let fresh = erasures::since_on(transaction, erasures.last_id());
-        erasures.extend(bounds.run(erasures::SINCE, fresh).await?);
+        erasures.extend(erasures::since_on(transaction, erasures.last_id()).await?);
     }
     if !erasures.is_empty() {
         let clicks = rows.leave_out(erasures);
         if !clicks.is_empty() {
             // their events may have come here before them, by another node
-            bounds.run(erasures::DELETE_EVENTS, erasures::delete_events_on(transaction, &clicks)).await?;
+            erasures::delete_events_on(transaction, &clicks).await?;
         }
     }
     if !rows.dead_letters.is_empty() {
-        let letters = table_rows::insert_dead_letters(transaction, stream, &rows.dead_letters);
-        bounds.run(table_rows::INSERT_DEAD_LETTERS, letters).await?;
+        table_rows::insert_dead_letters(transaction, stream, &rows.dead_letters).await?;
     }
-    table_rows::insert(transaction, bounds, rows).await
+    table_rows::insert(transaction, rows).await
 }
 
 /// How many watermarks moved, 1 unless it is elsewhere, and the last erasure.
-async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<(i64, i64)> {
+async fn advance(c: &mut Session<'_>, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<(i64, i64)> {
     let query = ADVANCE_WATERMARK.query_as().bind(stream).bind(bigint(lo)).bind(bigint(hi));
     query.fetch_one(c).await
 }

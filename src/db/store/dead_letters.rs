@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{Connection, FromRow, PgConnection};
+use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::{
     db::{
         Db, Error,
         ingest::{self, MALFORMED, Rows, StoreError},
-        monitor::part,
+        session::Session,
         statement::statements,
         store::{clicks, events},
     },
@@ -233,9 +233,9 @@ pub async fn delete(db: &Db, stream: Uuid, seq: i64) -> Result<bool, Error> {
     .await
 }
 
-async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<Option<Retried>> {
+async fn retry_on(c: &mut Session<'_>, stream: Uuid, seq: i64) -> sqlx::Result<Option<Retried>> {
     let mut transaction = c.begin().await?;
-    let taken = TAKE.query_scalar().bind(stream).bind(seq).fetch_optional(&mut *transaction).await?;
+    let taken = TAKE.query_scalar().bind(stream).bind(seq).fetch_optional(&mut transaction).await?;
     let Some(record): Option<Vec<u8>> = taken else {
         transaction.rollback().await?;
         return Ok(None);
@@ -247,11 +247,11 @@ async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<
     let settled = match &retried {
         Retried::Stored | Retried::AlreadyStored => {
             let delete = DELETE.query().bind(stream).bind(seq);
-            part(DELETE, delete.execute(&mut *transaction)).await
+            delete.execute(&mut transaction).await
         }
         Retried::Refused { sqlstate, message } => {
             let keep = KEEP.query().bind(stream).bind(seq).bind(sqlstate).bind(message);
-            part(KEEP, keep.execute(&mut *transaction)).await
+            keep.execute(&mut transaction).await
         }
     };
     settled?;
@@ -259,7 +259,7 @@ async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<
     Ok(Some(retried))
 }
 
-async fn store(c: &mut PgConnection, record: &Record<'_>) -> sqlx::Result<Retried> {
+async fn store(c: &mut Session<'_>, record: &Record<'_>) -> sqlx::Result<Retried> {
     let mut rows = Rows::default();
     rows.push(record);
     match is_stored(c, record).await {
@@ -272,7 +272,7 @@ async fn store(c: &mut PgConnection, record: &Record<'_>) -> sqlx::Result<Retrie
 }
 
 /// Within a savepoint, as [`insert`]. What is gone needs to be stored no more.
-async fn is_stored(c: &mut PgConnection, record: &Record<'_>) -> sqlx::Result<bool> {
+async fn is_stored(c: &mut Session<'_>, record: &Record<'_>) -> sqlx::Result<bool> {
     let Some(fact) = record.fact() else { return Ok(true) };
     let (statement, key) = match record {
         Record::Event(event) => (HAS_EVENT, Some(event.key())),
@@ -283,13 +283,13 @@ async fn is_stored(c: &mut PgConnection, record: &Record<'_>) -> sqlx::Result<bo
         query = query.bind(key);
     }
     let mut savepoint = c.begin().await?;
-    let is_stored = part(statement, query.fetch_one(&mut *savepoint)).await;
+    let is_stored = query.fetch_one(&mut savepoint).await;
     savepoint.rollback().await?;
     is_stored
 }
 
 /// As the drain does it, within a savepoint: a refusal leaves the transaction and its lock on the letter as they were.
-async fn insert(c: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Result<Retried> {
+async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> sqlx::Result<Retried> {
     let mut savepoint = c.begin().await?;
     match ingest::rows::insert_checked(&mut savepoint, rows).await {
         Ok(()) => {

@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 use crate::{
     app::{App, Parts},
-    config::millis,
     db::store::{
         campaigns,
         clicks::{self, Change, Click, Correction, Filter},
@@ -73,7 +72,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
         None => None,
     };
     let filter = Filter { campaign_ids, from, to, is_valid };
-    let time_max = millis(app.config.api.list_time_max_ms);
+    let time_max = app.config.api.list_time_max;
     let listed = clicks::list(&app.db, filter, after, rows_for(limit), time_max).await?;
     let page = Page::new(listed.clicks, limit, |row| cursor(row.created_at, row.id));
     answer(StatusCode::OK, &page.or_goes_on(listed.searched_to.map(|before| cursor(before, Uuid::nil()))))

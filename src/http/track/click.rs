@@ -14,7 +14,6 @@ use tokio::time::timeout;
 use crate::{
     app::App,
     campaigns::Lookup,
-    config::millis,
     facts::click::Click,
     http::{
         X_CLICK_ID, X_OCTO_RECORDED, body,
@@ -205,7 +204,7 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
     click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
 
-    let pass_through = if campaign.pass_through { unknown.as_slice() } else { &[] };
+    let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let location = template.expand(&Values { click: &click, cid: campaign.key.as_str() }, pass_through);
     let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
     count(&click, is_click, unexpanded);
@@ -238,7 +237,7 @@ fn count(click: &Click<'_>, is_click: bool, unexpanded: u32) {
 /// Waits until the click is on disk and says whether it is; if it cannot be, the visitor is redirected all the
 /// same and the click is counted.
 async fn is_on_disk(app: &App, mut pending: Pending) -> bool {
-    let Ok(answer) = timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await else {
+    let Ok(answer) = timeout(app.config.journal.append_timeout, pending.durable()).await else {
         count_later(pending);
         return false;
     };

@@ -26,7 +26,6 @@ use crate::{
     admission::{Held, Place, Refusal},
     app::App,
     campaigns::LookUps,
-    config::millis,
     facts::event::{Event, Source},
     http::{
         X_OCTO_ADJUSTED, X_OCTO_DROPPED, body,
@@ -315,7 +314,7 @@ fn append(app: &App, event: &Event<'_>) -> Pending {
 
 /// Waits until the event is on disk; 503 otherwise, because senders of events retry.
 async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
-    let answer = timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await;
+    let answer = timeout(app.config.journal.append_timeout, pending.durable()).await;
     match answer.unwrap_or(Err(AppendError::QueueFull)) {
         Ok(_) => Ok(()),
         Err(error) => {

@@ -15,12 +15,7 @@ use crate::{
     config::{Flags, Loaded},
     facts::click::Click,
     http::client,
-    model::{
-        campaign::{Campaign, Destination},
-        id::ClickId,
-        link::Params,
-        text::LINK_VALUE_CHARS_MAX,
-    },
+    model::{campaign::Destination, id::ClickId, link::Params, text::LINK_VALUE_CHARS_MAX},
     routing::{
         Routes, Visit, decide,
         destination::{Template, Values},
@@ -125,16 +120,15 @@ fn value(rng: &mut fastrand::Rng, out: &mut String) {
 
 fn routes() -> Routes {
     let destination = |(id, origin): (usize, &&str)| Destination {
-        id: i64::try_from(id).unwrap() + 1,
+        id: Some(i64::try_from(id).unwrap() + 1),
         name: (*origin).to_owned(),
         url: format!("{origin}{REST}"),
-        weight: 1,
-        is_active: true,
-        payout: None,
+        ..Destination::default()
     };
     let pages = ORIGINS[..2].iter().enumerate().map(destination).collect();
     let offers = ORIGINS.iter().enumerate().map(destination).collect();
-    let campaign = Campaign { pass_through: true, fallback_url: None, ..campaign(pages, offers) };
+    let mut campaign = campaign(pages, offers);
+    (campaign.terms.pass_through, campaign.terms.fallback_url) = (true, None);
     Routes::new(campaign).unwrap()
 }
 

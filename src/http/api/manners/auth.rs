@@ -1,10 +1,7 @@
 //! Who may: `Authorization: Bearer octo_...`. A handler says what it needs by taking [`Admin`] or [`Read`] as
 //! its first argument, so that nothing else is looked at before.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Instant};
 
 use axum::{
     extract::FromRequestParts,
@@ -88,7 +85,7 @@ pub(crate) async fn may_watch(parts: &Parts, app: &App) -> Result<(), Problem> {
     let server = &app.config.server;
     let token = bearer(&parts.headers).and_then(hash);
     let known = token.and_then(|token| app.limits.watcher(&token));
-    if known.is_some_and(|k| k.asked_at.elapsed() < Duration::from_secs(server.metrics_token_recheck_s)) {
+    if known.is_some_and(|k| k.asked_at.elapsed() < server.metrics_token_recheck) {
         return Ok(());
     }
     let expires_at = match (require(Scope::Metrics, parts, app).await, known) {

@@ -22,7 +22,6 @@ use uuid::Uuid;
 
 use crate::{
     app::App,
-    config::millis,
     db::store::idempotency::{self, Answer, Claim, Claimed},
     housekeeping::clock,
     http::{
@@ -97,7 +96,7 @@ async fn answer(app: &App, request: Request, next: Next) -> Result<Response, Pro
     let key = key(&head.headers).ok_or_else(malformed)?;
     let body = body::read(body, BODY_BYTES_MAX).await?;
     let known_by = idempotency::Request { token_id: token.id, key, fingerprint: fingerprint(&head, &body) };
-    let lease = millis(app.config.api.idempotency_lease_ms);
+    let lease = app.config.api.idempotency_lease;
     match idempotency::claim(&app.db, &known_by, lease).await? {
         Claimed::Run(claim) => Ok(run(app.clone(), known_by, claim, (head, body), next).await),
         Claimed::Answered(answer) => {
@@ -251,7 +250,7 @@ fn running() -> Problem {
 
 /// Forgets old answers, until the stop signal.
 pub async fn housekeeping(app: App, stop: CancellationToken) -> anyhow::Result<()> {
-    let keep = Duration::from_secs(app.config.api.idempotency_keep_s);
+    let keep = app.config.api.idempotency_keep;
     loop {
         let forgotten = match clock::lets_delete(&app).await {
             Ok(true) => idempotency::delete_old(&app.db, keep, app.config.api.idempotency_keys_max).await,

@@ -1,6 +1,6 @@
 //! `/api/v1/system/database`: what the primary said of itself when it was last asked.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::Utc;
@@ -47,9 +47,10 @@ struct Known {
 )]
 async fn get(_: Read, State(app): State<App>) -> Result<Response, Problem> {
     let snapshot = app.server_status.latest();
-    let interval_s = app.config.database.statistics_interval_s;
+    let interval = app.config.database.statistics_interval;
     let age = snapshot.as_ref().map(|s| (Utc::now() - s.read_at).to_std().unwrap_or_default());
-    let is_stale = age.is_none_or(|age| is_stale(age, Duration::from_secs(interval_s)));
-    let known = Known { age_s: age.map(|age| age.as_secs_f64()), is_stale, interval_s, snapshot };
+    let is_stale = age.is_none_or(|age| is_stale(age, interval));
+    let known =
+        Known { age_s: age.map(|age| age.as_secs_f64()), is_stale, interval_s: interval.as_secs(), snapshot };
     answer(StatusCode::OK, &known)
 }

@@ -12,7 +12,7 @@ use listenfd::ListenFd;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::{config, server::CannotStart};
+use crate::{app::CannotStart, config};
 
 /// Sockets this process was started with. The first one that is not called `admin` is the public one.
 #[derive(Debug, Default)]

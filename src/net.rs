@@ -129,10 +129,7 @@ impl Connections {
                     }
                 }
             };
-            tokio::select! {
-                () = accept => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(accept).await;
             if let Err(error) = shared.accept_the_last(listener, kind, &service) {
                 tracing::debug!(%error, "no last connections were accepted");
             }

@@ -47,9 +47,9 @@ impl Campaigns {
         let Some(redis) = &self.redis else { return Ok(()) };
         let mut visits = Vec::with_capacity(MESSAGE_VISITS_MAX);
         loop {
-            let count = tokio::select! {
-                count = told.recv_many(&mut visits, MESSAGE_VISITS_MAX) => count,
-                () = stop.cancelled() => return Ok(()),
+            let Some(count) = stop.run_until_cancelled(told.recv_many(&mut visits, MESSAGE_VISITS_MAX)).await
+            else {
+                return Ok(());
             };
             if !redis.publish(CHANNEL, &message(&self.node, &visits)).await {
                 metrics::visits_untold(count as u64);
@@ -69,15 +69,11 @@ impl Campaigns {
     ) -> anyhow::Result<()> {
         let Some(redis) = &self.redis else { return Ok(()) };
         while !stop.is_cancelled() {
-            let ended = tokio::select! {
-                ended = hear(redis, &self.node, &visits) => ended,
-                () = stop.cancelled() => return Ok(()),
+            let Some(ended) = stop.run_until_cancelled(hear(redis, &self.node, &visits)).await else {
+                return Ok(());
             };
             tracing::debug!(error = ?ended, "not hearing of visits at other nodes");
-            tokio::select! {
-                () = sleep(RETRY_INTERVAL) => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(sleep(RETRY_INTERVAL)).await;
         }
         Ok(())
     }

@@ -128,7 +128,7 @@ impl Supervisor {
     fn note_up(&self, embedded: &Embedded, failures: u32) {
         metrics::embedded_postgres_up(true);
         if failures > 0 {
-            warn!("the private PostgreSQL runs now");
+            warn!("the private PostgreSQL is running now");
         }
         self.state.send_replace(State::Up { data: embedded.data_path().to_owned() });
     }
@@ -139,7 +139,7 @@ impl Supervisor {
         self.state.send_replace(State::Starting);
         error!(
             pid = embedded.pid, log = %embedded.place.log().display(),
-            "the private PostgreSQL has ended and is started again; clicks are redirected and wait in the journal"
+            "the private PostgreSQL has ended and is being started again; clicks are redirected and wait in the journal"
         );
     }
 

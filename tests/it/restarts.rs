@@ -177,7 +177,7 @@ async fn sockets_for_somebody_else_are_left_alone_and_what_is_no_socket_is_one_p
     let output = tokio::process::Command::new("sh").args(["-c", script, "sh", bin]).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("is no listening TCP socket") && said.contains("ListenStream="), "{said}");
+    assert!(said.contains("is not a listening TCP socket") && said.contains("ListenStream="), "{said}");
 }
 
 #[tokio::test]

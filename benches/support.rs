@@ -87,7 +87,7 @@ pub(crate) fn typical_click(campaign_id: Uuid, number: u32) -> Click<'static> {
         traffic_source_id: Some("network-3".into()),
         cost: Some(Decimal::new(125, 4)),
         currency: Some(Currency::USD),
-        adjusted: octo::facts::click::Adjusted::default(),
+        adjusted: octo::model::click::Adjusted::default(),
     }
 }
 
@@ -106,7 +106,7 @@ pub(crate) async fn insert_click(pool: &PgPool, click: &Click<'_>) -> sqlx::Resu
         .bind(click.user_agent.as_deref())
         .bind(click.referrer.as_deref())
         .bind(click.is_valid())
-        .bind(click.invalid_reason.map(octo::facts::click::InvalidReason::as_str))
+        .bind(click.invalid_reason.map(octo::model::click::InvalidReason::as_str))
         .bind(click.is_bot)
         .bind(click.country.as_deref())
         .bind(click.device.as_deref())

@@ -15,13 +15,15 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     admission::Admission,
-    campaigns::{Campaigns, Source},
+    campaigns::{Campaigns, Source, report_cache::ReportCache},
     config::Config,
     db::{Db, migrations, server_status::ServerStatus},
     embedded::{Embedded, Supervisor},
     journal::{Journal, Lock, Options, disk::RealDisk},
-    judge::visits::{NewVisit, Visits},
+    judge::{Judge, NewVisit},
     limits::Limits,
+    privacy::{Privacy, keys::Keys},
+    redis::Redis,
     telemetry::Metrics,
     visitor::Enricher,
 };
@@ -43,8 +45,12 @@ pub struct Parts {
     pub db: Arc<Db>,
     /// Keeps the private PostgreSQL running; `None` where a database is configured.
     pub private_postgres: Option<Arc<Supervisor>>,
+    /// The way to Redis; `None` where none is configured.
+    pub redis: Option<Arc<Redis>>,
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
+    /// Figures of `/stats`, kept for seconds.
+    pub report_cache: ReportCache,
     /// What the primary said of itself.
     pub server_status: Arc<ServerStatus>,
     /// Facts on disk.
@@ -55,8 +61,12 @@ pub struct Parts {
     pub enricher: Enricher,
     /// How often one address may.
     pub limits: Limits,
-    /// Who is suspect, and what of an address is kept.
-    pub visits: Arc<Visits>,
+    /// Which clicks count.
+    pub judge: Arc<Judge>,
+    /// What is kept of who clicked.
+    pub privacy: Privacy,
+    /// What visitors are hashed under.
+    pub keys: Arc<Keys>,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.
@@ -90,23 +100,29 @@ impl App {
             None => database_url(&config, None)?,
         };
         let db = Arc::new(Db::new(&url, &config.database).context("database.url")?);
-        let campaigns = Arc::new(Campaigns::new(db.clone(), &config)?);
+        let redis = Redis::open(&config.redis)?;
+        let campaigns = Arc::new(Campaigns::new(db.clone(), redis.clone(), &config));
         may_start_unrecorded(&config, &journal, &campaigns)?;
         let enricher = Enricher::open(config.tracking.country_file.as_deref())
             .map_err(|error| unreadable("tracking.country_file", error))?;
-        let (visits, new_visits) = open_visits(&config, campaigns.has_redis())?;
+        let keys = Arc::new(Keys::new(random_key()?));
+        let (judge, new_visits) = open_judge(&config, keys.clone(), redis.is_some())?;
         let referrer_policy =
             HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
         let parts = Parts {
             db,
             private_postgres,
+            report_cache: ReportCache::new(redis.clone(), &config.cache),
+            redis,
             campaigns,
             server_status: Arc::default(),
             journal,
             admission: Arc::new(Admission::new(&config.admission, config.journal.max_bytes)),
             enricher,
             limits: Limits::new(&config.limits),
-            visits: Arc::new(visits),
+            judge: Arc::new(judge),
+            privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
+            keys,
             metrics,
             state: State::default(),
             public_url,
@@ -163,15 +179,19 @@ fn may_start_unrecorded(
     )))
 }
 
-fn open_visits(config: &Config, has_redis: bool) -> anyhow::Result<(Visits, NewVisits)> {
+fn random_key() -> anyhow::Result<[u8; 16]> {
     let mut key = [0; 16];
     getrandom::fill(&mut key)
         .map_err(|error| anyhow::anyhow!("the system provides no random numbers: {error}"))?;
+    Ok(key)
+}
+
+fn open_judge(config: &Config, keys: Arc<Keys>, has_redis: bool) -> Result<(Judge, NewVisits), CannotStart> {
     let is_shared = has_redis && !config.tracking.duplicate_window.is_zero();
     let (sender, receiver) = mpsc::channel(config.tracking.duplicate_share_max);
-    let visits = Visits::open(config, key, is_shared.then_some(sender))
+    let judge = Judge::open(config, keys, is_shared.then_some(sender))
         .map_err(|error| unreadable("tracking.datacenter_networks_file", error))?;
-    Ok((visits, is_shared.then_some(receiver)))
+    Ok((judge, is_shared.then_some(receiver)))
 }
 
 fn unreadable(key: &str, error: impl Into<anyhow::Error>) -> CannotStart {

@@ -35,7 +35,10 @@ use crate::{
             manners::{auth, idempotency, position},
             openapi,
         },
-        track::{click, cors, event},
+        track::{
+            click::{self, Link},
+            cors, event,
+        },
     },
     metrics,
 };
@@ -89,13 +92,16 @@ impl Service {
         request: Request<Incoming>,
         bound: impl FnOnce(Incoming) -> Body,
     ) -> Response {
-        let page = || cors::Page::at(request.method(), request.uri().path(), request.headers());
-        let Some(page) = self.has_links.then(page).flatten() else {
-            return self.respond(peer, request, bound).await;
-        };
+        let path = request.uri().path();
+        let link = if self.has_links { Link::of(path) } else { None };
+        let is_tracked = link.is_some() || (self.has_links && event::is_route(path));
+        if !is_tracked {
+            return self.respond(peer, None, request, bound).await;
+        }
+        let page = cors::Page::of(request.method(), request.headers());
         let mut response = match page.preflight() {
-            Some(allowed) => answer_preflight(&request, allowed),
-            None => self.respond(peer, request, bound).await,
+            Some(allowed) => answer_preflight(link, &request, allowed),
+            None => self.respond(peer, link, request, bound).await,
         };
         page.let_in(&mut response);
         response
@@ -104,11 +110,11 @@ impl Service {
     async fn respond(
         &self,
         peer: Peer,
+        link: Option<Link>,
         request: Request<Incoming>,
         bound: impl FnOnce(Incoming) -> Body,
     ) -> Response {
-        let is_link = self.has_links && click::is_link(request.uri().path());
-        if !is_link {
+        let Some(link) = link else {
             if self.has_links
                 && let Some(refusal) = self.app.admission.refusal()
                 && let Some(shed) = event::shed(refusal, request.method(), request.uri().path())
@@ -122,7 +128,7 @@ impl Service {
             }
             let Ok(response) = self.router.clone().oneshot(request).await;
             return response.map(pieces::in_pieces);
-        }
+        };
         let start = Instant::now();
         let (head, body) = request.into_parts();
         let body = (head.method == Method::POST).then(|| bound(body));
@@ -131,13 +137,16 @@ impl Service {
             match head::refuse(&head.method, &head.uri, head.version, &head.headers, is_ambiguous) {
                 Some(refused) => refused,
                 None => {
-                    match AssertUnwindSafe(click::answer(&self.app, peer, &head, body)).catch_unwind().await {
+                    match AssertUnwindSafe(click::answer(&self.app, peer, link, &head, body))
+                        .catch_unwind()
+                        .await
+                    {
                         Ok(response) => response,
                         Err(panic) => panicked(panic),
                     }
                 }
             };
-        finish(&mut response, click::route(head.uri.path()), &head.method, start);
+        finish(&mut response, link.route(), &head.method, start);
         response
     }
 }
@@ -158,13 +167,13 @@ fn event_routes() -> Router<App> {
 }
 
 /// The answer to a preflight, unless the request is one that must not be read on from.
-fn answer_preflight(request: &Request<Incoming>, allowed: Response) -> Response {
+fn answer_preflight(link: Option<Link>, request: &Request<Incoming>, allowed: Response) -> Response {
     let start = Instant::now();
-    let (method, path) = (request.method(), request.uri().path());
+    let method = request.method();
     let is_ambiguous = request.extensions().get::<Ambiguous>().is_some();
     let refused = head::refuse(method, request.uri(), request.version(), request.headers(), is_ambiguous);
     let mut response = refused.unwrap_or(allowed);
-    let route = if click::is_link(path) { click::route(path) } else { event::route(path) };
+    let route = link.map_or_else(|| event::route(request.uri().path()), Link::route);
     finish(&mut response, route, method, start);
     response
 }
@@ -244,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/scopes.rs
+    /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/api/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
     const WITHOUT_TOKEN: [&str; 16] = [
         "GET /api/v1/openapi.json",

@@ -13,7 +13,7 @@ use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use crate::facts::click::{Adjusted, Adjustment};
+use crate::model::click::{Adjusted, Adjustment};
 
 /// The series that each redirect touches, looked up once: a look-up costs an allocation and a hash of the
 /// labels. First used after the recorder is installed: a handle made before that counts nothing.

@@ -310,7 +310,7 @@ fn note(error: &hyper::Error) {
 }
 
 /// Which part of a head could not be read. hyper tells it only in words that it may change: then this reason is
-/// `other`, and a test of tests/it/bad_inputs.rs fails.
+/// `other`, and a test of tests/it/edge/bad_inputs.rs fails.
 fn parse_fault(words: &str) -> Refused {
     let parts = [
         ("method", Refused::Method),

@@ -3,9 +3,10 @@
 use std::{hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use octo::{
-    campaigns::{Campaigns, Layer, Lookup},
+    campaigns::{CampaignV1, Campaigns, Layer, Lookup},
     db,
-    model::{campaign::Campaign, id::CampaignKey},
+    model::id::CampaignKey,
+    redis::Redis,
     routing::Routes,
 };
 use serde::Deserialize;
@@ -157,11 +158,11 @@ async fn from_redis_pipelined(
     let question = move |number: usize| {
         let mut connection = connection.clone();
         async move {
-            let key = format!("{KEY_PREFIX}campaign:{}", keys[number % keys.len()]);
+            let key = format!("{KEY_PREFIX}campaign_v1:{}", keys[number % keys.len()]);
             let value: Vec<u8> = redis::cmd("GET").arg(key).query_async(&mut connection).await?;
             let Kept { campaign } = serde_json::from_slice(&value)?;
             let routes =
-                Routes::new(campaign).map_err(|(destination, _)| anyhow::anyhow!("{destination}"))?;
+                Routes::new(campaign.into()).map_err(|(destination, _)| anyhow::anyhow!("{destination}"))?;
             black_box(routes);
             Ok(1)
         }
@@ -172,7 +173,7 @@ async fn from_redis_pipelined(
 /// What octo keeps in Redis.
 #[derive(Deserialize)]
 struct Kept {
-    campaign: Campaign,
+    campaign: CampaignV1,
 }
 
 async fn from_memory(
@@ -214,7 +215,8 @@ fn campaigns(
         config.redis.command_timeout = Duration::from_secs(2);
         config.cache.miss_timeout = Duration::from_secs(5);
     }
-    Ok(Arc::new(Campaigns::new(node.db.clone(), &config)?))
+    let redis = Redis::open(&config.redis)?;
+    Ok(Arc::new(Campaigns::new(node.db.clone(), redis, &config)))
 }
 
 fn drawn_keys() -> anyhow::Result<Vec<CampaignKey>> {

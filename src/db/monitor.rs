@@ -18,7 +18,7 @@ use serde::Serialize;
 use sqlx::error::DatabaseError;
 use utoipa::ToSchema;
 
-use super::Error;
+use super::{Error, Statement};
 use crate::metrics;
 
 /// The longest time a [`Timings`] tells from a longer one, in microseconds: one hour.
@@ -121,23 +121,24 @@ pub fn configure(slow: Duration, logs_plans: bool) {
 
 /// Runs a query under its name: time, slowness and failure are counted. Never its values: a slow one is logged by
 /// name.
-pub async fn observe<T>(query: &'static str, run: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    measure(query, Duration::from_micros(SLOW_US.load(Ordering::Relaxed)), run).await
+pub async fn observe<T>(statement: Statement, run: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    measure(statement, Duration::from_micros(SLOW_US.load(Ordering::Relaxed)), run).await
 }
 
 /// [`observe`] for a statement within a query that is observed as a whole, and is slow as a whole.
 pub(super) async fn part<T>(
-    query: &'static str,
+    statement: Statement,
     run: impl Future<Output = sqlx::Result<T>>,
 ) -> sqlx::Result<T> {
-    measure(query, Duration::MAX, run).await
+    measure(statement, Duration::MAX, run).await
 }
 
 async fn measure<T>(
-    query: &'static str,
+    statement: Statement,
     slow: Duration,
     run: impl Future<Output = sqlx::Result<T>>,
 ) -> sqlx::Result<T> {
+    let query = statement.name();
     let start = Instant::now();
     let result = run.await;
     let took = start.elapsed();
@@ -156,13 +157,13 @@ async fn measure<T>(
 }
 
 /// Whether the plan of a query that took so long should be logged now.
-pub(super) fn wants_plan(query: &'static str, took: Duration) -> bool {
+pub(super) fn wants_plan(statement: Statement, took: Duration) -> bool {
     let is_slow = took >= Duration::from_micros(SLOW_US.load(Ordering::Relaxed));
     if !is_slow || !LOGS_PLANS.load(Ordering::Relaxed) {
         return false;
     }
     let mut queries = seen();
-    let seen = queries.entry(query).or_insert_with(Seen::nothing);
+    let seen = queries.entry(statement.name()).or_insert_with(Seen::nothing);
     let is_due = seen.planned_at.is_none_or(|at| at.elapsed() >= PLAN_EVERY);
     if is_due {
         seen.planned_at = Some(Instant::now());
@@ -173,7 +174,7 @@ pub(super) fn wants_plan(query: &'static str, took: Duration) -> bool {
 /// Every query with its figures, in order of name: each of the code's statements, whether it ran or not.
 pub fn queries() -> Vec<Query> {
     let mut all: BTreeMap<&'static str, Query> =
-        super::statements().map(|(query, _)| (query, Query::unseen(query))).collect();
+        super::statements().map(|statement| (statement.name(), Query::unseen(statement.name()))).collect();
     for (&query, seen) in seen().iter() {
         let Seen { timings, errors, slow, .. } = seen;
         all.insert(query, Query { query, times: timings.summary(), errors: *errors, slow: *slow });
@@ -316,10 +317,12 @@ mod tests {
     #[tokio::test]
     async fn a_query_is_listed_with_its_errors() {
         let fails = async { Err::<(), _>(sqlx::Error::RowNotFound) };
-        observe("test.observe", fails).await.unwrap_err();
-        observe("test.observe", async { Ok(()) }).await.unwrap();
+        const OBSERVED: Statement = Statement::new("test.observe", "SELECT 1");
+
+        observe(OBSERVED, fails).await.unwrap_err();
+        observe(OBSERVED, async { Ok(()) }).await.unwrap();
         let queries = queries();
-        let seen = queries.iter().find(|q| q.query == "test.observe").unwrap();
+        let seen = queries.iter().find(|q| q.query == OBSERVED.name()).unwrap();
         assert_eq!((seen.times.count, seen.errors), (2, 1));
         assert!(queries.iter().any(|q| q.query == "click.list"), "what did not run is listed too");
     }

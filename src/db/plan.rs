@@ -3,21 +3,27 @@
 use futures_util::future::BoxFuture;
 use sqlx::{AssertSqlSafe, Connection as _, Either, Executor as _, PgConnection, SqlStr, Statement as _};
 
-use super::{Error, pool::Pool};
+use super::{Error, Statement, pool::Pool};
+
+/// What is run to explain one is that one and not its own: it is not in the list.
+const EXPLAIN: Statement = Statement::new("plan.explain", "EXPLAIN EXECUTE octo_plan");
 
 /// The generic plan of the statement `query` (`noun.verb`) on the server of `pool`, as EXPLAIN writes it.
 /// `Ok(None)`: there is no such statement.
 pub async fn explain(pool: &Pool, query: &str) -> Result<Option<String>, Error> {
-    let Some((_, sql)) = super::statements().find(|(name, _)| *name == query) else { return Ok(None) };
-    if sql.starts_with("SET ") {
+    let Some(statement) = super::statements().find(|statement| statement.name() == query) else {
+        return Ok(None);
+    };
+    if statement.sql().starts_with("SET ") {
         return Ok(Some("SET has no plan".to_owned()));
     }
-    pool.run("plan.explain", move |c| Box::pin(explain_on(c, sql))).await.map(Some)
+    pool.run(EXPLAIN, move |c| Box::pin(explain_on(c, statement.sql()))).await.map(Some)
 }
 
 /// Logs the plan of a slow query; boxed, because it is itself a query.
-pub(super) fn log(pool: Pool, query: &'static str) -> BoxFuture<'static, ()> {
+pub(super) fn log(pool: Pool, statement: Statement) -> BoxFuture<'static, ()> {
     Box::pin(async move {
+        let query = statement.name();
         match explain(&pool, query).await {
             Ok(Some(plan)) => tracing::warn!(query, plan, "the plan of a slow query"),
             Ok(None) => {}

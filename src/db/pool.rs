@@ -39,8 +39,9 @@ use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use super::{
-    Error,
+    Error, Statement,
     monitor::{self, Timings},
+    statement::statements,
 };
 use crate::{config, metrics};
 use connector::Connector;
@@ -51,10 +52,9 @@ const HOUSE_KEEPING: Duration = Duration::from_secs(1);
 /// A server that has no connection left may have one in a moment, or one of ours comes back.
 const SERVER_FULL_PAUSE: Duration = Duration::from_millis(50);
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("pool.set_timeout", SET_TIMEOUT)];
-
-const SET_TIMEOUT: &str = "SELECT set_config('statement_timeout', $1, true)";
+statements! {
+    SET_TIMEOUT = "pool.set_timeout": "SELECT set_config('statement_timeout', $1, true)";
+}
 
 /// Connections to one server, or to whichever of several hosts is the primary.
 #[derive(Clone)]
@@ -136,26 +136,26 @@ impl Pool {
     }
 
     /// Runs a query on a connection of the pool; each of its statements may take `database.statement_timeout_ms`.
-    pub async fn run<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    pub async fn run<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.run_bounded(query, None, run).await
+        self.run_bounded(statement, None, run).await
     }
 
     /// As [`Pool::run`], in a transaction of its own whose statements may take `limit`.
-    pub async fn run_within<T, F>(&self, query: &'static str, limit: Duration, run: F) -> Result<T, Error>
+    pub async fn run_within<T, F>(&self, statement: Statement, limit: Duration, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.run_bounded(query, Some(limit), run).await
+        self.run_bounded(statement, Some(limit), run).await
     }
 
     async fn run_bounded<T, F>(
         &self,
-        query: &'static str,
+        statement: Statement,
         limit: Option<Duration>,
         run: F,
     ) -> Result<T, Error>
@@ -165,14 +165,14 @@ impl Pool {
     {
         let pool = self.clone();
         let work = async move {
-            let mut connection = pool.acquire(query).await?;
+            let mut connection = pool.acquire(statement).await?;
             let start = Instant::now();
-            let answer = monitor::observe(query, pool.bounded(&mut connection, limit, run)).await;
+            let answer = monitor::observe(statement, pool.bounded(&mut connection, limit, run)).await;
             pool.hand_back(connection, answer.as_ref().err()).await;
-            if monitor::wants_plan(query, start.elapsed()) {
-                pool.log_plan(query);
+            if monitor::wants_plan(statement, start.elapsed()) {
+                pool.log_plan(statement);
             }
-            answer.map_err(|e| monitor::classify(query, e))
+            answer.map_err(|e| monitor::classify(statement.name(), e))
         };
         #[expect(
             clippy::disallowed_methods,
@@ -304,7 +304,7 @@ impl Pool {
         });
     }
 
-    async fn acquire(&self, query: &'static str) -> Result<Object<Connector>, Error> {
+    async fn acquire(&self, statement: Statement) -> Result<Object<Connector>, Error> {
         let start = Instant::now();
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
         let acquired = timeout(self.0.acquire_timeout, self.connection()).await;
@@ -316,7 +316,7 @@ impl Pool {
         metrics::pool_acquire(self.name(), took, ran_out);
         self.0.timeouts.fetch_add(u64::from(ran_out), Ordering::Relaxed);
         acquired.map_err(|source| {
-            metrics::query_error(query, monitor::class(&source));
+            metrics::query_error(statement.name(), monitor::class(&source));
             // whatever keeps us from a connection (also a refused password) keeps the database unavailable
             Error::Unavailable(Box::new(source))
         })
@@ -380,8 +380,8 @@ impl Pool {
         clippy::disallowed_methods,
         reason = "the slow query's caller does not wait for it; it is bounded"
     )]
-    fn log_plan(&self, query: &'static str) {
-        tokio::spawn(super::plan::log(self.clone(), query));
+    fn log_plan(&self, statement: Statement) {
+        tokio::spawn(super::plan::log(self.clone(), statement));
     }
 
     fn connector(&self) -> &Connector {
@@ -398,8 +398,8 @@ where
     F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
 {
     let mut transaction = connection.begin().await?;
-    let set = super::query(SET_TIMEOUT).bind(limit.as_millis().to_string()).execute(&mut *transaction);
-    monitor::part("pool.set_timeout", set).await?;
+    let set = SET_TIMEOUT.query().bind(limit.as_millis().to_string()).execute(&mut *transaction);
+    monitor::part(SET_TIMEOUT, set).await?;
     let answer = run(&mut transaction).await?;
     transaction.commit().await?;
     Ok(answer)

@@ -21,7 +21,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{Error, monitor, pool::Pool};
+use super::{Error, Statement, monitor, pool::Pool};
 use crate::{config, metrics};
 use health::{Fitness, Health, State, Verdict};
 use probe::Answer;
@@ -132,7 +132,7 @@ impl Replicas {
     }
 
     /// Runs a read on the one at this place, and learns from how it ends.
-    pub(super) async fn run<T, F>(&self, place: usize, query: &'static str, run: F) -> Result<T, Error>
+    pub(super) async fn run<T, F>(&self, place: usize, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
@@ -141,7 +141,7 @@ impl Replicas {
         let trial = Trial::begin(replica);
         replica.reads.fetch_add(1, Ordering::Relaxed);
         metrics::replica_read(&replica.label);
-        let answer = replica.pool.run(query, run).await;
+        let answer = replica.pool.run(statement, run).await;
         drop(trial);
         match &answer {
             Err(error) if monitor::is_worth_elsewhere(error) => {

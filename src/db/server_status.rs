@@ -10,28 +10,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{
-    FromRow, Postgres,
-    postgres::{PgArguments, PgRow},
-};
+use sqlx::{FromRow, postgres::PgRow};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::{Db, Error};
+use super::{Db, Error, Statement, statement::statements};
 use crate::{config, metrics};
 
-/// Every statement of this module, for the test that prepares them.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("statistics.activity", ACTIVITY),
-    ("statistics.cache", CACHE),
-    ("statistics.tables", TABLES),
-    ("statistics.standbys", STANDBYS),
-];
-
-/// `usesysid`: without it, background workers are counted too. Of other users all but this is NULL without
-/// `pg_read_all_stats`, which `pg_monitor` holds.
-const ACTIVITY: &str = "
+statements! {
+    /// `usesysid`: without it, background workers are counted too. Of other users all but this is NULL without
+    /// `pg_read_all_stats`, which `pg_monitor` holds.
+    ACTIVITY = "statistics.activity": "
 SELECT
     count(*) FILTER (WHERE is_ours AND state = 'active') AS active,
     count(*) FILTER (WHERE is_ours) AS of_database,
@@ -45,7 +35,7 @@ FROM pg_stat_activity,
 WHERE datid IS NOT NULL
   AND usesysid IS NOT NULL";
 
-const CACHE: &str = "
+    CACHE = "statistics.cache": "
 SELECT
     coalesce(sum(heap_blks_hit), 0)::bigint AS heap_hit,
     coalesce(sum(heap_blks_read), 0)::bigint AS heap_read,
@@ -53,9 +43,9 @@ SELECT
     coalesce(sum(idx_blks_read), 0)::bigint AS index_read
 FROM pg_statio_user_tables";
 
-/// The size of a table takes a call to the file system for each of its files: it is computed after LIMIT. It is
-/// NULL for one that is dropped meanwhile.
-const TABLES: &str = "
+    /// The size of a table takes a call to the file system for each of its files: it is computed after LIMIT. It is
+    /// NULL for one that is dropped meanwhile.
+    TABLES = "statistics.tables": "
 SELECT
     c.relname::text AS name,
     parent.relname::text AS parent,
@@ -69,7 +59,7 @@ WHERE c.relkind = 'r'
 ORDER BY c.relispartition, c.oid
 LIMIT $1";
 
-const STANDBYS: &str = "
+    STANDBYS = "statistics.standbys": "
 SELECT
     application_name,
     coalesce(state, 'hidden') AS state,
@@ -82,6 +72,7 @@ SELECT
 FROM pg_stat_replication
 ORDER BY pid
 LIMIT $1";
+}
 
 /// Standbys that are looked at.
 const STANDBYS_MAX: i64 = 64;
@@ -265,12 +256,10 @@ struct Relation {
 /// The server is there if it tells its activity; what else it does not tell in time is missing.
 async fn read(db: &Db, config: &config::Database, windows: &mut Windows) -> Result<Snapshot, Error> {
     let tables_max = config.statistics_tables_max;
-    let activity: Vec<Activity> = ask(db, "statistics.activity", super::query_as(ACTIVITY), config).await?;
-    let cache: Result<Vec<Cache>, _> = ask(db, "statistics.cache", super::query_as(CACHE), config).await;
-    let tables: Result<Vec<Relation>, _> =
-        ask(db, "statistics.tables", super::query_as(TABLES).bind(i64::from(tables_max) + 1), config).await;
-    let standbys: Result<Vec<Standby>, _> =
-        ask(db, "statistics.standbys", super::query_as(STANDBYS).bind(STANDBYS_MAX), config).await;
+    let activity: Vec<Activity> = ask(db, ACTIVITY, None, config).await?;
+    let cache: Result<Vec<Cache>, _> = ask(db, CACHE, None, config).await;
+    let tables: Result<Vec<Relation>, _> = ask(db, TABLES, Some(i64::from(tables_max) + 1), config).await;
+    let standbys: Result<Vec<Standby>, _> = ask(db, STANDBYS, Some(STANDBYS_MAX), config).await;
     let parts = [("cache", cache.is_err()), ("tables", tables.is_err()), ("standbys", standbys.is_err())];
     let activity = activity.into_iter().next().ok_or_else(|| Error::Unavailable("no activity".into()))?;
     let cache = cache.ok().and_then(|rows| rows.into_iter().next());
@@ -302,18 +291,22 @@ async fn read(db: &Db, config: &config::Database, windows: &mut Windows) -> Resu
     })
 }
 
-/// One question to the primary, with its own time-out.
+/// One question to the primary, with its own time-out; some take a limit on the rows.
 async fn ask<T>(
     db: &Db,
-    name: &'static str,
-    query: sqlx::query::QueryAs<'static, Postgres, T, PgArguments>,
+    statement: Statement,
+    rows_max: Option<i64>,
     config: &config::Database,
 ) -> Result<Vec<T>, Error>
 where
     T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
 {
     let limit = config.statistics_timeout;
-    db.primary().run_within(name, limit, move |c| Box::pin(query.fetch_all(c))).await
+    let query = match rows_max {
+        Some(rows_max) => statement.query_as().bind(rows_max),
+        None => statement.query_as(),
+    };
+    db.primary().run_within(statement, limit, move |c| Box::pin(query.fetch_all(c))).await
 }
 
 /// Tables with the sums of their partitions, and the partitions; the largest first.

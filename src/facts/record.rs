@@ -16,10 +16,11 @@ use uuid::Uuid;
 
 use crate::{
     facts::{
-        click::{Adjusted, Click},
+        click::Click,
         event::{Event, Source},
     },
     model::{
+        click::{Adjusted, InvalidReason},
         id::ClickId,
         money::{Currency, parse_amount},
     },
@@ -111,7 +112,7 @@ impl Click<'_> {
         if self.is_bot {
             put(out, tag::IS_BOT, &[]);
         }
-        put_text(out, tag::INVALID_REASON, self.invalid_reason.map(super::click::InvalidReason::as_str));
+        put_text(out, tag::INVALID_REASON, self.invalid_reason.map(InvalidReason::as_str));
         put_text(out, tag::COUNTRY, self.country.as_deref());
         put_text(out, tag::DEVICE, self.device.as_deref());
         put_text(out, tag::OS, self.os.as_deref());
@@ -371,7 +372,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::facts::click::InvalidReason;
 
     fn text() -> impl Strategy<Value = Option<Cow<'static, str>>> {
         proptest::option::of(".{0,300}").prop_map(|t| t.map(Cow::Owned))

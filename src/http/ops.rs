@@ -117,11 +117,14 @@ async fn components(app: &App) -> Vec<Component> {
     components.extend(app.private_postgres.as_deref().map(private_postgres));
     components.push(primary(app));
     components.extend(app.db.replicas().reports().iter().map(replica));
-    components.push(match app.campaigns.ping_redis().await {
+    components.push(match &app.redis {
         None => Component::new("redis", true, "not configured"),
-        Some((true, mode)) => Component::new("redis", true, format!("{mode}, answers")),
-        Some((false, mode)) => {
-            let detail = format!("{mode}, does not answer; campaigns come from memory and Postgres");
+        Some(redis) if redis.ping().await => {
+            Component::new("redis", true, format!("{}, answers", redis.mode()))
+        }
+        Some(redis) => {
+            let detail =
+                format!("{}, does not answer; campaigns come from memory and Postgres", redis.mode());
             Component::new("redis", false, detail)
         }
     });

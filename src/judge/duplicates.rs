@@ -1,5 +1,10 @@
 //! Who clicked which campaign of late, in a table of fixed size: a visit is 64 bits under a secret key and the second
 //! of its first click. Nothing is allocated after the start, and only visits of one bucket wait for each other.
+//!
+//! Not moka: with 131,072 visits (the default) and two threads it takes 43 MB instead of 3 (83 after some turnover) and
+//! 1.1 to 4 us of CPU a look-up instead of 0.04, full it counts about half of the new visits twice (its admission
+//! policy does not keep them; here a full table forgets 3 % early, and says so), and it has a clock of its own, while
+//! other nodes tell of clicks with theirs.
 
 use std::sync::{Mutex, PoisonError};
 

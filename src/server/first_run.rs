@@ -22,7 +22,10 @@ use crate::{
         store::{campaigns, tokens},
     },
     housekeeping::database::{bring_schema_up, make_partitions, plain, share_keys},
-    model::token::{self, Scope},
+    model::{
+        campaign::Terms,
+        token::{self, Scope},
+    },
     tasks::Gate,
 };
 
@@ -166,8 +169,8 @@ async fn make_demo(db: &Db) -> anyhow::Result<()> {
     if !campaigns::is_untouched(db).await? {
         return Ok(());
     }
-    let new = campaigns::New::demo(DEMO_KEY, "https://example.com/?click_id={click_id}&sub1={sub1}");
-    match campaigns::insert(db, new).await {
+    let terms = Terms::demo("https://example.com/?click_id={click_id}&sub1={sub1}");
+    match campaigns::insert(db, DEMO_KEY.parse().ok(), terms).await {
         Ok(_) | Err(db::Error::Conflict { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -16,6 +16,7 @@ use crate::{
     housekeeping::{clock, database, erasure},
     http::{self, api::manners::idempotency},
     journal::Lock,
+    judge::sharing,
     net::{Connections, ListenerKind, listeners::Listener},
     tasks::{Gate, Tasks},
 };
@@ -84,10 +85,10 @@ pub(super) fn spawn_tasks(
     tasks.spawn_after(first_run, "campaigns", campaigns().run(stop()));
     tasks.spawn_after(first_run, "campaign-notifications", campaigns().listen(stop()));
     tasks.spawn_after(first_run, "campaign-redis", campaigns().keep_redis(stop()));
-    if let Some(visits) = new_visits {
-        let interval = config.tracking.duplicate_share;
-        tasks.spawn_after(first_run, "visits-tell", campaigns().tell_visits(visits, interval, stop()));
-        tasks.spawn_after(first_run, "visits-hear", campaigns().hear_visits(app.visits.clone(), stop()));
+    if let (Some(redis), Some(visits)) = (&app.redis, new_visits) {
+        let (redis, interval) = (|| redis.clone(), config.tracking.duplicate_share);
+        tasks.spawn_after(first_run, "visits-tell", sharing::tell(redis(), visits, interval, stop()));
+        tasks.spawn_after(first_run, "visits-hear", sharing::hear(redis(), app.judge.clone(), stop()));
     }
     let admission =
         app.admission.clone().run(journal(), config.journal_dir(), config.journal.queue_records_max, stop());

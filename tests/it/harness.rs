@@ -5,6 +5,8 @@
 //! - [`PrivatePostgres`], [`PrivateRedis`]: servers for a test that kills, stops or freezes them.
 //! - [`RedisCluster`], [`RedisSentinel`]: several of the latter that know each other.
 //! - [`Octo`]: the real binary, with its own data directory, on a free port.
+//! - `tracker`: a running octo with a campaign; `nodes`: several on one database; `wire`: a proxy between one and its own.
+//! - `load` and `visitors` send clicks, `verify` finds out what became of them, `records` writes a journal.
 //!
 //! # Nothing is left behind
 //!
@@ -18,20 +20,37 @@
 //! All of 127.0.0.0/8 is loopback, so servers take addresses instead of hunting for ports: `127.77.N.1`, `.2`, `.3` for
 //! PostgreSQL and `.4` for Redis, and `127.78.x.y` for private ones. `127.0.0.1:5432` is somebody's database and is
 //! never touched.
-#![allow(dead_code, reason = "an offer to all test files; not every item is taken up yet")]
+#![allow(dead_code, reason = "an offer to all test files and benches; not every item is taken up yet")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::type_complexity,
+    reason = "as in main.rs, which the benches do not have"
+)]
 
+pub(crate) mod api;
 mod database;
+pub(crate) mod document;
 mod haproxy;
+pub(crate) mod load;
 mod machine;
+pub(crate) mod metrics;
+mod mounts;
+pub(crate) mod nodes;
 mod octo;
 mod pgbouncer;
 mod postgres;
 mod private;
 mod prometheus;
-
+pub(crate) mod records;
 mod redis;
 mod sandbox;
 mod servers;
+pub(crate) mod tools;
+pub(crate) mod tracker;
+pub(crate) mod verify;
+pub(crate) mod visitors;
+pub(crate) mod wire;
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

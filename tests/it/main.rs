@@ -1,7 +1,7 @@
-//! The integration tests: one binary, one file a feature, real PostgreSQL, real Redis, a real Prometheus and the real `octo`.
+//! The integration tests: one binary, real PostgreSQL, real Redis, a real Prometheus and the real `octo`.
 //!
-//! `harness` brings the servers up and takes them down again; `tracker` is a running octo with a campaign;
-//! `load` and `visitors` send clicks, `verify` finds out what became of them; every other file is named for what it tests.
+//! Each test stands in the room of what it tests, in a file of that name; what they share is in `harness`. The rooms
+//! are also what `.config/nextest.toml` goes by.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -9,60 +9,94 @@
     reason = "a test that cannot go on fails, starts what it likes, and reads rows as tuples"
 )]
 
-mod api;
-mod bad_inputs;
-mod cache;
-mod cache_hints;
-mod cache_outage;
-mod caller;
-mod canary;
-mod cli;
-mod click;
-mod clocks;
-mod corrections;
-mod crash;
-mod database_statistics;
-mod dead_letters;
-mod drain;
-mod embedded;
-mod erasure;
-mod event;
-mod event_inputs;
-mod event_sources;
-mod exactly_once;
 mod harness;
-mod harness_test;
-mod idempotency;
-mod limits;
-mod load;
-mod manners;
-mod nodes;
-mod ops;
-mod outage;
-mod overload;
-mod partitions;
-mod permissions;
-mod pgbouncer;
-mod poison;
-mod pool;
-mod privacy;
-mod prometheus;
-mod python_client;
-mod queries;
-mod records;
-mod replay;
-mod replicas;
-mod restarts;
-mod restore;
-mod schemathesis;
-mod scopes;
-mod slow_clients;
-mod start;
-mod statements;
-mod tools;
-mod tracker;
-mod upgrade;
-mod valid_traffic;
-mod verify;
-mod visitors;
-mod wire;
+#[path = "harness/tests.rs"]
+mod harness_test; // the benches have the harness too, and no tests
+
+/// The pages for readers.
+mod documentation;
+
+use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
+
+/// Links and events: what visitors and pages send, and what becomes of it.
+mod tracking {
+    mod cache;
+    mod cache_hints;
+    mod click;
+    mod event;
+    mod event_inputs;
+    mod event_sources;
+    mod privacy;
+    mod valid_traffic;
+}
+
+/// `/api/v1`, and what its questions cost.
+mod api {
+    mod campaigns;
+    mod corrections;
+    mod database_statistics;
+    mod dead_letters;
+    mod erasure;
+    mod idempotency;
+    mod manners;
+    mod python_client;
+    mod queries;
+    mod schemathesis;
+    mod scopes;
+    mod statements;
+}
+
+/// What is killed, filled, frozen, set back or started wrong.
+mod breaks {
+    mod clocks;
+    mod embedded;
+    mod partitions;
+    mod poison;
+    mod start;
+    mod upgrade;
+
+    /// That no click is lost or stored twice: one try each, one at a time.
+    mod proof {
+        mod crash;
+        mod drain;
+        mod exactly_once;
+        mod replay;
+        mod restarts;
+        mod restore;
+    }
+
+    /// Servers of one's own that stop, freeze and fail over: one at a time.
+    mod servers {
+        mod cache_outage;
+        mod outage;
+        mod replicas;
+    }
+
+    /// Load on the whole machine: with nothing beside it.
+    mod alone {
+        mod overload;
+        mod slow_attacks;
+    }
+}
+
+/// What stands between octo and the world: bytes on a socket, proxies, pools, scrapes, the command line.
+mod edge {
+    mod bad_inputs;
+    mod caller;
+    mod canary;
+    mod cli;
+    mod limits;
+    mod ops;
+    mod permissions;
+    mod pgbouncer;
+    mod pool;
+    mod prometheus;
+    mod slow_clients;
+}
+
+/// What the files of the repository say to each other: no server is started, so `./test --fast` runs them.
+mod files {
+    pub(crate) mod alerts;
+    mod image;
+    mod statements;
+}

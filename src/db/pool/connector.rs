@@ -17,15 +17,14 @@ use tokio::time::{sleep, timeout};
 use super::{socket, timed_out};
 use crate::{
     config,
-    db::{Error, monitor},
+    db::{Error, monitor, statement::statements},
     metrics,
 };
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("pool.is_standby", IS_STANDBY)];
-
-/// Whether the server is a standby, which takes no writes.
-const IS_STANDBY: &str = "SELECT pg_is_in_recovery()";
+statements! {
+    /// Whether the server is a standby, which takes no writes.
+    IS_STANDBY = "pool.is_standby": "SELECT pg_is_in_recovery()";
+}
 
 /// Longest wait for the answer to a ping.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_millis(500);
@@ -226,8 +225,8 @@ impl Manager for Connector {
 
 /// In one message (the simple protocol): outside of a transaction PgBouncer may part two.
 async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let asking = sqlx::raw_sql(IS_STANDBY).fetch_one(connection);
-    monitor::part("pool.is_standby", asking).await?.try_get(0)
+    let asking = IS_STANDBY.raw().fetch_one(connection);
+    monitor::part(IS_STANDBY, asking).await?.try_get(0)
 }
 
 /// At least one: an empty list of hosts is one empty host.

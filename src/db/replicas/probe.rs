@@ -9,22 +9,21 @@ use std::{
 use sqlx::{PgConnection, Row as _};
 use tokio::time::timeout;
 
-use crate::db::{monitor, pool::Pool};
+use crate::db::{monitor, pool::Pool, statement::statements};
 
 /// How many positions of the primary are remembered: ten minutes of one a second.
 const POSITIONS_MAX: usize = 600;
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("replica.probe", PROBE)];
-
-// A position in the log (pg_lsn) is the number of bytes before it.
-const PROBE: &str = "
+statements! {
+    // A position in the log (pg_lsn) is the number of bytes before it.
+    PROBE = "replica.probe": "
 SELECT
     pg_is_in_recovery() AS is_standby,
     (CASE
         WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
         ELSE pg_current_wal_flush_lsn()
     END - '0/0'::pg_lsn)::bigint AS position";
+}
 
 /// What a server says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +64,8 @@ impl Probe {
 
 /// In one message (the simple protocol): outside of a transaction PgBouncer may part two.
 async fn ask(mut connection: PgConnection) -> Option<(PgConnection, Answer)> {
-    let probe = sqlx::raw_sql(PROBE).fetch_one(&mut connection);
-    let row = monitor::observe("replica.probe", probe).await.ok()?;
+    let probe = PROBE.raw().fetch_one(&mut connection);
+    let row = monitor::observe(PROBE, probe).await.ok()?;
     let (is_standby, position): (bool, i64) = (row.try_get(0).ok()?, row.try_get(1).ok()?);
     Some((connection, Answer { is_standby, position: u64::try_from(position).unwrap_or(0) }))
 }

@@ -9,23 +9,13 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, monitor::part},
-    facts::click::InvalidReason,
+    db::{Db, Error, monitor::part, statement::statements},
     model::{
+        click::InvalidReason,
         id::{ClickId, time_of_uuid},
         money::{Currency, Money},
     },
 };
-
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("click.get", GET_SQL),
-    ("click.list", LIST_SQL),
-    ("click.hours", HOURS_SQL),
-    ("click.list_of_campaigns", LIST_OF_CAMPAIGNS_SQL),
-    ("click.list_of_ids", LIST_OF_IDS_SQL),
-    ("click.upsert", UPSERT_SQL),
-];
 
 /// A click as it is stored.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
@@ -259,14 +249,18 @@ macro_rules! select_clicks {
     };
 }
 
-const GET_SQL: &str = select_clicks!(
+/// Hours that are looked up at a time.
+const HOURS_MAX: usize = 1000;
+
+statements! {
+    GET = "click.get": select_clicks!(
     "clicks",
     "
     WHERE k.created_at = $1
       AND k.id = $2"
 );
 
-const LIST_SQL: &str = select_clicks!(
+    LIST = "click.list": select_clicks!(
     "clicks",
     "
     WHERE k.created_at >= $1
@@ -277,17 +271,17 @@ const LIST_SQL: &str = select_clicks!(
     LIMIT $5"
 );
 
-const LIST_OF_IDS_SQL: &str = select_clicks!(
+    LIST_OF_IDS = "click.list_of_ids": select_clicks!(
     "clicks",
     "
     JOIN unnest($1::timestamptz[], $2::uuid[]) AS t (at, id) ON k.created_at = t.at AND k.id = t.id
     ORDER BY k.created_at, k.id"
 );
 
-/// No index of the clicks begins with the campaign: it would take a third of the drain's speed (measured). The
-/// roll-ups say in which hours there may be any, and how many at most: they are added in the transaction that stores
-/// the clicks, and stay when clicks are erased or deleted by hand.
-const HOURS_SQL: &str = "
+    /// No index of the clicks begins with the campaign: it would take a third of the drain's speed (measured). The
+    /// roll-ups say in which hours there may be any, and how many at most: they are added in the transaction that stores
+    /// the clicks, and stay when clicks are erased or deleted by hand.
+    HOURS = "click.hours": "
     SELECT
         hour,
         sum(CASE WHEN $4 THEN valid_clicks WHEN NOT $4 THEN clicks - valid_clicks ELSE clicks END)::bigint AS clicks
@@ -300,8 +294,8 @@ const HOURS_SQL: &str = "
     ORDER BY hour DESC
     LIMIT $5";
 
-/// Of these hours alone.
-const LIST_OF_CAMPAIGNS_SQL: &str = concat!(
+    /// Of these hours alone.
+    LIST_OF_CAMPAIGNS = "click.list_of_campaigns": concat!(
     "
     WITH page AS (
         SELECT found.*
@@ -329,12 +323,9 @@ const LIST_OF_CAMPAIGNS_SQL: &str = concat!(
     )
 );
 
-/// Hours that are looked up at a time.
-const HOURS_MAX: usize = 1000;
-
-/// The row comes from the stored one, so a click that is not stored stays so: its record is in a journal, and the
-/// drain, which inserts, would find the row and take the record for a refused one.
-const UPSERT_SQL: &str = concat!(
+    /// The row comes from the stored one, so a click that is not stored stays so: its record is in a journal, and the
+    /// drain, which inserts, would find the row and take the record for a refused one.
+    UPSERT = "click.upsert": concat!(
     "
     WITH old AS (
         SELECT *
@@ -390,19 +381,18 @@ const UPSERT_SQL: &str = concat!(
     )",
     select_clicks!("corrected", "")
 );
+}
 
 /// The click with this id; its id says in which partition it is.
 pub async fn get(db: &Db, id: ClickId) -> Result<Option<Click>, Error> {
-    db.read("click.get", move |c| {
-        Box::pin(crate::db::query_as(GET_SQL).bind(id.created_at()).bind(id.uuid()).fetch_optional(c))
-    })
-    .await
+    db.read(GET, move |c| Box::pin(GET.query_as().bind(id.created_at()).bind(id.uuid()).fetch_optional(c)))
+        .await
 }
 
 /// As [`get`], and never an older state of it than another node has written.
 pub async fn get_newest(db: &Db, id: ClickId) -> Result<Option<Click>, Error> {
-    db.read_primary("click.get", move |c| {
-        Box::pin(crate::db::query_as(GET_SQL).bind(id.created_at()).bind(id.uuid()).fetch_optional(c))
+    db.read_primary(GET, move |c| {
+        Box::pin(GET.query_as().bind(id.created_at()).bind(id.uuid()).fetch_optional(c))
     })
     .await
 }
@@ -430,8 +420,8 @@ pub async fn list(
     let to = filter.to.unwrap_or(crate::db::FAR_FUTURE);
     let (after_time, after_id) = after.unwrap_or((crate::db::FAR_FUTURE, Uuid::max()));
     let Some(campaign_ids) = filter.campaign_ids else {
-        let listing = db.read("click.list", move |c| {
-            let query = crate::db::query_as(LIST_SQL).bind(from).bind(to).bind(after_time).bind(after_id);
+        let listing = db.read(LIST, move |c| {
+            let query = LIST.query_as().bind(from).bind(to).bind(after_time).bind(after_id);
             Box::pin(query.bind(limit).bind(filter.is_valid).fetch_all(c))
         });
         return Ok(Listed { clicks: listing.await?, searched_to: None });
@@ -445,7 +435,7 @@ pub async fn list(
         limit: usize::try_from(limit).unwrap_or(0).max(1),
         time_max,
     };
-    db.read("click.list_of_campaigns", move |c| Box::pin(search.run(c))).await
+    db.read(LIST_OF_CAMPAIGNS, move |c| Box::pin(search.run(c))).await
 }
 
 /// For the clicks of campaigns, through the hours that may have some.
@@ -506,9 +496,9 @@ impl Search {
         c: &mut PgConnection,
         before: DateTime<Utc>,
     ) -> sqlx::Result<Vec<(DateTime<Utc>, i64)>> {
-        let query = crate::db::query_as(HOURS_SQL).bind(&self.campaign_ids).bind(self.from).bind(before);
+        let query = HOURS.query_as().bind(&self.campaign_ids).bind(self.from).bind(before);
         let query = query.bind(self.is_valid).bind(i64::try_from(HOURS_MAX).unwrap_or(i64::MAX));
-        part("click.hours", query.fetch_all(c)).await
+        part(HOURS, query.fetch_all(c)).await
     }
 
     async fn clicks(
@@ -517,7 +507,8 @@ impl Search {
         hours: Vec<DateTime<Utc>>,
         limit: usize,
     ) -> sqlx::Result<Vec<Click>> {
-        let query = crate::db::query_as(LIST_OF_CAMPAIGNS_SQL)
+        let query = LIST_OF_CAMPAIGNS
+            .query_as()
             .bind(self.from)
             .bind(self.to)
             .bind(self.after.0)
@@ -533,10 +524,8 @@ impl Search {
 /// The stored ones of these clicks, oldest first, from the primary.
 pub async fn list_of_ids(db: &Db, ids: Vec<Uuid>) -> Result<Vec<Click>, Error> {
     let times: Vec<DateTime<Utc>> = ids.iter().copied().map(time_of_uuid).collect();
-    db.maintain("click.list_of_ids", move |c| {
-        Box::pin(crate::db::query_as(LIST_OF_IDS_SQL).bind(times).bind(ids).fetch_all(c))
-    })
-    .await
+    db.maintain(LIST_OF_IDS, move |c| Box::pin(LIST_OF_IDS.query_as().bind(times).bind(ids).fetch_all(c)))
+        .await
 }
 
 /// Corrects a click and its roll-up; returns it as it is now, or `None` when it is not stored (yet), or is not the
@@ -556,7 +545,8 @@ pub async fn upsert(
     let (keeps_cost, cost) = correction.cost.split();
     let (keeps_type, conversion_type) = correction.conversion_type.split();
     let (keeps_time, converted_at) = correction.converted_at.split();
-    let query = crate::db::query_as(UPSERT_SQL)
+    let query = UPSERT
+        .query_as()
         .bind(id.created_at())
         .bind(id.uuid())
         .bind(keeps_validity)
@@ -569,5 +559,5 @@ pub async fn upsert(
         .bind(keeps_time)
         .bind(converted_at)
         .bind(expected);
-    db.write("click.upsert", move |c| Box::pin(query.fetch_optional(c))).await
+    db.write(UPSERT, move |c| Box::pin(query.fetch_optional(c))).await
 }

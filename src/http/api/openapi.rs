@@ -53,7 +53,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// Says of each operation which scope it needs, as OpenAPI 3.1 does for schemes without scopes of their own: by
 /// role names. Reading needs `read`, all else `admin`, unless the operation says something else itself.
-/// `tests/it/scopes.rs` holds each operation to it.
+/// `tests/it/api/scopes.rs` holds each operation to it.
 fn name_scopes(document: &mut utoipa::openapi::OpenApi) {
     for item in document.paths.paths.values_mut() {
         let reading = [&mut item.get, &mut item.head].map(|operation| (operation, Scope::Read));

@@ -115,13 +115,13 @@ async fn figures(
     asked: &Asked,
 ) -> Result<(Option<Duration>, Vec<Bucket>), Problem> {
     let question = asked.question(campaign.id);
-    if let Some((age, data)) = app.campaigns.figures(&campaign.key, &question).await {
+    if let Some((age, data)) = app.report_cache.get(&campaign.key, &question).await {
         return Ok((Some(age), data));
     }
     let Asked { group_by, from, to, ref tz } = *asked;
     let found = stats::by(&app.db, campaign.id, group_by, from, to, tz).await?;
     let data = found.ok_or_else(unknown_zone)?;
-    app.campaigns.keep_figures(&campaign.key, &question, &data).await;
+    app.report_cache.keep(&campaign.key, &question, &data).await;
     Ok((None, data))
 }
 

@@ -28,7 +28,6 @@ use deadpool::{
 };
 use futures_util::future::{BoxFuture, join_all};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
 use sqlx::{
     Connection as _, PgConnection,
     postgres::{PgListener, PgPoolOptions},
@@ -36,7 +35,6 @@ use sqlx::{
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
-use utoipa::ToSchema;
 
 use super::{
     Error, Statement,
@@ -75,14 +73,11 @@ struct Inner {
 }
 
 /// What a pool says of itself. Counts are since the start of the process.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[schema(as = PoolState)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct State {
     /// `primary` or `replica0`, `replica1`, ...
-    #[schema(example = "primary")]
     pub pool: String,
     /// Where connections lead now, without user and password.
-    #[schema(example = "10.0.0.5:5432")]
     pub server: String,
     /// Connections kept open.
     pub min: u32,

@@ -27,12 +27,10 @@ use deadpool::{
 };
 use futures_util::future::{BoxFuture, join_all};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
-use utoipa::ToSchema;
 
 use super::{
     Error, Statement,
@@ -72,14 +70,11 @@ struct Inner {
 }
 
 /// What a pool says of itself. Counts are since the start of the process.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[schema(as = PoolState)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct State {
     /// `primary` or `replica0`, `replica1`, ...
-    #[schema(example = "primary")]
     pub pool: String,
     /// Where connections lead now, without user and password.
-    #[schema(example = "10.0.0.5:5432")]
     pub server: String,
     /// Connections kept open.
     pub min: u32,

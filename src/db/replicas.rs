@@ -10,18 +10,20 @@ pub mod probe;
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
-use sqlx::PgConnection;
-use utoipa::ToSchema;
 
-use super::{Error, Statement, monitor, pool::Pool};
+use super::{
+    Error, Statement,
+    monitor::{self, Monitor},
+    pool::Pool,
+    session::Session,
+};
 use crate::{config, metrics};
 use health::{Fitness, Health, State, Verdict};
 use probe::Answer;
@@ -54,7 +56,7 @@ struct Seen {
 }
 
 /// What a replica says of itself.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// Its place in `database.replica_urls`, from 0.
     pub replica: usize,
@@ -65,18 +67,17 @@ pub struct Report {
     /// Seconds since the primary was where it is now; 0 when nothing is missing.
     pub lag_s: f64,
     /// The end of what it has replayed.
-    #[schema(example = "0/3000148")]
     pub replayed: String,
     /// Reads it was given.
     pub reads: u64,
 }
 
 impl Replicas {
-    pub(super) fn new(config: &config::Database) -> Result<Self, Error> {
+    pub(super) fn new(config: &config::Database, monitor: &Arc<Monitor>) -> Result<Self, Error> {
         let list = config.replica_urls.iter().enumerate().map(|(place, url)| {
             Ok(Replica {
                 label: place.to_string(),
-                pool: Pool::new(&format!("replica{place}"), url, config)?,
+                pool: Pool::with_monitor(&format!("replica{place}"), url, config, monitor.clone())?,
                 health: Mutex::new(Health::new(health::Limits {
                     failures_max: config.replica_failures_max,
                     eject_min: config.replica_eject_min,
@@ -135,7 +136,7 @@ impl Replicas {
     pub(super) async fn run<T, F>(&self, place: usize, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         let replica = &self.list[place];
         let trial = Trial::begin(replica);

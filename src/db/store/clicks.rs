@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
-use sqlx::{FromRow, PgConnection, types::Json};
-use utoipa::ToSchema;
+use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, monitor::part, statement::statements},
+    db::{Db, Error, session::Session, statement::statements},
     model::{
         click::InvalidReason,
         id::{ClickId, time_of_uuid},
@@ -18,17 +16,15 @@ use crate::{
 };
 
 /// A click as it is stored.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct Click {
     /// Ours; a UUIDv7, so also its time.
     pub id: Uuid,
     /// The campaign that took it.
     pub campaign_id: Uuid,
     /// The campaign's key of today.
-    #[schema(example = "summer-sale")]
     pub campaign_key: Option<String>,
     /// The visitor's address, or what `privacy.ip_mode` leaves of it.
-    #[schema(example = "192.0.2.1")]
     pub ip_address: Option<String>,
     /// As sent, cleaned and cut.
     pub user_agent: Option<String>,
@@ -36,13 +32,11 @@ pub struct Click {
     pub referrer: Option<String>,
     /// Whether it counts.
     pub is_valid: bool,
-    /// Why it does not count: `draft`, `paused`, `ended`, `not_started`, `no_destination`, `prefetch`, `bot`,
-    /// `no_user_agent`, `datacenter`, `duplicate`, or what a correction says.
+    /// Why it does not count: an [`InvalidReason`], or what a correction says.
     pub invalid_reason: Option<String>,
     /// Whether the user agent is a known robot's.
     pub is_bot: bool,
     /// ISO 3166-1 alpha-2.
-    #[schema(example = "DE")]
     pub country: Option<String>,
     /// `desktop`, `mobile`, ...
     pub device: Option<String>,
@@ -79,15 +73,12 @@ pub struct Click {
     /// The traffic source the link named.
     pub traffic_source_id: Option<String>,
     /// What it cost us.
-    #[schema(value_type = Option<Money>)]
     pub cost: Option<Json<Money>>,
     /// The currency of the cost, as it is stored; `XXX` where the link named none that is known.
-    #[schema(example = "USD")]
     pub currency: Option<String>,
     /// What of the link could not be kept as it was sent: `cut` (a value longer than 1,024 characters),
     /// `id_too_long` (`click_id` likewise, left out), `unexpanded_macro` (a value such as `{campaign}` that the source did
     /// not fill, left out), `cost_unreadable`, `cost_negative` (left out), `currency_unknown`.
-    #[schema(example = json!(["cut"]))]
     pub adjusted: Vec<String>,
     /// The kind of its first conversion.
     pub conversion_type: Option<String>,
@@ -453,7 +444,7 @@ struct Search {
 impl Search {
     /// Reads as many hours as should fill the page, and goes on while it is not full: the roll-ups promise more than
     /// there is where clicks were erased.
-    async fn run(self, c: &mut PgConnection) -> sqlx::Result<Listed> {
+    async fn run(self, c: &mut Session<'_>) -> sqlx::Result<Listed> {
         let since = Instant::now();
         let mut listed = Listed::default();
         // hours that begin before this have not been searched
@@ -493,17 +484,17 @@ impl Search {
 
     async fn hours(
         &self,
-        c: &mut PgConnection,
+        c: &mut Session<'_>,
         before: DateTime<Utc>,
     ) -> sqlx::Result<Vec<(DateTime<Utc>, i64)>> {
         let query = HOURS.query_as().bind(&self.campaign_ids).bind(self.from).bind(before);
         let query = query.bind(self.is_valid).bind(i64::try_from(HOURS_MAX).unwrap_or(i64::MAX));
-        part(HOURS, query.fetch_all(c)).await
+        query.fetch_all(c).await
     }
 
     async fn clicks(
         &self,
-        c: &mut PgConnection,
+        c: &mut Session<'_>,
         hours: Vec<DateTime<Utc>>,
         limit: usize,
     ) -> sqlx::Result<Vec<Click>> {

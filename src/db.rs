@@ -1,19 +1,21 @@
 //! Postgres: the pools and every SQL statement of octo. Nothing above this module sees SQL or a connection.
 //!
-//! A query is a function in the module of its noun, run through [`Db::read`], [`Db::read_primary`] or
-//! [`Db::write`] with the [`Statement`] it is known by. They own the whole of acquire, time-out and clean-up (see [`pool`])
-//! and the choice of the server (see [`replicas`]).
+//! A query is a function in the module of its noun, run through [`Db::read`], [`Db::read_primary`], [`Db::write`] or
+//! [`Db::maintain`] with the [`Statement`] it is known by. They own the whole of acquire, time-out and clean-up (see
+//! [`pool`]) and the choice of the server (see [`replicas`]). What runs it is a [`session`], which counts it in the
+//! [`monitor`]. What is set and counted belongs to one [`Db`]; nothing here belongs to the process.
 
 pub mod clock;
 pub mod ingest;
 pub mod migrations;
 pub mod monitor;
 pub mod partitions;
-pub mod plan;
+mod plan;
 pub mod pool;
 pub mod position;
 pub mod replicas;
 pub mod server_status;
+pub mod session;
 mod statement;
 pub mod store;
 pub mod transfer;
@@ -28,7 +30,6 @@ use std::{
 
 use futures_util::future::{BoxFuture, join, join_all};
 use secrecy::SecretString;
-use sqlx::PgConnection;
 use tokio::{
     sync::{Semaphore, SetOnce},
     time::{MissedTickBehavior, interval, timeout},
@@ -36,11 +37,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{config, metrics};
+use monitor::Monitor;
 use pool::Pool;
 use replicas::{
     Replicas,
     probe::{Answer, History, Probe},
 };
+use session::Session;
 use statement::statements;
 use store::{
     campaigns, clicks, dead_letters, erasures, events, idempotency, installation, stats, tokens, visitor_keys,
@@ -123,6 +126,7 @@ pub struct Db {
     /// Past PgBouncer, where there is one.
     direct: Pool,
     replicas: Replicas,
+    monitor: Arc<Monitor>,
     /// Where the last write of this process ends in the primary's log.
     written: AtomicU64,
     /// Reads that the primary takes over while no replica can answer: few, it has the writes to do.
@@ -138,19 +142,20 @@ pub struct Db {
 impl Db {
     /// Pools that connect when they are first used. `primary_url` is the configured one or the embedded's.
     pub fn new(primary_url: &SecretString, config: &config::Database) -> Result<Self, Error> {
-        statement::configure(config.prepared_statements);
-        monitor::configure(config.slow_query, config.slow_query_plans);
-        let primary = Pool::new("primary", primary_url, config)?;
+        let monitor = Arc::new(Monitor::new(config));
+        let primary = Pool::with_monitor("primary", primary_url, config, monitor.clone())?;
         let direct = match &config.direct_url {
             Some(url) => {
-                Pool::new("direct", url, &config::Database { prepared_statements: true, ..config.clone() })?
+                let config = config::Database { prepared_statements: true, ..config.clone() };
+                Pool::with_monitor("direct", url, &config, monitor.clone())?
             }
             None => primary.clone(),
         };
         Ok(Self {
             primary,
             direct,
-            replicas: Replicas::new(config)?,
+            replicas: Replicas::new(config, &monitor)?,
+            monitor,
             written: AtomicU64::new(0),
             spare: Semaphore::new(config.primary_reads_max as usize),
             acquire_timeout: config.acquire_timeout,
@@ -166,7 +171,7 @@ impl Db {
     pub async fn write<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         let answer = self.primary.run(statement, run).await?;
         // it is written: that its position cannot be read is no failure, a read may be a second old then
@@ -181,7 +186,7 @@ impl Db {
     pub async fn maintain<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         self.maintain_within(statement, self.maintenance_timeout, run).await
     }
@@ -195,7 +200,7 @@ impl Db {
     ) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         self.primary.run_within(statement, limit, run).await
     }
@@ -205,7 +210,7 @@ impl Db {
     pub async fn read_primary<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
         match self.primary.run(statement, run.clone()).await {
             Err(error) if monitor::is_retryable(&error) => self.primary.run(statement, run).await,
@@ -218,7 +223,7 @@ impl Db {
     pub async fn read<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
         if self.replicas.is_empty() {
             return self.read_primary(statement, run).await;
@@ -244,7 +249,7 @@ impl Db {
     async fn read_spare<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
         metrics::primary_read("no_replica");
         let Ok(Ok(_permit)) = timeout(self.acquire_timeout, self.spare.acquire()).await else {
@@ -272,6 +277,20 @@ impl Db {
     /// The replicas.
     pub fn replicas(&self) -> &Replicas {
         &self.replicas
+    }
+
+    /// What the queries of every pool come to, in order of name; those that have not run are there too.
+    pub fn queries(&self) -> Vec<monitor::Query> {
+        self.monitor.queries()
+    }
+
+    /// The generic plan of the statement `query` (`noun.verb`) on the primary, as EXPLAIN writes it. `Ok(None)`: there
+    /// is no such statement.
+    pub async fn explain(&self, query: &str) -> Result<Option<String>, Error> {
+        match statements().find(|statement| statement.name() == query) {
+            Some(statement) => self.primary.explain(statement).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Every pool: the primary's, then the replicas'.

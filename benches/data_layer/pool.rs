@@ -97,7 +97,7 @@ async fn tuned(servers: &Servers, config: &config::Database) -> anyhow::Result<F
         let connections = connections.clone();
         async move {
             let found: Result<usize, Error> =
-                connections.run(statement(QUERY), move |c| Box::pin(by_key(c, number))).await;
+                connections.run(statement(QUERY), move |c| Box::pin(by_key(&mut *c, number))).await;
             Ok(found?)
         }
     };

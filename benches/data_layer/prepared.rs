@@ -127,7 +127,9 @@ async fn plans(pool: &Pool, name: &'static str) -> anyhow::Result<(i64, i64, i64
     );
 
     let asked = pool.run(PLANS, move |c| {
-        Box::pin(sqlx::query_as(PLANS.sql()).persistent(false).bind(statement(name).sql()).fetch_one(c))
+        Box::pin(
+            sqlx::query_as(PLANS.sql()).persistent(false).bind(statement(name).sql()).fetch_one(&mut **c),
+        )
     });
     Ok(asked.await?)
 }

@@ -6,14 +6,12 @@
 pub mod rows;
 use std::{
     collections::{HashMap, HashSet},
-    future::Future,
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use sqlx::{Connection, PgConnection, Postgres, Transaction};
-use tokio::time::timeout;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
@@ -21,7 +19,8 @@ use crate::{
         Error, Statement,
         ingest::rows::CopyData,
         monitor,
-        pool::{Pool, timed_out},
+        pool::Pool,
+        session::{Session, Transaction},
         statement::statements,
         store::erasures,
     },
@@ -255,67 +254,63 @@ pub enum StoreError {
     },
     /// Try again, on a new connection.
     #[error(transparent)]
-    Unavailable(#[from] sqlx::Error),
+    Unavailable(sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        refusal(&error).unwrap_or(Self::Unavailable(error))
+    }
 }
 
 /// The drain's own connection.
 pub struct Ingest {
-    connection: PgConnection,
-    bounds: Bounds,
+    session: Session<'static>,
     /// Those seen so far; a transaction reads what is new before it stores anything.
     erasures: Erasures,
     /// Behind PgBouncer: what each transaction sets for itself, because no session is ours.
     local_timeout: Option<String>,
 }
 
-/// What each statement is held to: it ends by then.
-#[derive(Debug, Clone, Copy)]
-struct Bounds(Duration);
-
 impl Ingest {
     /// Connects to the primary; `statement_timeout` bounds each statement.
     pub async fn connect(pool: &Pool, statement_timeout: Duration) -> Result<Self, Error> {
-        let mut connection = pool.connect().await?;
+        let mut session = pool.connect().await?;
+        session.limit(statement_timeout + Duration::from_secs(1));
         let milliseconds = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
-        let limit = statement_timeout + Duration::from_secs(1);
-        let bounds = Bounds(limit);
+        let erasures = Erasures::default();
         if !pool.is_session() {
-            let local_timeout = Some(milliseconds);
-            return Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout });
+            return Ok(Self { session, erasures, local_timeout: Some(milliseconds) });
         }
-        let set = SET_SESSION.query().bind(milliseconds).execute(&mut connection);
-        let set = async { timeout(limit, set).await.unwrap_or_else(|_| Err(timed_out())) };
-        let set = monitor::observe(SET_SESSION, set).await;
+        let set = SET_SESSION.query().bind(milliseconds).execute(&mut session).await;
         set.map_err(|e| monitor::classify(SET_SESSION.name(), e))?;
-        Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout: None })
+        Ok(Self { session, erasures, local_timeout: None })
     }
 
     /// Where each stream is in this database; a new stream begins at the sequence beside its id.
     pub async fn watermarks(&mut self, streams: &[(Uuid, u64)]) -> Result<HashMap<Uuid, u64>, StoreError> {
         if self.local_timeout.is_none() {
-            return watermarks(&mut self.connection, self.bounds, streams).await;
+            return watermarks(&mut self.session, streams).await;
         }
-        let bounds = self.bounds;
         let mut transaction = self.begin().await?;
-        let watermarks = watermarks(&mut transaction, bounds, streams).await?;
-        bounds.limit(transaction.commit()).await?;
+        let watermarks = watermarks(&mut transaction, streams).await?;
+        transaction.commit().await?;
         Ok(watermarks)
     }
 
     /// The ids of those rows that are stored already.
     pub async fn find_stored(&mut self, rows: &Rows<'_>) -> Result<HashSet<Uuid>, StoreError> {
-        let bounds = self.bounds;
         let (clicks, events) = (rows.clicks.as_slice(), rows.events.as_slice());
         let mut transaction = self.begin().await?;
-        let find = FIND_STORED
+        let found: Vec<Uuid> = FIND_STORED
             .query_scalar()
             .bind(column(clicks, |c| c.id.uuid()))
             .bind(column(clicks, |c| c.id.created_at()))
             .bind(column(events, |e| e.id))
             .bind(column(events, |e| e.created_at))
-            .fetch_all(&mut *transaction);
-        let found: Vec<Uuid> = bounds.run(FIND_STORED, find).await?;
-        bounds.limit(transaction.commit()).await?;
+            .fetch_all(&mut transaction)
+            .await?;
+        transaction.commit().await?;
         Ok(found.into_iter().collect())
     }
 
@@ -344,117 +339,100 @@ impl Ingest {
         (lo, hi): (u64, u64),
         rows: &mut Rows<'_>,
     ) -> Result<(), StoreError> {
-        let bounds = self.bounds;
         let mut transaction = self.begin().await?;
-        match store_in(&mut transaction, bounds, stream, (lo, hi), rows, erasures).await {
-            Ok(()) => bounds.run(COMMIT, transaction.commit()).await,
+        match store_in(&mut transaction, stream, (lo, hi), rows, erasures).await {
+            Ok(()) => Ok(transaction.commit_as(COMMIT).await?),
             Err(refused @ StoreError::Refused { .. }) => {
-                bounds.limit(transaction.rollback()).await?;
+                transaction.rollback().await?;
                 Err(refused)
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, StoreError> {
-        let mut transaction = self.bounds.limit(self.connection.begin()).await?;
+    async fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        let mut transaction = self.session.begin().await?;
         if let Some(milliseconds) = &self.local_timeout {
-            let set = SET_LOCAL.query().bind(milliseconds).execute(&mut *transaction);
-            self.bounds.run(SET_LOCAL, set).await?;
+            SET_LOCAL.query().bind(milliseconds).execute(&mut transaction).await?;
         }
         Ok(transaction)
     }
 }
 
-async fn watermarks(
-    c: &mut PgConnection,
-    bounds: Bounds,
-    streams: &[(Uuid, u64)],
-) -> Result<HashMap<Uuid, u64>, StoreError> {
+async fn watermarks(c: &mut Session<'_>, streams: &[(Uuid, u64)]) -> Result<HashMap<Uuid, u64>, StoreError> {
     let ids: Vec<Uuid> = streams.iter().map(|(id, _)| *id).collect();
     let firsts: Vec<i64> = streams.iter().map(|(_, first)| bigint(*first)).collect();
-    let begin = BEGIN_WATERMARKS.query().bind(&ids).bind(firsts).execute(&mut *c);
-    bounds.run(BEGIN_WATERMARKS, begin).await?;
-    let list = LIST_WATERMARKS.query_as().bind(ids).fetch_all(c);
-    let rows: Vec<(Uuid, i64)> = bounds.run(LIST_WATERMARKS, list).await?;
+    BEGIN_WATERMARKS.query().bind(&ids).bind(firsts).execute(c).await?;
+    let rows: Vec<(Uuid, i64)> = LIST_WATERMARKS.query_as().bind(ids).fetch_all(c).await?;
     Ok(rows.into_iter().map(|(stream, seq)| (stream, u64::try_from(seq).unwrap_or(0))).collect())
 }
 
 async fn store_in(
-    transaction: &mut Transaction<'_, Postgres>,
-    bounds: Bounds,
+    transaction: &mut Session<'_>,
     stream: Uuid,
     (lo, hi): (u64, u64),
     rows: &mut Rows<'_>,
     erasures: &mut Erasures,
 ) -> Result<(), StoreError> {
-    let (moved, last_erasure) = bounds.run(ADVANCE_WATERMARK, advance(transaction, stream, lo, hi)).await?;
+    let (moved, last_erasure) = advance(transaction, stream, lo, hi).await?;
     if moved != 1 {
         return Err(StoreError::Moved);
     }
     if last_erasure > erasures.last_id() {
-        let fresh = erasures::since_on(transaction, erasures.last_id());
-        erasures.extend(bounds.run(erasures::SINCE, fresh).await?);
+        erasures.extend(erasures::since_on(transaction, erasures.last_id()).await?);
     }
     if !erasures.is_empty() {
         let clicks = rows.leave_out(erasures);
         if !clicks.is_empty() {
             // their events may have come here before them, by another node
-            bounds.run(erasures::DELETE_EVENTS, erasures::delete_events_on(transaction, &clicks)).await?;
+            erasures::delete_events_on(transaction, &clicks).await?;
         }
     }
     if !rows.dead_letters.is_empty() {
-        let letters = insert_dead_letters(transaction, stream, &rows.dead_letters);
-        bounds.run(INSERT_DEAD_LETTERS, letters).await?;
+        insert_dead_letters(transaction, stream, &rows.dead_letters).await?;
     }
-    insert(transaction, bounds, &rows.clicks, &rows.events).await
+    insert(transaction, &rows.clicks, &rows.events).await
 }
 
 /// Inserts clicks and events and adds them to the roll-ups, within the caller's transaction.
-async fn insert(
-    c: &mut PgConnection,
-    bounds: Bounds,
-    clicks: &[&Click<'_>],
-    events: &[&Event<'_>],
-) -> Result<(), StoreError> {
+async fn insert(c: &mut Session<'_>, clicks: &[&Click<'_>], events: &[&Event<'_>]) -> Result<(), StoreError> {
     let mut stats = Stats::default();
     if clicks.len() >= COPY_ROWS_MIN {
-        bounds.run(COPY_CLICKS, copy_clicks(c, clicks)).await?;
+        c.run(COPY_CLICKS, async |c| copy_clicks(c, clicks).await).await?;
     } else if !clicks.is_empty() {
-        bounds.run(INSERT_CLICKS, insert_clicks(c, clicks)).await?;
+        insert_clicks(c, clicks).await?;
     }
     for click in clicks {
         stats.add_click(click);
     }
     if !events.is_empty() {
-        bounds.run(INSERT_EVENTS, insert_events(c, events, &mut stats)).await?;
+        insert_events(c, events, &mut stats).await?;
     }
     let hours = stats.into_hours();
     if !hours.is_empty() {
-        bounds.run(UPSERT_STATS, upsert_stats(c, &hours)).await?;
+        upsert_stats(c, &hours).await?;
     }
     Ok(())
 }
 
-/// [`insert`] for a transaction that is bounded, and slow, as a whole, with what constraints would say at its
-/// commit.
+/// [`insert`], with what constraints would say at the transaction's commit.
 pub(super) async fn insert_checked(
-    c: &mut PgConnection,
+    c: &mut Session<'_>,
     clicks: &[&Click<'_>],
     events: &[&Event<'_>],
 ) -> Result<(), StoreError> {
-    let unbounded = Bounds(Duration::MAX);
-    insert(c, unbounded, clicks, events).await?;
-    unbounded.run(CHECK_CONSTRAINTS, CHECK_CONSTRAINTS.query().execute(c)).await.map(drop)
+    insert(c, clicks, events).await?;
+    CHECK_CONSTRAINTS.query().execute(c).await?;
+    Ok(())
 }
 
 /// How many watermarks moved, 1 unless it is elsewhere, and the last erasure.
-async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<(i64, i64)> {
+async fn advance(c: &mut Session<'_>, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<(i64, i64)> {
     let query = ADVANCE_WATERMARK.query_as().bind(stream).bind(bigint(lo)).bind(bigint(hi));
     query.fetch_one(c).await
 }
 
-async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
+async fn insert_clicks(c: &mut Session<'_>, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
     let mut query = INSERT_CLICKS
         .query()
         .bind(column(clicks, |c| c.id.uuid()))
@@ -542,7 +520,7 @@ fn list(adjusted: Adjusted) -> Option<String> {
     (!adjusted.is_empty()).then(|| adjusted.iter().map(Adjustment::as_str).collect::<Vec<_>>().join(","))
 }
 
-async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {
+async fn insert_events(c: &mut Session<'_>, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {
     let mut seen = HashSet::new();
     let events: Vec<&Event<'_>> =
         events.iter().copied().filter(|e| e.key().is_none_or(|key| seen.insert(key))).collect();
@@ -576,7 +554,7 @@ async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut 
 }
 
 async fn insert_dead_letters(
-    c: &mut PgConnection,
+    c: &mut Session<'_>,
     stream: Uuid,
     letters: &[DeadLetter<'_>],
 ) -> sqlx::Result<()> {
@@ -659,7 +637,7 @@ fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(at)
 }
 
-async fn upsert_stats(c: &mut PgConnection, hours: &[Hour]) -> sqlx::Result<()> {
+async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::Result<()> {
     UPSERT_STATS
         .query()
         .bind(column(hours, |h| h.campaign_id))
@@ -680,22 +658,6 @@ fn column<'a, R, V>(rows: &'a [R], value: impl Fn(&'a R) -> V) -> Vec<V> {
 
 fn bigint(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
-}
-
-impl Bounds {
-    /// Runs a statement under its name.
-    async fn run<T>(
-        self,
-        statement: Statement,
-        run: impl Future<Output = sqlx::Result<T>>,
-    ) -> Result<T, StoreError> {
-        let result = monitor::observe(statement, self.limit(run)).await;
-        result.map_err(|error| refusal(&error).unwrap_or(StoreError::Unavailable(error)))
-    }
-
-    async fn limit<T>(self, run: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-        timeout(self.0, run).await.unwrap_or_else(|_| Err(timed_out()))
-    }
 }
 
 /// The refusal of a row for what it holds: SQLSTATE classes 21, 22, 23, 54, and 42 where it is about a value.

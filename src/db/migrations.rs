@@ -3,17 +3,9 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use sqlx::{
-    Connection, PgConnection,
-    migrate::{MigrateError, Migrator},
-};
+use sqlx::migrate::{MigrateError, Migrator};
 
-use super::{
-    Error,
-    monitor::{self, classify},
-    pool::Pool,
-    statement::statements,
-};
+use super::{Error, monitor::classify, pool::Pool, session::Session, statement::statements};
 
 /// Every migration of this binary.
 pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
@@ -54,8 +46,7 @@ pub async fn encoding(pool: &Pool) -> Result<String, Error> {
     let encoding = async {
         // in a transaction, so that it also works behind PgBouncer
         let mut transaction = connection.begin().await?;
-        let asking = ENCODING.query_scalar().fetch_one(&mut *transaction);
-        monitor::observe(ENCODING, asking).await
+        ENCODING.query_scalar().fetch_one(&mut transaction).await
     };
     let encoding = encoding.await.map_err(|e| classify(ENCODING.name(), e))?;
     let _ = connection.close().await;
@@ -83,9 +74,9 @@ pub async fn up(pool: &Pool) -> Result<usize, Error> {
     let mut attempt = 1;
     loop {
         let mut connection = pool.connect().await?;
-        let set = SET_SESSION.query().execute(&mut connection);
-        monitor::observe(SET_SESSION, set).await.map_err(|e| classify(SET_SESSION.name(), e))?;
-        let result = MIGRATOR.run_direct(None, &mut connection, false).await;
+        let set = SET_SESSION.query().execute(&mut connection).await;
+        set.map_err(|e| classify(SET_SESSION.name(), e))?;
+        let result = MIGRATOR.run_direct(None, &mut *connection, false).await;
         let _ = connection.close().await;
         match result {
             Ok(()) => return Ok(pending),
@@ -114,14 +105,12 @@ pub async fn status(pool: &Pool) -> Result<Vec<Step>, Error> {
 }
 
 /// In one transaction, so that it also works behind PgBouncer.
-async fn applied(connection: &mut PgConnection) -> sqlx::Result<Vec<i64>> {
+async fn applied(connection: &mut Session<'_>) -> sqlx::Result<Vec<i64>> {
     let mut transaction = connection.begin().await?;
-    let has_table = HAS_TABLE.query_scalar().fetch_one(&mut *transaction);
-    if !monitor::observe(HAS_TABLE, has_table).await? {
+    if !HAS_TABLE.query_scalar().fetch_one(&mut transaction).await? {
         return Ok(Vec::new());
     }
-    let list = LIST.query_scalar().fetch_all(&mut *transaction);
-    monitor::observe(LIST, list).await
+    LIST.query_scalar().fetch_all(&mut transaction).await
 }
 
 fn is_lock_timeout(error: &MigrateError) -> bool {

@@ -14,7 +14,6 @@ mod socket;
 
 use std::{
     io,
-    ops::DerefMut,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -28,17 +27,16 @@ use deadpool::{
 };
 use futures_util::future::{BoxFuture, join_all};
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{
-    Connection as _, PgConnection,
-    postgres::{PgListener, PgPoolOptions},
-};
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
     Error, Statement,
-    monitor::{self, Timings},
+    monitor::{self, Monitor, Timings},
+    plan,
+    session::Session,
     statement::statements,
 };
 use crate::{config, metrics};
@@ -65,7 +63,6 @@ struct Inner {
     connect_timeout: Duration,
     statement_timeout: Duration,
     idle_timeout: Duration,
-    is_prepared: bool,
     waiting: AtomicUsize,
     timeouts: AtomicU64,
     returned: AtomicU64,
@@ -107,7 +104,17 @@ impl Pool {
     /// A pool that connects when it is first used. `url` may name several hosts, separated by commas: the one
     /// that takes writes is used. The names of pools are labels of metrics: few and fixed.
     pub fn new(name: &str, url: &SecretString, config: &config::Database) -> Result<Self, Error> {
-        let connector = Connector::new(name, url.expose_secret(), config)?;
+        Self::with_monitor(name, url, config, Arc::new(Monitor::new(config)))
+    }
+
+    /// As [`Pool::new`], of a [`Db`](super::Db) whose pools count their queries together.
+    pub(super) fn with_monitor(
+        name: &str,
+        url: &SecretString,
+        config: &config::Database,
+        monitor: Arc<Monitor>,
+    ) -> Result<Self, Error> {
+        let connector = Connector::new(name, url.expose_secret(), config, monitor)?;
         let connections = managed::Pool::builder(connector)
             .max_size(config.max_connections as usize)
             .queue_mode(managed::QueueMode::Lifo) // few warm connections rather than many cold ones
@@ -122,7 +129,6 @@ impl Pool {
             connect_timeout: config.connect_timeout,
             statement_timeout: config.statement_timeout,
             idle_timeout: config.idle_timeout,
-            is_prepared: config.prepared_statements,
             waiting: AtomicUsize::new(0),
             timeouts: AtomicU64::new(0),
             returned: AtomicU64::new(0),
@@ -134,7 +140,7 @@ impl Pool {
     pub async fn run<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         self.run_bounded(statement, None, run).await
     }
@@ -143,7 +149,7 @@ impl Pool {
     pub async fn run_within<T, F>(&self, statement: Statement, limit: Duration, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         self.run_bounded(statement, Some(limit), run).await
     }
@@ -156,15 +162,17 @@ impl Pool {
     ) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         let pool = self.clone();
         let work = async move {
             let mut connection = pool.acquire(statement).await?;
             let start = Instant::now();
-            let answer = monitor::observe(statement, pool.bounded(&mut connection, limit, run)).await;
+            connection.session.run_for(statement);
+            let running = pool.bounded(&mut connection.session, limit, run);
+            let answer = pool.monitor().observe(statement, running).await;
             pool.hand_back(connection, answer.as_ref().err()).await;
-            if monitor::wants_plan(statement, start.elapsed()) {
+            if statement != plan::EXPLAIN && pool.monitor().wants_plan(statement, start.elapsed()) {
                 pool.log_plan(statement);
             }
             answer.map_err(|e| monitor::classify(statement.name(), e))
@@ -177,8 +185,13 @@ impl Pool {
         task.await.unwrap_or_else(|e| Err(Error::Unavailable(Box::new(e))))
     }
 
+    /// The generic plan of a statement on this server, as EXPLAIN writes it: how it would run with any values.
+    pub async fn explain(&self, statement: Statement) -> Result<String, Error> {
+        self.run(plan::EXPLAIN, move |c| Box::pin(plan::explain(c, statement))).await
+    }
+
     /// A connection of its own, outside the pool, for a long-lived reader or writer.
-    pub async fn connect(&self) -> Result<PgConnection, Error> {
+    pub async fn connect(&self) -> Result<Session<'static>, Error> {
         let connected = timeout(self.0.connect_timeout, self.connector().connect()).await;
         let connected = connected.unwrap_or_else(|_| Err(timed_out()));
         connected.map_err(|e| monitor::classify("connect", e))
@@ -205,7 +218,7 @@ impl Pool {
 
     /// Whether a connection is a session with one server: not behind PgBouncer in transaction mode.
     pub fn is_session(&self) -> bool {
-        self.0.is_prepared
+        self.connector().is_prepared
     }
 
     /// `primary` or `replica0`, `replica1`, ...
@@ -339,20 +352,18 @@ impl Pool {
     /// stays with one server: parsing and executing must not part, and settings must not outlive it.
     async fn bounded<T, F>(
         &self,
-        connection: &mut Object<Connector>,
+        session: &mut Session<'_>,
         limit: Option<Duration>,
         run: F,
     ) -> sqlx::Result<T>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        let connection = &mut connection.deref_mut().session;
-        let is_plain = limit.is_none() && self.0.is_prepared;
+        let is_plain = limit.is_none() && self.is_session();
         let limit = limit.unwrap_or(self.0.statement_timeout);
-        let running = async {
-            if is_plain { run(connection).await } else { in_transaction(connection, limit, run).await }
-        };
+        let running =
+            async { if is_plain { run(session).await } else { in_transaction(session, limit, run).await } };
         timeout(limit + Duration::from_secs(1), running).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
@@ -378,7 +389,19 @@ impl Pool {
         reason = "the slow query's caller does not wait for it; it is bounded"
     )]
     fn log_plan(&self, statement: Statement) {
-        tokio::spawn(super::plan::log(self.clone(), statement));
+        let (pool, query) = (self.clone(), statement.name());
+        // boxed, because it is itself a query
+        let explaining: BoxFuture<'static, ()> = Box::pin(async move {
+            match pool.explain(statement).await {
+                Ok(plan) => tracing::warn!(query, plan, "the plan of a slow query"),
+                Err(error) => tracing::debug!(query, ?error, "the plan of a slow query cannot be had"),
+            }
+        });
+        tokio::spawn(explaining);
+    }
+
+    fn monitor(&self) -> &Monitor {
+        &self.connector().monitor
     }
 
     fn connector(&self) -> &Connector {
@@ -390,13 +413,12 @@ impl Pool {
     }
 }
 
-async fn in_transaction<T, F>(connection: &mut PgConnection, limit: Duration, run: F) -> sqlx::Result<T>
+async fn in_transaction<T, F>(session: &mut Session<'_>, limit: Duration, run: F) -> sqlx::Result<T>
 where
-    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
+    F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>>,
 {
-    let mut transaction = connection.begin().await?;
-    let set = SET_TIMEOUT.query().bind(limit.as_millis().to_string()).execute(&mut *transaction);
-    monitor::part(SET_TIMEOUT, set).await?;
+    let mut transaction = session.begin().await?;
+    SET_TIMEOUT.query().bind(limit.as_millis().to_string()).execute(&mut transaction).await?;
     let answer = run(&mut transaction).await?;
     transaction.commit().await?;
     Ok(answer)

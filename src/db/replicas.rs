@@ -10,16 +10,20 @@ pub mod probe;
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
-use sqlx::PgConnection;
 
-use super::{Error, Statement, monitor, pool::Pool};
+use super::{
+    Error, Statement,
+    monitor::{self, Monitor},
+    pool::Pool,
+    session::Session,
+};
 use crate::{config, metrics};
 use health::{Fitness, Health, State, Verdict};
 use probe::Answer;
@@ -69,11 +73,11 @@ pub struct Report {
 }
 
 impl Replicas {
-    pub(super) fn new(config: &config::Database) -> Result<Self, Error> {
+    pub(super) fn new(config: &config::Database, monitor: &Arc<Monitor>) -> Result<Self, Error> {
         let list = config.replica_urls.iter().enumerate().map(|(place, url)| {
             Ok(Replica {
                 label: place.to_string(),
-                pool: Pool::new(&format!("replica{place}"), url, config)?,
+                pool: Pool::with_monitor(&format!("replica{place}"), url, config, monitor.clone())?,
                 health: Mutex::new(Health::new(health::Limits {
                     failures_max: config.replica_failures_max,
                     eject_min: config.replica_eject_min,
@@ -132,7 +136,7 @@ impl Replicas {
     pub(super) async fn run<T, F>(&self, place: usize, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         let replica = &self.list[place];
         let trial = Trial::begin(replica);

@@ -3,16 +3,12 @@
 //! A module writes its statements with [`statements!`], which makes a constant of each and the list of all. What
 //! runs one takes the constant, so a text runs under no other name; a constant that nothing runs does not compile.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use sqlx::{
-    FromRow, Postgres,
-    postgres::{PgArguments, PgRow},
+    Encode, FromRow, Postgres, Type,
+    postgres::{PgArguments, PgQueryResult, PgRow},
 };
 
-/// Whether statements are prepared once and kept by name; not behind PgBouncer in transaction mode, where the
-/// next transaction may run on another server. Of the process, like its configuration.
-static IS_PREPARED: AtomicBool = AtomicBool::new(true);
+use super::session::Session;
 
 /// One statement and its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,34 +39,100 @@ impl Statement {
     }
 
     /// To be run, prepared once per connection if the configuration allows it.
-    pub(in crate::db) fn query(self) -> sqlx::query::Query<'static, Postgres, PgArguments> {
-        sqlx::query(self.sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
+    pub(in crate::db) fn query(self) -> Query {
+        Query { statement: self, query: sqlx::query(self.sql) }
     }
 
     /// As [`Statement::query`], for rows.
-    pub(in crate::db) fn query_as<T: for<'r> FromRow<'r, PgRow>>(
-        self,
-    ) -> sqlx::query::QueryAs<'static, Postgres, T, PgArguments> {
-        sqlx::query_as(self.sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
+    pub(in crate::db) fn query_as<'q, T: for<'r> FromRow<'r, PgRow>>(self) -> QueryAs<'q, T> {
+        QueryAs { statement: self, query: sqlx::query_as(self.sql) }
     }
 
     /// As [`Statement::query`], for one value.
-    pub(in crate::db) fn query_scalar<T>(self) -> sqlx::query::QueryScalar<'static, Postgres, T, PgArguments>
+    pub(in crate::db) fn query_scalar<'q, T>(self) -> QueryScalar<'q, T>
     where
         (T,): for<'r> FromRow<'r, PgRow>,
     {
-        sqlx::query_scalar(self.sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
+        QueryScalar(self.query_as())
     }
 
-    /// To be run in one message (the simple protocol), and never prepared.
-    pub(in crate::db) fn raw(self) -> sqlx::RawSql {
-        sqlx::raw_sql(self.sql)
+    /// Runs it in one message (the simple protocol), never prepared: outside of a transaction PgBouncer may part two.
+    pub(in crate::db) async fn fetch_raw(self, c: &mut Session<'_>) -> sqlx::Result<PgRow> {
+        c.run(self, async |c| sqlx::raw_sql(self.sql).fetch_one(c).await).await
     }
 }
 
-/// Sets whether statements are kept prepared.
-pub(super) fn configure(is_prepared: bool) {
-    IS_PREPARED.store(is_prepared, Ordering::Relaxed);
+/// A statement with its values, for what it does.
+pub(in crate::db) struct Query {
+    statement: Statement,
+    query: sqlx::query::Query<'static, Postgres, PgArguments>,
+}
+
+impl Query {
+    /// The next value, `$1` first.
+    pub(in crate::db) fn bind<'t>(mut self, value: impl Encode<'t, Postgres> + Type<Postgres>) -> Self {
+        self.query = self.query.bind(value);
+        self
+    }
+
+    pub(in crate::db) async fn execute(self, c: &mut Session<'_>) -> sqlx::Result<PgQueryResult> {
+        let query = self.query.persistent(c.is_prepared());
+        c.run(self.statement, async |c| query.execute(c).await).await
+    }
+}
+
+/// A statement with its values, for its rows.
+pub(in crate::db) struct QueryAs<'q, T> {
+    statement: Statement,
+    query: sqlx::query::QueryAs<'q, Postgres, T, PgArguments>,
+}
+
+impl<'q, T: for<'r> FromRow<'r, PgRow> + Send + Unpin> QueryAs<'q, T> {
+    /// The next value, `$1` first.
+    pub(in crate::db) fn bind(mut self, value: impl Encode<'q, Postgres> + Type<Postgres> + 'q) -> Self {
+        self.query = self.query.bind(value);
+        self
+    }
+
+    pub(in crate::db) async fn fetch_one(self, c: &mut Session<'_>) -> sqlx::Result<T> {
+        let query = self.query.persistent(c.is_prepared());
+        c.run(self.statement, async |c| query.fetch_one(c).await).await
+    }
+
+    pub(in crate::db) async fn fetch_optional(self, c: &mut Session<'_>) -> sqlx::Result<Option<T>> {
+        let query = self.query.persistent(c.is_prepared());
+        c.run(self.statement, async |c| query.fetch_optional(c).await).await
+    }
+
+    pub(in crate::db) async fn fetch_all(self, c: &mut Session<'_>) -> sqlx::Result<Vec<T>> {
+        let query = self.query.persistent(c.is_prepared());
+        c.run(self.statement, async |c| query.fetch_all(c).await).await
+    }
+}
+
+/// A statement with its values, for the one value of its rows.
+pub(in crate::db) struct QueryScalar<'q, T>(QueryAs<'q, (T,)>);
+
+impl<'q, T: Send + Unpin> QueryScalar<'q, T>
+where
+    (T,): for<'r> FromRow<'r, PgRow>,
+{
+    /// The next value, `$1` first.
+    pub(in crate::db) fn bind(self, value: impl Encode<'q, Postgres> + Type<Postgres> + 'q) -> Self {
+        Self(self.0.bind(value))
+    }
+
+    pub(in crate::db) async fn fetch_one(self, c: &mut Session<'_>) -> sqlx::Result<T> {
+        self.0.fetch_one(c).await.map(|(value,)| value)
+    }
+
+    pub(in crate::db) async fn fetch_optional(self, c: &mut Session<'_>) -> sqlx::Result<Option<T>> {
+        self.0.fetch_optional(c).await.map(|row| row.map(|(value,)| value))
+    }
+
+    pub(in crate::db) async fn fetch_all(self, c: &mut Session<'_>) -> sqlx::Result<Vec<T>> {
+        self.0.fetch_all(c).await.map(|rows| rows.into_iter().map(|(value,)| value).collect())
+    }
 }
 
 const fn is_noun_verb(name: &[u8]) -> bool {

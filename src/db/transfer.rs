@@ -1,13 +1,8 @@
 //! What a database says of itself before everything in it is dumped, or before a dump is loaded into it.
 
-use sqlx::{Connection, FromRow};
+use sqlx::FromRow;
 
-use super::{
-    Error,
-    monitor::{self, classify},
-    pool::Pool,
-    statement::statements,
-};
+use super::{Error, monitor::classify, pool::Pool, statement::statements};
 
 statements! {
     // what extensions brought along is nobody's data
@@ -57,8 +52,7 @@ pub struct Facts {
 /// Asks the database that the pool leads to, on a connection of its own.
 pub async fn inspect(pool: &Pool) -> Result<Facts, Error> {
     let mut connection = pool.connect().await?;
-    let facts = INSPECT.query_as().fetch_one(&mut connection);
-    let facts = monitor::observe(INSPECT, facts).await;
+    let facts = INSPECT.query_as().fetch_one(&mut connection).await;
     let _ = connection.close().await;
     facts.map_err(|e| classify(INSPECT.name(), e))
 }

@@ -13,9 +13,6 @@ mod harness;
 #[path = "harness/tests.rs"]
 mod harness_test; // the benches have the harness too, and no tests
 
-/// The pages for readers.
-mod documentation;
-
 use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
 
 /// Links and events: what visitors and pages send, and what becomes of it.
@@ -86,6 +83,7 @@ mod edge {
     mod caller;
     mod canary;
     mod cli;
+    mod first_steps;
     mod limits;
     mod ops;
     mod permissions;
@@ -98,6 +96,7 @@ mod edge {
 /// What the files of the repository say to each other: no server is started, so `./test --fast` runs them.
 mod files {
     pub(crate) mod alerts;
+    pub(crate) mod documentation;
     mod image;
     mod statements;
 }

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgConnection, Row as _};
+use sqlx::Row as _;
 use tokio::time::timeout;
 
-use crate::db::{monitor, pool::Pool, statement::statements};
+use crate::db::{pool::Pool, session::Session, statement::statements};
 
 /// How many positions of the primary are remembered: ten minutes of one a second.
 const POSITIONS_MAX: usize = 600;
@@ -37,7 +37,7 @@ pub struct Answer {
 /// Asks one server again and again.
 pub(in crate::db) struct Probe {
     pool: Pool,
-    connection: Option<PgConnection>,
+    connection: Option<Session<'static>>,
     deadline: Duration,
 }
 
@@ -63,9 +63,8 @@ impl Probe {
 }
 
 /// In one message (the simple protocol): outside of a transaction PgBouncer may part two.
-async fn ask(mut connection: PgConnection) -> Option<(PgConnection, Answer)> {
-    let probe = PROBE.raw().fetch_one(&mut connection);
-    let row = monitor::observe(PROBE, probe).await.ok()?;
+async fn ask(mut connection: Session<'static>) -> Option<(Session<'static>, Answer)> {
+    let row = PROBE.fetch_raw(&mut connection).await.ok()?;
     let (is_standby, position): (bool, i64) = (row.try_get(0).ok()?, row.try_get(1).ok()?);
     Some((connection, Answer { is_standby, position: u64::try_from(position).unwrap_or(0) }))
 }

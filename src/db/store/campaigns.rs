@@ -9,11 +9,15 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use rust_decimal::Decimal;
 use serde::Deserialize;
-use sqlx::{Connection, FromRow, PgConnection, Row as _, postgres::PgRow, types::Json};
+use sqlx::{FromRow, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, monitor::part, statement::statements},
+    db::{
+        Db, Error,
+        session::Session,
+        statement::{Query, statements},
+    },
     model::{
         campaign::{Campaign, Destination, Terms},
         id::{CampaignKey, new_uuid},
@@ -428,7 +432,7 @@ pub async fn update(
 pub async fn delete(db: &Db, id: Uuid, expected: Option<i64>) -> Result<Written<()>, Error> {
     db.write(DELETE, move |c| {
         Box::pin(async move {
-            let done = DELETE.query().bind(id).bind(expected).execute(&mut *c).await?;
+            let done = DELETE.query().bind(id).bind(expected).execute(c).await?;
             match done.rows_affected() {
                 0 => Ok(why_not(c, id).await?),
                 _ => Ok(Written::Done(())),
@@ -438,12 +442,12 @@ pub async fn delete(db: &Db, id: Uuid, expected: Option<i64>) -> Result<Written<
     .await
 }
 
-fn select_changes(
-    c: &mut PgConnection,
+fn select_changes<'c>(
+    c: &'c mut Session<'_>,
     since: i64,
     after: Uuid,
     limit: i64,
-) -> BoxFuture<'_, sqlx::Result<Changes>> {
+) -> BoxFuture<'c, sqlx::Result<Changes>> {
     Box::pin(async move {
         let query = CHANGED_SINCE.query_as::<ChangedRow>().bind(since.to_string());
         let rows = query.bind(since > 0).bind(after).bind(limit).fetch_all(c).await?;
@@ -456,25 +460,25 @@ fn select_changes(
 }
 
 async fn insert_on(
-    c: &mut PgConnection,
+    c: &mut Session<'_>,
     id: Uuid,
     may_exist: bool,
     key: CampaignKey,
     terms: Terms,
 ) -> sqlx::Result<Campaign> {
-    if may_exist && let Some(made) = part(GET, select(c, id)).await? {
+    if may_exist && let Some(made) = select(c, id).await? {
         return Ok(made);
     }
     let mut tx = c.begin().await?;
-    bind_columns(INSERT.query().bind(id), &key, &terms).execute(&mut *tx).await?;
+    bind_columns(INSERT.query().bind(id), &key, &terms).execute(&mut tx).await?;
     replace_lists(&mut tx, id, &terms).await?;
-    let campaign = part(GET, select(&mut tx, id)).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let campaign = select(&mut tx, id).await?.ok_or(sqlx::Error::RowNotFound)?;
     tx.commit().await?;
     Ok(campaign)
 }
 
 async fn update_on(
-    c: &mut PgConnection,
+    c: &mut Session<'_>,
     id: Uuid,
     expected: Option<i64>,
     key: CampaignKey,
@@ -482,33 +486,31 @@ async fn update_on(
 ) -> sqlx::Result<Written<Campaign>> {
     let mut tx = c.begin().await?;
     let update = bind_columns(UPDATE.query().bind(id), &key, &terms).bind(expected);
-    if update.execute(&mut *tx).await?.rows_affected() == 0 {
+    if update.execute(&mut tx).await?.rows_affected() == 0 {
         let why = why_not(&mut tx, id).await?;
         tx.rollback().await?;
         return Ok(why);
     }
     replace_lists(&mut tx, id, &terms).await?;
-    let campaign = part(GET, select(&mut tx, id)).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let campaign = select(&mut tx, id).await?.ok_or(sqlx::Error::RowNotFound)?;
     tx.commit().await?;
     Ok(Written::Done(campaign))
 }
 
 /// Why a change hit no row.
-async fn why_not<T>(c: &mut PgConnection, id: Uuid) -> sqlx::Result<Written<T>> {
-    Ok(if part(GET, select(c, id)).await?.is_some() { Written::Stale } else { Written::Missing })
+async fn why_not<T>(c: &mut Session<'_>, id: Uuid) -> sqlx::Result<Written<T>> {
+    Ok(if select(c, id).await?.is_some() { Written::Stale } else { Written::Missing })
 }
 
-async fn select(c: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Campaign>> {
+async fn select(c: &mut Session<'_>, id: Uuid) -> sqlx::Result<Option<Campaign>> {
     let row = GET.query_as::<Row>().bind(id).fetch_optional(c).await?;
     Ok(row.map(|row| row.campaign))
 }
 
-async fn select_by_key(c: &mut PgConnection, key: &str) -> sqlx::Result<Option<Campaign>> {
+async fn select_by_key(c: &mut Session<'_>, key: &str) -> sqlx::Result<Option<Campaign>> {
     let row = BY_KEY.query_as::<Row>().bind(key.to_owned()).fetch_optional(c).await?;
     Ok(row.map(|row| row.campaign))
 }
-
-type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 /// `$2` to `$16` of [`INSERT`] and [`UPDATE`]: the columns of `written_columns`.
 fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
@@ -532,14 +534,14 @@ fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
         .bind(terms.pass_through)
 }
 
-async fn replace_lists(c: &mut PgConnection, id: Uuid, terms: &Terms) -> sqlx::Result<()> {
+async fn replace_lists(c: &mut Session<'_>, id: Uuid, terms: &Terms) -> sqlx::Result<()> {
     let pages = bind_list(REPLACE_LANDING_PAGES.query().bind(id), &terms.landing_pages);
-    part(REPLACE_LANDING_PAGES, pages.execute(&mut *c)).await?;
+    pages.execute(c).await?;
     let payouts = || terms.offers.iter().map(|d| d.payout);
     let offers = bind_list(REPLACE_OFFERS.query().bind(id), &terms.offers)
         .bind(payouts().map(|p| p.map(|m| m.amount)).collect::<Vec<Option<Decimal>>>())
         .bind(payouts().map(|p| p.map(|m| m.currency.to_string())).collect::<Vec<Option<String>>>());
-    part(REPLACE_OFFERS, offers.execute(&mut *c)).await?;
+    offers.execute(c).await?;
     Ok(())
 }
 

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{FromRow, PgConnection, types::Json};
+use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, monitor::part, statement::statements},
+    db::{Db, Error, session::Session, statement::statements},
     model::{
         click::InvalidReason,
         id::{ClickId, time_of_uuid},
@@ -444,7 +444,7 @@ struct Search {
 impl Search {
     /// Reads as many hours as should fill the page, and goes on while it is not full: the roll-ups promise more than
     /// there is where clicks were erased.
-    async fn run(self, c: &mut PgConnection) -> sqlx::Result<Listed> {
+    async fn run(self, c: &mut Session<'_>) -> sqlx::Result<Listed> {
         let since = Instant::now();
         let mut listed = Listed::default();
         // hours that begin before this have not been searched
@@ -484,17 +484,17 @@ impl Search {
 
     async fn hours(
         &self,
-        c: &mut PgConnection,
+        c: &mut Session<'_>,
         before: DateTime<Utc>,
     ) -> sqlx::Result<Vec<(DateTime<Utc>, i64)>> {
         let query = HOURS.query_as().bind(&self.campaign_ids).bind(self.from).bind(before);
         let query = query.bind(self.is_valid).bind(i64::try_from(HOURS_MAX).unwrap_or(i64::MAX));
-        part(HOURS, query.fetch_all(c)).await
+        query.fetch_all(c).await
     }
 
     async fn clicks(
         &self,
-        c: &mut PgConnection,
+        c: &mut Session<'_>,
         hours: Vec<DateTime<Utc>>,
         limit: usize,
     ) -> sqlx::Result<Vec<Click>> {

@@ -4,14 +4,14 @@
 //! again wants to see what became of it.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, FromRow, PgConnection};
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
     db::{
         Db, Error,
         ingest::{self, MALFORMED, StoreError},
-        monitor::part,
+        session::Session,
         statement::statements,
         store::{clicks, events},
     },
@@ -227,9 +227,9 @@ pub async fn delete(db: &Db, stream: Uuid, seq: i64) -> Result<bool, Error> {
     .await
 }
 
-async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<Option<Retried>> {
+async fn retry_on(c: &mut Session<'_>, stream: Uuid, seq: i64) -> sqlx::Result<Option<Retried>> {
     let mut transaction = c.begin().await?;
-    let taken = TAKE.query_scalar().bind(stream).bind(seq).fetch_optional(&mut *transaction).await?;
+    let taken = TAKE.query_scalar().bind(stream).bind(seq).fetch_optional(&mut transaction).await?;
     let Some(record): Option<Vec<u8>> = taken else {
         transaction.rollback().await?;
         return Ok(None);
@@ -243,11 +243,11 @@ async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<
     let settled = match &retried {
         Retried::Stored | Retried::AlreadyStored => {
             let delete = DELETE.query().bind(stream).bind(seq);
-            part(DELETE, delete.execute(&mut *transaction)).await
+            delete.execute(&mut transaction).await
         }
         Retried::Refused { sqlstate, message } => {
             let keep = KEEP.query().bind(stream).bind(seq).bind(sqlstate).bind(message);
-            part(KEEP, keep.execute(&mut *transaction)).await
+            keep.execute(&mut transaction).await
         }
     };
     settled?;
@@ -255,19 +255,18 @@ async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<
     Ok(Some(retried))
 }
 
-async fn store_click(c: &mut PgConnection, click: &Click<'_>) -> sqlx::Result<Retried> {
+async fn store_click(c: &mut Session<'_>, click: &Click<'_>) -> sqlx::Result<Retried> {
     let query = HAS_CLICK.query_scalar().bind(click.id.created_at()).bind(click.id.uuid());
-    if part(HAS_CLICK, query.fetch_one(&mut *c)).await? {
+    if query.fetch_one(c).await? {
         return Ok(Retried::AlreadyStored);
     }
     insert(c, &[click], &[]).await
 }
 
-async fn store_event(c: &mut PgConnection, event: &Event<'_>) -> sqlx::Result<Retried> {
+async fn store_event(c: &mut Session<'_>, event: &Event<'_>) -> sqlx::Result<Retried> {
     let query = HAS_EVENT.query_scalar().bind(event.created_at).bind(event.id);
     let mut savepoint = c.begin().await?;
-    let query = query.bind(event.key()).fetch_one(&mut *savepoint);
-    let has_event = part(HAS_EVENT, query).await;
+    let has_event = query.bind(event.key()).fetch_one(&mut savepoint).await;
     savepoint.rollback().await?;
     match has_event {
         Ok(true) => Ok(Retried::AlreadyStored),
@@ -279,7 +278,7 @@ async fn store_event(c: &mut PgConnection, event: &Event<'_>) -> sqlx::Result<Re
 }
 
 /// As the drain does it, within a savepoint: a refusal leaves the transaction and its lock on the letter as they were.
-async fn insert(c: &mut PgConnection, clicks: &[&Click<'_>], events: &[&Event<'_>]) -> sqlx::Result<Retried> {
+async fn insert(c: &mut Session<'_>, clicks: &[&Click<'_>], events: &[&Event<'_>]) -> sqlx::Result<Retried> {
     let mut savepoint = c.begin().await?;
     match ingest::insert_checked(&mut savepoint, clicks, events).await {
         Ok(()) => {

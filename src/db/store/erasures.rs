@@ -4,11 +4,11 @@
 //! used and nothing of whom.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection as _, FromRow, PgConnection};
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, monitor::part, statement::statements},
+    db::{Db, Error, session::Session, statement::statements},
     model::{
         erasure::{Erasure, Sub, What},
         id::time_of_uuid,
@@ -24,7 +24,7 @@ statements! {
     FROM unnest($1::uuid[], $2::bytea[]) AS t (click_id, sub_hash)
     RETURNING created_at";
 
-    pub(in crate::db) SINCE = "erasures.since": "
+    SINCE = "erasures.since": "
     SELECT
         id,
         click_id,
@@ -76,7 +76,7 @@ statements! {
     WHERE clicks.created_at = t.at
       AND clicks.id = t.id";
 
-    pub(in crate::db) DELETE_EVENTS = "erasures.delete_events": "
+    DELETE_EVENTS = "erasures.delete_events": "
     DELETE FROM events
     WHERE click_id = ANY ($1)
       AND created_at < $2";
@@ -152,9 +152,9 @@ pub async fn insert(
         .maintain(INSERT, move |c| {
             Box::pin(async move {
                 let mut transaction = c.begin().await?;
-                part(LOCK, LOCK.query().execute(&mut *transaction)).await?;
+                LOCK.query().execute(&mut transaction).await?;
                 let insert = INSERT.query_scalar().bind(ids).bind(hashes).bind(before);
-                let noted = insert.fetch_all(&mut *transaction).await?;
+                let noted = insert.fetch_all(&mut transaction).await?;
                 transaction.commit().await?;
                 Ok(noted)
             })
@@ -173,7 +173,7 @@ pub async fn watch(db: &Db, id: i64) -> Result<(DateTime<Utc>, Vec<Erasure>), Er
 }
 
 /// Erasures after (newer than) this one, within the caller's transaction.
-pub(crate) async fn since_on(c: &mut PgConnection, id: i64) -> sqlx::Result<Vec<Erasure>> {
+pub(crate) async fn since_on(c: &mut Session<'_>, id: i64) -> sqlx::Result<Vec<Erasure>> {
     let rows: Vec<Row> = SINCE.query_as().bind(id).fetch_all(c).await?;
     Ok(rows.into_iter().filter_map(Row::read).collect())
 }
@@ -219,7 +219,7 @@ pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -
 }
 
 /// All stored events of clicks, within the caller's transaction.
-pub(crate) async fn delete_events_on(c: &mut PgConnection, clicks: &[Uuid]) -> sqlx::Result<()> {
+pub(crate) async fn delete_events_on(c: &mut Session<'_>, clicks: &[Uuid]) -> sqlx::Result<()> {
     DELETE_EVENTS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await.map(drop)
 }
 

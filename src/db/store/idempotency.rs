@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use sqlx::{FromRow, PgConnection, types::Json};
+use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, statement::statements},
+    db::{Db, Error, session::Session, statement::statements},
     model::id::new_uuid,
 };
 
@@ -136,7 +136,11 @@ pub async fn claim(db: &Db, request: &Request, lease: Duration) -> Result<Claime
     db.write(CLAIM, move |c| claim_on(c, request, lease_ms)).await
 }
 
-fn claim_on(c: &mut PgConnection, request: Request, lease_ms: i64) -> BoxFuture<'_, sqlx::Result<Claimed>> {
+fn claim_on<'c>(
+    c: &'c mut Session<'_>,
+    request: Request,
+    lease_ms: i64,
+) -> BoxFuture<'c, sqlx::Result<Claimed>> {
     Box::pin(async move {
         let Request { token_id, key, fingerprint } = request;
         let claim = CLAIM
@@ -146,11 +150,11 @@ fn claim_on(c: &mut PgConnection, request: Request, lease_ms: i64) -> BoxFuture<
             .bind(fingerprint.to_vec())
             .bind(new_uuid())
             .bind(lease_ms);
-        if let Some(claim) = claim.fetch_optional(&mut *c).await? {
+        if let Some(claim) = claim.fetch_optional(c).await? {
             return Ok(Claimed::Run(claim));
         }
         let found = FIND.query_as::<Row>().bind(token_id).bind(key);
-        let found = crate::db::monitor::part(FIND, found.fetch_optional(c)).await?;
+        let found = found.fetch_optional(c).await?;
         Ok(match found {
             Some(row) => row.claimed(&fingerprint),
             None => Claimed::Running(Duration::ZERO), // its runner has just let go of it

@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use sqlx::{FromRow, PgConnection};
+use sqlx::FromRow;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, statement::statements},
+    db::{Db, Error, session::Session, statement::statements},
     model::{
         id::new_uuid,
         token::{DIGITS, Hash, PREFIX, Scope, digest},
@@ -206,7 +206,7 @@ pub async fn touch(db: &Db, token: &Token, now: DateTime<Utc>) -> Result<(), Err
     db.write(TOUCH, move |c| Box::pin(async move { TOUCH.query().bind(id).execute(c).await.map(drop) })).await
 }
 
-fn find_on(c: &mut PgConnection, hash: Hash) -> BoxFuture<'_, sqlx::Result<Option<Token>>> {
+fn find_on<'c>(c: &'c mut Session<'_>, hash: Hash) -> BoxFuture<'c, sqlx::Result<Option<Token>>> {
     Box::pin(async move {
         let found = FIND.query_as::<Found>().bind(hash.as_slice().to_vec()).fetch_optional(c).await?;
         let found = found.filter(|found| found.token_sha256.ct_eq(&hash).into());

@@ -4,7 +4,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 
 use crate::{
-    db::{Db, Error, monitor::part, statement::statements},
+    db::{Db, Error, statement::statements},
     privacy::keys::Key,
 };
 
@@ -34,8 +34,8 @@ pub async fn of_days(db: &Db, days: [u64; 2], fresh: [Key; 2]) -> Result<Vec<(u6
     let rows: Vec<(NaiveDate, Vec<u8>)> = db
         .write(MAKE, move |c| {
             Box::pin(async move {
-                MAKE.query().bind(dates).bind(keys).execute(&mut *c).await?;
-                part(LIST, LIST.query_as().bind(dates).fetch_all(&mut *c)).await
+                MAKE.query().bind(dates).bind(keys).execute(c).await?;
+                LIST.query_as().bind(dates).fetch_all(c).await
             })
         })
         .await?;

@@ -57,7 +57,7 @@ async fn prepared(db: &Db) -> Vec<Vec<Prepared>> {
         db.write(PREPARED, move |c| {
             Box::pin(async move {
                 barrier.wait().await;
-                sqlx::query_as(PREPARED.sql()).fetch_all(c).await
+                sqlx::query_as(PREPARED.sql()).fetch_all(&mut **c).await
             })
         })
     });
@@ -101,6 +101,32 @@ async fn a_hot_statement_is_prepared_once_a_connection_and_executed_many_times()
         assert_eq!(executed.iter().sum::<i64>(), RUNS, "{name}: {executed:?}");
         assert!(executed.iter().all(|n| *n > 0), "{name} ran on every connection: {executed:?}");
     }
+}
+
+#[tokio::test]
+async fn two_databases_in_one_process_keep_to_their_own_settings() {
+    let database = Database::create("queries_settings").await;
+    let url = database.url().into();
+    let preparing = Db::new(&url, &config::Database { slow_query: Duration::ZERO, ..configured(1) }).unwrap();
+    let pooled =
+        config::Database { prepared_statements: false, slow_query: Duration::from_mins(1), ..configured(1) };
+    let plain = Db::new(&url, &pooled).unwrap(); // made last: what was of the process would be as it says
+    let mut seen = Vec::new();
+    for (db, runs) in [(&preparing, 3), (&plain, 2)] {
+        for _ in 0..runs {
+            clicks::get(db, ClickId::now()).await.unwrap();
+        }
+        let view: Vec<Prepared> = db
+            .read_primary(PREPARED, |c| {
+                Box::pin(sqlx::query_as(PREPARED.sql()).persistent(false).fetch_all(&mut **c))
+            })
+            .await
+            .unwrap();
+        let kept = view.iter().filter(|(_, text, ..)| text == sql("click.get")).count();
+        let query = db.queries().into_iter().find(|query| query.query == "click.get").unwrap();
+        seen.push((kept, query.times.count, query.slow));
+    }
+    assert_eq!(seen, [(1, 3, 3), (0, 2, 0)], "statements kept prepared, runs counted, slow ones of them");
 }
 
 #[tokio::test]

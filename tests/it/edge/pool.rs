@@ -14,7 +14,6 @@ use reqwest::Method;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
 use socket2::SockRef;
-use sqlx::Connection;
 
 use crate::{
     harness::{Database, Octo, PrivatePostgres, Signal, api::campaign, eventually, migrate, signal},
@@ -39,7 +38,7 @@ async fn doze(pool: &Pool, seconds: f64) -> Result<i32, Error> {
     const DOZE: Statement =
         Statement::new("test.doze", "SELECT pg_backend_pid() FROM (SELECT pg_sleep($1)) s");
 
-    pool.run(DOZE, move |c| Box::pin(sqlx::query_scalar(DOZE.sql()).bind(seconds).fetch_one(c))).await
+    pool.run(DOZE, move |c| Box::pin(sqlx::query_scalar(DOZE.sql()).bind(seconds).fetch_one(&mut **c))).await
 }
 
 #[tokio::test]
@@ -79,9 +78,9 @@ async fn a_connection_tells_postgres_its_name_its_limits_and_utf_8() {
     let db = db(&database.url(), &[]);
     let setting = async |name: &'static str| -> String {
         let setting = Statement::new("test.setting", "SELECT current_setting($1)");
-        let asking = db
-            .primary()
-            .run(setting, move |c| Box::pin(sqlx::query_scalar(setting.sql()).bind(name).fetch_one(c)));
+        let asking = db.primary().run(setting, move |c| {
+            Box::pin(sqlx::query_scalar(setting.sql()).bind(name).fetch_one(&mut **c))
+        });
         asking.await.unwrap()
     };
     for (name, wanted) in [
@@ -112,7 +111,7 @@ async fn callers_that_hang_up_leave_no_connection_inside_a_transaction() {
         let begun = db.primary().run(doze, move |c| {
             Box::pin(async move {
                 let mut transaction = c.begin().await?;
-                sqlx::query(doze.sql()).execute(&mut *transaction).await?;
+                sqlx::query(doze.sql()).execute(&mut **transaction).await?;
                 transaction.commit().await
             })
         });
@@ -141,7 +140,7 @@ async fn a_transaction_that_its_query_forgot_is_over_when_the_connection_is_idle
         let forgot = db.primary().run(lock, move |c| {
             Box::pin(async move {
                 let mut transaction = c.begin().await?;
-                sqlx::query(lock.sql()).execute(&mut *transaction).await?;
+                sqlx::query(lock.sql()).execute(&mut **transaction).await?;
                 if fails { Err(sqlx::Error::RowNotFound) } else { Ok(()) } // without commit or rollback
             })
         });

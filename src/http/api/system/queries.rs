@@ -7,7 +7,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
-    db::{monitor, plan},
     http::{
         api::{
             manners::{answer::answer, auth::Read, problems::Problems, request::Name},
@@ -47,8 +46,8 @@ struct Plan {
     get, path = "/system/queries", tag = "system", operation_id = "list_system_queries",
     responses((status = 200, description = "The queries.", body = Queries), Problems),
 )]
-async fn list(_: Read) -> Result<Response, Problem> {
-    answer(StatusCode::OK, &Queries { data: monitor::queries().into_iter().map(Into::into).collect() })
+async fn list(_: Read, State(app): State<App>) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &Queries { data: app.db.queries().into_iter().map(Into::into).collect() })
 }
 
 /// Explain a query
@@ -60,7 +59,7 @@ async fn list(_: Read) -> Result<Response, Problem> {
     responses((status = 200, description = "The plan.", body = Plan), Problems),
 )]
 async fn explain(_: Read, State(app): State<App>, Name(query): Name) -> Result<Response, Problem> {
-    let plan = plan::explain(app.db.primary(), &query).await?;
+    let plan = app.db.explain(&query).await?;
     let plan = plan.ok_or_else(|| Problem::not_found("query"))?;
     answer(StatusCode::OK, &Plan { query, plan })
 }

@@ -86,7 +86,7 @@ fn text(description: impl Into<String>, example: &str) -> ObjectBuilder {
 fn optional(types: &[Type], description: impl Into<String>, example: Value) -> ObjectBuilder {
     let types = types.iter().cloned().chain([Type::Null]);
     ObjectBuilder::new()
-        .schema_type(SchemaType::from_iter(types))
+        .schema_type(types.collect::<SchemaType>())
         .description(Some(description))
         .examples([example])
 }

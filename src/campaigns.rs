@@ -85,7 +85,7 @@ pub struct Campaigns {
 }
 
 /// What [`Campaigns::flush`] did.
-#[derive(Debug, Clone, Copy, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy)]
 pub struct Flushed {
     /// Keys that were looked up and are forgotten.
     pub looked_up_forgotten: u64,

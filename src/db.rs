@@ -329,9 +329,8 @@ impl Db {
         let mut ticks = interval(self.probe_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => return,
+            if stop.run_until_cancelled(ticks.tick()).await.is_none() {
+                return;
             }
             let written = self.written();
             let asking = join(primary.ask(), join_all(replicas.iter_mut().map(Probe::ask)));

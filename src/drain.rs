@@ -52,10 +52,7 @@ pub async fn run(
                 let wait = back_off(&options, failures);
                 failures += 1;
                 log_failure(&error, failures, wait);
-                tokio::select! {
-                    () = sleep(wait) => {}
-                    () = stop.cancelled() => {}
-                }
+                stop.run_until_cancelled(sleep(wait)).await;
             }
         }
     }
@@ -113,10 +110,7 @@ async fn drain(
             }
         }
         if stored < options.batch_rows && !stop.is_cancelled() {
-            tokio::select! {
-                () = sleep(options.linger) => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(sleep(options.linger)).await;
         }
     }
 }
@@ -338,19 +332,16 @@ pub async fn housekeeping(journal: Journal, stop: CancellationToken) -> anyhow::
             tokio::task::spawn_blocking(move || journal.clean(Instant::now())).await?;
         }
         rounds = rounds.wrapping_add(1);
-        tokio::select! {
-            () = sleep(Duration::from_secs(1)) => {}
-            () = stop.cancelled() => {}
-        }
+        stop.run_until_cancelled(sleep(Duration::from_secs(1))).await;
     }
     Ok(())
 }
 
 /// Ends with an error when the journal's thread has panicked, so that octo ends and is started again.
 pub async fn watch(journal: Journal, stop: CancellationToken) -> anyhow::Result<()> {
-    tokio::select! {
-        () = journal.broken() => anyhow::bail!("the journal's thread panicked: clicks would not be recorded any more"),
-        () = stop.cancelled() => Ok(()),
+    match stop.run_until_cancelled(journal.broken()).await {
+        Some(()) => anyhow::bail!("the journal's thread panicked: clicks would not be recorded any more"),
+        None => Ok(()),
     }
 }
 

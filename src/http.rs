@@ -4,6 +4,7 @@ pub(crate) mod api;
 mod body;
 mod client;
 mod compression;
+mod described;
 pub mod error;
 pub mod fields;
 mod head;
@@ -12,16 +13,16 @@ mod pieces;
 mod request_id;
 pub(crate) mod track;
 
-use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
+use std::{panic::AssertUnwindSafe, time::Instant};
 
 use axum::{
     Router,
     body::Body,
     extract::MatchedPath,
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::{get, post},
+    response::Response,
+    routing::get,
 };
 use futures_util::FutureExt;
 use hyper::{Request, body::Incoming};
@@ -35,9 +36,10 @@ use crate::{
             manners::{auth, idempotency, position},
             openapi,
         },
+        error::panicked,
         track::{
             click::{self, Link},
-            cors, event,
+            cors,
         },
     },
     metrics,
@@ -45,16 +47,6 @@ use crate::{
 pub use client::Peer;
 use error::Problem;
 pub use head::Ambiguous;
-
-/// The header that carries our id of a click.
-pub const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
-/// The header that says why an event was dropped.
-pub const X_OCTO_DROPPED: HeaderName = HeaderName::from_static("x-octo-dropped");
-/// What was changed to keep the event of a pixel: `code pointer`, and so on with commas; percent-encoded where a header
-/// cannot hold it.
-pub const X_OCTO_ADJUSTED: HeaderName = HeaderName::from_static("x-octo-adjusted");
-/// `0` on a redirect whose click was not on disk when it was answered; not sent otherwise.
-pub const X_OCTO_RECORDED: HeaderName = HeaderName::from_static("x-octo-recorded");
 
 /// Answers the requests of one listener: tracking links here, everything else by the router.
 ///
@@ -70,9 +62,9 @@ pub struct Service {
 impl Service {
     /// What strangers reach: redirects, events, probes; everything else too when there is no admin listener.
     pub fn public(app: &App) -> Self {
-        let routes = event_routes().merge(probe_routes());
+        let routes = Router::from(track::router()).merge(probe_routes());
         let routes = if app.config.server.admin_listen.is_some() {
-            routes.route("/health", get(ops::bare_health))
+            routes.route("/health", get(ops::health::bare_health))
         } else {
             routes.merge(operator_routes(app))
         };
@@ -94,7 +86,7 @@ impl Service {
     ) -> Response {
         let path = request.uri().path();
         let link = if self.has_links { Link::of(path) } else { None };
-        let is_tracked = link.is_some() || (self.has_links && event::is_route(path));
+        let is_tracked = link.is_some() || (self.has_links && track::is_event(path));
         if !is_tracked {
             return self.respond(peer, None, request, bound).await;
         }
@@ -117,8 +109,10 @@ impl Service {
         let Some(link) = link else {
             if self.has_links
                 && let Some(refusal) = self.app.admission.refusal()
-                && let Some(shed) = event::shed(refusal, request.method(), request.uri().path())
+                && let Some(mut shed) = track::shed(refusal, request.method(), request.uri().path())
             {
+                let route = track::event_route(request.uri().path());
+                finish(&mut shed, route, request.method(), Instant::now());
                 return shed;
             }
             let mut request = request.map(bound);
@@ -152,18 +146,7 @@ impl Service {
 }
 
 fn probe_routes() -> Router<App> {
-    Router::new()
-        .route("/livez", get(ops::livez))
-        .route("/readyz", get(ops::readyz))
-        .route("/readyz/redirect", get(ops::readyz_redirect))
-        .route("/robots.txt", get(ops::robots))
-}
-
-fn event_routes() -> Router<App> {
-    Router::new()
-        .route("/event", post(event::event))
-        .route("/events", post(event::events))
-        .route("/event.gif", get(event::pixel))
+    Router::from(ops::probes::router().merge(track::robots::router()))
 }
 
 /// The answer to a preflight, unless the request is one that must not be read on from.
@@ -173,22 +156,23 @@ fn answer_preflight(link: Option<Link>, request: &Request<Incoming>, allowed: Re
     let is_ambiguous = request.extensions().get::<Ambiguous>().is_some();
     let refused = head::refuse(method, request.uri(), request.version(), request.headers(), is_ambiguous);
     let mut response = refused.unwrap_or(allowed);
-    let route = link.map_or_else(|| event::route(request.uri().path()), Link::route);
+    let route = link.map_or_else(|| track::event_route(request.uri().path()), Link::route);
     finish(&mut response, route, method, start);
     response
 }
 
 fn operator_routes(app: &App) -> Router<App> {
-    let (api, document) = openapi::router().split_for_parts();
-    api.layer(middleware::from_fn_with_state(app.clone(), position::see))
+    Router::from(api::router())
+        .layer(middleware::from_fn_with_state(app.clone(), position::see))
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
-        .merge(open_routes(&document))
+        .merge(open_routes())
         .layer(compression::layer())
 }
 
 /// What answers without a token; `/health` and `/metrics` look at who asks themselves.
-fn open_routes(document: &utoipa::openapi::OpenApi) -> Router<App> {
-    openapi::document_route(document).route("/health", get(ops::health)).route("/metrics", get(ops::metrics))
+fn open_routes() -> Router<App> {
+    let reports = ops::health::router().merge(ops::metrics::router());
+    ops::docs::routes(&openapi::document()).merge(Router::from(reports))
 }
 
 fn surround(routes: Router<App>, app: &App) -> Router {
@@ -237,19 +221,11 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the layer gives the panic away")]
-fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    metrics::panicked();
-    let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    Problem::internal(format!("a request panicked: {}", what.unwrap_or("no message"))).into_response()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use regex::Regex;
-    use serde_json::Value;
 
     use super::*;
 
@@ -297,9 +273,9 @@ mod tests {
 
     #[test]
     fn every_route_is_in_the_document_or_meant_to_need_no_token() {
-        let (api, document) = openapi::router().split_for_parts();
-        let router = api.merge(open_routes(&document)).merge(event_routes()).merge(probe_routes());
-        let document: Value = serde_json::from_str(&document.to_json().unwrap()).unwrap();
+        let router =
+            Router::from(api::router().merge(track::router())).merge(open_routes()).merge(probe_routes());
+        let document = openapi::document();
         let without_token: BTreeSet<String> = WITHOUT_TOKEN.map(str::to_owned).into();
         let mut known = without_token.clone();
         for (path, operations) in document["paths"].as_object().unwrap() {

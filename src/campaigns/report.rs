@@ -2,9 +2,6 @@
 
 use std::{sync::PoisonError, time::Duration};
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 use super::{Campaigns, Source};
 use crate::{
     metrics::{self, CacheLayer},
@@ -12,13 +9,11 @@ use crate::{
 };
 
 /// The campaign cache of this node.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = CacheReport)]
+#[derive(Debug)]
 pub struct Report {
     /// Campaigns in memory.
     pub campaigns: usize,
     /// Where they came from: `database`, `disk` (saved by an earlier start) or `nothing`.
-    #[schema(example = "database")]
     pub source: &'static str,
     /// Milliseconds since Postgres last said what they are; null: never.
     pub confirmed_ms_ago: Option<u64>,
@@ -35,11 +30,9 @@ pub struct Report {
 }
 
 /// A layer of the cache, since the start of this process.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = CacheLayer)]
+#[derive(Debug)]
 pub struct Layer {
     /// `process`, `redis` or `database`
-    #[schema(example = "process")]
     pub layer: &'static str,
     /// Campaigns found.
     pub hits: u64,
@@ -52,7 +45,6 @@ pub struct Layer {
     /// No answer, or one that is no campaign.
     pub errors: u64,
     /// Share that this layer answered: hits, stale and negative of all; null: it was never asked.
-    #[schema(example = 0.998)]
     pub hit_ratio: Option<f64>,
 }
 

@@ -11,9 +11,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 use sqlx::error::DatabaseError;
-use utoipa::ToSchema;
 
 use super::{Error, Statement};
 use crate::{config, metrics};
@@ -40,13 +38,11 @@ struct Seen {
 }
 
 /// A query and its figures since the start of the process.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Query {
     /// `noun.verb`
-    #[schema(example = "click.list")]
     pub query: &'static str,
     /// Its times.
-    #[serde(flatten)]
     pub times: Summary,
     /// How often it failed.
     pub errors: u64,
@@ -55,7 +51,7 @@ pub struct Query {
 }
 
 /// Times in milliseconds, to two digits; all 0 where nothing was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Summary {
     /// How many.
     pub count: u64,

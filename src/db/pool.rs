@@ -27,12 +27,10 @@ use deadpool::{
 };
 use futures_util::future::{BoxFuture, join_all};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
-use utoipa::ToSchema;
 
 use super::{
     Error, Statement,
@@ -72,14 +70,11 @@ struct Inner {
 }
 
 /// What a pool says of itself. Counts are since the start of the process.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[schema(as = PoolState)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct State {
     /// `primary` or `replica0`, `replica1`, ...
-    #[schema(example = "primary")]
     pub pool: String,
     /// Where connections lead now, without user and password.
-    #[schema(example = "10.0.0.5:5432")]
     pub server: String,
     /// Connections kept open.
     pub min: u32,
@@ -253,14 +248,12 @@ impl Pool {
     /// Keeps `min_connections` open and closes those above it that nobody needs, until the stop signal.
     pub async fn keep(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            tokio::select! {
-                () = self.fill() => {}
-                () = stop.cancelled() => return,
+            if stop.run_until_cancelled(self.fill()).await.is_none() {
+                return;
             }
             self.close_idle();
-            tokio::select! {
-                () = sleep(HOUSE_KEEPING) => {}
-                () = stop.cancelled() => return,
+            if stop.run_until_cancelled(sleep(HOUSE_KEEPING)).await.is_none() {
+                return;
             }
         }
     }

@@ -17,8 +17,6 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::{
     Error, Statement,
@@ -58,7 +56,7 @@ struct Seen {
 }
 
 /// What a replica says of itself.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// Its place in `database.replica_urls`, from 0.
     pub replica: usize,
@@ -69,7 +67,6 @@ pub struct Report {
     /// Seconds since the primary was where it is now; 0 when nothing is missing.
     pub lag_s: f64,
     /// The end of what it has replayed.
-    #[schema(example = "0/3000148")]
     pub replayed: String,
     /// Reads it was given.
     pub reads: u64,

@@ -9,11 +9,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::{FromRow, postgres::PgRow};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
 use super::{Db, Error, Statement, statement::statements};
 use crate::{config, metrics};
@@ -84,14 +82,13 @@ const BLOCKS_MIN: i64 = 1000;
 const STALE_INTERVALS: u32 = 3;
 
 /// What the primary said of itself at one time.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// When.
     pub read_at: DateTime<Utc>,
     /// Whether our user sees what other users do; `GRANT pg_monitor` to it if not.
     pub sees_all: bool,
     /// Parts that could not be read this time: `cache`, `tables`, `standbys`. Their figures are missing below.
-    #[schema(value_type = Vec<String>)]
     pub missing: Vec<&'static str>,
     /// Part of the table blocks that were in the database's cache of late, 0 to 1; null when too few were read.
     pub heap_hit_ratio: Option<f64>,
@@ -114,7 +111,7 @@ pub struct Snapshot {
 }
 
 /// Connections of clients.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Connections {
     /// To this database, running a statement, as far as we may see.
     pub active: i64,
@@ -127,7 +124,7 @@ pub struct Connections {
 }
 
 /// A table with all its partitions, indexes and TOAST.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     /// Its name.
     pub name: String,
@@ -142,7 +139,7 @@ pub struct Table {
 }
 
 /// One partition.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Partition {
     /// Its name.
     pub name: String,
@@ -157,7 +154,7 @@ pub struct Partition {
 }
 
 /// A standby. Without `pg_monitor` the primary tells only that it is there: its state is `hidden`.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct Standby {
     /// What it calls itself.
     pub application_name: Option<String>,
@@ -194,28 +191,28 @@ impl ServerStatus {
         let mut windows = Windows::default();
         let mut last_read = Instant::now();
         loop {
-            tokio::select! {
-                read = read(&db, &config, &mut windows) => match read {
-                    Ok(snapshot) => {
-                        last_read = Instant::now();
-                        if let Some(old) = self.latest() {
-                            forget_tables(&old, &snapshot);
-                        }
-                        publish(&snapshot, true);
-                        self.latest.store(Some(Arc::new(snapshot)));
+            match stop.run_until_cancelled(read(&db, &config, &mut windows)).await {
+                Some(Ok(snapshot)) => {
+                    last_read = Instant::now();
+                    if let Some(old) = self.latest() {
+                        forget_tables(&old, &snapshot);
                     }
-                    Err(error) => {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "no statistics of the database");
-                        if let Some(old) = self.latest().filter(|_| is_stale(last_read.elapsed(), interval)) {
-                            publish(&old, false);
-                        }
+                    publish(&snapshot, true);
+                    self.latest.store(Some(Arc::new(snapshot)));
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "no statistics of the database"
+                    );
+                    if let Some(old) = self.latest().filter(|_| is_stale(last_read.elapsed(), interval)) {
+                        publish(&old, false);
                     }
-                },
-                () = stop.cancelled() => return Ok(()),
+                }
+                None => return Ok(()),
             }
-            tokio::select! {
-                () = sleep(interval) => {}
-                () = stop.cancelled() => return Ok(()),
+            if stop.run_until_cancelled(sleep(interval)).await.is_none() {
+                return Ok(());
             }
         }
     }

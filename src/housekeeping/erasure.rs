@@ -59,10 +59,7 @@ pub async fn run(
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot erase in the journal yet"),
             }
         }
-        tokio::select! {
-            () = sleep(wait) => {}
-            () = stop.cancelled() => {}
-        }
+        stop.run_until_cancelled(sleep(wait)).await;
     }
     Ok(())
 }

@@ -30,10 +30,10 @@ pub struct Campaign {
 #[schema(as = CampaignTerms)]
 pub struct Terms {
     /// For people: 1 to 255 characters, not only spaces.
-    #[schema(min_length = 1, max_length = 255, pattern = "[^\\s]")]
+    #[schema(min_length = 1, max_length = 255, pattern = "[^\\s]", example = "Summer sale")]
     pub name: String,
     /// For people: at most 2,000 characters.
-    #[schema(max_length = 2000)]
+    #[schema(max_length = 2000, example = "Banners of the summer.")]
     pub description: Option<String>,
     /// Whether it takes clicks.
     pub status: Status,

@@ -2,9 +2,7 @@
 //! shown once and kept nowhere; what is stored is its SHA-256.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::campaign::text_enum;
@@ -38,12 +36,11 @@ impl Scope {
 }
 
 /// A token without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// Ours, a UUIDv7.
     pub id: Uuid,
     /// For people.
-    #[schema(example = "reporting")]
     pub name: String,
     /// What it may do.
     pub scope: Scope,

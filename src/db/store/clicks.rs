@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
 use sqlx::{FromRow, types::Json};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
@@ -19,17 +17,15 @@ use crate::{
 };
 
 /// A click as it is stored.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct Click {
     /// Ours; a UUIDv7, so also its time.
     pub id: Uuid,
     /// The campaign that took it.
     pub campaign_id: Uuid,
     /// The campaign's key of today.
-    #[schema(example = "summer-sale")]
     pub campaign_key: Option<String>,
     /// The visitor's address, or what `privacy.ip_mode` leaves of it.
-    #[schema(example = "192.0.2.1")]
     pub ip_address: Option<String>,
     /// As sent, cleaned and cut.
     pub user_agent: Option<String>,
@@ -37,13 +33,11 @@ pub struct Click {
     pub referrer: Option<String>,
     /// Whether it counts.
     pub is_valid: bool,
-    /// Why it does not count: `draft`, `paused`, `ended`, `not_started`, `no_destination`, `prefetch`, `bot`,
-    /// `no_user_agent`, `datacenter`, `duplicate`, or what a correction says.
+    /// Why it does not count: an [`InvalidReason`], or what a correction says.
     pub invalid_reason: Option<String>,
     /// Whether the user agent is a known robot's.
     pub is_bot: bool,
     /// ISO 3166-1 alpha-2.
-    #[schema(example = "DE")]
     pub country: Option<String>,
     /// `desktop`, `mobile`, ...
     pub device: Option<String>,
@@ -80,15 +74,12 @@ pub struct Click {
     /// The traffic source the link named.
     pub traffic_source_id: Option<String>,
     /// What it cost us.
-    #[schema(value_type = Option<Money>)]
     pub cost: Option<Json<Money>>,
     /// The currency of the cost, as it is stored; `XXX` where the link named none that is known.
-    #[schema(example = "USD")]
     pub currency: Option<String>,
     /// What of the link could not be kept as it was sent: `cut` (a value longer than 1,024 characters),
     /// `id_too_long` (`click_id` likewise, left out), `unexpanded_macro` (a value such as `{campaign}` that the source did
     /// not fill, left out), `cost_unreadable`, `cost_negative` (left out), `currency_unknown`.
-    #[schema(example = json!(["cut"]))]
     pub adjusted: Vec<String>,
     /// The kind of its first conversion.
     pub conversion_type: Option<String>,

@@ -4,9 +4,7 @@
 //! again wants to see what became of it.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::FromRow;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
@@ -106,20 +104,17 @@ statements! {
 }
 
 /// A record of the journal that is no row, and why.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// Counts up as they come; the key of lists.
-    #[serde(skip)]
     pub id: i64,
     /// The journal's stream it came in.
     pub stream: Uuid,
     /// Its sequence in the stream.
     pub seq: i64,
     /// Why PostgreSQL refused it, or `malformed`.
-    #[schema(example = "22P05")]
     pub sqlstate: String,
     /// What PostgreSQL said.
-    #[schema(example = "unsupported Unicode escape sequence")]
     pub message: String,
     /// When it was refused first.
     pub created_at: DateTime<Utc>,
@@ -130,8 +125,7 @@ pub struct DeadLetter {
 }
 
 /// What a dead letter holds.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone)]
 pub enum Content {
     /// A click, as it would be stored.
     Click(Box<clicks::Click>),

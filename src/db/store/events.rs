@@ -1,10 +1,8 @@
 //! Stored events: read, and stored one at a time. The drain stores those of the journal (see `db::ingest`).
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{FromRow, types::Json};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
@@ -23,7 +21,7 @@ use crate::{
 const CLOCKS_DIFFER_BY: TimeDelta = TimeDelta::hours(1);
 
 /// An event as it is stored.
-#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow)]
 pub struct Event {
     /// The sender's, or ours.
     pub id: Uuid,
@@ -32,15 +30,12 @@ pub struct Event {
     /// The campaign it belongs to.
     pub campaign_id: Option<Uuid>,
     /// The campaign's key of today.
-    #[schema(example = "summer-sale")]
     pub campaign_key: Option<String>,
     /// What happened.
-    #[schema(example = "page_view")]
     pub event_type: String,
     /// For people.
     pub event_name: Option<String>,
     /// What the sender told, as PostgreSQL wrote it: its numbers may be longer than ours.
-    #[schema(value_type = Option<Object>)]
     pub properties: Option<Json<Box<RawValue>>>,
     /// The page.
     pub url: Option<String>,
@@ -51,10 +46,8 @@ pub struct Event {
     /// The sender's user.
     pub user_id: Option<String>,
     /// Who told of it: `public`, or the id of the token; nothing where it was stored before that was noted.
-    #[schema(example = "public")]
     pub source: Option<String>,
     /// The sender's own id, where it is no UUID; at most 128 characters of it.
-    #[schema(example = "order-1001")]
     pub external_id: Option<String>,
     /// When it happened, as the sender says.
     pub occurred_at: Option<DateTime<Utc>>,

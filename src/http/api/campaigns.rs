@@ -20,14 +20,14 @@ use crate::{
     app::{App, Parts},
     db::store::campaigns::{self, Written},
     http::{
-        api::{
-            self, Json, Name, ROOT, answer,
-            manners::{
-                auth::{Admin, Read},
-                idempotency::Attempt,
-                page::{Page, Params, id_cursor, rows_for},
-            },
-            openapi::Problems,
+        api::manners::{
+            answer::{ROOT, answer, located, no_content},
+            auth::{Admin, Read},
+            etag,
+            idempotency::Attempt,
+            page::{Page, Params, id_cursor, rows_for},
+            problems::Problems,
+            request::{Json, Name, parse_id},
         },
         error::Problem,
     },
@@ -98,7 +98,7 @@ async fn create(
     let campaign = campaigns::insert_as(&app.db, attempt.id, attempt.is_again, key, terms).await?;
     app.campaigns.invalidate_campaign(&campaign.key).await;
     let location = format!("{ROOT}/campaigns/{}", campaign.id);
-    api::located(show(&app, StatusCode::CREATED, campaign)?, &location)
+    located(show(&app, StatusCode::CREATED, campaign)?, &location)
 }
 
 /// List campaigns
@@ -108,7 +108,7 @@ async fn create(
     get, path = "/campaigns", tag = "campaigns", operation_id = "list_campaigns",
     params(
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:[0-9a-f]{32})?$", example = "019aaf3c5f007abc8def0123456789ab"),
     ),
     responses((status = 200, description = "A page.", body = Page<CampaignBody>), Problems),
 )]
@@ -128,7 +128,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     get, path = "/campaigns/{id}", tag = "campaigns", operation_id = "get_campaign",
     params(
         ("id" = String, Path, description = "Its id (a UUID with hyphens) or key.", example = "summer-sale"),
-        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one."),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one.", example = "\"3\""),
     ),
     responses(
         (status = 200, description = "The campaign.", body = CampaignBody,
@@ -144,8 +144,8 @@ async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let campaign = find(&app, &id).await?;
-    if api::if_none_match(&headers, campaign.version) {
-        return Ok(api::not_modified(campaign.version));
+    if etag::if_none_match(&headers, campaign.version) {
+        return Ok(etag::not_modified(campaign.version));
     }
     show(&app, StatusCode::OK, campaign)
 }
@@ -187,7 +187,7 @@ async fn update(
     delete, path = "/campaigns/{id}", tag = "campaigns", operation_id = "delete_campaign",
     params(
         ("id" = String, Path, description = "Its id or key.", example = "summer-sale"),
-        ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since."),
+        ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since.", example = "*"),
     ),
     responses(
         (status = 204, description = "It is gone."),
@@ -202,12 +202,12 @@ async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let campaign = find(&app, &id).await?;
-    api::if_match(&headers, campaign.version)?;
+    etag::if_match(&headers, campaign.version)?;
     let expected = headers.contains_key(header::IF_MATCH).then_some(campaign.version);
     match campaigns::delete(&app.db, campaign.id, expected).await? {
         Written::Done(()) => {
             app.campaigns.invalidate_campaign(&campaign.key).await;
-            Ok(api::no_content())
+            Ok(no_content())
         }
         Written::Missing => Err(Problem::not_found("campaign")),
         Written::Stale => Err(Problem::precondition_failed()),
@@ -221,7 +221,7 @@ async fn delete(
     post, path = "/campaigns/{id}/pause", tag = "campaigns", operation_id = "pause_campaign",
     params(
         ("id" = String, Path, description = "Its id or key.", example = "summer-sale"),
-        ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since."),
+        ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since.", example = "*"),
     ),
     responses(
         (status = 200, description = "The campaign as it is now.", body = CampaignBody,
@@ -247,7 +247,7 @@ async fn pause(
     post, path = "/campaigns/{id}/resume", tag = "campaigns", operation_id = "resume_campaign",
     params(
         ("id" = String, Path, description = "Its id or key.", example = "summer-sale"),
-        ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since."),
+        ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since.", example = "*"),
     ),
     responses(
         (status = 200, description = "The campaign as it is now.", body = CampaignBody,
@@ -276,11 +276,6 @@ pub(crate) async fn find(app: &Parts, id_or_key: &str) -> Result<Campaign, Probl
     found.ok_or_else(|| Problem::not_found("campaign"))
 }
 
-/// What looks like an id is one, and may be no key.
-pub(crate) fn parse_id(text: &str) -> Option<Uuid> {
-    Uuid::try_parse(text).ok().filter(|_| text.len() == 36)
-}
-
 /// Puts what `decide` makes of a campaign in its place, unless it changed meanwhile: then again.
 async fn change(
     app: &Parts,
@@ -290,7 +285,7 @@ async fn change(
 ) -> Result<Response, Problem> {
     for _ in 0..CHANGE_ATTEMPTS {
         let campaign = find(app, id_or_key).await?;
-        api::if_match(headers, campaign.version)?;
+        etag::if_match(headers, campaign.version)?;
         let Asked { key, terms } = decide(&campaign)?;
         let key = key.unwrap_or_else(|| campaign.key.clone());
         if (&key, &terms) == (&campaign.key, &campaign.terms) {
@@ -310,7 +305,7 @@ async fn change(
 
 fn show(app: &Parts, status: StatusCode, campaign: Campaign) -> Result<Response, Problem> {
     let version = campaign.version;
-    Ok(api::versioned(answer(status, &body(app, campaign))?, version))
+    Ok(etag::versioned(answer(status, &body(app, campaign))?, version))
 }
 
 fn body(app: &Parts, campaign: Campaign) -> CampaignBody {

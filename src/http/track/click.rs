@@ -16,7 +16,7 @@ use crate::{
     campaigns::Lookup,
     facts::click::Click,
     http::{
-        X_CLICK_ID, X_OCTO_RECORDED, body,
+        body,
         client::{self, Peer},
         error::Problem,
         track::signals,
@@ -33,10 +33,21 @@ use crate::{
     routing::{self, Routes, Visit, destination::Values},
 };
 
+/// The header that carries our id of a click.
+const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
+/// `0` on a redirect whose click was not on disk when it was answered; not sent otherwise.
+const X_OCTO_RECORDED: HeaderName = HeaderName::from_static("x-octo-recorded");
+
 const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// Bytes of a body that are read at most; none is needed, but a connection whose body was not read is closed.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// The body of a 400.
+const NO_CID: &str = "The parameter cid is missing.\n";
+
+/// The body of a 404 where there is no fallback.
+const NO_CAMPAIGN: &str = "There is no such campaign.\n";
 
 /// The methods of a link.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
@@ -86,14 +97,73 @@ impl Link {
 /// Answers a link, once its click is on disk. `body` is the one of a `POST`.
 pub(crate) async fn answer(app: &App, peer: Peer, link: Link, head: &Head, body: Option<Body>) -> Response {
     match head.method {
-        Method::GET | Method::HEAD => redirected(app, peer, link, head, "").await,
-        Method::POST => {
-            let form = read_form(head, body.unwrap_or_default()).await;
-            redirected(app, peer, link, head, &form).await
-        }
+        Method::GET | Method::HEAD => follow(app, peer, link, head).await,
+        Method::POST => follow_posted(app, peer, link, head, body.unwrap_or_default()).await,
         Method::OPTIONS => options(),
         _ => Problem::method_not_allowed().with_header(header::ALLOW, METHODS).into_response(),
     }
+}
+
+/// Follow a link
+///
+/// A known campaign always redirects, and the click is on disk before the answer. Values are cut at 1,024 characters
+/// (a longer `click_id` is left out); the first of repeated ones counts; other parameters go to the destination as they
+/// were sent where the campaign passes them through. Nothing in the query is refused: what cannot be kept is named in
+/// the click's `adjusted`. A value that is a macro the source did not fill (`{campaign}`) is none. `&amp;` separates like
+/// `&`. A key that is not known as it stands is looked for without what mail and chat put around it, then in any case.
+/// `HEAD` gives the same answer and is no click.
+#[utoipa::path(
+    get, path = "/click", tag = "tracking", operation_id = "click", security(()),
+    params(
+        ("cid" = String, Query, description = "The campaign's key.", example = "demo"),
+        ("sub1" = Option<String>, Query, description = "The source's own value; `sub2` to `sub5` likewise.", example = "banner-7"),
+        ("click_id" = Option<String>, Query, description = "The source's own id of the click.", example = "source-4711"),
+        ("landing_page_id" = Option<String>, Query, description = "Go to this landing page of the campaign.", example = "5"),
+        ("campaign_offer_id" = Option<String>, Query, description = "Go to this offer of the campaign.", example = "6"),
+        ("traffic_source_id" = Option<String>, Query, description = "Where the visitor comes from.", example = "ads"),
+        ("cost" = Option<String>, Query, description = "What the click cost: `0.05`, `0,05`, `$0.05`, `1,234.56`, `5.0E-5`; six decimals are kept.", example = "0.05"),
+        ("currency" = Option<String>, Query, description = "Of the cost; `XXX` is kept for one that is not known.", example = "USD"),
+    ),
+    responses(
+        (status = 302, description = "To the destination.", headers(
+            ("Location" = String, description = "The destination."),
+            ("X-Click-Id" = String, description = "Our id of the click; also to a prefetch, whose click does not count, and to HEAD, which makes none. Not sent with `tracking.fallback_url`."),
+            ("Cache-Control" = String, description = "Each visit is asked for again."),
+            ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
+            ("X-Robots-Tag" = String, description = "`noindex`."),
+            ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
+        )),
+        (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!(NO_CID)),
+        (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!(NO_CAMPAIGN)),
+    ),
+)]
+pub(super) async fn follow(app: &App, peer: Peer, link: Link, head: &Head) -> Response {
+    redirected(app, peer, link, head, "").await
+}
+
+/// Follow a link by POST
+///
+/// As browsers do for `<a ping>`, `navigator.sendBeacon` and forms: a click like any other. Fields of a form count behind
+/// the query; other bodies are not looked at. Pages of every origin may send it (CORS).
+#[utoipa::path(
+    post, path = "/click", tag = "tracking", operation_id = "post_click", security(()),
+    params(("cid" = String, Query, description = "The campaign's key; all parameters of `GET /click`.", example = "demo")),
+    responses(
+        (status = 303, description = "To the destination.", headers(
+            ("Location" = String, description = "The destination."),
+            ("X-Click-Id" = String, description = "Our id of the click; not sent with `tracking.fallback_url`."),
+            ("Cache-Control" = String, description = "Each visit is asked for again."),
+            ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
+            ("X-Robots-Tag" = String, description = "`noindex`."),
+            ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
+        )),
+        (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!(NO_CID)),
+        (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!(NO_CAMPAIGN)),
+    ),
+)]
+pub(super) async fn follow_posted(app: &App, peer: Peer, link: Link, head: &Head, body: Body) -> Response {
+    let form = read_form(head, body).await;
+    redirected(app, peer, link, head, &form).await
 }
 
 /// What a form says, as a query; nothing where the body is something else, or is not there in time.
@@ -115,7 +185,7 @@ async fn redirected(app: &App, peer: Peer, link: Link, head: &Head, form: &str) 
     let params = parse(link, head, form);
     let Some(cid) = params.cid.as_deref() else {
         metrics::click("bad_request");
-        return plain(StatusCode::BAD_REQUEST, "The parameter cid is missing.\n");
+        return plain(StatusCode::BAD_REQUEST, NO_CID);
     };
     let key = key_text(cid);
     let found = match app.campaigns.in_memory(key) {
@@ -267,7 +337,7 @@ fn unknown(app: &App, method: &Method, found: &Lookup) -> Response {
     });
     match &app.config.tracking.fallback_url {
         Some(url) => redirect(app, method, url.to_string(), None),
-        None => plain(StatusCode::NOT_FOUND, "There is no such campaign.\n"),
+        None => plain(StatusCode::NOT_FOUND, NO_CAMPAIGN),
     }
 }
 

@@ -15,10 +15,10 @@ use utoipa::{
     },
 };
 
-use super::parse_id;
 use crate::{
     app::Parts,
     http::{
+        api::manners::request::parse_id,
         error::FieldError,
         fields::{Fields, Given},
     },
@@ -277,6 +277,7 @@ fn asked_terms() -> Object {
         "type": ["string", "null"],
         "pattern": "^[A-Za-z0-9._-]{1,64}$",
         "description": "1 to 64 of `A-Z a-z 0-9 . _ -`, not a UUID; made up when it is not given.",
+        "example": "summer-sale",
     });
     object.properties.insert("key".to_owned(), serde_json::from_value(key).expect("a schema"));
     for (list, entry) in [("landing_pages", LandingPageInput::name()), ("offers", OfferInput::name())] {

@@ -8,12 +8,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
 };
 use chrono::Utc;
+use utoipa::openapi::security::SecurityRequirement;
 
 use crate::{
     app::App,
     db::store::tokens,
     http::{
         client::{self, Peer},
+        described::Described,
         error::Problem,
     },
     limits::{Over, Watcher},
@@ -208,6 +210,20 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (value, None) = (values.next()?, values.next()) else { return None };
     let (scheme, credentials) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim_matches(' '))
+}
+
+/// Says in the document which scope an operation of the API needs, as OpenAPI 3.1 does for schemes without scopes of their
+/// own: by role names. Reading needs `read`, all else `admin`, unless the operation says something else itself.
+/// `tests/it/api/scopes.rs` holds each operation to it.
+pub(crate) fn describe(it: &mut Described<'_>) {
+    let scope = if it.method == "GET" { Scope::Read } else { Scope::Admin };
+    let needed = || vec![SecurityRequirement::new("token", [scope.as_str()])];
+    it.operation.security.get_or_insert_with(needed);
+    if it.is_guarded() {
+        let challenge = "Bearer realm=\"octo\", error=\"invalid_token\"";
+        let is_refused = |status: &str| matches!(status, "401" | "403");
+        it.answers(is_refused, "WWW-Authenticate", "What is wanted (RFC 6750).", challenge);
+    }
 }
 
 fn invalid_token() -> Problem {

@@ -25,12 +25,10 @@ use crate::{
     db::store::idempotency::{self, Answer, Claim, Claimed},
     housekeeping::clock,
     http::{
-        api::{
-            BODY_BYTES_MAX,
-            manners::{auth, position::X_OCTO_POSITION},
-        },
+        api::manners::{auth, position::X_OCTO_POSITION, problems, request::BODY_BYTES_MAX},
         body,
-        error::{FieldError, Problem},
+        described::{Described, is_success, text},
+        error::{FieldError, Problem, panicked},
         request_id,
     },
     metrics,
@@ -42,6 +40,9 @@ pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 
 /// `true` on an answer that was given before.
 pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// A key, for the document: characters without a quote, a comma or a semicolon, or a string in quotes.
+const KEY_PATTERN: &str = r#"^(?:[!#-+\--:<-~]{1,255}|"(?:[ !#-\[\]-~]|\\["\\]){1,255}")$"#;
 
 /// Longest key, in characters.
 const KEY_CHARS_MAX: usize = 255;
@@ -129,7 +130,7 @@ async fn run(
     let request = Request::from_parts(head, Body::from(body));
     let work = request_id::inherited(async move {
         let response = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-        keep(&app, &known_by, claim, response.unwrap_or_else(crate::http::panicked)).await
+        keep(&app, &known_by, claim, response.unwrap_or_else(panicked)).await
     });
     #[expect(
         clippy::disallowed_methods,
@@ -262,11 +263,29 @@ pub async fn housekeeping(app: App, stop: CancellationToken) -> anyhow::Result<(
             // they are looked for again in a minute
             Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "old answers stay"),
         }
-        tokio::select! {
-            () = sleep(HOUSE_KEEPING) => {}
-            () = stop.cancelled() => return Ok(()),
+        if stop.run_until_cancelled(sleep(HOUSE_KEEPING)).await.is_none() {
+            return Ok(());
         }
     }
+}
+
+/// Says of a POST of the API in the document that it takes a key.
+pub(crate) fn describe(it: &mut Described<'_>) {
+    if !it.is_guarded() || it.method != "POST" {
+        return;
+    }
+    let description = "A name for this request, such as a UUID. The same request again with the same key is not \
+                       run again, but answered as before with `Idempotency-Replayed: true`; another request with \
+                       it is refused (422), and so is one that comes while the first still runs (409).";
+    let example = "8e03978e-40d5-43dd-bc93-6894a57f9324";
+    it.takes("Idempotency-Key", description, text(Some(KEY_PATTERN)), example);
+    let running =
+        || problems::response("The request with this `Idempotency-Key` is still running.", &running()).into();
+    it.operation.responses.responses.entry("409".to_owned()).or_insert_with(running);
+    let when = "Seconds; only where the request with this `Idempotency-Key` is running.";
+    it.answers(|status| status == "409", "Retry-After", when, "1");
+    let replayed = "`true`: the answer was given before for this `Idempotency-Key`.";
+    it.answers(is_success, "Idempotency-Replayed", replayed, "true");
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ async fn a_start_with_every_store_down_still_redirects_and_stores_later() {
         Ok(())
     })
     .await;
-    assert!(octo.stderr().contains("PostgreSQL is ready; what waits in the journal is stored now"));
+    assert!(octo.stderr().contains("PostgreSQL is ready; storing the records that wait in the journal"));
 }
 
 #[tokio::test]
@@ -94,10 +94,7 @@ async fn partitions_that_cannot_be_made_keep_no_click_out_of_postgres() {
     }
     tracker.wait_rows(Table::Clicks, 5).await;
     let said = tracker.octo.stderr();
-    assert!(
-        said.contains("cannot look after the partitions yet") && said.contains("SQLSTATE 42883"),
-        "{said}"
-    );
+    assert!(said.contains("cannot set up the partitions yet") && said.contains("SQLSTATE 42883"), "{said}");
 }
 
 #[tokio::test]

@@ -222,7 +222,7 @@ const FROM_ZERO: &[(&str, &str, &[&str])] = &[
             "bad_request",
         ],
     ),
-    ("octo_click_values_adjusted_total", "reason", Adjustment::NAMES),
+    ("octo_click_values_adjusted_total", "reason", <Adjustment as strum::VariantNames>::VARIANTS),
     (
         "octo_events_total",
         "outcome",
@@ -508,7 +508,7 @@ pub fn click_unrecorded() {
 /// What of a click's link could not be kept as it was sent, and how many of its values were macros.
 pub fn click_adjusted(adjusted: Adjusted, unexpanded: u32) {
     for adjustment in adjusted.iter() {
-        counter!("octo_click_values_adjusted_total", "reason" => adjustment.as_str()).increment(1);
+        counter!("octo_click_values_adjusted_total", "reason" => <&str>::from(adjustment)).increment(1);
     }
     counter!("octo_unexpanded_macros_total").increment(unexpanded.into());
 }

@@ -25,7 +25,7 @@ use crate::{
         store::erasures,
     },
     facts::{
-        click::{Adjusted, Adjustment, Click},
+        click::{Adjusted, Click},
         event::Event,
         record::Record,
     },
@@ -468,7 +468,7 @@ async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Res
         .bind(column(clicks, |c| c.user_agent.as_deref()))
         .bind(column(clicks, |c| c.referrer.as_deref()))
         .bind(column(clicks, |c| c.is_valid()))
-        .bind(column(clicks, |c| c.invalid_reason.map(crate::facts::click::InvalidReason::as_str)))
+        .bind(column(clicks, |c| c.invalid_reason.map(<&str>::from)))
         .bind(column(clicks, |c| c.is_bot))
         .bind(column(clicks, |c| c.country.as_deref()))
         .bind(column(clicks, |c| c.device.as_deref()))
@@ -521,7 +521,7 @@ fn copy_click(data: &mut CopyData, click: &Click<'_>) {
     data.text(click.user_agent.as_deref());
     data.text(click.referrer.as_deref());
     data.bool(click.is_valid());
-    data.text(click.invalid_reason.map(crate::facts::click::InvalidReason::as_str));
+    data.text(click.invalid_reason.map(Into::into));
     data.bool(click.is_bot);
     data.text(click.country.as_deref());
     data.text(click.device.as_deref());
@@ -538,13 +538,13 @@ fn copy_click(data: &mut CopyData, click: &Click<'_>) {
     data.text(click.currency.as_ref().map(Currency::as_str));
     data.timestamptz(created_at);
     data.timestamptz(created_at);
-    let adjusted: Vec<&str> = click.adjusted.iter().map(Adjustment::as_str).collect();
+    let adjusted: Vec<&str> = click.adjusted.iter().map(Into::into).collect();
     data.text_array((!adjusted.is_empty()).then_some(adjusted.as_slice()));
 }
 
 /// The names, separated by commas; `None`: there is none.
 fn list(adjusted: Adjusted) -> Option<String> {
-    (!adjusted.is_empty()).then(|| adjusted.iter().map(Adjustment::as_str).collect::<Vec<_>>().join(","))
+    (!adjusted.is_empty()).then(|| adjusted.iter().map(Into::into).collect::<Vec<&str>>().join(","))
 }
 
 async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {

@@ -111,7 +111,7 @@ impl Click<'_> {
         if self.is_bot {
             put(out, tag::IS_BOT, &[]);
         }
-        put_text(out, tag::INVALID_REASON, self.invalid_reason.map(super::click::InvalidReason::as_str));
+        put_text(out, tag::INVALID_REASON, self.invalid_reason.map(Into::into));
         put_text(out, tag::COUNTRY, self.country.as_deref());
         put_text(out, tag::DEVICE, self.device.as_deref());
         put_text(out, tag::OS, self.os.as_deref());

@@ -122,7 +122,7 @@ pub async fn create_as(
             Box::pin(async move {
                 let query = crate::db::query_as::<Row>(INSERT_SQL).bind(id).bind(name);
                 query
-                    .bind(scope.as_str())
+                    .bind(<&str>::from(scope))
                     .bind(hash.as_slice())
                     .bind(expires_at)
                     .fetch_one(c)
@@ -139,7 +139,9 @@ pub async fn insert_once(db: &Db, scope: Scope, name: &str, secret: &str) -> Res
     let (name, hash) = (name.to_owned(), digest(secret));
     db.write("token.insert_once", move |c| {
         let query = crate::db::query(INSERT_ONCE_SQL).bind(crate::model::id::new_uuid()).bind(name);
-        Box::pin(async move { query.bind(scope.as_str()).bind(hash.as_slice()).execute(c).await.map(drop) })
+        Box::pin(
+            async move { query.bind(<&str>::from(scope)).bind(hash.as_slice()).execute(c).await.map(drop) },
+        )
     })
     .await
 }

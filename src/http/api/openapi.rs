@@ -61,7 +61,7 @@ fn name_scopes(document: &mut utoipa::openapi::OpenApi) {
             .map(|operation| (operation, Scope::Admin));
         for (operation, scope) in reading.into_iter().chain(changing) {
             let Some(operation) = operation else { continue };
-            let needed = || vec![SecurityRequirement::new("token", [scope.as_str()])];
+            let needed = || vec![SecurityRequirement::new("token", [<&str>::from(scope)])];
             operation.security.get_or_insert_with(needed);
         }
     }

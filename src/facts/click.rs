@@ -188,6 +188,21 @@ pub enum InvalidReason {
 mod tests {
     use super::*;
 
+    /// Journals and tables hold them; the name of a variant may change, its text may not.
+    #[test]
+    fn what_is_stored_of_a_choice_stays_the_same() {
+        let reasons = "draft paused ended not_started no_destination prefetch bot no_user_agent datacenter duplicate \
+                       rate_limited";
+        assert_eq!(InvalidReason::VARIANTS.join(" "), reasons);
+        for reason in InvalidReason::VARIANTS {
+            assert_eq!(reason.parse::<InvalidReason>().unwrap().to_string(), *reason);
+        }
+        let adjustments = "cut id_too_long unexpanded_macro cost_unreadable cost_negative currency_unknown";
+        assert_eq!(Adjustment::VARIANTS.join(" "), adjustments);
+        let error = "no".parse::<Adjustment>().unwrap_err();
+        assert_eq!(error, format!("must be one of {}", adjustments.replace(' ', ", ")));
+    }
+
     #[test]
     fn the_bit_of_an_adjustment_is_its_place_in_the_list() {
         let names = |set: Adjusted| set.iter().map(Into::into).collect::<Vec<&str>>();

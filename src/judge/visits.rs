@@ -20,7 +20,6 @@ use crate::{
 /// The first click of a visit, for the other nodes: a hash under a key that only they have, and its second.
 pub type NewVisit = (u64, u64);
 
-/// Judges visits.
 #[derive(Debug)]
 pub struct Visits {
     ip_mode: IpMode,

@@ -21,7 +21,7 @@ pub(super) fn log(pool: Pool, query: &'static str) -> BoxFuture<'static, ()> {
         match explain(&pool, query).await {
             Ok(Some(plan)) => tracing::warn!(query, plan, "the plan of a slow query"),
             Ok(None) => {}
-            Err(error) => tracing::debug!(query, ?error, "the plan of a slow query cannot be had"),
+            Err(error) => tracing::debug!(query, ?error, "the plan of a slow query could not be read"),
         }
     })
 }

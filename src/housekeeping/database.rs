@@ -53,7 +53,7 @@ pub(crate) async fn first_set_up(app: &App, schema_ready: &Gate) -> anyhow::Resu
         let failed = furnish(app).await;
         for (what, error) in &failed {
             // none of it keeps clicks from being redirected and stored: `keep` tries again
-            tracing::warn!(error = plain(app, error), "cannot look after {what} yet");
+            tracing::warn!(error = plain(app, error), "cannot set up {what} yet");
         }
         anyhow::ensure!(
             app.campaigns.state().1 != Source::Nothing,
@@ -121,7 +121,7 @@ async fn look_ahead(app: &App) {
     }
     if let Err(error) = keep_partitions(app).await {
         let error = plain(app, &error.into());
-        tracing::warn!(error, "cannot look after the partitions; trying again later");
+        tracing::warn!(error, "cannot maintain the partitions; trying again later");
     }
 }
 
@@ -147,7 +147,7 @@ async fn until_schema(app: &App) {
         if failures % 10 == 1 {
             tracing::warn!(
                 failures,
-                "PostgreSQL {reason}: its schema cannot be looked at; clicks are redirected and wait in the journal"
+                "PostgreSQL {reason}: its schema cannot be checked; clicks are redirected and wait in the journal"
             );
         }
         app.state.set_up.send_replace(SetUp::Failing(reason));
@@ -168,7 +168,7 @@ async fn until_furnished(app: &App) {
         failures += 1;
         for (what, error) in failed.iter().filter(|_| failures % 10 == 1) {
             let next_try_s = pause.as_secs();
-            tracing::warn!(failures, next_try_s, error = plain(app, error), "cannot look after {what} yet");
+            tracing::warn!(failures, next_try_s, error = plain(app, error), "cannot set up {what} yet");
         }
         sleep(pause).await;
     }
@@ -210,7 +210,7 @@ async fn furnish(app: &App) -> Vec<(&'static str, anyhow::Error)> {
 
 /// In words that tell a server that does not answer from one that does.
 fn plain(app: &App, error: &anyhow::Error) -> String {
-    const LOCKED: &str = "waits for a lock that somebody else holds, such as a dump or a long transaction";
+    const LOCKED: &str = "waits for a lock that another session holds, such as a dump or a long transaction";
     let Some(source) = error.chain().find_map(|error| error.downcast_ref::<sqlx::Error>()) else {
         return format!("cannot be used ({error:#})");
     };
@@ -257,7 +257,7 @@ fn say_busy(app: &App, busy: u32) {
         tracing::warn!(
             partitions = busy,
             rounds = round,
-            "partitions wait for a lock that somebody holds (a dump, an open transaction); trying again later"
+            "partitions wait for a lock that another session holds (a dump, an open transaction); trying again later"
         );
     }
 }
@@ -274,7 +274,10 @@ async fn delete_old(app: &App) -> Result<(), db::Error> {
             tracing::info!(dropped = round.done, retention_days = days, "dropped partitions");
         }
         if round.busy > 0 {
-            tracing::info!(partitions = round.busy, "old partitions wait for a lock that somebody holds");
+            tracing::info!(
+                partitions = round.busy,
+                "old partitions wait for a lock that another session holds"
+            );
         }
         let rows = partitions::delete_old(&app.db, days, options).await?;
         if rows > 0 {

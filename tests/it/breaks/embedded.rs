@@ -256,7 +256,7 @@ async fn a_token_that_cannot_be_kept_is_not_made_and_one_made_before_a_crash_is_
     let mut octo = Octo::builder().data_dir(&at).start().await;
     let tokens = async || String::from_utf8(octo.run(&["token", "list"]).await.stdout).unwrap();
     eventually(BACK, async || {
-        let tries = octo.stderr().matches("cannot look after the admin token yet").count();
+        let tries = octo.stderr().matches("cannot set up the admin token yet").count();
         ensure!(tries >= 2, "{tries} tries");
         Ok(())
     })

@@ -94,10 +94,7 @@ async fn partitions_that_cannot_be_made_keep_no_click_out_of_postgres() {
     }
     tracker.wait_rows(Table::Clicks, 5).await;
     let said = tracker.octo.stderr();
-    assert!(
-        said.contains("cannot look after the partitions yet") && said.contains("SQLSTATE 42883"),
-        "{said}"
-    );
+    assert!(said.contains("cannot set up the partitions yet") && said.contains("SQLSTATE 42883"), "{said}");
 }
 
 #[tokio::test]

@@ -41,7 +41,6 @@ use crate::{
 };
 pub use client::Peer;
 use error::Problem;
-pub use head::Ambiguous;
 
 /// The header that carries our id of a click.
 pub const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
@@ -126,17 +125,15 @@ impl Service {
         let start = Instant::now();
         let (head, body) = request.into_parts();
         let body = (head.method == Method::POST).then(|| bound(body));
-        let is_ambiguous = head.extensions.get::<Ambiguous>().is_some();
-        let mut response =
-            match head::refuse(&head.method, &head.uri, head.version, &head.headers, is_ambiguous) {
-                Some(refused) => refused,
-                None => {
-                    match AssertUnwindSafe(click::answer(&self.app, peer, &head, body)).catch_unwind().await {
-                        Ok(response) => response,
-                        Err(panic) => panicked(panic),
-                    }
+        let mut response = match head::refuse(&head.method, &head.uri, head.version, &head.headers) {
+            Some(refused) => refused,
+            None => {
+                match AssertUnwindSafe(click::answer(&self.app, peer, &head, body)).catch_unwind().await {
+                    Ok(response) => response,
+                    Err(panic) => panicked(panic),
                 }
-            };
+            }
+        };
         finish(&mut response, click::route(head.uri.path()), &head.method, start);
         response
     }
@@ -161,8 +158,7 @@ fn event_routes() -> Router<App> {
 fn answer_preflight(request: &Request<Incoming>, allowed: Response) -> Response {
     let start = Instant::now();
     let (method, path) = (request.method(), request.uri().path());
-    let is_ambiguous = request.extensions().get::<Ambiguous>().is_some();
-    let refused = head::refuse(method, request.uri(), request.version(), request.headers(), is_ambiguous);
+    let refused = head::refuse(method, request.uri(), request.version(), request.headers());
     let mut response = refused.unwrap_or(allowed);
     let route = if click::is_link(path) { click::route(path) } else { event::route(path) };
     finish(&mut response, route, method, start);
@@ -196,8 +192,7 @@ async fn measure(request: axum::extract::Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
-    let is_ambiguous = request.extensions().get::<Ambiguous>().is_some();
-    let refused = head::refuse(&method, request.uri(), request.version(), request.headers(), is_ambiguous);
+    let refused = head::refuse(&method, request.uri(), request.version(), request.headers());
     let mut response = match refused {
         Some(refused) => refused,
         None => next.run(request).await,

@@ -88,4 +88,5 @@ mod edge {
     mod pool;
     mod prometheus;
     mod slow_clients;
+    mod smuggling;
 }

@@ -4,16 +4,16 @@
 
 use std::{hint::black_box, net::IpAddr};
 
-use chrono::Utc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use octo::{
-    facts::click::{Click, InvalidReason},
+    facts::click::Click,
     model::{
-        campaign::{Campaign, CostModel, Destination, Status},
+        campaign::{Campaign, Destination, Terms},
+        click::InvalidReason,
         id::ClickId,
         link::Params,
     },
-    routing::{self, Decision, Routes, destination::Values},
+    routing::{self, Decision, Routes, Visit, destination::Values},
     visitor::{Enricher, Visitor},
 };
 
@@ -26,47 +26,32 @@ const OFFER: &str = "https://offer.example/lp?cid={click_id}&s={sub1}&c={country
 
 fn routes() -> Routes {
     let offer = |id: i64, weight| Destination {
-        id,
+        id: Some(id),
         name: format!("offer {id}"),
         url: OFFER.to_owned(),
         weight,
-        is_active: true,
-        payout: None,
+        ..Destination::default()
     };
-    let campaign = Campaign {
-        id: octo::model::id::new_uuid(),
-        key: "demo".parse().expect("a key"),
+    let terms = Terms {
         name: "demo".to_owned(),
-        description: None,
-        status: Status::Active,
-        start_at: None,
-        end_at: None,
-        cost_model: CostModel::Cpa,
-        payout: None,
-        daily_budget: None,
-        total_budget: None,
-        fallback_url: None,
-        landing_pages: Vec::new(),
         offers: vec![offer(1, 3), offer(2, 2), offer(3, 1)],
         pass_through: true,
-        version: 1,
-        created_at: Utc::now(),
-        updated_at: Utc::now(),
+        ..Terms::default()
     };
+    let campaign = Campaign::of("demo".parse().expect("a key"), terms);
     Routes::new(campaign).expect("the destinations are templates")
 }
 
-/// As `http::click` makes it, its headers taken as clean.
+/// As `http::track::click` makes it, its headers taken as clean.
 fn click<'a>(
     id: ClickId,
     ip: IpAddr,
-    params: &Params<'a>,
+    params: Params<'a>,
     routes: &Routes,
     decision: &Decision<'_>,
     visitor: Visitor,
 ) -> Click<'a> {
-    let mut click = Click::new(id, routes.campaign.id);
-    params.describe(&mut click);
+    let mut click = Click::of_link(id, routes.campaign.id, params);
     visitor.describe(&mut click);
     click.ip = Some(ip);
     click.user_agent = Some(USER_AGENT.into());
@@ -79,14 +64,16 @@ fn click<'a>(
 
 /// One click from its query string to its destination and its bytes for the journal.
 fn whole(query: &str, ip: IpAddr, enricher: &Enricher, routes: &Routes) -> (String, Vec<u8>) {
-    let params = Params::parse(query);
+    let mut params = Params::parse(query);
     let id = ClickId::now();
-    let decision = routing::decide(routes, &params, id.created_at(), id.seed());
     let visitor = enricher.describe(USER_AGENT, Some(ip));
-    let click = click(id, ip, &params, routes, &decision, visitor);
+    let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+    let decision = routing::decide(routes, &visit);
+    let unknown = std::mem::take(&mut params.unknown);
+    let click = click(id, ip, params, routes, &decision, visitor);
     let values = Values { click: &click, cid: routes.campaign.key.as_str() };
     let template = decision.template.expect("the campaign has offers");
-    let location = template.expand(&values, &params.unknown);
+    let location = template.expand(&values, &unknown);
     let mut bytes = Vec::with_capacity(512);
     click.encode(&mut bytes);
     (location, bytes)
@@ -98,9 +85,11 @@ fn click_path(c: &mut Criterion) {
     let ip: IpAddr = [8, 8, 8, 8].into();
     let params = Params::parse(QUERY);
     let id = ClickId::now();
-    let decision = routing::decide(&routes, &params, id.created_at(), id.seed());
+    let visitor = enricher.describe(USER_AGENT, Some(ip));
+    let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+    let decision = routing::decide(&routes, &visit);
     let template = decision.template.expect("the campaign has offers");
-    let click = click(id, ip, &params, &routes, &decision, enricher.describe(USER_AGENT, Some(ip)));
+    let click = click(id, ip, params.clone(), &routes, &decision, visitor);
     let values = Values { click: &click, cid: "demo" };
     let mut bytes = Vec::with_capacity(512);
 
@@ -110,7 +99,7 @@ fn click_path(c: &mut Criterion) {
         b.iter(|| enricher.describe(black_box(USER_AGENT), Some(black_box(ip))));
     });
     group.bench_function("decide", |b| {
-        b.iter(|| routing::decide(&routes, black_box(&params), id.created_at(), id.seed()));
+        b.iter(|| routing::decide(&routes, black_box(&visit)));
     });
     group.bench_function("expand template", |b| {
         b.iter(|| template.expand(black_box(&values), &params.unknown));

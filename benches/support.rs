@@ -87,7 +87,7 @@ pub(crate) fn typical_click(campaign_id: Uuid, number: u32) -> Click<'static> {
         traffic_source_id: Some("network-3".into()),
         cost: Some(Decimal::new(125, 4)),
         currency: Some(Currency::USD),
-        adjusted: octo::facts::click::Adjusted::default(),
+        adjusted: octo::model::click::Adjusted::default(),
     }
 }
 

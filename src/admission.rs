@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{self, millis},
+    config,
     journal::{self, Journal},
     metrics,
 };
@@ -169,7 +169,7 @@ impl Admission {
             let (now, backlog) = (Instant::now(), journal.backlog());
             let is_over = line.is_standing(now, wait, &self.limits)
                 || is_behind(backlog, queue_records_max, &self.limits);
-            if line.is_shedding(now, is_over, millis(self.limits.hold_ms)) != self.is_shedding() {
+            if line.is_shedding(now, is_over, self.limits.hold) != self.is_shedding() {
                 self.is_shedding.store(!self.is_shedding(), Ordering::Relaxed);
                 self.say(backlog);
             }
@@ -258,7 +258,7 @@ impl Disk {
 
 /// Whether the disk does not keep up.
 fn is_behind(backlog: journal::Backlog, queue_records_max: usize, limits: &config::Admission) -> bool {
-    backlog.writing_for > millis(limits.disk_wait_max_ms)
+    backlog.writing_for > limits.disk_wait_max
         || backlog.records.saturating_mul(100) > queue_records_max.saturating_mul(limits.queue_percent_max)
 }
 
@@ -273,11 +273,11 @@ struct Line {
 impl Line {
     /// Whether the line has been too long for a whole window.
     fn is_standing(&mut self, now: Instant, late: Duration, limits: &config::Admission) -> bool {
-        if late <= millis(limits.line_wait_max_ms) {
+        if late <= limits.line_wait_max {
             self.late_since = None;
             return false;
         }
-        now - *self.late_since.get_or_insert(now) >= millis(limits.window_ms)
+        now - *self.late_since.get_or_insert(now) >= limits.window
     }
 
     /// Goes on for `hold` after the last sign, so as not to flicker.

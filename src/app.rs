@@ -10,13 +10,15 @@ use tokio::sync::watch;
 
 use crate::{
     admission::Admission,
-    campaigns::Campaigns,
+    campaigns::{Campaigns, report_cache::ReportCache},
     config::Config,
     db::{Db, migrations, server_status::ServerStatus},
     embedded::Supervisor,
     journal::Journal,
-    judge::visits::Visits,
+    judge::Judge,
     limits::Limits,
+    privacy::{Privacy, keys::Keys},
+    redis::Redis,
     telemetry::Metrics,
     visitor::Enricher,
 };
@@ -32,8 +34,12 @@ pub struct Parts {
     pub db: Arc<Db>,
     /// Keeps the private PostgreSQL running; `None` where a database is configured.
     pub private_postgres: Option<Arc<Supervisor>>,
+    /// The way to Redis; `None` where none is configured.
+    pub redis: Option<Arc<Redis>>,
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
+    /// Figures of `/stats`, kept for seconds.
+    pub report_cache: ReportCache,
     /// What the primary said of itself.
     pub server_status: Arc<ServerStatus>,
     /// Facts on disk.
@@ -44,8 +50,12 @@ pub struct Parts {
     pub enricher: Enricher,
     /// How often one address may.
     pub limits: Limits,
-    /// Who is suspect, and what of an address is kept.
-    pub visits: Arc<Visits>,
+    /// Which clicks count.
+    pub judge: Arc<Judge>,
+    /// What is kept of who clicked.
+    pub privacy: Privacy,
+    /// What visitors are hashed under.
+    pub keys: Arc<Keys>,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.

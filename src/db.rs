@@ -1,58 +1,63 @@
 //! Postgres: the pools and every SQL statement of octo. Nothing above this module sees SQL or a connection.
 //!
-//! A query is a function in the module of its noun, run through [`Db::read`], [`Db::read_primary`] or
-//! [`Db::write`] under the name `noun.verb`. They own the whole of acquire, time-out and clean-up (see [`pool`])
-//! and the choice of the server (see [`replicas`]).
+//! A query is a function in the module of its noun, run through [`Db::read`], [`Db::read_primary`], [`Db::write`] or
+//! [`Db::maintain`] with the [`Statement`] it is known by. They own the whole of acquire, time-out and clean-up (see
+//! [`pool`]) and the choice of the server (see [`replicas`]). What runs it is a [`session`], which counts it in the
+//! [`monitor`]. What is set and counted belongs to one [`Db`]; nothing here belongs to the process.
 
 pub mod clock;
 pub mod ingest;
 pub mod migrations;
 pub mod monitor;
 pub mod partitions;
-pub mod plan;
+mod plan;
 pub mod pool;
 pub mod position;
 pub mod replicas;
 pub mod server_status;
+pub mod session;
+mod statement;
 pub mod store;
 pub mod transfer;
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use futures_util::future::{BoxFuture, join, join_all};
 use secrecy::SecretString;
-use sqlx::{
-    FromRow, PgConnection, Postgres,
-    postgres::{PgArguments, PgRow},
-};
 use tokio::{
     sync::{Semaphore, SetOnce},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config, config::millis, metrics};
+use crate::{config, metrics};
+use monitor::Monitor;
 use pool::Pool;
 use replicas::{
     Replicas,
     probe::{Answer, History, Probe},
 };
+use session::Session;
+use statement::statements;
 use store::{
     campaigns, clicks, dead_letters, erasures, events, idempotency, installation, stats, tokens, visitor_keys,
 };
+
+pub use statement::Statement;
 
 /// After every time that is stored: the end of an open range (9999-12-31).
 pub const FAR_FUTURE: chrono::DateTime<chrono::Utc> =
     chrono::DateTime::from_timestamp(253_402_300_799, 0).expect("a time chrono can hold");
 
-/// Every statement that octo prepares, under the name it is measured by: `noun.verb`.
-pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
+/// Every statement that octo prepares. What cannot be prepared is not among them: COPY, COMMIT, the files of
+/// migrations/, EXPLAIN of a statement of the list.
+pub fn statements() -> impl Iterator<Item = Statement> {
     let modules = [
         STATEMENTS,
         campaigns::STATEMENTS,
@@ -77,14 +82,6 @@ pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
     ];
     modules.into_iter().flatten().copied()
 }
-
-/// What octo runs without preparing it, and why.
-pub const UNPREPARED: &[(&str, &str)] = &[
-    ("clicks.copy_batch", "COPY belongs to the simple protocol"),
-    ("ingest.commit", "what begins and ends a transaction is sqlx's: BEGIN, COMMIT, ROLLBACK, SAVEPOINT"),
-    ("plan.explain", "PREPARE and EXPLAIN EXECUTE of a statement of the list"),
-    ("migrate.up", "the files of migrations/ hold many statements each, and run once"),
-];
 
 /// Why a query gave no answer. "Not found" is no error: it is `Ok(None)`.
 #[derive(Debug, thiserror::Error)]
@@ -114,34 +111,9 @@ pub enum Error {
     },
 }
 
-/// Whether statements are prepared once and kept by name; not behind PgBouncer in transaction mode, where the
-/// next transaction may run on another server. Of the process, like its configuration.
-static IS_PREPARED: AtomicBool = AtomicBool::new(true);
-
-/// Every statement of this file.
-const STATEMENTS: &[(&str, &str)] = &[("position.current", POSITION)];
-
-// Where the log is safe on the primary's disk. A commit that was answered is in it.
-const POSITION: &str = "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint";
-
-/// A statement, prepared once per connection if the configuration allows it.
-fn query(sql: &'static str) -> sqlx::query::Query<'static, Postgres, PgArguments> {
-    sqlx::query(sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
-}
-
-/// As [`query`], for rows.
-fn query_as<T: for<'r> FromRow<'r, PgRow>>(
-    sql: &'static str,
-) -> sqlx::query::QueryAs<'static, Postgres, T, PgArguments> {
-    sqlx::query_as(sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
-}
-
-/// As [`query`], for one value.
-fn query_scalar<T>(sql: &'static str) -> sqlx::query::QueryScalar<'static, Postgres, T, PgArguments>
-where
-    (T,): for<'r> FromRow<'r, PgRow>,
-{
-    sqlx::query_scalar(sql).persistent(IS_PREPARED.load(Ordering::Relaxed))
+statements! {
+    // Where the log is safe on the primary's disk. A commit that was answered is in it.
+    POSITION = "position.current": "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint";
 }
 
 fn is_worth_elsewhere<T>(answer: &Result<T, Error>) -> bool {
@@ -154,6 +126,7 @@ pub struct Db {
     /// Past PgBouncer, where there is one.
     direct: Pool,
     replicas: Replicas,
+    monitor: Arc<Monitor>,
     /// Where the last write of this process ends in the primary's log.
     written: AtomicU64,
     /// Reads that the primary takes over while no replica can answer: few, it has the writes to do.
@@ -169,41 +142,40 @@ pub struct Db {
 impl Db {
     /// Pools that connect when they are first used. `primary_url` is the configured one or the embedded's.
     pub fn new(primary_url: &SecretString, config: &config::Database) -> Result<Self, Error> {
-        IS_PREPARED.store(config.prepared_statements, Ordering::Relaxed);
-        monitor::configure(millis(config.slow_query_ms), config.slow_query_plans);
-        let primary = Pool::new("primary", primary_url, config)?;
+        let monitor = Arc::new(Monitor::new(config));
+        let primary = Pool::with_monitor("primary", primary_url, config, monitor.clone())?;
         let direct = match &config.direct_url {
             Some(url) => {
-                Pool::new("direct", url, &config::Database { prepared_statements: true, ..config.clone() })?
+                let config = config::Database { prepared_statements: true, ..config.clone() };
+                Pool::with_monitor("direct", url, &config, monitor.clone())?
             }
             None => primary.clone(),
         };
         Ok(Self {
             primary,
             direct,
-            replicas: Replicas::new(config)?,
+            replicas: Replicas::new(config, &monitor)?,
+            monitor,
             written: AtomicU64::new(0),
             spare: Semaphore::new(config.primary_reads_max as usize),
-            acquire_timeout: millis(config.acquire_timeout_ms),
-            maintenance_timeout: millis(config.maintenance_timeout_ms),
-            probe_interval: millis(config.probe_interval_ms),
-            probe_timeout: millis(config.probe_timeout_ms),
+            acquire_timeout: config.acquire_timeout,
+            maintenance_timeout: config.maintenance_timeout,
+            probe_interval: config.probe_interval,
+            probe_timeout: config.probe_timeout,
             primary_seen: Mutex::default(),
             probed: SetOnce::new(),
         })
     }
 
     /// Runs a query that writes, on the primary; later reads of this process see what it wrote.
-    pub async fn write<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    pub async fn write<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        let answer = self.primary.run(query, run).await?;
+        let answer = self.primary.run(statement, run).await?;
         // it is written: that its position cannot be read is no failure, a read may be a second old then
-        let position = self
-            .primary
-            .run("position.current", |c| Box::pin(self::query_scalar::<i64>(POSITION).fetch_one(c)));
+        let position = self.primary.run(POSITION, |c| Box::pin(POSITION.query_scalar::<i64>().fetch_one(c)));
         if let Ok(position) = position.await {
             self.written.fetch_max(u64::try_from(position).unwrap_or(0), Ordering::Relaxed);
         }
@@ -211,79 +183,79 @@ impl Db {
     }
 
     /// Runs work on the schema or on many rows, on the primary, which may take `database.maintenance_timeout_ms`.
-    pub async fn maintain<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    pub async fn maintain<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.maintain_within(query, self.maintenance_timeout, run).await
+        self.maintain_within(statement, self.maintenance_timeout, run).await
     }
 
     /// As [`Db::maintain`], with a limit of its own for each statement.
     pub async fn maintain_within<T, F>(
         &self,
-        query: &'static str,
+        statement: Statement,
         limit: Duration,
         run: F,
     ) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.primary.run_within(query, limit, run).await
+        self.primary.run_within(statement, limit, run).await
     }
 
     /// Runs a read that must see everything, on the primary. It is tried once more where the connection was
     /// already lost.
-    pub async fn read_primary<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    pub async fn read_primary<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
-        match self.primary.run(query, run.clone()).await {
-            Err(error) if monitor::is_retryable(&error) => self.primary.run(query, run).await,
+        match self.primary.run(statement, run.clone()).await {
+            Err(error) if monitor::is_retryable(&error) => self.primary.run(statement, run).await,
             answer => answer,
         }
     }
 
     /// Runs a read on the next fit replica in turn that has what this process wrote and what
     /// [`position::at_least`] asks for; if that fails on another one, and if that fails too on the primary.
-    pub async fn read<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    pub async fn read<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
         if self.replicas.is_empty() {
-            return self.read_primary(query, run).await;
+            return self.read_primary(statement, run).await;
         }
         let position = self.written().max(position::needed());
         let Some(first) = self.replicas.choose(position, None) else {
             if self.replicas.is_any_fit() {
                 metrics::primary_read("position");
-                return self.read_primary(query, run).await;
+                return self.read_primary(statement, run).await;
             }
-            return self.read_spare(query, run).await;
+            return self.read_spare(statement, run).await;
         };
-        let mut answer = self.replicas.run(first, query, run.clone()).await;
+        let mut answer = self.replicas.run(first, statement, run.clone()).await;
         if is_worth_elsewhere(&answer)
             && let Some(second) = self.replicas.choose(position, Some(first))
         {
-            answer = self.replicas.run(second, query, run.clone()).await;
+            answer = self.replicas.run(second, statement, run.clone()).await;
         }
-        if is_worth_elsewhere(&answer) { self.read_spare(query, run).await } else { answer }
+        if is_worth_elsewhere(&answer) { self.read_spare(statement, run).await } else { answer }
     }
 
     /// The primary in the place of replicas that are gone: a few reads at a time.
-    async fn read_spare<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    async fn read_spare<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
         metrics::primary_read("no_replica");
         let Ok(Ok(_permit)) = timeout(self.acquire_timeout, self.spare.acquire()).await else {
             return Err(Error::Unavailable("no replica answers, and the primary takes no more reads".into()));
         };
-        self.read_primary(query, run).await
+        self.read_primary(statement, run).await
     }
 
     /// Where the last write of this process ends in the primary's log, in bytes; 0: it has not written.
@@ -305,6 +277,20 @@ impl Db {
     /// The replicas.
     pub fn replicas(&self) -> &Replicas {
         &self.replicas
+    }
+
+    /// What the queries of every pool come to, in order of name; those that have not run are there too.
+    pub fn queries(&self) -> Vec<monitor::Query> {
+        self.monitor.queries()
+    }
+
+    /// The generic plan of the statement `query` (`noun.verb`) on the primary, as EXPLAIN writes it. `Ok(None)`: there
+    /// is no such statement.
+    pub async fn explain(&self, query: &str) -> Result<Option<String>, Error> {
+        match statements().find(|statement| statement.name() == query) {
+            Some(statement) => self.primary.explain(statement).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Every pool: the primary's, then the replicas'.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    config::{self, millis},
+    config,
     db::{
         Db,
         ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError, UNIQUE_VIOLATION},
@@ -67,7 +67,7 @@ async fn drain(
     failures: &mut u32,
     sent: &mut Sent,
 ) -> anyhow::Result<()> {
-    let mut ingest = Ingest::connect(db.primary(), millis(options.statement_timeout_ms)).await?;
+    let mut ingest = Ingest::connect(db.primary(), options.statement_timeout).await?;
     let mut streams = Streams::default();
     let mut durable = journal.durable();
     loop {
@@ -101,7 +101,7 @@ async fn drain(
             tokio::select! {
                 changed = durable.changed() => changed.context("the journal is gone")?,
                 // nobody tells an idle connection of a failover, nor of a server that went back in time
-                () = sleep(millis(options.check_interval_ms)) => {
+                () = sleep(options.check_interval) => {
                     if !streams.agree(&mut ingest).await? {
                         return Err(StoreError::Moved.into());
                     }
@@ -111,7 +111,7 @@ async fn drain(
         }
         if stored < options.batch_rows && !stop.is_cancelled() {
             tokio::select! {
-                () = sleep(millis(options.linger_ms)) => {}
+                () = sleep(options.linger) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -317,11 +317,11 @@ fn log_failure(error: &anyhow::Error, failures: u32, wait: Duration) {
     }
 }
 
-/// Doubles from `retry_min_ms` to `retry_max_ms`; half of it is jitter.
+/// Doubles from `retry_min` to `retry_max`; half of it is jitter.
 fn back_off(options: &config::Drain, failures: u32) -> Duration {
-    let doubled = options.retry_min_ms.saturating_mul(1 << failures.min(16));
-    let most = doubled.min(options.retry_max_ms);
-    millis(most / 2 + fastrand::u64(0..=most / 2))
+    let doubled = options.retry_min.saturating_mul(1 << failures.min(16));
+    let half = doubled.min(options.retry_max) / 2;
+    half + half.mul_f64(fastrand::f64())
 }
 
 /// Deletes drained segments and sets the journal's gauges, until the stop signal.

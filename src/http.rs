@@ -4,6 +4,7 @@ pub(crate) mod api;
 mod body;
 mod client;
 mod compression;
+mod described;
 pub mod error;
 pub mod fields;
 mod head;
@@ -12,16 +13,16 @@ mod pieces;
 mod request_id;
 pub(crate) mod track;
 
-use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
+use std::{panic::AssertUnwindSafe, time::Instant};
 
 use axum::{
     Router,
     body::Body,
     extract::MatchedPath,
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::{get, post},
+    response::Response,
+    routing::get,
 };
 use futures_util::FutureExt;
 use hyper::{Request, body::Incoming};
@@ -35,22 +36,16 @@ use crate::{
             manners::{auth, idempotency, position},
             openapi,
         },
-        track::{click, cors, event},
+        error::panicked,
+        track::{
+            click::{self, Link},
+            cors,
+        },
     },
     metrics,
 };
 pub use client::Peer;
 use error::Problem;
-
-/// The header that carries our id of a click.
-pub const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
-/// The header that says why an event was dropped.
-pub const X_OCTO_DROPPED: HeaderName = HeaderName::from_static("x-octo-dropped");
-/// What was changed to keep the event of a pixel: `code pointer`, and so on with commas; percent-encoded where a header
-/// cannot hold it.
-pub const X_OCTO_ADJUSTED: HeaderName = HeaderName::from_static("x-octo-adjusted");
-/// `0` on a redirect whose click was not on disk when it was answered; not sent otherwise.
-pub const X_OCTO_RECORDED: HeaderName = HeaderName::from_static("x-octo-recorded");
 
 /// Answers the requests of one listener: tracking links here, everything else by the router.
 ///
@@ -66,9 +61,9 @@ pub struct Service {
 impl Service {
     /// What strangers reach: redirects, events, probes; everything else too when there is no admin listener.
     pub fn public(app: &App) -> Self {
-        let routes = event_routes().merge(probe_routes());
+        let routes = Router::from(track::router()).merge(probe_routes());
         let routes = if app.config.server.admin_listen.is_some() {
-            routes.route("/health", get(ops::bare_health))
+            routes.route("/health", get(ops::health::bare_health))
         } else {
             routes.merge(operator_routes(app))
         };
@@ -88,13 +83,16 @@ impl Service {
         request: Request<Incoming>,
         bound: impl FnOnce(Incoming) -> Body,
     ) -> Response {
-        let page = || cors::Page::at(request.method(), request.uri().path(), request.headers());
-        let Some(page) = self.has_links.then(page).flatten() else {
-            return self.respond(peer, request, bound).await;
-        };
+        let path = request.uri().path();
+        let link = if self.has_links { Link::of(path) } else { None };
+        let is_tracked = link.is_some() || (self.has_links && track::is_event(path));
+        if !is_tracked {
+            return self.respond(peer, None, request, bound).await;
+        }
+        let page = cors::Page::of(request.method(), request.headers());
         let mut response = match page.preflight() {
-            Some(allowed) => answer_preflight(&request, allowed),
-            None => self.respond(peer, request, bound).await,
+            Some(allowed) => answer_preflight(link, &request, allowed),
+            None => self.respond(peer, link, request, bound).await,
         };
         page.let_in(&mut response);
         response
@@ -103,15 +101,17 @@ impl Service {
     async fn respond(
         &self,
         peer: Peer,
+        link: Option<Link>,
         request: Request<Incoming>,
         bound: impl FnOnce(Incoming) -> Body,
     ) -> Response {
-        let is_link = self.has_links && click::is_link(request.uri().path());
-        if !is_link {
+        let Some(link) = link else {
             if self.has_links
                 && let Some(refusal) = self.app.admission.refusal()
-                && let Some(shed) = event::shed(refusal, request.method(), request.uri().path())
+                && let Some(mut shed) = track::shed(refusal, request.method(), request.uri().path())
             {
+                let route = track::event_route(request.uri().path());
+                finish(&mut shed, route, request.method(), Instant::now());
                 return shed;
             }
             let mut request = request.map(bound);
@@ -121,61 +121,52 @@ impl Service {
             }
             let Ok(response) = self.router.clone().oneshot(request).await;
             return response.map(pieces::in_pieces);
-        }
+        };
         let start = Instant::now();
         let (head, body) = request.into_parts();
         let body = (head.method == Method::POST).then(|| bound(body));
         let mut response = match head::refuse(&head.method, &head.uri, head.version, &head.headers) {
             Some(refused) => refused,
             None => {
-                match AssertUnwindSafe(click::answer(&self.app, peer, &head, body)).catch_unwind().await {
+                match AssertUnwindSafe(click::answer(&self.app, peer, link, &head, body)).catch_unwind().await
+                {
                     Ok(response) => response,
                     Err(panic) => panicked(panic),
                 }
             }
         };
-        finish(&mut response, click::route(head.uri.path()), &head.method, start);
+        finish(&mut response, link.route(), &head.method, start);
         response
     }
 }
 
 fn probe_routes() -> Router<App> {
-    Router::new()
-        .route("/livez", get(ops::livez))
-        .route("/readyz", get(ops::readyz))
-        .route("/readyz/redirect", get(ops::readyz_redirect))
-        .route("/robots.txt", get(ops::robots))
-}
-
-fn event_routes() -> Router<App> {
-    Router::new()
-        .route("/event", post(event::event))
-        .route("/events", post(event::events))
-        .route("/event.gif", get(event::pixel))
+    Router::from(ops::probes::router().merge(track::robots::router()))
 }
 
 /// The answer to a preflight, unless the request is one that must not be read on from.
-fn answer_preflight(request: &Request<Incoming>, allowed: Response) -> Response {
+fn answer_preflight(link: Option<Link>, request: &Request<Incoming>, allowed: Response) -> Response {
     let start = Instant::now();
-    let (method, path) = (request.method(), request.uri().path());
+    let method = request.method();
     let refused = head::refuse(method, request.uri(), request.version(), request.headers());
     let mut response = refused.unwrap_or(allowed);
-    let route = if click::is_link(path) { click::route(path) } else { event::route(path) };
+    let route = link.map_or_else(|| track::event_route(request.uri().path()), Link::route);
     finish(&mut response, route, method, start);
     response
 }
 
 fn operator_routes(app: &App) -> Router<App> {
-    let (api, document) = openapi::router().split_for_parts();
-    api.layer(middleware::from_fn_with_state(app.clone(), position::see))
+    Router::from(api::router())
+        .layer(middleware::from_fn_with_state(app.clone(), position::see))
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
-        .merge(open_routes(&document))
+        .merge(open_routes())
         .layer(compression::layer())
 }
 
 /// What answers without a token; `/health` and `/metrics` look at who asks themselves.
-fn open_routes(document: &utoipa::openapi::OpenApi) -> Router<App> {
-    openapi::document_route(document).route("/health", get(ops::health)).route("/metrics", get(ops::metrics))
+fn open_routes() -> Router<App> {
+    let reports = ops::health::router().merge(ops::metrics::router());
+    ops::docs::routes(&openapi::document()).merge(Router::from(reports))
 }
 
 fn surround(routes: Router<App>, app: &App) -> Router {
@@ -223,19 +214,11 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the layer gives the panic away")]
-fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    metrics::panicked();
-    let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    Problem::internal(format!("a request panicked: {}", what.unwrap_or("no message"))).into_response()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use regex::Regex;
-    use serde_json::Value;
 
     use super::*;
 
@@ -283,9 +266,9 @@ mod tests {
 
     #[test]
     fn every_route_is_in_the_document_or_meant_to_need_no_token() {
-        let (api, document) = openapi::router().split_for_parts();
-        let router = api.merge(open_routes(&document)).merge(event_routes()).merge(probe_routes());
-        let document: Value = serde_json::from_str(&document.to_json().unwrap()).unwrap();
+        let router =
+            Router::from(api::router().merge(track::router())).merge(open_routes()).merge(probe_routes());
+        let document = openapi::document();
         let without_token: BTreeSet<String> = WITHOUT_TOKEN.map(str::to_owned).into();
         let mut known = without_token.clone();
         for (path, operations) in document["paths"].as_object().unwrap() {

@@ -49,7 +49,7 @@ pub(crate) mod metrics;
 pub mod model;
 pub(crate) mod net;
 pub(crate) mod privacy;
-pub(crate) mod redis;
+pub mod redis;
 pub mod routing;
 pub mod server;
 pub(crate) mod tasks;

@@ -27,8 +27,6 @@ use table::{Counting, Looking, Table};
 pub struct Limits {
     /// Attempts with credentials that are no valid token.
     pub failed_auth: Option<PerAddress>,
-    /// Clicks that would count as valid.
-    pub clicks: Option<PerAddress>,
     /// Events, those of a batch one by one.
     pub events: Option<PerAddress>,
     proven: moka::sync::Cache<token::Hash, ()>,
@@ -47,15 +45,11 @@ pub struct Watcher {
 impl Limits {
     /// What is configured.
     pub fn new(config: &config::Limits) -> Self {
-        let limit = |limit, per_minute, burst| {
-            let (per_minute, burst) = (NonZeroU32::new(per_minute)?, NonZeroU32::new(burst)?);
-            let clock = SystemClock(Instant::now());
-            Some(PerAddress::new(limit, per_minute, burst, config.addresses_max, clock))
-        };
+        let (auth_per_minute, auth_burst) = (config.failed_auth_per_minute, config.failed_auth_burst);
+        let events = config.events_per_minute;
         Self {
-            failed_auth: limit(Limit::FailedAuth, config.failed_auth_per_minute, config.failed_auth_burst),
-            clicks: limit(Limit::Clicks, config.clicks_per_minute, config.clicks_per_minute),
-            events: limit(Limit::Events, config.events_per_minute, config.events_per_minute),
+            failed_auth: PerAddress::of(config, Limit::FailedAuth, auth_per_minute, auth_burst),
+            events: PerAddress::of(config, Limit::Events, events, events),
             proven: moka::sync::Cache::new(config.proven_tokens_max),
             watchers: moka::sync::Cache::new(config.proven_tokens_max),
         }
@@ -109,6 +103,19 @@ impl Over {
     /// For `Retry-After`: whole seconds, at least one.
     pub fn seconds(self) -> u64 {
         u64::try_from(self.0.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+impl PerAddress {
+    /// Of clicks that count otherwise; `None` where it is off.
+    pub fn of_clicks(config: &config::Limits) -> Option<Self> {
+        Self::of(config, Limit::Clicks, config.clicks_per_minute, config.clicks_per_minute)
+    }
+
+    fn of(config: &config::Limits, limit: Limit, per_minute: u32, burst: u32) -> Option<Self> {
+        let (per_minute, burst) = (NonZeroU32::new(per_minute)?, NonZeroU32::new(burst)?);
+        let clock = SystemClock(Instant::now());
+        Some(Self::new(limit, per_minute, burst, config.addresses_max, clock))
     }
 }
 

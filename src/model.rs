@@ -1,6 +1,7 @@
 //! The nouns of the field: types that parse themselves. No I/O, no clock but the click id's.
 
 pub mod campaign;
+pub mod click;
 pub mod erasure;
 pub mod id;
 pub mod link;

@@ -36,7 +36,7 @@ use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 pub(crate) use crate::net::limiter::ListenerKind;
 use crate::{
-    config::{self, millis},
+    config,
     http::{Peer, Service},
     metrics::{self, Refused},
     net::{
@@ -80,9 +80,9 @@ impl Connections {
                 limiter: Arc::new(ConnectionLimiter::new(config, connections_max)),
                 open: AtomicUsize::new(0),
                 limits: Limits {
-                    head: millis(config.header_timeout_ms),
-                    idle: millis(config.idle_timeout_ms),
-                    write: millis(config.write_timeout_ms),
+                    head: config.header_timeout,
+                    idle: config.idle_timeout,
+                    write: config.write_timeout,
                     write_bytes_min: config.write_bytes_min,
                 },
                 epoch: Instant::now(),
@@ -232,7 +232,7 @@ impl Shared {
         let Stay { registered, phase, token } = stay;
         let io = TokioIo::new(TimeoutStream::new(stream, phase.clone(), self.limits, self.ending.clone()));
         let answering = Arc::new((service, phase.clone(), self.ending.clone()));
-        let body_timeout = millis(self.config.body_timeout_ms);
+        let body_timeout = self.config.body_timeout;
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let answering = answering.clone();
             async move {
@@ -256,7 +256,7 @@ impl Shared {
         // hyper's own refusals are worth reading too; one who made room for others has nothing more to read
         if !phase.is_unwanted() && (end.is_ok() || end.is_err_and(|error| error.is_parse())) {
             let stream = connection.into_parts().io.into_inner().into_stream();
-            linger(stream, millis(self.config.linger_ms)).await;
+            linger(stream, self.config.linger).await;
         }
         drop(registered);
         metrics::http_connections(self.open.fetch_sub(1, Ordering::Relaxed) - 1);

@@ -1,4 +1,4 @@
-//! Decides where a click goes. Pure: the campaign, the parameters, the time and the seed are arguments.
+//! Decides where a click goes. Pure: the campaign, what is known of the visit, the time and the seed are arguments.
 
 pub mod destination;
 mod rotation;
@@ -6,12 +6,13 @@ mod rotation;
 use chrono::{DateTime, Utc};
 
 use crate::{
-    facts::click::InvalidReason,
     model::{
-        campaign::{Campaign, Destination, Status},
-        link::Params,
+        campaign::{Campaign, Destination, Status, Terms},
+        click::InvalidReason,
+        link::{Number, Params},
     },
     routing::destination::{Error, Template},
+    visitor::Visitor,
 };
 
 /// A campaign ready to route: its destinations parsed once, at load.
@@ -26,7 +27,7 @@ pub struct Routes {
 
 #[derive(Debug, Clone)]
 struct Branch {
-    id: i64,
+    id: Option<i64>,
     weight: u32,
     template: Template,
 }
@@ -49,28 +50,47 @@ impl Routes {
     /// names it (the API never stores one, but a hand in the database may).
     pub fn new(campaign: Campaign) -> Result<Self, (String, Error)> {
         Ok(Self {
-            landing_pages: branches(&campaign.landing_pages)?,
-            offers: branches(&campaign.offers)?,
-            fallback: campaign.fallback_url.as_deref().map(|url| parse("fallback_url", url)).transpose()?,
+            landing_pages: branches(&campaign.terms.landing_pages)?,
+            offers: branches(&campaign.terms.offers)?,
+            fallback: campaign
+                .terms
+                .fallback_url
+                .as_deref()
+                .map(|url| parse("fallback_url", url))
+                .transpose()?,
             campaign,
         })
     }
 }
 
-/// Chooses the destination of a click; the same arguments always give the same answer.
-pub fn decide<'a>(routes: &'a Routes, params: &Params<'_>, now: DateTime<Utc>, seed: u64) -> Decision<'a> {
-    let refused = refusal(&routes.campaign, now);
+/// Everything of a visit that may decide where it goes. Whether it counts is not part of it: people and bots get the
+/// same destination.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit<'v, 'a> {
+    /// What the link says.
+    pub params: &'v Params<'a>,
+    /// Who came.
+    pub visitor: &'v Visitor,
+    /// When.
+    pub now: DateTime<Utc>,
+    /// Evenly spread over visits.
+    pub seed: u64,
+}
+
+/// Chooses the destination of a visit; the same arguments always give the same answer.
+pub fn decide<'r>(routes: &'r Routes, visit: &Visit<'_, '_>) -> Decision<'r> {
+    let refused = refusal(&routes.campaign.terms, visit.now);
     if refused.is_none() {
-        if let Some(page) = named(&routes.landing_pages, params.landing_page_id.as_deref()) {
+        if let Some(page) = named(&routes.landing_pages, visit.params.landing_page_id) {
             return Decision::landing_page(page);
         }
-        if let Some(offer) = named(&routes.offers, params.campaign_offer_id.as_deref()) {
+        if let Some(offer) = named(&routes.offers, visit.params.campaign_offer_id) {
             return Decision::offer(offer);
         }
-        if let Some(page) = rotation::pick(&routes.landing_pages, |b| b.weight, seed) {
+        if let Some(page) = rotation::pick(&routes.landing_pages, |b| b.weight, visit.seed) {
             return Decision::landing_page(page);
         }
-        if let Some(offer) = rotation::pick(&routes.offers, |b| b.weight, seed) {
+        if let Some(offer) = rotation::pick(&routes.offers, |b| b.weight, visit.seed) {
             return Decision::offer(offer);
         }
     }
@@ -84,41 +104,29 @@ pub fn decide<'a>(routes: &'a Routes, params: &Params<'_>, now: DateTime<Utc>, s
 
 impl<'a> Decision<'a> {
     fn landing_page(branch: &'a Branch) -> Self {
-        Self {
-            template: Some(&branch.template),
-            landing_page_id: Some(branch.id),
-            offer_id: None,
-            refused: None,
-        }
+        Self { template: Some(&branch.template), landing_page_id: branch.id, offer_id: None, refused: None }
     }
 
     fn offer(branch: &'a Branch) -> Self {
-        Self {
-            template: Some(&branch.template),
-            landing_page_id: None,
-            offer_id: Some(branch.id),
-            refused: None,
-        }
+        Self { template: Some(&branch.template), landing_page_id: None, offer_id: branch.id, refused: None }
     }
 }
 
-fn refusal(campaign: &Campaign, now: DateTime<Utc>) -> Option<InvalidReason> {
-    match campaign.status {
+fn refusal(terms: &Terms, now: DateTime<Utc>) -> Option<InvalidReason> {
+    match terms.status {
         Status::Draft => Some(InvalidReason::Draft),
         Status::Paused => Some(InvalidReason::Paused),
         Status::Completed | Status::Cancelled => Some(InvalidReason::Ended),
-        Status::Active if campaign.start_at.is_some_and(|start| now < start) => {
-            Some(InvalidReason::NotStarted)
-        }
-        Status::Active if campaign.end_at.is_some_and(|end| now >= end) => Some(InvalidReason::Ended),
+        Status::Active if terms.start_at.is_some_and(|start| now < start) => Some(InvalidReason::NotStarted),
+        Status::Active if terms.end_at.is_some_and(|end| now >= end) => Some(InvalidReason::Ended),
         Status::Active => None,
     }
 }
 
 /// The active branch whose id the link names.
-fn named<'a>(branches: &'a [Branch], id: Option<&str>) -> Option<&'a Branch> {
-    let id: i64 = id?.parse().ok()?;
-    branches.iter().find(|b| b.id == id)
+fn named(branches: &[Branch], id: Number) -> Option<&Branch> {
+    let id = id.get()?;
+    branches.iter().find(|b| b.id == Some(id))
 }
 
 fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, (String, Error)> {
@@ -138,38 +146,24 @@ fn parse(name: &str, url: &str) -> Result<Template, (String, Error)> {
 #[cfg(test)]
 pub(crate) mod tests {
     use chrono::TimeDelta;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::model::campaign::CostModel;
 
     fn destination(id: i64, weight: i32, is_active: bool) -> Destination {
         let url = format!("https://d{id}.example/");
-        Destination { id, name: format!("d{id}"), url, weight, is_active, payout: None }
+        Destination { id: Some(id), name: format!("d{id}"), url, weight, is_active, payout: None }
     }
 
     /// An active campaign, `demo`, with these destinations.
     pub(crate) fn campaign(pages: Vec<Destination>, offers: Vec<Destination>) -> Campaign {
-        Campaign {
-            id: Uuid::nil(),
-            key: "demo".parse().unwrap(),
+        let terms = Terms {
             name: "demo".into(),
-            description: None,
-            status: Status::Active,
-            start_at: None,
-            end_at: None,
-            cost_model: CostModel::Cpa,
-            payout: None,
-            daily_budget: None,
-            total_budget: None,
             fallback_url: Some("https://fallback.example/".into()),
             landing_pages: pages,
             offers,
-            pass_through: false,
-            version: 1,
-            created_at: Utc::now(),
-            updated_at: Utc::now(),
-        }
+            ..Terms::default()
+        };
+        Campaign::of("demo".parse().unwrap(), terms)
     }
 
     fn host(
@@ -179,7 +173,8 @@ pub(crate) mod tests {
         seed: u64,
     ) -> (String, Option<InvalidReason>) {
         let routes = Routes::new(campaign.clone()).unwrap();
-        let decision = decide(&routes, &Params::parse(query), now, seed);
+        let (params, visitor) = (Params::parse(query), Visitor::default());
+        let decision = decide(&routes, &Visit { params: &params, visitor: &visitor, now, seed });
         (decision.template.map_or(String::new(), |t| t.host().to_owned()), decision.refused)
     }
 
@@ -209,9 +204,9 @@ pub(crate) mod tests {
         let now = Utc::now();
         let hour = TimeDelta::hours(1);
         let base = campaign(vec![], vec![destination(1, 1, true)]);
-        let with = |change: &dyn Fn(&mut Campaign)| {
+        let with = |change: &dyn Fn(&mut Terms)| {
             let mut c = base.clone();
-            change(&mut c);
+            change(&mut c.terms);
             host(&c, "", now, 1).1
         };
         assert_eq!(with(&|_| {}), None);

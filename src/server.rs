@@ -26,17 +26,19 @@ pub use crate::net::listeners::Inherited;
 use crate::{
     admission::Admission,
     app::{App, Parts, SetUp, State},
-    campaigns::{Campaigns, Source},
-    config::{Config, millis},
+    campaigns::{Campaigns, Source, report_cache::ReportCache},
+    config::Config,
     db::Db,
     drain,
     embedded::{self, Embedded, Supervisor},
     housekeeping::{clock, database, erasure},
     http,
     journal::{Journal, Lock, Options, disk::RealDisk},
-    judge::visits::{NewVisit, Visits},
+    judge::{Judge, NewVisit, sharing},
     limits::Limits,
     net::{Connections, ListenerKind, descriptors, listeners::Listener},
+    privacy::{Privacy, keys::Keys},
+    redis::Redis,
     tasks::{Gate, Tasks},
     telemetry::Metrics,
     visitor::Enricher,
@@ -61,7 +63,7 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
     let stop = listen_for_signals()?;
     let metrics = Metrics::install()?;
     let manager = Arc::new(Manager::from_env());
-    let lock_wait = millis(if inherited.is_any() { config.journal.lock_wait_ms } else { 0 });
+    let lock_wait = if inherited.is_any() { config.journal.lock_wait } else { Duration::ZERO };
     let (listener, admin_listener) = inherited.listen(&mut config.server)?;
     let connections_max = descriptors::connections_max(&config);
     let lock = lock_journal(&config, lock_wait, &manager).await?;
@@ -73,14 +75,17 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         _ => database_url(&config, None)?,
     };
     let db = Arc::new(Db::new(&url, &config.database).context("database.url")?);
-    let campaigns = Arc::new(Campaigns::new(db.clone(), &config)?);
+    let redis = Redis::open(&config.redis)?;
+    let campaigns = Arc::new(Campaigns::new(db.clone(), redis.clone(), &config));
     may_start_unrecorded(&config, &journal, &campaigns)?;
     let enricher = Enricher::open(config.tracking.country_file.as_deref())
         .map_err(|e| CannotStart(format!("tracking.country_file: {:#}", anyhow::Error::from(e))))?;
     let (told, telling) = mpsc::channel(config.tracking.duplicate_share_max);
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|e| anyhow::anyhow!("the system has no random numbers: {e}"))?;
-    let visits = Visits::open(&config, key, campaigns.has_redis().then_some(told)).map_err(|e| {
+    let keys = Arc::new(Keys::new(key));
+    let privacy = Privacy::new(config.privacy.ip_mode, keys.clone());
+    let judge = Judge::open(&config, keys.clone(), redis.as_ref().map(|_| told)).map_err(|e| {
         CannotStart(format!("tracking.datacenter_networks_file: {:#}", anyhow::Error::from(e)))
     })?;
     let public_url = public_url(&config, &listener)?;
@@ -88,17 +93,22 @@ pub async fn run(mut config: Config, inherited: Inherited) -> anyhow::Result<()>
         HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
     let limits = Limits::new(&config.limits);
     let admission = Arc::new(Admission::new(&config.admission, config.journal.max_bytes));
+    let report_cache = ReportCache::new(redis.clone(), &config.cache);
     let app: App = Arc::new(Parts {
         config,
         db,
         private_postgres,
+        redis,
         campaigns,
+        report_cache,
         server_status: Arc::default(),
         journal,
         admission,
         enricher,
         limits,
-        visits: Arc::new(visits),
+        judge: Arc::new(judge),
+        privacy,
+        keys,
         metrics,
         state: State::default(),
         public_url,
@@ -261,8 +271,8 @@ fn open_journal(config: &Config, lock: SharedLock) -> anyhow::Result<Journal> {
         bytes_max: config.journal.max_bytes,
         queue_records_max: config.journal.queue_records_max,
         queue_bytes_max: config.journal.queue_bytes_max,
-        keep_drained: Duration::from_secs(config.journal.keep_drained_s),
-        retry_interval: millis(config.journal.retry_interval_ms),
+        keep_drained: config.journal.keep_drained,
+        retry_interval: config.journal.retry_interval,
     };
     let claim = move || {
         let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -340,7 +350,7 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, schema_ready: &Gate) {
     let drain = drain::run(app.journal.clone(), app.db.clone(), app.config.drain.clone(), stop.clone());
     // rows go into a schema that is there; where a partition is missing, into DEFAULT
     tasks.spawn_after(schema_ready, "drain", drain);
-    let interval = Duration::from_secs(app.config.privacy.erasure_interval_s);
+    let interval = app.config.privacy.erasure_interval;
     tasks.spawn("erasures", erasure::run(app.journal.clone(), app.db.clone(), interval, stop.clone()));
     let house = http::api::manners::idempotency::housekeeping(app.clone(), stop.clone());
     tasks.spawn_after(schema_ready, "idempotency-house", house);
@@ -358,13 +368,13 @@ fn spawn_tasks(app: &App, tasks: &mut Tasks, schema_ready: &Gate) {
 
 /// First clicks of visits go to the other nodes and come from them, where there is a window and a way.
 fn spawn_sharing(app: &App, tasks: &mut Tasks, telling: mpsc::Receiver<NewVisit>) {
-    if app.config.tracking.duplicate_window_s == 0 || !app.campaigns.has_redis() {
+    let Some(redis) = app.redis.as_ref().filter(|_| !app.config.tracking.duplicate_window.is_zero()) else {
         return;
-    }
+    };
     let stop = tasks.stop_signal();
-    let interval = millis(app.config.tracking.duplicate_share_ms);
-    tasks.spawn("visits-tell", app.campaigns.clone().tell_visits(telling, interval, stop.clone()));
-    tasks.spawn("visits-hear", app.campaigns.clone().hear_visits(app.visits.clone(), stop));
+    let interval = app.config.tracking.duplicate_share;
+    tasks.spawn("visits-tell", sharing::tell(redis.clone(), telling, interval, stop.clone()));
+    tasks.spawn("visits-hear", sharing::hear(redis.clone(), app.judge.clone(), stop));
 }
 
 fn serve(
@@ -389,9 +399,9 @@ fn serve(
 /// the drain empties it, connections close: each within what is left of the deadline.
 async fn shut_down(app: &App, tasks: Tasks, connections: Connections, accepting: &CancellationToken) {
     app.state.is_stopping.store(true, Ordering::Relaxed);
-    let drain_delay = sleep(millis(app.config.server.drain_delay_ms));
-    tokio::join!(drain_delay, connections.wind_down(millis(app.config.server.keep_alive_drain_ms)));
-    let deadline = Instant::now() + millis(app.config.server.shutdown_timeout_ms);
+    let drain_delay = sleep(app.config.server.drain_delay);
+    tokio::join!(drain_delay, connections.wind_down(app.config.server.keep_alive_drain));
+    let deadline = Instant::now() + app.config.server.shutdown_timeout;
     let left = || deadline.saturating_duration_since(Instant::now());
     // from here on a listener that ends is no failure
     tasks.stopping();

@@ -18,23 +18,7 @@ use crate::{
     metrics::{self, Family},
 };
 
-/// A histogram has a series for each bucket, and of some there is one for each route or query: their buckets
-/// are few (`/api/v1/system/queries` has the percentiles). No label may multiply the others.
-const BUCKETS: [(&str, &[f64]); 6] = [
-    ("octo_http_request_duration_seconds", &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0]),
-    ("octo_db_query_duration_seconds", &[0.000_5, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0]),
-    ("octo_db_pool_acquire_duration_seconds", &[0.000_1, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0]),
-    (
-        "octo_journal_fsync_duration_seconds",
-        &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0],
-    ),
-    (
-        "octo_redis_command_duration_seconds",
-        &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05],
-    ),
-    ("octo_drain_batch_rows", &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0]),
-];
-/// For a histogram that is not named above: without buckets it would be a summary, which cannot be added up.
+/// For a histogram of times that names none: without buckets it would be a summary, which cannot be added up.
 const SECONDS: [f64; 8] = [0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0, 30.0];
 
 const UPKEEP_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
@@ -72,8 +56,8 @@ impl Metrics {
     pub fn install() -> anyhow::Result<Self> {
         let mut builder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
-        for (name, buckets) in BUCKETS {
-            builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)?;
+        for Family { name, buckets, .. } in metrics::families().filter(|family| !family.buckets.is_empty()) {
+            builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)?;
         }
         let handle = builder.install_recorder().context("the metrics were set up twice")?;
         let process = metrics_process::Collector::default();
@@ -111,9 +95,9 @@ impl Metrics {
         let mut text = self.handle.render();
         let typed = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         let present: HashSet<&str> = typed.collect();
-        let absent = metrics::FAMILIES.iter().filter(|family| !present.contains(family.name));
+        let absent = metrics::families().filter(|family| !present.contains(family.name));
         let lines: Vec<String> = absent
-            .map(|Family { name, kind, help }| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"))
+            .map(|Family { name, kind, help, .. }| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"))
             .collect();
         text.extend(lines);
         text
@@ -193,7 +177,7 @@ mod tests {
         metrics::query("click.get", Duration::ZERO, true);
         metrics::pool_state("primary", 1, 1, 2, 0);
         let text = installed.render();
-        for Family { name, kind, .. } in metrics::FAMILIES {
+        for Family { name, kind, .. } in metrics::families() {
             let line = format!("# TYPE {name} {kind}\n");
             assert_eq!(text.matches(&line).count(), 1, "{line} in\n{text}");
             assert_eq!(text.matches(&format!("# TYPE {name} ")).count(), 1, "{name} has two kinds");

@@ -5,7 +5,7 @@
 //! [`Enricher::open`]. Every name a visitor carries comes from a closed list, so that a click stays small and
 //! a sender cannot write text of its own into the statistics.
 //!
-//! What stays out: where the address comes from (`http`) and what a bot is sent to (`routing`).
+//! What stays out: where the address comes from (`http`), whether the click counts (`judge`) and where it goes (`routing`).
 
 mod bot;
 mod geo;

@@ -3,9 +3,10 @@
 use std::{hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use octo::{
-    campaigns::{Campaigns, Layer, Lookup},
+    campaigns::{CampaignV1, Campaigns, Layer, Lookup},
     db,
-    model::{campaign::Campaign, id::CampaignKey},
+    model::id::CampaignKey,
+    redis::Redis,
     routing::Routes,
 };
 use serde::Deserialize;
@@ -157,11 +158,11 @@ async fn from_redis_pipelined(
     let question = move |number: usize| {
         let mut connection = connection.clone();
         async move {
-            let key = format!("{KEY_PREFIX}campaign:{}", keys[number % keys.len()]);
+            let key = format!("{KEY_PREFIX}campaign_v1:{}", keys[number % keys.len()]);
             let value: Vec<u8> = redis::cmd("GET").arg(key).query_async(&mut connection).await?;
             let Kept { campaign } = serde_json::from_slice(&value)?;
             let routes =
-                Routes::new(campaign).map_err(|(destination, _)| anyhow::anyhow!("{destination}"))?;
+                Routes::new(campaign.into()).map_err(|(destination, _)| anyhow::anyhow!("{destination}"))?;
             black_box(routes);
             Ok(1)
         }
@@ -172,7 +173,7 @@ async fn from_redis_pipelined(
 /// What octo keeps in Redis.
 #[derive(Deserialize)]
 struct Kept {
-    campaign: Campaign,
+    campaign: CampaignV1,
 }
 
 async fn from_memory(
@@ -209,12 +210,13 @@ fn campaigns(
     // it is look-ups that are measured, more than strangers may cause
     (config.cache.look_ups_per_second_max, config.cache.look_ups_in_flight_max) = (1_000_000, 100_000);
     if !remembers {
-        config.cache.negative_ttl_ms = 0;
+        config.cache.negative_ttl = Duration::ZERO;
         // on a busy machine it would be the breaker that is measured; the hit ratios below are with what is configured
-        config.redis.command_timeout_ms = 2000;
-        config.cache.miss_timeout_ms = 5000;
+        config.redis.command_timeout = Duration::from_secs(2);
+        config.cache.miss_timeout = Duration::from_secs(5);
     }
-    Ok(Arc::new(Campaigns::new(node.db.clone(), &config)?))
+    let redis = Redis::open(&config.redis)?;
+    Ok(Arc::new(Campaigns::new(node.db.clone(), redis, &config)))
 }
 
 fn drawn_keys() -> anyhow::Result<Vec<CampaignKey>> {

@@ -22,7 +22,7 @@ use std::{
 
 use octo::{
     config::{Config, Flags, Loaded},
-    db::Db,
+    db::{Db, Statement},
     telemetry::Metrics,
 };
 use tokio::{task::JoinSet, time::sleep};
@@ -176,9 +176,9 @@ async fn caught_up(replica: &PrivatePostgres) -> anyhow::Result<()> {
 }
 
 /// The statement of this name.
-pub(crate) fn statement(name: &str) -> &'static str {
+pub(crate) fn statement(name: &str) -> Statement {
     let mut statements = octo::db::statements();
-    statements.find(|(n, _)| *n == name).map(|(_, sql)| sql).expect("a statement of octo's")
+    statements.find(|s| s.name() == name).expect("a statement of octo's")
 }
 
 /// What one side did in one round.

@@ -97,7 +97,7 @@ async fn tuned(servers: &Servers, config: &config::Database) -> anyhow::Result<F
         let connections = connections.clone();
         async move {
             let found: Result<usize, Error> =
-                connections.run(QUERY, move |c| Box::pin(by_key(c, number))).await;
+                connections.run(statement(QUERY), move |c| Box::pin(by_key(&mut *c, number))).await;
             Ok(found?)
         }
     };
@@ -109,5 +109,5 @@ async fn tuned(servers: &Servers, config: &config::Database) -> anyhow::Result<F
 /// The same for all: bind, fetch, and look at what came, but do not decode it.
 async fn by_key(c: &mut PgConnection, number: usize) -> sqlx::Result<usize> {
     let key = format!("demo-{}", number % CAMPAIGNS);
-    sqlx::query(statement(QUERY)).bind(key).fetch_one(c).await.map(|_| 1)
+    sqlx::query(statement(QUERY).sql()).bind(key).fetch_one(c).await.map(|_| 1)
 }

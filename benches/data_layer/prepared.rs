@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use octo::db::pool::Pool;
+use octo::db::{Statement, pool::Pool};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
@@ -100,7 +100,7 @@ async fn run(
         let click = clicks[number % clicks.len()];
         async move {
             let rows = connections
-                .run(question.name(), move |c| match way {
+                .run(statement(question.name()), move |c| match way {
                     Way::Simple => question.ask_simply(c, number, click),
                     _ => question.ask(c, number, click, way != Way::Unnamed),
                 })
@@ -118,12 +118,18 @@ async fn run(
 
 /// What one connection has prepared, and how often it ran with the plan that was kept and with a new one.
 async fn plans(pool: &Pool, name: &'static str) -> anyhow::Result<(i64, i64, i64)> {
-    let plans = "
+    const PLANS: Statement = Statement::new(
+        "bench.plans",
+        "
         SELECT count(*), coalesce(sum(generic_plans), 0)::bigint, coalesce(sum(custom_plans), 0)::bigint
         FROM pg_prepared_statements
-        WHERE statement = $1";
-    let asked = pool.run("bench.plans", move |c| {
-        Box::pin(sqlx::query_as(plans).persistent(false).bind(statement(name)).fetch_one(c))
+        WHERE statement = $1",
+    );
+
+    let asked = pool.run(PLANS, move |c| {
+        Box::pin(
+            sqlx::query_as(PLANS.sql()).persistent(false).bind(statement(name).sql()).fetch_one(&mut **c),
+        )
     });
     Ok(asked.await?)
 }
@@ -144,7 +150,7 @@ impl Question {
         (created_at, id): (DateTime<Utc>, Uuid),
         is_prepared: bool,
     ) -> BoxFuture<'_, sqlx::Result<usize>> {
-        let query = sqlx::query(statement(self.name())).persistent(is_prepared);
+        let query = sqlx::query(statement(self.name()).sql()).persistent(is_prepared);
         let query = match self {
             Self::Campaign => query.bind(key(number)),
             Self::Click => query.bind(created_at).bind(id),
@@ -179,7 +185,7 @@ impl Question {
                 "NULL".to_owned(),
             ],
         };
-        let mut text = statement(self.name()).to_owned();
+        let mut text = statement(self.name()).sql().to_owned();
         for (place, value) in values.iter().enumerate() {
             text = text.replace(&format!("${}", place + 1), value);
         }

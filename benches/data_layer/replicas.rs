@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use octo::db::{self, Db, position, replicas::health::State, store::campaigns::New};
+use octo::{
+    db::{self, Db, position, replicas::health::State},
+    model::campaign::Terms,
+};
 use sqlx::PgConnection;
 
 use crate::{
@@ -86,7 +89,7 @@ async fn write_and_read(servers: &Servers, db: &Db, paused: &mut PgConnection) -
     let before = reads(db);
     for write in 0..WRITES {
         let key = format!("own-{write}");
-        db::store::campaigns::insert(db, New::demo(&key, "https://offer.example/")).await?;
+        db::store::campaigns::insert(db, key.parse().ok(), Terms::demo("https://offer.example/")).await?;
         own += usize::from(db::store::campaigns::by_key(db, &key).await?.is_some());
         let reading = db::store::campaigns::by_key(&other.db, &key);
         with_position += usize::from(position::at_least(db.written(), reading).await?.is_some());

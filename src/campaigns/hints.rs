@@ -1,18 +1,20 @@
 //! What nodes tell each other by way of Redis: a campaign changed, everything is to be read again. A hint only
 //! brings the next poll forward; the poll, which reads the primary, is the guarantee.
 
-use std::time::Duration;
-
-use futures_util::StreamExt;
-use tokio::time::timeout;
-
-use crate::{
-    campaigns::{Campaigns, shared::Redis},
-    model::id::CampaignKey,
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
-/// A connection that heard nothing for so long is asked whether it still stands.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Campaigns, shared::Shared};
+use crate::{
+    model::id::CampaignKey,
+    redis::{Ended, Redis},
+};
 
 /// What one node tells the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,15 +27,15 @@ pub(super) enum Hint {
     Other,
 }
 
-/// A reason to connect again.
-type Ended = Box<dyn std::error::Error + Send + Sync>;
+/// Between two attempts to hear hints, and two looks at what waits for Redis.
+const REDIS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What nodes of an installation tell each other of campaigns.
-pub(super) const CHANNEL: &str = "campaigns";
+const CHANNEL: &str = "campaigns";
 
 impl Hint {
     /// As text: who says it, what.
-    pub(super) fn said_by(&self, node: &str) -> String {
+    fn said_by(&self, node: &str) -> String {
         match self {
             Self::Changed(key) => format!("{node} changed {key}"),
             Self::Flushed => format!("{node} flushed"),
@@ -42,7 +44,7 @@ impl Hint {
     }
 
     /// `None` when `node` said it itself.
-    pub(super) fn heard_by(node: &str, text: &str) -> Option<Self> {
+    fn heard_by(node: &str, text: &str) -> Option<Self> {
         let mut words = text.split(' ');
         if words.next() == Some(node) {
             return None;
@@ -55,27 +57,71 @@ impl Hint {
     }
 }
 
-/// Hears hints on a connection of its own until that ends.
-pub(super) async fn hear(campaigns: &Campaigns, redis: &Redis) -> Result<(), Ended> {
-    let channel = redis.channel(CHANNEL).ok_or("the names in Redis are not known yet")?;
-    let (mut sink, mut messages) = redis.subscribe(&channel).await?.split();
-    campaigns.obey(&Hint::Other).await; // what was said while nobody listened
-    while redis.channel(CHANNEL).as_ref() == Some(&channel) {
-        match timeout(PING_INTERVAL, messages.next()).await {
-            Ok(Some(message)) => {
-                let text: String = message.get_payload().unwrap_or_default();
-                if let Some(hint) = Hint::heard_by(campaigns.node(), &text) {
-                    campaigns.obey(&hint).await;
+impl Campaigns {
+    /// Hears hints from other nodes and brings to Redis what could not be written, until the stop signal.
+    pub async fn keep_redis(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let Some(redis) = self.shared.as_ref().map(Shared::redis) else {
+            stop.cancelled().await;
+            return Ok(());
+        };
+        let hearing = async {
+            loop {
+                let Err(error) = hear(&self, redis).await;
+                tracing::debug!(error, "not hearing hints by way of Redis; polling goes on");
+                sleep(REDIS_INTERVAL).await;
+            }
+        };
+        let writing = async {
+            loop {
+                tokio::select! {
+                    () = sleep(REDIS_INTERVAL) => {}
+                    () = self.write_now.notified() => {}
                 }
+                if !redis.is_closed() {
+                    redis.ping().await; // the trial, also where nobody asks
+                }
+                self.write_to_redis().await;
             }
-            Ok(None) => return Err("the connection ended".into()),
-            Err(_) => {
-                let ping = sink.ping::<redis::Value>();
-                timeout(redis.servers().connect_timeout(), ping).await??;
+        };
+        tokio::select! {
+            () = hearing => {}
+            () = writing => {}
+            () = stop.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    /// Does what another node asks for.
+    async fn obey(&self, hint: &Hint) {
+        match hint {
+            Hint::Changed(key) => self.forget(key).await,
+            Hint::Flushed => {
+                self.forget_all().await;
+                self.reload.store(true, Ordering::Relaxed);
             }
+            Hint::Other => {}
+        }
+        self.poll_now.notify_one();
+    }
+
+    pub(super) async fn tell(&self, hint: &Hint) -> bool {
+        match self.shared.as_ref().map(Shared::redis) {
+            Some(redis) => redis.publish(CHANNEL, &hint.said_by(redis.node())).await,
+            None => false,
         }
     }
-    Err("the names in Redis are others now".into())
+}
+
+/// Hears hints on a connection of its own until that ends.
+async fn hear(campaigns: &Campaigns, redis: &Redis) -> Result<Infallible, Ended> {
+    let mut messages = redis.subscribe(CHANNEL).await?;
+    campaigns.obey(&Hint::Other).await; // what was said while nobody listened
+    loop {
+        let text = messages.next().await?;
+        if let Some(hint) = Hint::heard_by(redis.node(), &text) {
+            campaigns.obey(&hint).await;
+        }
+    }
 }
 
 #[cfg(test)]

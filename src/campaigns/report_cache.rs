@@ -1,28 +1,26 @@
 //! `{names}click_stats:{key}`: the figures of a campaign, kept for seconds, so that ten people before one dashboard ask
 //! Postgres once. A hash: one field a question, which expires as a whole and is dropped when it has too many.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    campaigns::{
-        Campaigns,
-        shared::{Ask, Failure, Redis},
-    },
-    metrics,
+    config, metrics,
     model::id::CampaignKey,
+    redis::{Ask, Failure, Redis},
 };
 
 const SCHEMA: u32 = 1;
 
-/// Bounds of what is kept.
-pub(super) struct Bounds {
-    /// Zero: nothing is kept.
-    pub(super) ttl: Duration,
-    pub(super) questions_max: usize,
-    pub(super) bytes_max: usize,
+/// The figures that are kept.
+pub(crate) struct ReportCache {
+    /// `None`: nothing is kept.
+    redis: Option<Arc<Redis>>,
+    ttl: Duration,
+    questions_max: usize,
+    bytes_max: usize,
 }
 
 #[derive(Serialize)]
@@ -39,20 +37,28 @@ struct In<T> {
     figures: T,
 }
 
-impl Campaigns {
+impl ReportCache {
+    /// Nothing is kept where there is no Redis or `cache.stats_ttl_s` is 0.
+    pub(crate) fn new(redis: Option<Arc<Redis>>, config: &config::Cache) -> Self {
+        let ttl = config.stats_ttl;
+        Self {
+            redis: redis.filter(|_| !ttl.is_zero()),
+            ttl,
+            questions_max: config.stats_questions_max,
+            bytes_max: config.stats_bytes_max,
+        }
+    }
+
     /// The figures that answer `question`, and their age, if they are kept. Two questions are the same when their
     /// texts are.
-    pub async fn figures<T: DeserializeOwned>(
+    pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         key: &CampaignKey,
         question: &str,
     ) -> Option<(Duration, T)> {
-        let (redis, ttl) = (self.redis.as_ref()?, self.figures.ttl);
-        if ttl.is_zero() {
-            return None;
-        }
-        let found = read(redis, key, question).await;
-        let fresh = found.as_ref().ok().and_then(Option::as_deref).and_then(|bytes| understand(bytes, ttl));
+        let found = read(self.redis.as_ref()?, key, question).await;
+        let kept = found.as_ref().ok().and_then(Option::as_deref);
+        let fresh = kept.and_then(|bytes| understand(bytes, self.ttl));
         metrics::stats_cache_request(match (&found, &fresh) {
             (_, Some(_)) => "hit",
             (Ok(_), None) => "miss",
@@ -62,37 +68,42 @@ impl Campaigns {
     }
 
     /// Keeps the figures that answer `question`.
-    pub async fn keep_figures<T: Serialize>(&self, key: &CampaignKey, question: &str, figures: &T) {
+    pub(crate) async fn keep<T: Serialize>(&self, key: &CampaignKey, question: &str, figures: &T) {
         let Some(redis) = &self.redis else { return };
         let out = Out { schema: SCHEMA, at_ms: Utc::now().timestamp_millis(), figures };
         let Ok(bytes) = serde_json::to_vec(&out) else { return };
-        if !self.figures.ttl.is_zero() && bytes.len() <= self.figures.bytes_max {
-            write(redis, key, question, &bytes, &self.figures).await;
+        if bytes.len() <= self.bytes_max {
+            self.write(redis, key, question, &bytes).await;
+        }
+    }
+
+    /// All or nothing: a hash without an end would stay for ever.
+    async fn write(&self, redis: &Redis, key: &CampaignKey, question: &str, bytes: &[u8]) {
+        let Ok(prefix) = redis.prefix() else { return };
+        let name = name(&prefix, key);
+        let mut keep = redis::pipe();
+        keep.atomic().hlen(&name).hset(&name, question, bytes).ignore();
+        keep.pexpire(&name, i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX)).ignore();
+        let kept: Result<(usize,), Failure> = redis.ask(&Ask::Together(keep)).await;
+        let must_go = match kept {
+            Ok((questions,)) => questions >= self.questions_max,
+            // a key of another type, say: the error of a transaction does not always tell
+            Err(failure) => matches!(failure, Failure::Refused(_)),
+        };
+        if must_go {
+            let _ = redis.unlink(&[name]).await; // it expires
         }
     }
 }
 
-async fn read(redis: &Redis, key: &CampaignKey, question: &str) -> Result<Option<Vec<u8>>, Failure> {
-    let name = redis.names()?.stats(key);
-    redis.ask(&Ask::One(redis::cmd("HGET").arg(name).arg(question).take())).await
+/// What a campaign's hash is called.
+pub(super) fn name(prefix: &str, key: &CampaignKey) -> String {
+    format!("{prefix}click_stats:{key}")
 }
 
-/// All or nothing: a hash without an end would stay for ever.
-async fn write(redis: &Redis, key: &CampaignKey, question: &str, bytes: &[u8], bounds: &Bounds) {
-    let Ok(names) = redis.names() else { return };
-    let name = names.stats(key);
-    let mut keep = redis::pipe();
-    keep.atomic().hlen(&name).hset(&name, question, bytes).ignore();
-    keep.pexpire(&name, i64::try_from(bounds.ttl.as_millis()).unwrap_or(i64::MAX)).ignore();
-    let kept: Result<(usize,), Failure> = redis.ask(&Ask::Together(keep)).await;
-    let must_go = match kept {
-        Ok((questions,)) => questions >= bounds.questions_max,
-        // a key of another type, say: the error of a transaction does not always tell
-        Err(failure) => matches!(failure, Failure::Refused(_)),
-    };
-    if must_go {
-        let _: Result<(), _> = redis.ask(&Ask::One(redis::cmd("UNLINK").arg(&name).take())).await;
-    }
+async fn read(redis: &Redis, key: &CampaignKey, question: &str) -> Result<Option<Vec<u8>>, Failure> {
+    let name = name(&redis.prefix()?, key);
+    redis.ask(&Ask::One(redis::cmd("HGET").arg(name).arg(question).take())).await
 }
 
 /// Figures of this schema that are not too old, and their age. The clocks of nodes differ a little.

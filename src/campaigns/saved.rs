@@ -1,4 +1,5 @@
-//! The last good set of campaigns on disk: JSON with a schema version, replaced as a whole; only its owner may read it.
+//! The last good set of campaigns on disk: JSON with a schema version (1: of [`CampaignV1`]), replaced as a whole; only
+//! its owner may read it.
 //!
 //! It is written beside what else goes on, never more often than `cache.save_interval_ms`, and not at all while
 //! nothing changes: with 100,000 campaigns it has 50 MB, and its sync competes with those of clicks.
@@ -9,21 +10,21 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
-        PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::{
     sync::{Mutex, Notify},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Campaigns;
-use crate::{metrics, model::campaign::Campaign};
+use super::{Campaigns, Source, format::CampaignV1, shared::Shared};
+use crate::{db::store::campaigns::Change, metrics, redis::Redis, routing::Routes};
 
 const SCHEMA: u32 = 1;
 
@@ -35,17 +36,26 @@ struct Out<'a> {
     schema: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     installation: Option<&'a str>,
-    campaigns: Vec<&'a Campaign>,
+    campaigns: OneByOne<'a>,
+}
+
+/// Campaigns that are written one by one: a copy of all of them at once would take their memory again.
+struct OneByOne<'a>(&'a [Arc<Routes>]);
+
+impl Serialize for OneByOne<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|routes| CampaignV1::from(routes.campaign.clone())))
+    }
 }
 
 /// What was saved.
 #[derive(Deserialize)]
-pub(super) struct Saved {
+struct Saved {
     schema: u32,
     /// Whose campaigns they are; releases before did not say.
     #[serde(default)]
-    pub(super) installation: Option<String>,
-    pub(super) campaigns: Vec<Campaign>,
+    installation: Option<String>,
+    campaigns: Vec<CampaignV1>,
 }
 
 /// The file, and whether it is behind.
@@ -76,6 +86,25 @@ impl File {
 }
 
 impl Campaigns {
+    /// Serves what an earlier start saved, if anything.
+    pub(super) fn load_saved(&self) {
+        match load(self.file.path()) {
+            Ok(None) => {}
+            Ok(Some(saved)) => {
+                let change = |v1: CampaignV1| Change { campaign: v1.into(), is_deleted: false };
+                self.replace(saved.campaigns.into_iter().map(change).collect(), true);
+                if let (Some(shared), Some(installation)) = (&self.shared, saved.installation) {
+                    shared.redis().name(installation.into());
+                }
+                self.source.store(Source::Disk as u64, Ordering::Relaxed);
+            }
+            Err(error) => {
+                let path = self.file.path().display();
+                tracing::warn!(%path, %error, "the saved campaigns cannot be read; ignored");
+            }
+        }
+    }
+
     /// Saves the set if it changed and the last time is long enough ago; otherwise [`Campaigns::keep_saved`] will. So
     /// a change that comes alone is on disk when it is answered.
     pub(super) async fn save_if_due(&self) {
@@ -114,10 +143,9 @@ impl Campaigns {
         *written_at = Some(Instant::now());
         let set = || self.set.read().unwrap_or_else(PoisonError::into_inner);
         let campaigns: Vec<_> = set().by_key.values().cloned().collect();
-        let (path, installation) = (self.file.path.clone(), self.installation());
-        let saving = tokio::task::spawn_blocking(move || {
-            write(&path, installation.as_deref(), campaigns.iter().map(|r| &r.campaign))
-        });
+        let (path, installation) =
+            (self.file.path.clone(), self.shared.as_ref().map(Shared::redis).and_then(Redis::installation));
+        let saving = tokio::task::spawn_blocking(move || write(&path, installation.as_deref(), &campaigns));
         match saving.await {
             Ok(Ok(bytes)) => metrics::campaigns_saved(bytes),
             Ok(Err(error)) => {
@@ -130,12 +158,8 @@ impl Campaigns {
 }
 
 /// Writes beside, syncs, renames: a crash leaves the old file or the new one. Returns its bytes.
-fn write<'a>(
-    path: &Path,
-    installation: Option<&str>,
-    campaigns: impl Iterator<Item = &'a Campaign>,
-) -> io::Result<u64> {
-    let bytes = serde_json::to_vec(&Out { schema: SCHEMA, installation, campaigns: campaigns.collect() })?;
+fn write(path: &Path, installation: Option<&str>, campaigns: &[Arc<Routes>]) -> io::Result<u64> {
+    let bytes = serde_json::to_vec(&Out { schema: SCHEMA, installation, campaigns: OneByOne(campaigns) })?;
     let beside = path.with_extension("json.new");
     // one that a crash left keeps its permissions; destinations are nobody else's business
     let _ = fs::remove_file(&beside);
@@ -147,7 +171,7 @@ fn write<'a>(
 }
 
 /// `None` when there is none, or one of another schema.
-pub(super) fn load(path: &Path) -> io::Result<Option<Saved>> {
+fn load(path: &Path) -> io::Result<Option<Saved>> {
     let bytes = match fs::read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,
@@ -178,7 +202,7 @@ mod tests {
         }
         assert!(load(&path).unwrap().is_some_and(|saved| saved.installation.is_none()), "as before");
         assert_eq!(mode(&path), 0o600);
-        let bytes = write(&path, Some("a"), std::iter::empty()).unwrap();
+        let bytes = write(&path, Some("a"), &[]).unwrap();
         assert_eq!((bytes, mode(&path)), (fs::metadata(&path).unwrap().len(), 0o600));
         assert_eq!(load(&path).unwrap().unwrap().installation.as_deref(), Some("a"));
         assert!(!beside.exists());

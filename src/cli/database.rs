@@ -215,7 +215,7 @@ fn say_what_comes_next(
     } else {
         eprintln!("database.url is set already.");
     }
-    let hours = config.journal.keep_drained_s / 3600;
+    let hours = config.journal.keep_drained.as_secs() / 3600;
     if while_running {
         eprintln!(
             "Then restart octo within {hours} h (journal.keep_drained_s): it sends what came after the copy from its journal."

@@ -6,9 +6,12 @@ use anyhow::bail;
 use uuid::Uuid;
 
 use super::print;
-use crate::db::{
-    Db,
-    store::dead_letters::{self, Content, DeadLetter, Retried},
+use crate::{
+    db::{
+        Db,
+        store::dead_letters::{self, Content, DeadLetter, Retried},
+    },
+    http::api::views::dead_letter::DeadLetter as Shown,
 };
 
 /// Letters read at once.
@@ -28,8 +31,8 @@ pub(super) async fn list(db: &Db, json: bool) -> anyhow::Result<ExitCode> {
         let page = dead_letters::list(db, None, after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(ExitCode::SUCCESS) };
         after = Some(last.id);
-        for letter in &page {
-            let line = if json { serde_json::to_string(letter)? } else { text(letter) };
+        for letter in page {
+            let line = if json { serde_json::to_string(&Shown::from(letter))? } else { text(&letter) };
             print(&format!("{line}\n"))?;
         }
     }

@@ -18,13 +18,10 @@ use crate::{
     config::Config,
     db::{
         Db,
-        store::{
-            clicks,
-            dead_letters::{self, Content},
-            erasures, events,
-        },
+        store::{clicks, dead_letters, erasures, events},
     },
     facts::record::Record,
+    http::api::views::{click::Click, dead_letter::Content, event::Event},
     journal::{self, Lock, disk::RealDisk},
     model::{
         erasure::{Erasure, Erasures, Sub, Subject, What},
@@ -120,18 +117,20 @@ async fn export(db: &Db, root: &Path, subject: Subject) -> anyhow::Result<ExitCo
     let mut erasures = note(&subject, before);
     let ids = find(db, root, &subject, &mut erasures, before).await?;
     let clicks = clicks::list_of_ids(db, ids.clone()).await?;
+    let clicks: Vec<Click> = clicks.into_iter().map(Click::from).collect();
     let events = match &subject {
         Subject::Person(person) => events::list_of_person(db, person.clone()).await?,
         Subject::Click(_) | Subject::Sub(_) => events::list_of_clicks(db, ids).await?,
     };
+    let events: Vec<Event> = events.into_iter().map(Event::from).collect();
     let mut letters = Vec::new();
     for letter in letters_of(db, &erasures).await? {
-        letters.push(serde_json::to_value(dead_letters::content(&letter.record))?);
+        letters.push(serde_json::to_value(Content::from(dead_letters::content(&letter.record)))?);
     }
     let mut journal = Vec::new();
     visit(root, &mut |stream, seq, payload| {
         if Record::decode(payload).is_ok_and(|record| erasures.has(&record)) {
-            journal.push(Found { stream, seq, record: dead_letters::content(payload) });
+            journal.push(Found { stream, seq, record: dead_letters::content(payload).into() });
         }
     })?;
     let document = json!({

@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Db, Error};
+use super::{Db, Error, statement::statements};
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("clock.now", NOW)];
-
-const NOW: &str = "SELECT clock_timestamp()";
+statements! {
+    NOW = "clock.now": "SELECT clock_timestamp()";
+}
 
 /// Questions of a measurement; the one with the shortest way there and back counts.
 const QUESTIONS: usize = 3;
@@ -40,12 +39,12 @@ impl Skew {
 /// Asks the primary for its time.
 pub async fn skew(db: &Db) -> Result<Skew, Error> {
     let measured = db
-        .read_primary("clock.now", |c| {
+        .read_primary(NOW, |c| {
             Box::pin(async move {
                 let mut measured = Vec::with_capacity(QUESTIONS);
                 for _ in 0..QUESTIONS {
                     let (asked, since) = (Utc::now(), Instant::now());
-                    let theirs = super::query_scalar(NOW).fetch_one(&mut *c).await?;
+                    let theirs = NOW.query_scalar().fetch_one(&mut *c).await?;
                     measured.push(Skew::new(asked, since.elapsed(), theirs));
                 }
                 Ok(measured)

@@ -6,84 +6,27 @@
 pub mod rows;
 use std::{
     collections::{HashMap, HashSet},
-    future::Future,
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use sqlx::{Connection, PgConnection, Postgres, Transaction};
-use tokio::time::timeout;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
     db::{
-        Error,
+        Error, Statement,
         ingest::rows::CopyData,
         monitor,
-        pool::{Pool, timed_out},
+        pool::Pool,
+        session::{Session, Transaction},
+        statement::statements,
         store::erasures,
     },
-    facts::{
-        click::{Adjusted, Click},
-        event::Event,
-        record::Record,
-    },
-    model::{erasure::Erasures, money::Currency},
+    facts::{click::Click, event::Event, record::Record},
+    model::{click::Adjusted, erasure::Erasures, money::Currency},
 };
-
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("ingest.connect", SET_SESSION),
-    ("ingest.begin", SET_LOCAL),
-    ("dead_letter.check", CHECK_CONSTRAINTS),
-    ("watermark.list", LIST_WATERMARKS),
-    ("watermark.begin", BEGIN_WATERMARKS),
-    ("watermark.advance", ADVANCE_WATERMARK),
-    ("ingest.find_stored", FIND_STORED),
-    ("clicks.insert_batch", INSERT_CLICKS),
-    ("events.insert_batch", INSERT_EVENTS),
-    ("stats.upsert_batch", UPSERT_STATS),
-    ("dead_letters.insert_batch", INSERT_DEAD_LETTERS),
-];
-
-const SET_SESSION: &str =
-    "SELECT set_config('statement_timeout', $1, false), set_config('synchronous_commit', 'on', false)";
-
-const SET_LOCAL: &str =
-    "SELECT set_config('statement_timeout', $1, true), set_config('synchronous_commit', 'on', true)";
-
-const CHECK_CONSTRAINTS: &str = "SET CONSTRAINTS ALL IMMEDIATE";
-
-const LIST_WATERMARKS: &str = "SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)";
-
-const BEGIN_WATERMARKS: &str = "
-INSERT INTO ingest_watermark (stream, seq)
-SELECT * FROM unnest($1::uuid[], $2::int8[])
-ON CONFLICT (stream) DO NOTHING";
-
-// Row by row by the primary key: LIMIT keeps the planner from reading whole tables instead.
-const FIND_STORED: &str = "
-SELECT t.id
-FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, created_at)
-CROSS JOIN LATERAL (
-    SELECT 1 FROM clicks c WHERE c.created_at = t.created_at AND c.id = t.id LIMIT 1
-) found
-UNION ALL
-SELECT t.id
-FROM unnest($3::uuid[], $4::timestamptz[]) AS t (id, created_at)
-CROSS JOIN LATERAL (
-    SELECT 1 FROM events e WHERE e.created_at = t.created_at AND e.id = t.id LIMIT 1
-) found";
-
-// Whoever erases holds a lock on the table of watermarks (`octo_lock_for_erasure`), and a statement has its table
-// locks before its snapshot: so it sees an erasure that it waited for, and one that comes later waits for this
-// transaction. One round trip for both, because a batch with refused rows is stored in hundreds of pieces.
-const ADVANCE_WATERMARK: &str = "
-WITH moved AS (
-    UPDATE ingest_watermark SET seq = $3, updated_at = now() WHERE stream = $1 AND seq = $2 RETURNING seq
-)
-SELECT (SELECT count(*) FROM moved), coalesce((SELECT max(id) FROM erasures), 0)";
 
 /// What the drain knows of a click, in the order of `copy_click` and of the arrays of `insert_clicks`.
 macro_rules! click_columns {
@@ -98,8 +41,65 @@ macro_rules! click_columns {
     };
 }
 
-// `adjusted` comes as a list in a text: of an array of arrays, unnest() would make one long array.
-const INSERT_CLICKS: &str = concat!(
+// COPY is no statement that can be prepared; parsing it takes less than storing one row.
+const COPY_CLICKS: Statement = Statement::new(
+    "clicks.copy_batch",
+    concat!("COPY clicks (", click_columns!(), ", adjusted) FROM STDIN (FORMAT binary)"),
+);
+const CLICK_COLUMNS: i16 = 31;
+
+/// sqlx runs it by itself, as it does BEGIN and ROLLBACK.
+const COMMIT: Statement = Statement::new("ingest.commit", "COMMIT");
+
+/// From this many rows on, clicks are copied. COPY takes half the CPU of an INSERT of arrays, but over TCP its
+/// end waits up to 40 ms for a delayed acknowledgement (sqlx leaves Nagle's algorithm on, its issue 4335):
+/// little for many rows, and most of the time of a few.
+const COPY_ROWS_MIN: usize = 1_000;
+
+/// Bytes in one message of a COPY.
+const COPY_PIECE_BYTES: usize = 64 * 1024;
+
+statements! {
+    SET_SESSION = "ingest.connect":
+        "SELECT set_config('statement_timeout', $1, false), set_config('synchronous_commit', 'on', false)";
+
+    SET_LOCAL = "ingest.begin":
+        "SELECT set_config('statement_timeout', $1, true), set_config('synchronous_commit', 'on', true)";
+
+    CHECK_CONSTRAINTS = "dead_letter.check": "SET CONSTRAINTS ALL IMMEDIATE";
+
+    LIST_WATERMARKS = "watermark.list": "SELECT stream, seq FROM ingest_watermark WHERE stream = ANY($1)";
+
+    BEGIN_WATERMARKS = "watermark.begin": "
+INSERT INTO ingest_watermark (stream, seq)
+SELECT * FROM unnest($1::uuid[], $2::int8[])
+ON CONFLICT (stream) DO NOTHING";
+
+    // Row by row by the primary key: LIMIT keeps the planner from reading whole tables instead.
+    FIND_STORED = "ingest.find_stored": "
+SELECT t.id
+FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, created_at)
+CROSS JOIN LATERAL (
+    SELECT 1 FROM clicks c WHERE c.created_at = t.created_at AND c.id = t.id LIMIT 1
+) found
+UNION ALL
+SELECT t.id
+FROM unnest($3::uuid[], $4::timestamptz[]) AS t (id, created_at)
+CROSS JOIN LATERAL (
+    SELECT 1 FROM events e WHERE e.created_at = t.created_at AND e.id = t.id LIMIT 1
+) found";
+
+    // Whoever erases holds a lock on the table of watermarks (`octo_lock_for_erasure`), and a statement has its table
+    // locks before its snapshot: so it sees an erasure that it waited for, and one that comes later waits for this
+    // transaction. One round trip for both, because a batch with refused rows is stored in hundreds of pieces.
+    ADVANCE_WATERMARK = "watermark.advance": "
+WITH moved AS (
+    UPDATE ingest_watermark SET seq = $3, updated_at = now() WHERE stream = $1 AND seq = $2 RETURNING seq
+)
+SELECT (SELECT count(*) FROM moved), coalesce((SELECT max(id) FROM erasures), 0)";
+
+    // `adjusted` comes as a list in a text: of an array of arrays, unnest() would make one long array.
+    INSERT_CLICKS = "clicks.insert_batch": concat!(
     "INSERT INTO clicks (",
     click_columns!(),
     ", adjusted)
@@ -118,23 +118,10 @@ FROM unnest(
     ", adjusted)"
 );
 
-// COPY is no statement that can be prepared; parsing it takes less than storing one row.
-const COPY_CLICKS: &str =
-    concat!("COPY clicks (", click_columns!(), ", adjusted) FROM STDIN (FORMAT binary)");
-const CLICK_COLUMNS: i16 = 31;
-
-/// From this many rows on, clicks are copied. COPY takes half the CPU of an INSERT of arrays, but over TCP its
-/// end waits up to 40 ms for a delayed acknowledgement (sqlx leaves Nagle's algorithm on, its issue 4335):
-/// little for many rows, and most of the time of a few.
-const COPY_ROWS_MIN: usize = 1_000;
-
-/// Bytes in one message of a COPY.
-const COPY_PIECE_BYTES: usize = 64 * 1024;
-
-// An event belongs to the campaign it named, else to its click's, else to the one whose key it named. Keys are locked in
-// their order: strangers may send the same ids to two nodes the other way round, and no drain is to wait for a drain
-// that waits for it.
-const INSERT_EVENTS: &str = "
+    // An event belongs to the campaign it named, else to its click's, else to the one whose key it named. Keys are locked in
+    // their order: strangers may send the same ids to two nodes the other way round, and no drain is to wait for a drain
+    // that waits for it.
+    INSERT_EVENTS = "events.insert_batch": "
 WITH incoming AS (
     SELECT *
     FROM unnest(
@@ -170,7 +157,7 @@ LEFT JOIN LATERAL (
 WHERE i.key IS NULL OR i.key IN (SELECT id FROM fresh)
 RETURNING campaign_id, created_at";
 
-const UPSERT_STATS: &str = "
+    UPSERT_STATS = "stats.upsert_batch": "
 INSERT INTO campaign_stats_hourly AS s (campaign_id, hour, clicks, valid_clicks, bot_clicks, events)
 SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
 ON CONFLICT (campaign_id, hour) DO UPDATE SET
@@ -179,14 +166,15 @@ ON CONFLICT (campaign_id, hour) DO UPDATE SET
     bot_clicks = s.bot_clicks + excluded.bot_clicks,
     events = s.events + excluded.events";
 
-// A letter may be there already: where the watermark was set back by hand, records are sent again.
-const INSERT_DEAD_LETTERS: &str = "
+    // A letter may be there already: where the watermark was set back by hand, records are sent again.
+    INSERT_DEAD_LETTERS = "dead_letters.insert_batch": "
 INSERT INTO dead_letters (stream, seq, record, sqlstate, message)
 SELECT $1, * FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
 ON CONFLICT (stream, seq) DO UPDATE SET
     record = excluded.record,
     sqlstate = excluded.sqlstate,
     message = excluded.message";
+}
 
 /// How the constraints begin that keep a day out of a DEFAULT partition until it has its own (`octo_exclude_day`).
 const EXCLUSION: &str = "octo_day_";
@@ -262,66 +250,63 @@ pub enum StoreError {
     },
     /// Try again, on a new connection.
     #[error(transparent)]
-    Unavailable(#[from] sqlx::Error),
+    Unavailable(sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        refusal(&error).unwrap_or(Self::Unavailable(error))
+    }
 }
 
 /// The drain's own connection.
 pub struct Ingest {
-    connection: PgConnection,
-    bounds: Bounds,
+    session: Session<'static>,
     /// Those seen so far; a transaction reads what is new before it stores anything.
     erasures: Erasures,
     /// Behind PgBouncer: what each transaction sets for itself, because no session is ours.
     local_timeout: Option<String>,
 }
 
-/// What each statement is held to: it ends by then.
-#[derive(Debug, Clone, Copy)]
-struct Bounds(Duration);
-
 impl Ingest {
     /// Connects to the primary; `statement_timeout` bounds each statement.
     pub async fn connect(pool: &Pool, statement_timeout: Duration) -> Result<Self, Error> {
-        let mut connection = pool.connect().await?;
+        let mut session = pool.connect().await?;
+        session.limit(statement_timeout + Duration::from_secs(1));
         let milliseconds = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
-        let limit = statement_timeout + Duration::from_secs(1);
-        let bounds = Bounds(limit);
+        let erasures = Erasures::default();
         if !pool.is_session() {
-            let local_timeout = Some(milliseconds);
-            return Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout });
+            return Ok(Self { session, erasures, local_timeout: Some(milliseconds) });
         }
-        let set = super::query(SET_SESSION).bind(milliseconds).execute(&mut connection);
-        let set = async { timeout(limit, set).await.unwrap_or_else(|_| Err(timed_out())) };
-        let set = monitor::observe("ingest.connect", set).await;
-        set.map_err(|e| monitor::classify("ingest.connect", e))?;
-        Ok(Self { connection, bounds, erasures: Erasures::default(), local_timeout: None })
+        let set = SET_SESSION.query().bind(milliseconds).execute(&mut session).await;
+        set.map_err(|e| monitor::classify(SET_SESSION.name(), e))?;
+        Ok(Self { session, erasures, local_timeout: None })
     }
 
     /// Where each stream is in this database; a new stream begins at the sequence beside its id.
     pub async fn watermarks(&mut self, streams: &[(Uuid, u64)]) -> Result<HashMap<Uuid, u64>, StoreError> {
         if self.local_timeout.is_none() {
-            return watermarks(&mut self.connection, self.bounds, streams).await;
+            return watermarks(&mut self.session, streams).await;
         }
-        let bounds = self.bounds;
         let mut transaction = self.begin().await?;
-        let watermarks = watermarks(&mut transaction, bounds, streams).await?;
-        bounds.limit(transaction.commit()).await?;
+        let watermarks = watermarks(&mut transaction, streams).await?;
+        transaction.commit().await?;
         Ok(watermarks)
     }
 
     /// The ids of those rows that are stored already.
     pub async fn find_stored(&mut self, rows: &Rows<'_>) -> Result<HashSet<Uuid>, StoreError> {
-        let bounds = self.bounds;
         let (clicks, events) = (rows.clicks.as_slice(), rows.events.as_slice());
         let mut transaction = self.begin().await?;
-        let find = super::query_scalar(FIND_STORED)
+        let found: Vec<Uuid> = FIND_STORED
+            .query_scalar()
             .bind(column(clicks, |c| c.id.uuid()))
             .bind(column(clicks, |c| c.id.created_at()))
             .bind(column(events, |e| e.id))
             .bind(column(events, |e| e.created_at))
-            .fetch_all(&mut *transaction);
-        let found: Vec<Uuid> = bounds.run("ingest.find_stored", find).await?;
-        bounds.limit(transaction.commit()).await?;
+            .fetch_all(&mut transaction)
+            .await?;
+        transaction.commit().await?;
         Ok(found.into_iter().collect())
     }
 
@@ -350,118 +335,102 @@ impl Ingest {
         (lo, hi): (u64, u64),
         rows: &mut Rows<'_>,
     ) -> Result<(), StoreError> {
-        let bounds = self.bounds;
         let mut transaction = self.begin().await?;
-        match store_in(&mut transaction, bounds, stream, (lo, hi), rows, erasures).await {
-            Ok(()) => bounds.run("ingest.commit", transaction.commit()).await,
+        match store_in(&mut transaction, stream, (lo, hi), rows, erasures).await {
+            Ok(()) => Ok(transaction.commit_as(COMMIT).await?),
             Err(refused @ StoreError::Refused { .. }) => {
-                bounds.limit(transaction.rollback()).await?;
+                transaction.rollback().await?;
                 Err(refused)
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, StoreError> {
-        let mut transaction = self.bounds.limit(self.connection.begin()).await?;
+    async fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        let mut transaction = self.session.begin().await?;
         if let Some(milliseconds) = &self.local_timeout {
-            let set = super::query(SET_LOCAL).bind(milliseconds).execute(&mut *transaction);
-            self.bounds.run("ingest.begin", set).await?;
+            SET_LOCAL.query().bind(milliseconds).execute(&mut transaction).await?;
         }
         Ok(transaction)
     }
 }
 
-async fn watermarks(
-    c: &mut PgConnection,
-    bounds: Bounds,
-    streams: &[(Uuid, u64)],
-) -> Result<HashMap<Uuid, u64>, StoreError> {
+async fn watermarks(c: &mut Session<'_>, streams: &[(Uuid, u64)]) -> Result<HashMap<Uuid, u64>, StoreError> {
     let ids: Vec<Uuid> = streams.iter().map(|(id, _)| *id).collect();
     let firsts: Vec<i64> = streams.iter().map(|(_, first)| bigint(*first)).collect();
-    let begin = super::query(BEGIN_WATERMARKS).bind(&ids).bind(firsts).execute(&mut *c);
-    bounds.run("watermark.begin", begin).await?;
-    let list = super::query_as(LIST_WATERMARKS).bind(ids).fetch_all(c);
-    let rows: Vec<(Uuid, i64)> = bounds.run("watermark.list", list).await?;
+    BEGIN_WATERMARKS.query().bind(&ids).bind(firsts).execute(c).await?;
+    let rows: Vec<(Uuid, i64)> = LIST_WATERMARKS.query_as().bind(ids).fetch_all(c).await?;
     Ok(rows.into_iter().map(|(stream, seq)| (stream, u64::try_from(seq).unwrap_or(0))).collect())
 }
 
 async fn store_in(
-    transaction: &mut Transaction<'_, Postgres>,
-    bounds: Bounds,
+    transaction: &mut Session<'_>,
     stream: Uuid,
     (lo, hi): (u64, u64),
     rows: &mut Rows<'_>,
     erasures: &mut Erasures,
 ) -> Result<(), StoreError> {
-    let (moved, last_erasure) = bounds.run("watermark.advance", advance(transaction, stream, lo, hi)).await?;
+    let (moved, last_erasure) = advance(transaction, stream, lo, hi).await?;
     if moved != 1 {
         return Err(StoreError::Moved);
     }
     if last_erasure > erasures.last_id() {
-        let fresh = erasures::since_on(transaction, erasures.last_id());
-        erasures.extend(bounds.run("erasures.since", fresh).await?);
+        erasures.extend(erasures::since_on(transaction, erasures.last_id()).await?);
     }
     if !erasures.is_empty() {
         let clicks = rows.leave_out(erasures);
         if !clicks.is_empty() {
             // their events may have come here before them, by another node
-            bounds.run("erasures.delete_events", erasures::delete_events_on(transaction, &clicks)).await?;
+            erasures::delete_events_on(transaction, &clicks).await?;
         }
     }
     if !rows.dead_letters.is_empty() {
-        let letters = insert_dead_letters(transaction, stream, &rows.dead_letters);
-        bounds.run("dead_letters.insert_batch", letters).await?;
+        insert_dead_letters(transaction, stream, &rows.dead_letters).await?;
     }
-    insert(transaction, bounds, &rows.clicks, &rows.events).await
+    insert(transaction, &rows.clicks, &rows.events).await
 }
 
 /// Inserts clicks and events and adds them to the roll-ups, within the caller's transaction.
-async fn insert(
-    c: &mut PgConnection,
-    bounds: Bounds,
-    clicks: &[&Click<'_>],
-    events: &[&Event<'_>],
-) -> Result<(), StoreError> {
+async fn insert(c: &mut Session<'_>, clicks: &[&Click<'_>], events: &[&Event<'_>]) -> Result<(), StoreError> {
     let mut stats = Stats::default();
     if clicks.len() >= COPY_ROWS_MIN {
-        bounds.run("clicks.copy_batch", copy_clicks(c, clicks)).await?;
+        c.run(COPY_CLICKS, async |c| copy_clicks(c, clicks).await).await?;
     } else if !clicks.is_empty() {
-        bounds.run("clicks.insert_batch", insert_clicks(c, clicks)).await?;
+        insert_clicks(c, clicks).await?;
     }
     for click in clicks {
         stats.add_click(click);
     }
     if !events.is_empty() {
-        bounds.run("events.insert_batch", insert_events(c, events, &mut stats)).await?;
+        insert_events(c, events, &mut stats).await?;
     }
     let hours = stats.into_hours();
     if !hours.is_empty() {
-        bounds.run("stats.upsert_batch", upsert_stats(c, &hours)).await?;
+        upsert_stats(c, &hours).await?;
     }
     Ok(())
 }
 
-/// [`insert`] for a transaction that is bounded, and slow, as a whole, with what constraints would say at its
-/// commit.
+/// [`insert`], with what constraints would say at the transaction's commit.
 pub(super) async fn insert_checked(
-    c: &mut PgConnection,
+    c: &mut Session<'_>,
     clicks: &[&Click<'_>],
     events: &[&Event<'_>],
 ) -> Result<(), StoreError> {
-    let unbounded = Bounds(Duration::MAX);
-    insert(c, unbounded, clicks, events).await?;
-    unbounded.run("dead_letter.check", super::query(CHECK_CONSTRAINTS).execute(c)).await.map(drop)
+    insert(c, clicks, events).await?;
+    CHECK_CONSTRAINTS.query().execute(c).await?;
+    Ok(())
 }
 
 /// How many watermarks moved, 1 unless it is elsewhere, and the last erasure.
-async fn advance(c: &mut PgConnection, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<(i64, i64)> {
-    let query = super::query_as(ADVANCE_WATERMARK).bind(stream).bind(bigint(lo)).bind(bigint(hi));
+async fn advance(c: &mut Session<'_>, stream: Uuid, lo: u64, hi: u64) -> sqlx::Result<(i64, i64)> {
+    let query = ADVANCE_WATERMARK.query_as().bind(stream).bind(bigint(lo)).bind(bigint(hi));
     query.fetch_one(c).await
 }
 
-async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
-    let mut query = super::query(INSERT_CLICKS)
+async fn insert_clicks(c: &mut Session<'_>, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
+    let mut query = INSERT_CLICKS
+        .query()
         .bind(column(clicks, |c| c.id.uuid()))
         .bind(column(clicks, |c| c.campaign_id))
         .bind(column(clicks, |c| c.ip.map(|ip| ip.to_string())))
@@ -496,7 +465,7 @@ async fn insert_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Res
 
 async fn copy_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
     let mut data = CopyData::new(CLICK_COLUMNS);
-    let mut copy = c.copy_in_raw(COPY_CLICKS).await?;
+    let mut copy = c.copy_in_raw(COPY_CLICKS.sql()).await?;
     for click in clicks {
         copy_click(&mut data, click);
         // piece by piece: Postgres stores one while the next is encoded
@@ -547,11 +516,12 @@ fn list(adjusted: Adjusted) -> Option<String> {
     (!adjusted.is_empty()).then(|| adjusted.iter().map(Into::into).collect::<Vec<&str>>().join(","))
 }
 
-async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {
+async fn insert_events(c: &mut Session<'_>, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {
     let mut seen = HashSet::new();
     let events: Vec<&Event<'_>> =
         events.iter().copied().filter(|e| e.key().is_none_or(|key| seen.insert(key))).collect();
-    let stored: Vec<(Option<Uuid>, DateTime<Utc>)> = super::query_as(INSERT_EVENTS)
+    let stored: Vec<(Option<Uuid>, DateTime<Utc>)> = INSERT_EVENTS
+        .query_as()
         .bind(column(&events, |e| e.id))
         .bind(column(&events, |e| e.key()))
         .bind(column(&events, |e| e.created_at))
@@ -580,11 +550,12 @@ async fn insert_events(c: &mut PgConnection, events: &[&Event<'_>], stats: &mut 
 }
 
 async fn insert_dead_letters(
-    c: &mut PgConnection,
+    c: &mut Session<'_>,
     stream: Uuid,
     letters: &[DeadLetter<'_>],
 ) -> sqlx::Result<()> {
-    super::query(INSERT_DEAD_LETTERS)
+    INSERT_DEAD_LETTERS
+        .query()
         .bind(stream)
         .bind(column(letters, |l| bigint(l.seq)))
         .bind(column(letters, |l| l.record))
@@ -662,8 +633,9 @@ fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(at)
 }
 
-async fn upsert_stats(c: &mut PgConnection, hours: &[Hour]) -> sqlx::Result<()> {
-    super::query(UPSERT_STATS)
+async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::Result<()> {
+    UPSERT_STATS
+        .query()
         .bind(column(hours, |h| h.campaign_id))
         .bind(column(hours, |h| h.begin))
         .bind(column(hours, |h| h.clicks))
@@ -682,22 +654,6 @@ fn column<'a, R, V>(rows: &'a [R], value: impl Fn(&'a R) -> V) -> Vec<V> {
 
 fn bigint(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
-}
-
-impl Bounds {
-    /// Runs a statement under its name.
-    async fn run<T>(
-        self,
-        query: &'static str,
-        run: impl Future<Output = sqlx::Result<T>>,
-    ) -> Result<T, StoreError> {
-        let result = monitor::observe(query, self.limit(run)).await;
-        result.map_err(|error| refusal(&error).unwrap_or(StoreError::Unavailable(error)))
-    }
-
-    async fn limit<T>(self, run: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-        timeout(self.0, run).await.unwrap_or_else(|_| Err(timed_out()))
-    }
 }
 
 /// The refusal of a row for what it holds: SQLSTATE classes 21, 22, 23, 54, and 42 where it is about a value.

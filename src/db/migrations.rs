@@ -3,39 +3,26 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use sqlx::{
-    Connection, PgConnection,
-    migrate::{MigrateError, Migrator},
-};
+use sqlx::migrate::{MigrateError, Migrator};
 
-use super::{
-    Error,
-    monitor::{self, classify},
-    pool::Pool,
-};
+use super::{Error, monitor::classify, pool::Pool, session::Session, statement::statements};
 
 /// Every migration of this binary.
 pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("migrate.connect", SET_SESSION),
-    ("migrate.status", HAS_TABLE),
-    ("migrate.list", LIST),
-    ("migrate.encoding", ENCODING),
-];
-
 /// The one encoding that holds every language.
 pub const UTF8: &str = "UTF8";
 
-const ENCODING: &str = "SELECT current_setting('server_encoding')";
+statements! {
+    ENCODING = "migrate.encoding": "SELECT current_setting('server_encoding')";
 
-const SET_SESSION: &str =
-    "SELECT set_config('lock_timeout', '2s', false), set_config('statement_timeout', '10min', false)";
+    SET_SESSION = "migrate.connect":
+        "SELECT set_config('lock_timeout', '2s', false), set_config('statement_timeout', '10min', false)";
 
-const HAS_TABLE: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+    HAS_TABLE = "migrate.status": "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 
-const LIST: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
+    LIST = "migrate.list": "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
+}
 
 /// Attempts when a lock is not free within `lock_timeout`.
 const ATTEMPTS: u32 = 10;
@@ -59,10 +46,9 @@ pub async fn encoding(pool: &Pool) -> Result<String, Error> {
     let encoding = async {
         // in a transaction, so that it also works behind PgBouncer
         let mut transaction = connection.begin().await?;
-        let asking = super::query_scalar(ENCODING).fetch_one(&mut *transaction);
-        monitor::observe("migrate.encoding", asking).await
+        ENCODING.query_scalar().fetch_one(&mut transaction).await
     };
-    let encoding = encoding.await.map_err(|e| classify("migrate.encoding", e))?;
+    let encoding = encoding.await.map_err(|e| classify(ENCODING.name(), e))?;
     let _ = connection.close().await;
     Ok(encoding)
 }
@@ -88,9 +74,9 @@ pub async fn up(pool: &Pool) -> Result<usize, Error> {
     let mut attempt = 1;
     loop {
         let mut connection = pool.connect().await?;
-        let set = super::query(SET_SESSION).execute(&mut connection);
-        monitor::observe("migrate.connect", set).await.map_err(|e| classify("migrate.connect", e))?;
-        let result = MIGRATOR.run_direct(None, &mut connection, false).await;
+        let set = SET_SESSION.query().execute(&mut connection).await;
+        set.map_err(|e| classify(SET_SESSION.name(), e))?;
+        let result = MIGRATOR.run_direct(None, &mut *connection, false).await;
         let _ = connection.close().await;
         match result {
             Ok(()) => return Ok(pending),
@@ -107,7 +93,7 @@ pub async fn up(pool: &Pool) -> Result<usize, Error> {
 /// Every migration, and whether it ran.
 pub async fn status(pool: &Pool) -> Result<Vec<Step>, Error> {
     let mut connection = pool.connect().await?;
-    let applied = applied(&mut connection).await.map_err(|e| classify("migrate.status", e))?;
+    let applied = applied(&mut connection).await.map_err(|e| classify(HAS_TABLE.name(), e))?;
     let _ = connection.close().await;
     let steps = MIGRATOR.iter().filter(|m| !m.migration_type.is_down_migration()).map(|m| Step {
         version: m.version,
@@ -119,14 +105,12 @@ pub async fn status(pool: &Pool) -> Result<Vec<Step>, Error> {
 }
 
 /// In one transaction, so that it also works behind PgBouncer.
-async fn applied(connection: &mut PgConnection) -> sqlx::Result<Vec<i64>> {
+async fn applied(connection: &mut Session<'_>) -> sqlx::Result<Vec<i64>> {
     let mut transaction = connection.begin().await?;
-    let has_table = super::query_scalar(HAS_TABLE).fetch_one(&mut *transaction);
-    if !monitor::observe("migrate.status", has_table).await? {
+    if !HAS_TABLE.query_scalar().fetch_one(&mut transaction).await? {
         return Ok(Vec::new());
     }
-    let list = super::query_scalar(LIST).fetch_all(&mut *transaction);
-    monitor::observe("migrate.list", list).await
+    LIST.query_scalar().fetch_all(&mut transaction).await
 }
 
 fn is_lock_timeout(error: &MigrateError) -> bool {

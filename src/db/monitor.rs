@@ -1,25 +1,20 @@
 //! What every query tells: how often, how long, whether it was slow, how it failed; and the one place where an
 //! error of sqlx becomes one of ours.
 //!
-//! The figures are of the process, like its metrics: `/metrics` has them for Prometheus, [`queries`] for people.
+//! `/metrics` has the figures of the process for Prometheus, [`Monitor::queries`] those of a [`Db`](super::Db) for people.
 
 use std::{
     collections::BTreeMap,
     future::Future,
-    sync::{
-        LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 use sqlx::error::DatabaseError;
-use utoipa::ToSchema;
 
-use super::Error;
-use crate::metrics;
+use super::{Error, Statement};
+use crate::{config, metrics};
 
 /// The longest time a [`Timings`] tells from a longer one, in microseconds: one hour.
 const LONGEST_US: u64 = 3_600_000_000;
@@ -27,9 +22,12 @@ const LONGEST_US: u64 = 3_600_000_000;
 /// How often the plan of one slow query is logged at most.
 const PLAN_EVERY: Duration = Duration::from_mins(1);
 
-static SLOW_US: AtomicU64 = AtomicU64::new(u64::MAX);
-static LOGS_PLANS: AtomicBool = AtomicBool::new(false);
-static QUERIES: LazyLock<Mutex<BTreeMap<&'static str, Seen>>> = LazyLock::new(Mutex::default);
+/// Counts the queries of a [`Db`](super::Db) or of a pool that belongs to none.
+pub struct Monitor {
+    slow: Duration,
+    logs_plans: bool,
+    queries: Mutex<BTreeMap<&'static str, Seen>>,
+}
 
 /// What was seen of one query.
 struct Seen {
@@ -40,13 +38,11 @@ struct Seen {
 }
 
 /// A query and its figures since the start of the process.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Query {
     /// `noun.verb`
-    #[schema(example = "click.list")]
     pub query: &'static str,
     /// Its times.
-    #[serde(flatten)]
     pub times: Summary,
     /// How often it failed.
     pub errors: u64,
@@ -55,7 +51,7 @@ pub struct Query {
 }
 
 /// Times in milliseconds, to two digits; all 0 where nothing was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Summary {
     /// How many.
     pub count: u64,
@@ -113,72 +109,83 @@ impl Timings {
     }
 }
 
-/// Sets from when on a query is slow, and whether the plans of slow ones are logged.
-pub fn configure(slow: Duration, logs_plans: bool) {
-    SLOW_US.store(u64::try_from(slow.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    LOGS_PLANS.store(logs_plans, Ordering::Relaxed);
-}
-
-/// Runs a query under its name: time, slowness and failure are counted. Never its values: a slow one is logged by
-/// name.
-pub async fn observe<T>(query: &'static str, run: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    measure(query, Duration::from_micros(SLOW_US.load(Ordering::Relaxed)), run).await
-}
-
-/// [`observe`] for a statement within a query that is observed as a whole, and is slow as a whole.
-pub(super) async fn part<T>(
-    query: &'static str,
-    run: impl Future<Output = sqlx::Result<T>>,
-) -> sqlx::Result<T> {
-    measure(query, Duration::MAX, run).await
-}
-
-async fn measure<T>(
-    query: &'static str,
-    slow: Duration,
-    run: impl Future<Output = sqlx::Result<T>>,
-) -> sqlx::Result<T> {
-    let start = Instant::now();
-    let result = run.await;
-    let took = start.elapsed();
-    let is_slow = took >= slow;
-    metrics::query(query, took, is_slow);
-    let mut queries = seen();
-    let seen = queries.entry(query).or_insert_with(Seen::nothing);
-    seen.timings.record(took);
-    seen.slow += u64::from(is_slow);
-    seen.errors += u64::from(result.is_err());
-    drop(queries);
-    if is_slow {
-        tracing::warn!(query, took_ms = took.as_millis(), "slow query");
+impl Monitor {
+    /// From `[database]`: from when on a query is slow, and whether the plans of slow ones are logged.
+    pub fn new(config: &config::Database) -> Self {
+        Self { slow: config.slow_query, logs_plans: config.slow_query_plans, queries: Mutex::default() }
     }
-    result.inspect_err(|error| metrics::query_error(query, class(error)))
-}
 
-/// Whether the plan of a query that took so long should be logged now.
-pub(super) fn wants_plan(query: &'static str, took: Duration) -> bool {
-    let is_slow = took >= Duration::from_micros(SLOW_US.load(Ordering::Relaxed));
-    if !is_slow || !LOGS_PLANS.load(Ordering::Relaxed) {
-        return false;
+    /// Runs a query under its name: time, slowness and failure are counted. Never its values: a slow one is logged by
+    /// name.
+    pub async fn observe<T>(
+        &self,
+        statement: Statement,
+        run: impl Future<Output = sqlx::Result<T>>,
+    ) -> sqlx::Result<T> {
+        self.measure(statement, self.slow, run).await
     }
-    let mut queries = seen();
-    let seen = queries.entry(query).or_insert_with(Seen::nothing);
-    let is_due = seen.planned_at.is_none_or(|at| at.elapsed() >= PLAN_EVERY);
-    if is_due {
-        seen.planned_at = Some(Instant::now());
-    }
-    is_due
-}
 
-/// Every query with its figures, in order of name: each of the code's statements, whether it ran or not.
-pub fn queries() -> Vec<Query> {
-    let mut all: BTreeMap<&'static str, Query> =
-        super::statements().map(|(query, _)| (query, Query::unseen(query))).collect();
-    for (&query, seen) in seen().iter() {
-        let Seen { timings, errors, slow, .. } = seen;
-        all.insert(query, Query { query, times: timings.summary(), errors: *errors, slow: *slow });
+    /// [`Monitor::observe`] for a statement within a query that is observed as a whole, and is slow as a whole.
+    pub(super) async fn part<T>(
+        &self,
+        statement: Statement,
+        run: impl Future<Output = sqlx::Result<T>>,
+    ) -> sqlx::Result<T> {
+        self.measure(statement, Duration::MAX, run).await
     }
-    all.into_values().collect()
+
+    async fn measure<T>(
+        &self,
+        statement: Statement,
+        slow: Duration,
+        run: impl Future<Output = sqlx::Result<T>>,
+    ) -> sqlx::Result<T> {
+        let query = statement.name();
+        let start = Instant::now();
+        let result = run.await;
+        let took = start.elapsed();
+        let is_slow = took >= slow;
+        metrics::query(query, took, is_slow);
+        let mut queries = self.seen();
+        let seen = queries.entry(query).or_insert_with(Seen::nothing);
+        seen.timings.record(took);
+        seen.slow += u64::from(is_slow);
+        seen.errors += u64::from(result.is_err());
+        drop(queries);
+        if is_slow {
+            tracing::warn!(query, took_ms = took.as_millis(), "slow query");
+        }
+        result.inspect_err(|error| metrics::query_error(query, class(error)))
+    }
+
+    /// Whether the plan of a query that took so long should be logged now.
+    pub(super) fn wants_plan(&self, statement: Statement, took: Duration) -> bool {
+        if took < self.slow || !self.logs_plans {
+            return false;
+        }
+        let mut queries = self.seen();
+        let seen = queries.entry(statement.name()).or_insert_with(Seen::nothing);
+        let is_due = seen.planned_at.is_none_or(|at| at.elapsed() >= PLAN_EVERY);
+        if is_due {
+            seen.planned_at = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// Every query with its figures, in order of name: each of the code's statements, whether it ran or not.
+    pub fn queries(&self) -> Vec<Query> {
+        let unseen = |statement: Statement| (statement.name(), Query::unseen(statement.name()));
+        let mut all: BTreeMap<&'static str, Query> = super::statements().map(unseen).collect();
+        for (&query, seen) in self.seen().iter() {
+            let Seen { timings, errors, slow, .. } = seen;
+            all.insert(query, Query { query, times: timings.summary(), errors: *errors, slow: *slow });
+        }
+        all.into_values().collect()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<&'static str, Seen>> {
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Seen {
@@ -191,10 +198,6 @@ impl Query {
     fn unseen(query: &'static str) -> Self {
         Self { query, times: Summary::default(), errors: 0, slow: 0 }
     }
-}
-
-fn seen() -> MutexGuard<'static, BTreeMap<&'static str, Seen>> {
-    QUERIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error of sqlx as one of ours.
@@ -313,13 +316,39 @@ mod tests {
         assert!(timings.summary().max_ms >= 3_600_000.0);
     }
 
+    fn monitor(set: &[(&str, &str)]) -> Monitor {
+        let set = set.iter().map(|(key, value)| (format!("OCTO_DATABASE__{key}"), (*value).to_owned()));
+        let config = config::Loaded::load(None, set, &config::Flags::default()).unwrap().config;
+        Monitor::new(&config.database)
+    }
+
+    #[tokio::test]
+    async fn two_monitors_count_for_themselves_by_their_own_settings() {
+        const RAN: Statement = Statement::new("test.ran", "SELECT 1");
+
+        let eager = monitor(&[("SLOW_QUERY_MS", "0"), ("SLOW_QUERY_PLANS", "true")]);
+        let calm = monitor(&[("SLOW_QUERY_MS", "60000")]);
+        for _ in 0..2 {
+            eager.observe(RAN, async { Ok(()) }).await.unwrap();
+        }
+        calm.observe(RAN, async { Ok(()) }).await.unwrap();
+        let seen = |monitor: &Monitor| {
+            let ran = monitor.queries().into_iter().find(|q| q.query == RAN.name()).unwrap();
+            (ran.times.count, ran.slow, monitor.wants_plan(RAN, Duration::from_millis(1)))
+        };
+        assert_eq!((seen(&eager), seen(&calm)), ((2, 2, true), (1, 0, false)));
+    }
+
     #[tokio::test]
     async fn a_query_is_listed_with_its_errors() {
+        const OBSERVED: Statement = Statement::new("test.observe", "SELECT 1");
+
+        let monitor = monitor(&[]);
         let fails = async { Err::<(), _>(sqlx::Error::RowNotFound) };
-        observe("test.observe", fails).await.unwrap_err();
-        observe("test.observe", async { Ok(()) }).await.unwrap();
-        let queries = queries();
-        let seen = queries.iter().find(|q| q.query == "test.observe").unwrap();
+        monitor.observe(OBSERVED, fails).await.unwrap_err();
+        monitor.observe(OBSERVED, async { Ok(()) }).await.unwrap();
+        let queries = monitor.queries();
+        let seen = queries.iter().find(|q| q.query == OBSERVED.name()).unwrap();
         assert_eq!((seen.times.count, seen.errors), (2, 1));
         assert!(queries.iter().any(|q| q.query == "click.list"), "what did not run is listed too");
     }

@@ -8,59 +8,8 @@ use std::{collections::HashSet, time::Duration};
 
 use chrono::NaiveDate;
 
-use super::{Db, Error};
-use crate::{config, config::millis};
-
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("partitions.missing", MISSING),
-    ("partitions.make", MAKE),
-    ("partitions.exclude", EXCLUDE),
-    ("partitions.check_default", CHECK_DEFAULT),
-    ("partitions.old", OLD),
-    ("partitions.drop", DROP),
-    ("partitions.default_rows", DEFAULT_ROWS),
-    ("retention.clicks", DELETE_CLICKS),
-    ("retention.events", DELETE_EVENTS),
-    ("retention.event_keys", DELETE_EVENT_KEYS),
-    ("retention.dead_letters", DELETE_DEAD_LETTERS),
-];
-
-// Today first, which rows wait for, then the days to come, then those that are over.
-const MISSING: &str = "
-    SELECT
-        parent,
-        day
-    FROM unnest(ARRAY['clicks', 'events']) AS parent
-    CROSS JOIN (SELECT (now() AT TIME ZONE 'UTC')::date AS today) AS clock
-    CROSS JOIN LATERAL (SELECT today + step AS day FROM generate_series(-2, $1::integer) AS step) AS days
-    WHERE to_regclass(format('%s_%s', parent, to_char(day, 'YYYYMMDD'))) IS NULL
-    ORDER BY day < today, day, parent";
-
-const MAKE: &str = "SELECT octo_make_partition($1, $2, $3, $4)";
-
-const EXCLUDE: &str = "SELECT octo_exclude_day($1, $2, $3)";
-
-const CHECK_DEFAULT: &str = "SELECT octo_check_default($1, $2, $3)";
-
-// As `octo_drop_partition` will see it.
-const OLD: &str = "
-    SELECT
-        p.relname::text,
-        c.relname::text
-    FROM pg_inherits i
-    JOIN pg_class c ON c.oid = i.inhrelid
-    JOIN pg_class p ON p.oid = i.inhparent
-    WHERE p.relname IN ('clicks', 'events')
-      AND c.relname ~ '^(clicks|events)_[0-9]{8}$'
-      AND (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp AT TIME ZONE 'UTC'
-          <= least(now() - $1::integer * interval '1 day', date_trunc('day', now(), 'UTC'))
-    ORDER BY c.relname";
-
-const DROP: &str = "SELECT octo_drop_partition($1, $2, $3)";
-
-const DEFAULT_ROWS: &str =
-    "SELECT (SELECT count(*) FROM clicks_default), (SELECT count(*) FROM events_default)";
+use super::{Db, Error, statement::statements};
+use crate::config;
 
 /// One chunk of what is too old. Rows that another node is deleting are left to it.
 macro_rules! delete_old {
@@ -85,12 +34,55 @@ macro_rules! delete_old {
     };
 }
 
-// Older than octo itself is nothing but what a clock said that was wrong (that of a machine that began in 1970, for
-// one): such a row is of yesterday, perhaps, and a person decides about it.
-const DELETE_CLICKS: &str = delete_old!("clicks_default", " AND created_at >= '2020-01-01 00:00:00+00'");
-const DELETE_EVENTS: &str = delete_old!("events_default", " AND created_at >= '2020-01-01 00:00:00+00'");
-const DELETE_EVENT_KEYS: &str = delete_old!("event_keys", "");
-const DELETE_DEAD_LETTERS: &str = delete_old!("dead_letters", "");
+statements! {
+    // Today first, which rows wait for, then the days to come, then those that are over.
+    MISSING = "partitions.missing": "
+    SELECT
+        parent,
+        day
+    FROM unnest(ARRAY['clicks', 'events']) AS parent
+    CROSS JOIN (SELECT (now() AT TIME ZONE 'UTC')::date AS today) AS clock
+    CROSS JOIN LATERAL (SELECT today + step AS day FROM generate_series(-2, $1::integer) AS step) AS days
+    WHERE to_regclass(format('%s_%s', parent, to_char(day, 'YYYYMMDD'))) IS NULL
+    ORDER BY day < today, day, parent";
+
+    MAKE = "partitions.make": "SELECT octo_make_partition($1, $2, $3, $4)";
+
+    EXCLUDE = "partitions.exclude": "SELECT octo_exclude_day($1, $2, $3)";
+
+    CHECK_DEFAULT = "partitions.check_default": "SELECT octo_check_default($1, $2, $3)";
+
+    // As `octo_drop_partition` will see it.
+    OLD = "partitions.old": "
+    SELECT
+        p.relname::text,
+        c.relname::text
+    FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid
+    JOIN pg_class p ON p.oid = i.inhparent
+    WHERE p.relname IN ('clicks', 'events')
+      AND c.relname ~ '^(clicks|events)_[0-9]{8}$'
+      AND (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp AT TIME ZONE 'UTC'
+          <= least(now() - $1::integer * interval '1 day', date_trunc('day', now(), 'UTC'))
+    ORDER BY c.relname";
+
+    DROP = "partitions.drop": "SELECT octo_drop_partition($1, $2, $3)";
+
+    DEFAULT_ROWS = "partitions.default_rows":
+        "SELECT (SELECT count(*) FROM clicks_default), (SELECT count(*) FROM events_default)";
+
+    // Older than octo itself is nothing but what a clock said that was wrong (that of a machine that began in 1970, for
+    // one): such a row is of yesterday, perhaps, and a person decides about it.
+    DELETE_CLICKS = "retention.clicks":
+        delete_old!("clicks_default", " AND created_at >= '2020-01-01 00:00:00+00'");
+
+    DELETE_EVENTS = "retention.events":
+        delete_old!("events_default", " AND created_at >= '2020-01-01 00:00:00+00'");
+
+    DELETE_EVENT_KEYS = "retention.event_keys": delete_old!("event_keys", "");
+
+    DELETE_DEAD_LETTERS = "retention.dead_letters": delete_old!("dead_letters", "");
+}
 
 /// How partitions are looked after: from `[database]`.
 #[derive(Debug, Clone, Copy)]
@@ -117,9 +109,9 @@ pub struct Round {
 impl From<&config::Database> for Options {
     fn from(config: &config::Database) -> Self {
         Self {
-            lock_timeout: millis(config.partition_lock_timeout_ms),
+            lock_timeout: config.partition_lock_timeout,
             move_rows_max: config.partition_move_rows_max,
-            check_timeout: millis(config.partition_check_timeout_ms),
+            check_timeout: config.partition_check_timeout,
             delete_rows: config.delete_chunk_rows,
         }
     }
@@ -139,9 +131,8 @@ impl Options {
 /// Makes the partitions from two days ago up to `ahead_days` from today, by the database's clock.
 pub async fn make(db: &Db, ahead_days: u32, options: Options) -> Result<Round, Error> {
     let ahead = int(ahead_days);
-    let missing: Vec<(String, NaiveDate)> = db
-        .maintain("partitions.missing", move |c| Box::pin(super::query_as(MISSING).bind(ahead).fetch_all(c)))
-        .await?;
+    let missing: Vec<(String, NaiveDate)> =
+        db.maintain(MISSING, move |c| Box::pin(MISSING.query_as().bind(ahead).fetch_all(c))).await?;
     let mut round = Round::default();
     let mut busy = HashSet::new();
     for (parent, day) in missing {
@@ -174,8 +165,8 @@ pub async fn make(db: &Db, ahead_days: u32, options: Options) -> Result<Round, E
 
 async fn make_one(db: &Db, parent: &str, day: NaiveDate, options: Options) -> Result<String, Error> {
     let (parent, rows_max, lock_ms) = (parent.to_owned(), int(options.move_rows_max), options.lock_ms());
-    db.maintain_within("partitions.make", options.limit(), move |c| {
-        let query = super::query_scalar(MAKE).bind(parent).bind(day).bind(rows_max).bind(lock_ms);
+    db.maintain_within(MAKE, options.limit(), move |c| {
+        let query = MAKE.query_scalar().bind(parent).bind(day).bind(rows_max).bind(lock_ms);
         Box::pin(query.fetch_one(c))
     })
     .await
@@ -185,16 +176,16 @@ async fn make_one(db: &Db, parent: &str, day: NaiveDate, options: Options) -> Re
 async fn exclude(db: &Db, parent: &str, day: NaiveDate, options: Options) -> Result<String, Error> {
     let (name, lock_ms) = (parent.to_owned(), options.lock_ms());
     let said: String = db
-        .maintain_within("partitions.exclude", options.limit(), move |c| {
-            Box::pin(super::query_scalar(EXCLUDE).bind(name).bind(day).bind(lock_ms).fetch_one(c))
+        .maintain_within(EXCLUDE, options.limit(), move |c| {
+            Box::pin(EXCLUDE.query_scalar().bind(name).bind(day).bind(lock_ms).fetch_one(c))
         })
         .await?;
     if said != "done" {
         return Ok(said);
     }
     let name = parent.to_owned();
-    db.maintain_within("partitions.check_default", options.check_timeout, move |c| {
-        Box::pin(super::query_scalar(CHECK_DEFAULT).bind(name).bind(day).bind(lock_ms).fetch_one(c))
+    db.maintain_within(CHECK_DEFAULT, options.check_timeout, move |c| {
+        Box::pin(CHECK_DEFAULT.query_scalar().bind(name).bind(day).bind(lock_ms).fetch_one(c))
     })
     .await
 }
@@ -203,9 +194,8 @@ async fn exclude(db: &Db, parent: &str, day: NaiveDate, options: Options) -> Res
 /// whose day is not over there.
 pub async fn drop_old(db: &Db, keep_days: u32, options: Options) -> Result<Round, Error> {
     let keep = int(keep_days);
-    let old: Vec<(String, String)> = db
-        .maintain("partitions.old", move |c| Box::pin(super::query_as(OLD).bind(keep).fetch_all(c)))
-        .await?;
+    let old: Vec<(String, String)> =
+        db.maintain(OLD, move |c| Box::pin(OLD.query_as().bind(keep).fetch_all(c))).await?;
     let mut round = Round::default();
     let mut busy = HashSet::new();
     for (parent, name) in old {
@@ -215,8 +205,8 @@ pub async fn drop_old(db: &Db, keep_days: u32, options: Options) -> Result<Round
         }
         let lock_ms = options.lock_ms();
         let said: String = db
-            .maintain_within("partitions.drop", options.limit(), move |c| {
-                Box::pin(super::query_scalar(DROP).bind(name).bind(keep).bind(lock_ms).fetch_one(c))
+            .maintain_within(DROP, options.limit(), move |c| {
+                Box::pin(DROP.query_scalar().bind(name).bind(keep).bind(lock_ms).fetch_one(c))
             })
             .await?;
         match said.as_str() {
@@ -237,17 +227,13 @@ pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64
     let rows = i64::from(options.delete_rows);
     let mut deleted = 0;
     loop {
-        let chunks = [
-            ("retention.clicks", super::query(DELETE_CLICKS)),
-            ("retention.events", super::query(DELETE_EVENTS)),
-            ("retention.event_keys", super::query(DELETE_EVENT_KEYS)),
-            ("retention.dead_letters", super::query(DELETE_DEAD_LETTERS)),
-        ];
         let mut most = 0;
-        for (name, query) in chunks {
-            let query = query.bind(int(keep_days)).bind(rows);
+        for statement in [DELETE_CLICKS, DELETE_EVENTS, DELETE_EVENT_KEYS, DELETE_DEAD_LETTERS] {
+            let query = statement.query().bind(int(keep_days)).bind(rows);
             let chunk = db
-                .maintain(name, move |c| Box::pin(async move { Ok(query.execute(c).await?.rows_affected()) }))
+                .maintain(statement, move |c| {
+                    Box::pin(async move { Ok(query.execute(c).await?.rows_affected()) })
+                })
                 .await?;
             most = most.max(chunk);
             deleted += chunk;
@@ -260,7 +246,7 @@ pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64
 
 /// Rows in the DEFAULT partitions of clicks and events.
 pub async fn default_rows(db: &Db) -> Result<(i64, i64), Error> {
-    db.read("partitions.default_rows", move |c| Box::pin(super::query_as(DEFAULT_ROWS).fetch_one(c))).await
+    db.read(DEFAULT_ROWS, move |c| Box::pin(DEFAULT_ROWS.query_as().fetch_one(c))).await
 }
 
 fn int(number: u32) -> i32 {

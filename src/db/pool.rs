@@ -14,7 +14,6 @@ mod socket;
 
 use std::{
     io,
-    ops::DerefMut,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -28,21 +27,19 @@ use deadpool::{
 };
 use futures_util::future::{BoxFuture, join_all};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
-use sqlx::{
-    Connection as _, PgConnection,
-    postgres::{PgListener, PgPoolOptions},
-};
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
-use utoipa::ToSchema;
 
 use super::{
-    Error,
-    monitor::{self, Timings},
+    Error, Statement,
+    monitor::{self, Monitor, Timings},
+    plan,
+    session::Session,
+    statement::statements,
 };
-use crate::{config, config::millis, metrics};
+use crate::{config, metrics};
 use connector::Connector;
 
 /// How often the pool is looked after: idle connections closed, missing ones opened.
@@ -51,10 +48,9 @@ const HOUSE_KEEPING: Duration = Duration::from_secs(1);
 /// A server that has no connection left may have one in a moment, or one of ours comes back.
 const SERVER_FULL_PAUSE: Duration = Duration::from_millis(50);
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("pool.set_timeout", SET_TIMEOUT)];
-
-const SET_TIMEOUT: &str = "SELECT set_config('statement_timeout', $1, true)";
+statements! {
+    SET_TIMEOUT = "pool.set_timeout": "SELECT set_config('statement_timeout', $1, true)";
+}
 
 /// Connections to one server, or to whichever of several hosts is the primary.
 #[derive(Clone)]
@@ -67,7 +63,6 @@ struct Inner {
     connect_timeout: Duration,
     statement_timeout: Duration,
     idle_timeout: Duration,
-    is_prepared: bool,
     waiting: AtomicUsize,
     timeouts: AtomicU64,
     returned: AtomicU64,
@@ -75,14 +70,11 @@ struct Inner {
 }
 
 /// What a pool says of itself. Counts are since the start of the process.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[schema(as = PoolState)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct State {
     /// `primary` or `replica0`, `replica1`, ...
-    #[schema(example = "primary")]
     pub pool: String,
     /// Where connections lead now, without user and password.
-    #[schema(example = "10.0.0.5:5432")]
     pub server: String,
     /// Connections kept open.
     pub min: u32,
@@ -112,7 +104,17 @@ impl Pool {
     /// A pool that connects when it is first used. `url` may name several hosts, separated by commas: the one
     /// that takes writes is used. The names of pools are labels of metrics: few and fixed.
     pub fn new(name: &str, url: &SecretString, config: &config::Database) -> Result<Self, Error> {
-        let connector = Connector::new(name, url.expose_secret(), config)?;
+        Self::with_monitor(name, url, config, Arc::new(Monitor::new(config)))
+    }
+
+    /// As [`Pool::new`], of a [`Db`](super::Db) whose pools count their queries together.
+    pub(super) fn with_monitor(
+        name: &str,
+        url: &SecretString,
+        config: &config::Database,
+        monitor: Arc<Monitor>,
+    ) -> Result<Self, Error> {
+        let connector = Connector::new(name, url.expose_secret(), config, monitor)?;
         let connections = managed::Pool::builder(connector)
             .max_size(config.max_connections as usize)
             .queue_mode(managed::QueueMode::Lifo) // few warm connections rather than many cold ones
@@ -123,11 +125,10 @@ impl Pool {
         Ok(Self(Arc::new(Inner {
             connections,
             min_connections: config.min_connections,
-            acquire_timeout: millis(config.acquire_timeout_ms),
-            connect_timeout: millis(config.connect_timeout_ms),
-            statement_timeout: millis(config.statement_timeout_ms),
-            idle_timeout: Duration::from_secs(config.idle_timeout_s),
-            is_prepared: config.prepared_statements,
+            acquire_timeout: config.acquire_timeout,
+            connect_timeout: config.connect_timeout,
+            statement_timeout: config.statement_timeout,
+            idle_timeout: config.idle_timeout,
             waiting: AtomicUsize::new(0),
             timeouts: AtomicU64::new(0),
             returned: AtomicU64::new(0),
@@ -136,43 +137,45 @@ impl Pool {
     }
 
     /// Runs a query on a connection of the pool; each of its statements may take `database.statement_timeout_ms`.
-    pub async fn run<T, F>(&self, query: &'static str, run: F) -> Result<T, Error>
+    pub async fn run<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.run_bounded(query, None, run).await
+        self.run_bounded(statement, None, run).await
     }
 
     /// As [`Pool::run`], in a transaction of its own whose statements may take `limit`.
-    pub async fn run_within<T, F>(&self, query: &'static str, limit: Duration, run: F) -> Result<T, Error>
+    pub async fn run_within<T, F>(&self, statement: Statement, limit: Duration, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.run_bounded(query, Some(limit), run).await
+        self.run_bounded(statement, Some(limit), run).await
     }
 
     async fn run_bounded<T, F>(
         &self,
-        query: &'static str,
+        statement: Statement,
         limit: Option<Duration>,
         run: F,
     ) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         let pool = self.clone();
         let work = async move {
-            let mut connection = pool.acquire(query).await?;
+            let mut connection = pool.acquire(statement).await?;
             let start = Instant::now();
-            let answer = monitor::observe(query, pool.bounded(&mut connection, limit, run)).await;
+            connection.session.run_for(statement);
+            let running = pool.bounded(&mut connection.session, limit, run);
+            let answer = pool.monitor().observe(statement, running).await;
             pool.hand_back(connection, answer.as_ref().err()).await;
-            if monitor::wants_plan(query, start.elapsed()) {
-                pool.log_plan(query);
+            if statement != plan::EXPLAIN && pool.monitor().wants_plan(statement, start.elapsed()) {
+                pool.log_plan(statement);
             }
-            answer.map_err(|e| monitor::classify(query, e))
+            answer.map_err(|e| monitor::classify(statement.name(), e))
         };
         #[expect(
             clippy::disallowed_methods,
@@ -182,8 +185,13 @@ impl Pool {
         task.await.unwrap_or_else(|e| Err(Error::Unavailable(Box::new(e))))
     }
 
+    /// The generic plan of a statement on this server, as EXPLAIN writes it: how it would run with any values.
+    pub async fn explain(&self, statement: Statement) -> Result<String, Error> {
+        self.run(plan::EXPLAIN, move |c| Box::pin(plan::explain(c, statement))).await
+    }
+
     /// A connection of its own, outside the pool, for a long-lived reader or writer.
-    pub async fn connect(&self) -> Result<PgConnection, Error> {
+    pub async fn connect(&self) -> Result<Session<'static>, Error> {
         let connected = timeout(self.0.connect_timeout, self.connector().connect()).await;
         let connected = connected.unwrap_or_else(|_| Err(timed_out()));
         connected.map_err(|e| monitor::classify("connect", e))
@@ -210,7 +218,7 @@ impl Pool {
 
     /// Whether a connection is a session with one server: not behind PgBouncer in transaction mode.
     pub fn is_session(&self) -> bool {
-        self.0.is_prepared
+        self.connector().is_prepared
     }
 
     /// `primary` or `replica0`, `replica1`, ...
@@ -306,7 +314,7 @@ impl Pool {
         });
     }
 
-    async fn acquire(&self, query: &'static str) -> Result<Object<Connector>, Error> {
+    async fn acquire(&self, statement: Statement) -> Result<Object<Connector>, Error> {
         let start = Instant::now();
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
         let acquired = timeout(self.0.acquire_timeout, self.connection()).await;
@@ -318,7 +326,7 @@ impl Pool {
         metrics::pool_acquire(self.name(), took, ran_out);
         self.0.timeouts.fetch_add(u64::from(ran_out), Ordering::Relaxed);
         acquired.map_err(|source| {
-            metrics::query_error(query, monitor::class(&source));
+            metrics::query_error(statement.name(), monitor::class(&source));
             // whatever keeps us from a connection (also a refused password) keeps the database unavailable
             Error::Unavailable(Box::new(source))
         })
@@ -344,20 +352,18 @@ impl Pool {
     /// stays with one server: parsing and executing must not part, and settings must not outlive it.
     async fn bounded<T, F>(
         &self,
-        connection: &mut Object<Connector>,
+        session: &mut Session<'_>,
         limit: Option<Duration>,
         run: F,
     ) -> sqlx::Result<T>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        let connection = &mut connection.deref_mut().session;
-        let is_plain = limit.is_none() && self.0.is_prepared;
+        let is_plain = limit.is_none() && self.is_session();
         let limit = limit.unwrap_or(self.0.statement_timeout);
-        let running = async {
-            if is_plain { run(connection).await } else { in_transaction(connection, limit, run).await }
-        };
+        let running =
+            async { if is_plain { run(session).await } else { in_transaction(session, limit, run).await } };
         timeout(limit + Duration::from_secs(1), running).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
@@ -382,8 +388,20 @@ impl Pool {
         clippy::disallowed_methods,
         reason = "the slow query's caller does not wait for it; it is bounded"
     )]
-    fn log_plan(&self, query: &'static str) {
-        tokio::spawn(super::plan::log(self.clone(), query));
+    fn log_plan(&self, statement: Statement) {
+        let (pool, query) = (self.clone(), statement.name());
+        // boxed, because it is itself a query
+        let explaining: BoxFuture<'static, ()> = Box::pin(async move {
+            match pool.explain(statement).await {
+                Ok(plan) => tracing::warn!(query, plan, "the plan of a slow query"),
+                Err(error) => tracing::debug!(query, ?error, "the plan of a slow query could not be read"),
+            }
+        });
+        tokio::spawn(explaining);
+    }
+
+    fn monitor(&self) -> &Monitor {
+        &self.connector().monitor
     }
 
     fn connector(&self) -> &Connector {
@@ -395,13 +413,12 @@ impl Pool {
     }
 }
 
-async fn in_transaction<T, F>(connection: &mut PgConnection, limit: Duration, run: F) -> sqlx::Result<T>
+async fn in_transaction<T, F>(session: &mut Session<'_>, limit: Duration, run: F) -> sqlx::Result<T>
 where
-    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
+    F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>>,
 {
-    let mut transaction = connection.begin().await?;
-    let set = super::query(SET_TIMEOUT).bind(limit.as_millis().to_string()).execute(&mut *transaction);
-    monitor::part("pool.set_timeout", set).await?;
+    let mut transaction = session.begin().await?;
+    SET_TIMEOUT.query().bind(limit.as_millis().to_string()).execute(&mut transaction).await?;
     let answer = run(&mut transaction).await?;
     transaction.commit().await?;
     Ok(answer)

@@ -10,19 +10,21 @@ pub mod probe;
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
-use sqlx::PgConnection;
-use utoipa::ToSchema;
 
-use super::{Error, monitor, pool::Pool};
-use crate::{config, config::millis, metrics};
+use super::{
+    Error, Statement,
+    monitor::{self, Monitor},
+    pool::Pool,
+    session::Session,
+};
+use crate::{config, metrics};
 use health::{Fitness, Health, State, Verdict};
 use probe::Answer;
 
@@ -54,7 +56,7 @@ struct Seen {
 }
 
 /// What a replica says of itself.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// Its place in `database.replica_urls`, from 0.
     pub replica: usize,
@@ -65,22 +67,21 @@ pub struct Report {
     /// Seconds since the primary was where it is now; 0 when nothing is missing.
     pub lag_s: f64,
     /// The end of what it has replayed.
-    #[schema(example = "0/3000148")]
     pub replayed: String,
     /// Reads it was given.
     pub reads: u64,
 }
 
 impl Replicas {
-    pub(super) fn new(config: &config::Database) -> Result<Self, Error> {
+    pub(super) fn new(config: &config::Database, monitor: &Arc<Monitor>) -> Result<Self, Error> {
         let list = config.replica_urls.iter().enumerate().map(|(place, url)| {
             Ok(Replica {
                 label: place.to_string(),
-                pool: Pool::new(&format!("replica{place}"), url, config)?,
+                pool: Pool::with_monitor(&format!("replica{place}"), url, config, monitor.clone())?,
                 health: Mutex::new(Health::new(health::Limits {
                     failures_max: config.replica_failures_max,
-                    eject_min: millis(config.replica_eject_min_ms),
-                    eject_max: millis(config.replica_eject_max_ms),
+                    eject_min: config.replica_eject_min,
+                    eject_max: config.replica_eject_max,
                 })),
                 seen: Mutex::default(),
                 is_on_trial: AtomicBool::new(false),
@@ -90,7 +91,7 @@ impl Replicas {
         Ok(Self {
             list: list.collect::<Result<_, Error>>()?,
             turn: AtomicUsize::new(0),
-            lag_max: millis(config.replica_lag_max_ms),
+            lag_max: config.replica_lag_max,
             lag_bytes_max: config.replica_lag_bytes_max,
         })
     }
@@ -132,16 +133,16 @@ impl Replicas {
     }
 
     /// Runs a read on the one at this place, and learns from how it ends.
-    pub(super) async fn run<T, F>(&self, place: usize, query: &'static str, run: F) -> Result<T, Error>
+    pub(super) async fn run<T, F>(&self, place: usize, statement: Statement, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         let replica = &self.list[place];
         let trial = Trial::begin(replica);
         replica.reads.fetch_add(1, Ordering::Relaxed);
         metrics::replica_read(&replica.label);
-        let answer = replica.pool.run(query, run).await;
+        let answer = replica.pool.run(statement, run).await;
         drop(trial);
         match &answer {
             Err(error) if monitor::is_worth_elsewhere(error) => {

@@ -9,29 +9,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use sqlx::{
-    FromRow, Postgres,
-    postgres::{PgArguments, PgRow},
-};
+use sqlx::{FromRow, postgres::PgRow};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
-use super::{Db, Error};
-use crate::{config, config::millis, metrics};
+use super::{Db, Error, Statement, statement::statements};
+use crate::{config, metrics};
 
-/// Every statement of this module, for the test that prepares them.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("statistics.activity", ACTIVITY),
-    ("statistics.cache", CACHE),
-    ("statistics.tables", TABLES),
-    ("statistics.standbys", STANDBYS),
-];
-
-/// `usesysid`: without it, background workers are counted too. Of other users all but this is NULL without
-/// `pg_read_all_stats`, which `pg_monitor` holds.
-const ACTIVITY: &str = "
+statements! {
+    /// `usesysid`: without it, background workers are counted too. Of other users all but this is NULL without
+    /// `pg_read_all_stats`, which `pg_monitor` holds.
+    ACTIVITY = "statistics.activity": "
 SELECT
     count(*) FILTER (WHERE is_ours AND state = 'active') AS active,
     count(*) FILTER (WHERE is_ours) AS of_database,
@@ -45,7 +33,7 @@ FROM pg_stat_activity,
 WHERE datid IS NOT NULL
   AND usesysid IS NOT NULL";
 
-const CACHE: &str = "
+    CACHE = "statistics.cache": "
 SELECT
     coalesce(sum(heap_blks_hit), 0)::bigint AS heap_hit,
     coalesce(sum(heap_blks_read), 0)::bigint AS heap_read,
@@ -53,9 +41,9 @@ SELECT
     coalesce(sum(idx_blks_read), 0)::bigint AS index_read
 FROM pg_statio_user_tables";
 
-/// The size of a table takes a call to the file system for each of its files: it is computed after LIMIT. It is
-/// NULL for one that is dropped meanwhile.
-const TABLES: &str = "
+    /// The size of a table takes a call to the file system for each of its files: it is computed after LIMIT. It is
+    /// NULL for one that is dropped meanwhile.
+    TABLES = "statistics.tables": "
 SELECT
     c.relname::text AS name,
     parent.relname::text AS parent,
@@ -69,7 +57,7 @@ WHERE c.relkind = 'r'
 ORDER BY c.relispartition, c.oid
 LIMIT $1";
 
-const STANDBYS: &str = "
+    STANDBYS = "statistics.standbys": "
 SELECT
     application_name,
     coalesce(state, 'hidden') AS state,
@@ -82,6 +70,7 @@ SELECT
 FROM pg_stat_replication
 ORDER BY pid
 LIMIT $1";
+}
 
 /// Standbys that are looked at.
 const STANDBYS_MAX: i64 = 64;
@@ -93,14 +82,13 @@ const BLOCKS_MIN: i64 = 1000;
 const STALE_INTERVALS: u32 = 3;
 
 /// What the primary said of itself at one time.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// When.
     pub read_at: DateTime<Utc>,
     /// Whether our user sees what other users do; `GRANT pg_monitor` to it if not.
     pub sees_all: bool,
     /// Parts that could not be read this time: `cache`, `tables`, `standbys`. Their figures are missing below.
-    #[schema(value_type = Vec<String>)]
     pub missing: Vec<&'static str>,
     /// Part of the table blocks that were in the database's cache of late, 0 to 1; null when too few were read.
     pub heap_hit_ratio: Option<f64>,
@@ -123,7 +111,7 @@ pub struct Snapshot {
 }
 
 /// Connections of clients.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Connections {
     /// To this database, running a statement, as far as we may see.
     pub active: i64,
@@ -136,7 +124,7 @@ pub struct Connections {
 }
 
 /// A table with all its partitions, indexes and TOAST.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     /// Its name.
     pub name: String,
@@ -151,7 +139,7 @@ pub struct Table {
 }
 
 /// One partition.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Partition {
     /// Its name.
     pub name: String,
@@ -166,7 +154,7 @@ pub struct Partition {
 }
 
 /// A standby. Without `pg_monitor` the primary tells only that it is there: its state is `hidden`.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct Standby {
     /// What it calls itself.
     pub application_name: Option<String>,
@@ -199,7 +187,7 @@ impl ServerStatus {
         config: config::Database,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let interval = Duration::from_secs(config.statistics_interval_s);
+        let interval = config.statistics_interval;
         let mut windows = Windows::default();
         let mut last_read = Instant::now();
         loop {
@@ -265,12 +253,10 @@ struct Relation {
 /// The server is there if it tells its activity; what else it does not tell in time is missing.
 async fn read(db: &Db, config: &config::Database, windows: &mut Windows) -> Result<Snapshot, Error> {
     let tables_max = config.statistics_tables_max;
-    let activity: Vec<Activity> = ask(db, "statistics.activity", super::query_as(ACTIVITY), config).await?;
-    let cache: Result<Vec<Cache>, _> = ask(db, "statistics.cache", super::query_as(CACHE), config).await;
-    let tables: Result<Vec<Relation>, _> =
-        ask(db, "statistics.tables", super::query_as(TABLES).bind(i64::from(tables_max) + 1), config).await;
-    let standbys: Result<Vec<Standby>, _> =
-        ask(db, "statistics.standbys", super::query_as(STANDBYS).bind(STANDBYS_MAX), config).await;
+    let activity: Vec<Activity> = ask(db, ACTIVITY, None, config).await?;
+    let cache: Result<Vec<Cache>, _> = ask(db, CACHE, None, config).await;
+    let tables: Result<Vec<Relation>, _> = ask(db, TABLES, Some(i64::from(tables_max) + 1), config).await;
+    let standbys: Result<Vec<Standby>, _> = ask(db, STANDBYS, Some(STANDBYS_MAX), config).await;
     let parts = [("cache", cache.is_err()), ("tables", tables.is_err()), ("standbys", standbys.is_err())];
     let activity = activity.into_iter().next().ok_or_else(|| Error::Unavailable("no activity".into()))?;
     let cache = cache.ok().and_then(|rows| rows.into_iter().next());
@@ -302,18 +288,22 @@ async fn read(db: &Db, config: &config::Database, windows: &mut Windows) -> Resu
     })
 }
 
-/// One question to the primary, with its own time-out.
+/// One question to the primary, with its own time-out; some take a limit on the rows.
 async fn ask<T>(
     db: &Db,
-    name: &'static str,
-    query: sqlx::query::QueryAs<'static, Postgres, T, PgArguments>,
+    statement: Statement,
+    rows_max: Option<i64>,
     config: &config::Database,
 ) -> Result<Vec<T>, Error>
 where
     T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
 {
-    let limit = millis(config.statistics_timeout_ms);
-    db.primary().run_within(name, limit, move |c| Box::pin(query.fetch_all(c))).await
+    let limit = config.statistics_timeout;
+    let query = match rows_max {
+        Some(rows_max) => statement.query_as().bind(rows_max),
+        None => statement.query_as(),
+    };
+    db.primary().run_within(statement, limit, move |c| Box::pin(query.fetch_all(c))).await
 }
 
 /// Tables with the sums of their partitions, and the partitions; the largest first.

@@ -1,18 +1,12 @@
 //! What a database says of itself before everything in it is dumped, or before a dump is loaded into it.
 
-use sqlx::{Connection, FromRow};
+use sqlx::FromRow;
 
-use super::{
-    Error,
-    monitor::{self, classify},
-    pool::Pool,
-};
+use super::{Error, monitor::classify, pool::Pool, statement::statements};
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("transfer.inspect", INSPECT)];
-
-// what extensions brought along is nobody's data
-const INSPECT: &str = "
+statements! {
+    // what extensions brought along is nobody's data
+    INSPECT = "transfer.inspect": "
 SELECT
     current_setting('server_version_num')::int4 / 10000 AS major,
     current_setting('server_encoding') AS encoding,
@@ -34,6 +28,7 @@ SELECT
             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
         )
     ) AS relations";
+}
 
 /// A database as a source or a target.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -57,8 +52,7 @@ pub struct Facts {
 /// Asks the database that the pool leads to, on a connection of its own.
 pub async fn inspect(pool: &Pool) -> Result<Facts, Error> {
     let mut connection = pool.connect().await?;
-    let facts = super::query_as(INSPECT).fetch_one(&mut connection);
-    let facts = monitor::observe("transfer.inspect", facts).await;
+    let facts = INSPECT.query_as().fetch_one(&mut connection).await;
     let _ = connection.close().await;
-    facts.map_err(|e| classify("transfer.inspect", e))
+    facts.map_err(|e| classify(INSPECT.name(), e))
 }

@@ -16,10 +16,11 @@ use uuid::Uuid;
 
 use crate::{
     facts::{
-        click::{Adjusted, Click},
+        click::Click,
         event::{Event, Source},
     },
     model::{
+        click::Adjusted,
         id::ClickId,
         money::{Currency, parse_amount},
     },
@@ -371,7 +372,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::facts::click::InvalidReason;
+    use crate::model::click::InvalidReason;
 
     fn text() -> impl Strategy<Value = Option<Cow<'static, str>>> {
         proptest::option::of(".{0,300}").prop_map(|t| t.map(Cow::Owned))

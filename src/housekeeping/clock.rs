@@ -1,6 +1,6 @@
 //! Whether this node's clock can be believed. Ids, and so the times of clicks, come from it; nothing is deleted by it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::sleep;
@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    config::millis,
     db::{self, clock::Skew},
     metrics,
 };
@@ -41,7 +40,7 @@ impl Jumps {
 
 /// Watches the clock until the stop signal, and says what is wrong with it.
 pub async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
-    let most = millis(app.config.clock.skew_max_ms);
+    let most = app.config.clock.skew_max;
     let mut settings = Jumps::default();
     let (mut was_plausible, mut was_apart) = (true, false);
     while !stop.is_cancelled() {
@@ -73,7 +72,7 @@ pub async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
             was_apart = is_apart;
         }
         tokio::select! {
-            () = sleep(Duration::from_secs(app.config.clock.check_interval_s)) => {}
+            () = sleep(app.config.clock.check_interval) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -84,7 +83,7 @@ pub async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
 /// them is wrong otherwise, and what is deleted does not come back.
 pub async fn lets_delete(app: &App) -> Result<bool, db::Error> {
     let skew = db::clock::skew(&app.db).await?;
-    let is_right = !skew.may_exceed(millis(app.config.clock.skew_max_ms)) && is_plausible(Utc::now());
+    let is_right = !skew.may_exceed(app.config.clock.skew_max) && is_plausible(Utc::now());
     if !is_right {
         say_apart(skew);
     }
@@ -105,6 +104,8 @@ fn seconds(skew: Skew) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

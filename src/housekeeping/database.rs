@@ -24,7 +24,10 @@ use crate::{
     },
     housekeeping::clock,
     metrics,
-    model::token::{self, Scope},
+    model::{
+        campaign::Terms,
+        token::{self, Scope},
+    },
     privacy::keys,
     server::CannotStart,
     tasks::Gate,
@@ -104,7 +107,7 @@ async fn set_up_and_keep(app: &App, schema_ready: &Gate) {
         until_furnished(app).await;
         app.state.set_up.send_replace(SetUp::Complete);
     }
-    let interval = Duration::from_secs(app.config.database.partitions_interval_s);
+    let interval = app.config.database.partitions_interval;
     loop {
         // keys and partitions were seen to a moment ago
         forget_old(app).await;
@@ -230,7 +233,7 @@ fn plain(app: &App, error: &anyhow::Error) -> String {
 /// Makes the partitions that are due. It may fail without harm.
 async fn keep_partitions(app: &App) -> Result<(), db::Error> {
     let config = &app.config.database;
-    let round = partitions::make(&app.db, config.partitions_ahead_days, config.into()).await?;
+    let round = partitions::make(&app.db, whole_days(config.partitions_ahead), config.into()).await?;
     if round.done > 0 {
         tracing::debug!(made = round.done, "made day partitions");
     }
@@ -267,7 +270,7 @@ async fn delete_old(app: &App) -> Result<(), db::Error> {
     if !clock::lets_delete(app).await? {
         return Ok(());
     }
-    let (days, options) = (app.config.privacy.retention_days, (&app.config.database).into());
+    let (days, options) = (whole_days(app.config.privacy.retention), (&app.config.database).into());
     if days > 0 {
         let round = partitions::drop_old(&app.db, days, options).await?;
         if round.done > 0 {
@@ -284,19 +287,26 @@ async fn delete_old(app: &App) -> Result<(), db::Error> {
             tracing::info!(rows, retention_days = days, "deleted old rows outside the day partitions");
         }
     }
-    erasures::forget_old(&app.db, app.config.privacy.erasure_keep_days).await?;
+    erasures::forget_old(&app.db, whole_days(app.config.privacy.erasure_keep)).await?;
     visitor_keys::delete_old(&app.db).await
+}
+
+/// Days as PostgreSQL counts them.
+fn whole_days(time: Duration) -> u32 {
+    u32::try_from(time.as_secs() / 86_400).unwrap_or(u32::MAX)
 }
 
 /// Takes the keys of today and tomorrow that all nodes have, so that none is asked for at midnight.
 async fn share_keys(app: &App) -> Result<(), db::Error> {
-    let Some(keys) = app.visits.keys() else { return Ok(()) };
+    if !app.judge.uses_keys() && !app.privacy.uses_keys() {
+        return Ok(());
+    }
     let mut fresh = [[0; 16]; 2];
     if fresh.iter_mut().any(|key| getrandom::fill(key).is_err()) {
         return Ok(()); // said at start; the keys of this node go on
     }
     let now_s = u64::try_from(Utc::now().timestamp()).unwrap_or(0);
-    keys.share(visitor_keys::of_days(&app.db, keys::days(now_s), fresh).await?);
+    app.keys.share(visitor_keys::of_days(&app.db, keys::days(now_s), fresh).await?);
     Ok(())
 }
 
@@ -305,9 +315,8 @@ async fn make_demo(db: &Db) -> anyhow::Result<()> {
     if !db::store::campaigns::is_untouched(db).await? {
         return Ok(());
     }
-    let new =
-        db::store::campaigns::New::demo(DEMO_KEY, "https://example.com/?click_id={click_id}&sub1={sub1}");
-    match db::store::campaigns::insert(db, new).await {
+    let terms = Terms::demo("https://example.com/?click_id={click_id}&sub1={sub1}");
+    match db::store::campaigns::insert(db, DEMO_KEY.parse().ok(), terms).await {
         Ok(_) | Err(db::Error::Conflict { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -4,7 +4,7 @@
 //! A body is at most 4,096 bytes long whatever was sent, names every bad field it has room for, and
 //! never says what a 5xx was about: that is logged here, once, with its causes.
 
-use std::{borrow::Cow, error::Error as StdError};
+use std::{any::Any, borrow::Cow, error::Error as StdError};
 
 use axum::{
     body::Body,
@@ -15,7 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::request_id;
-use crate::db;
+use crate::{db, metrics};
 
 /// Longest body of a problem, in bytes.
 #[cfg(test)]
@@ -374,6 +374,14 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
 fn is_zero(number: &usize) -> bool {
     *number == 0
+}
+
+/// 500 for a handler that panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the layer gives the panic away")]
+pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    metrics::panicked();
+    let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    Problem::internal(format!("a request panicked: {}", what.unwrap_or("no message"))).into_response()
 }
 
 #[cfg(test)]

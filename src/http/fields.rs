@@ -243,9 +243,10 @@ impl<'v> Fields<'v> {
 
     /// Refuses every field that is not in `known`, with the nearest name; those in `read_only` are refused as
     /// such.
-    pub fn refuse_unknown(&mut self, known: &[&str], read_only: &[&str]) {
+    pub fn refuse_unknown(&mut self, known: &[impl AsRef<str>], read_only: &[&str]) {
         let members = self.members;
-        let unknown = members.keys().filter(|name| !known.contains(&name.as_str()));
+        let unknown =
+            members.keys().filter(|name| !known.iter().any(|known| known.as_ref() == name.as_str()));
         for name in unknown.take(UNKNOWN_MAX) {
             if read_only.contains(&name.as_str()) {
                 self.refuse(name, "read_only", "is set by the server; leave it out");
@@ -328,10 +329,11 @@ pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     (0..=253_402_300_799).contains(&time.timestamp()).then_some(time)
 }
 
-fn unknown_detail(name: &str, known: &[&str]) -> String {
+fn unknown_detail(name: &str, known: &[impl AsRef<str>]) -> String {
     let near = known
         .iter()
-        .filter(|_| name.len() <= 64)
+        .map(AsRef::as_ref)
+        .filter(|_: &&str| name.len() <= 64)
         .map(|k| (strsim::damerau_levenshtein(name, k), k))
         .filter(|(distance, k)| *distance <= 1 + k.len() / 4)
         .min();

@@ -13,6 +13,7 @@ use axum::{
 };
 use tracing::Instrument as _;
 
+use super::described::{Described, text};
 use crate::model::id::new_uuid;
 
 /// The header, both ways.
@@ -77,6 +78,16 @@ pub(super) fn current() -> Option<RequestId> {
 pub(super) fn inherited<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     let id = current().unwrap_or_else(RequestId::new);
     CURRENT.scope(id, work).in_current_span()
+}
+
+/// Says in the document that a request may bring a name and its answer has one; links, which are answered past the
+/// layers, have none.
+pub(super) fn describe(it: &mut Described<'_>) {
+    let example = "019aaf3c-5f00-7abc-8def-0123456789ab";
+    let description = "A name for this request, 1 to 64 of `A-Za-z0-9-_.:`. The answer, the log and a problem name it; \
+                       whatever is not one gets a new name.";
+    it.takes("X-Request-Id", description, text(None), example);
+    it.answers(|_| true, "X-Request-Id", "The name of this request.", example);
 }
 
 #[cfg(test)]

@@ -6,4 +6,81 @@ pub(crate) mod cors;
 pub(crate) mod event;
 #[cfg(test)]
 mod fuzz;
+pub(crate) mod pixel;
+pub(crate) mod robots;
 pub(crate) mod signals;
+
+use axum::{
+    http::Method,
+    response::{IntoResponse, Response},
+};
+use utoipa::{
+    OpenApi as _,
+    openapi::{OpenApi, RefOr, path::ParameterIn},
+};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{admission::Refusal, app::App, http::error::Problem, metrics};
+
+/// The routes that take events.
+pub(crate) fn router() -> OpenApiRouter<App> {
+    event::router().merge(pixel::router())
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(click::follow, click::follow_posted))]
+struct LongLinks;
+
+/// What the document says of links: they are answered ahead of the router. The short form is the long one with the key
+/// in the path.
+pub(crate) fn links() -> OpenApi {
+    let mut links = LongLinks::openapi();
+    let Some(mut short) = links.paths.paths.get("/click").cloned() else { return links };
+    for (operation, id, summary) in [
+        (&mut short.get, "short_click", "Follow a short link"),
+        (&mut short.post, "post_short_click", "Follow a short link by POST"),
+    ] {
+        let Some(operation) = operation else { continue };
+        operation.operation_id = Some(id.to_owned());
+        operation.summary = Some(summary.to_owned());
+        operation.responses.responses.remove("400"); // there is always a key
+        for parameter in operation.parameters.iter_mut().flatten() {
+            let RefOr::T(parameter) = parameter else { continue };
+            if parameter.name == "cid" {
+                "key".clone_into(&mut parameter.name);
+                parameter.parameter_in = ParameterIn::Path;
+            }
+        }
+    }
+    links.paths.paths.insert("/c/{key}".to_owned(), short);
+    links
+}
+
+/// Whether a path takes events.
+pub(crate) fn is_event(path: &str) -> bool {
+    matches!(path, "/event" | "/events" | "/event.gif")
+}
+
+/// The route of a path that takes events, for metrics.
+pub(crate) fn event_route(path: &str) -> &'static str {
+    match path {
+        "/event" => "/event",
+        "/events" => "/events",
+        _ => "/event.gif",
+    }
+}
+
+/// What an event is answered with that is not let in, before anything of it is read; `None` for everything else.
+pub(crate) fn shed(refusal: Refusal, method: &Method, path: &str) -> Option<Response> {
+    let (problem, dropped): (fn() -> Problem, _) = match refusal {
+        Refusal::Overloaded => (Problem::overloaded, "overloaded"),
+        Refusal::NoRoom => (Problem::no_room, "no_room"),
+    };
+    let response = match (method, path) {
+        (&Method::POST, "/event" | "/events") => problem().into_response(),
+        (&Method::GET, "/event.gif") => pixel::answer(Some(dropped), &[]),
+        _ => return None,
+    };
+    metrics::event(if refusal == Refusal::NoRoom { "no_room" } else { "shed" });
+    Some(response)
+}

@@ -2,19 +2,15 @@
 //! Told by publishing, so that nothing of a visitor is kept in Redis; no click waits for it, and what is lost on the
 //! way makes a duplicate on another node count.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    campaigns::{Campaigns, shared::Redis},
-    judge::visits::{NewVisit, Visits},
+    judge::{Judge, NewVisit},
     metrics,
+    redis::{Ended, Redis},
 };
 
 /// What nodes of an installation tell each other of visits.
@@ -23,83 +19,58 @@ const CHANNEL: &str = "visits";
 /// Visits of one message: 16 kB.
 const MESSAGE_VISITS_MAX: usize = 512;
 
-/// A connection that heard nothing for so long is asked whether it still stands.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Between two attempts to hear.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-type Ended = Box<dyn std::error::Error + Send + Sync>;
-
-impl Campaigns {
-    /// Whether there is a way to tell other nodes.
-    pub fn has_redis(&self) -> bool {
-        self.redis.is_some()
-    }
-
-    /// Tells the other nodes of `told`, every `interval`, until the stop signal; there must be a Redis.
-    pub async fn tell_visits(
-        self: Arc<Self>,
-        mut told: mpsc::Receiver<NewVisit>,
-        interval: Duration,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let Some(redis) = &self.redis else { return Ok(()) };
-        let mut visits = Vec::with_capacity(MESSAGE_VISITS_MAX);
-        loop {
-            let count = tokio::select! {
-                count = told.recv_many(&mut visits, MESSAGE_VISITS_MAX) => count,
-                () = stop.cancelled() => return Ok(()),
-            };
-            if !redis.publish(CHANNEL, &message(&self.node, &visits)).await {
-                metrics::visits_untold(count as u64);
-            }
-            visits.clear();
-            if count < MESSAGE_VISITS_MAX {
-                sleep(interval).await;
-            }
+/// Tells the other nodes of `told`, every `interval`, until the stop signal.
+pub(crate) async fn tell(
+    redis: Arc<Redis>,
+    mut told: mpsc::Receiver<NewVisit>,
+    interval: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut visits = Vec::with_capacity(MESSAGE_VISITS_MAX);
+    loop {
+        let count = tokio::select! {
+            count = told.recv_many(&mut visits, MESSAGE_VISITS_MAX) => count,
+            () = stop.cancelled() => return Ok(()),
+        };
+        if !redis.publish(CHANNEL, &message(redis.node(), &visits)).await {
+            metrics::visits_untold(count as u64);
         }
-    }
-
-    /// Hears what the other nodes tell, until the stop signal; there must be a Redis.
-    pub async fn hear_visits(
-        self: Arc<Self>,
-        visits: Arc<Visits>,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let Some(redis) = &self.redis else { return Ok(()) };
-        while !stop.is_cancelled() {
-            let ended = tokio::select! {
-                ended = hear(redis, &self.node, &visits) => ended,
-                () = stop.cancelled() => return Ok(()),
-            };
-            tracing::debug!(error = ?ended, "not hearing of visits at other nodes");
-            tokio::select! {
-                () = sleep(RETRY_INTERVAL) => {}
-                () = stop.cancelled() => {}
-            }
+        visits.clear();
+        if count < MESSAGE_VISITS_MAX {
+            sleep(interval).await;
         }
-        Ok(())
     }
 }
 
-async fn hear(redis: &Redis, node: &str, visits: &Visits) -> Result<(), Ended> {
-    let channel = redis.channel(CHANNEL).ok_or("the names in Redis are not known yet")?;
-    let (mut sink, mut messages) = redis.subscribe(&channel).await?.split();
-    while redis.channel(CHANNEL).as_ref() == Some(&channel) {
-        match timeout(PING_INTERVAL, messages.next()).await {
-            Ok(Some(message)) => {
-                let text: String = message.get_payload().unwrap_or_default();
-                heard(node, &text).for_each(|visit| visits.heard(visit));
-            }
-            Ok(None) => return Err("the connection ended".into()),
-            Err(_) => {
-                let ping = sink.ping::<::redis::Value>();
-                timeout(redis.servers().connect_timeout(), ping).await??;
-            }
+/// Hears what the other nodes tell, until the stop signal.
+pub(crate) async fn hear(
+    redis: Arc<Redis>,
+    judge: Arc<Judge>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    while !stop.is_cancelled() {
+        let ended = tokio::select! {
+            ended = hear_until_it_ends(&redis, &judge) => ended,
+            () = stop.cancelled() => return Ok(()),
+        };
+        tracing::debug!(error = ?ended, "not hearing of visits at other nodes");
+        tokio::select! {
+            () = sleep(RETRY_INTERVAL) => {}
+            () = stop.cancelled() => {}
         }
     }
-    Err("the names in Redis are others now".into())
+    Ok(())
+}
+
+async fn hear_until_it_ends(redis: &Redis, judge: &Judge) -> Result<Infallible, Ended> {
+    let mut messages = redis.subscribe(CHANNEL).await?;
+    loop {
+        let text = messages.next().await?;
+        heard(redis.node(), &text).for_each(|visit| judge.heard(visit));
+    }
 }
 
 /// As text: who says it, then hash and second of each visit in hexadecimal digits.

@@ -8,13 +8,12 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
+use rust_decimal::Decimal;
 
-use crate::{
-    facts::click::{Adjusted, Adjustment, Click},
-    model::{
-        money::{self, Currency, Reading},
-        text::{LINK_VALUE_CHARS_MAX, clean_and_cut},
-    },
+use crate::model::{
+    click::{Adjusted, Adjustment},
+    money::{self, Currency, Reading},
+    text::{LINK_VALUE_CHARS_MAX, clean_and_cut},
 };
 
 /// Unknown parameters kept for pass-through; a destination has no room for more.
@@ -35,9 +34,9 @@ pub struct Params<'a> {
     /// `click_id`: the source's own id.
     pub click_id: Option<Cow<'a, str>>,
     /// `landing_page_id`
-    pub landing_page_id: Option<Cow<'a, str>>,
+    pub landing_page_id: Number,
     /// `campaign_offer_id`
-    pub campaign_offer_id: Option<Cow<'a, str>>,
+    pub campaign_offer_id: Number,
     /// `traffic_source_id`
     pub traffic_source_id: Option<Cow<'a, str>>,
     /// `cost`
@@ -50,6 +49,61 @@ pub struct Params<'a> {
     pub adjusted: Adjusted,
     /// Values that were macros which the source did not fill.
     pub unexpanded: u32,
+}
+
+/// A number in a link, read once. Its first value counts, also where that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Number {
+    /// The link does not say it.
+    #[default]
+    Absent,
+    /// What the link says is no number.
+    Unreadable,
+    /// What the link says.
+    Read(i64),
+}
+
+impl Number {
+    /// The number, if it is one.
+    pub fn get(self) -> Option<i64> {
+        match self {
+            Self::Read(number) => Some(number),
+            Self::Absent | Self::Unreadable => None,
+        }
+    }
+}
+
+/// What a click cost, as its link says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Not below zero.
+    pub amount: Option<Decimal>,
+    /// The currency of the amount, or the one that the link names without an amount.
+    pub currency: Option<Currency>,
+    /// What could not be kept as it was sent.
+    pub adjusted: Adjusted,
+}
+
+/// Where the value of a parameter goes.
+enum Slot<'s, 'a> {
+    Text(&'s mut Option<Cow<'a, str>>),
+    Number(&'s mut Number),
+}
+
+impl<'a> Slot<'_, 'a> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_none(),
+            Self::Number(number) => **number == Number::Absent,
+        }
+    }
+
+    fn fill(self, value: Cow<'a, str>) {
+        match self {
+            Self::Text(text) => *text = Some(value),
+            Self::Number(number) => *number = value.parse().map_or(Number::Unreadable, Number::Read),
+        }
+    }
 }
 
 impl<'a> Params<'a> {
@@ -80,47 +134,33 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// Puts what the link says into a click; what is no number, amount or currency is left out.
-    pub fn describe(&self, click: &mut Click<'a>) {
-        let number = |text: &Option<Cow<'_, str>>| text.as_deref().and_then(|t| t.parse().ok());
-        click.subs.clone_from(&self.subs);
-        click.aff_subs.clone_from(&self.aff_subs);
-        click.click_id_param.clone_from(&self.click_id);
-        click.landing_page_id = number(&self.landing_page_id);
-        click.campaign_offer_id = number(&self.campaign_offer_id);
-        click.traffic_source_id.clone_from(&self.traffic_source_id);
-        click.adjusted = self.adjusted;
-        self.describe_cost(click);
-    }
-
-    /// The currency of the link counts, else the one beside the amount. An amount of an unknown one is of none.
-    fn describe_cost(&self, click: &mut Click<'a>) {
+    /// What the click cost, as the link says, and what of that could not be kept. The currency of the link counts, else
+    /// the one beside the amount; an amount of an unknown one is of none.
+    pub fn read_cost(&self) -> Cost {
         let given = |text: &Option<Cow<'_, str>>| text.as_deref().is_some_and(|t| !t.trim().is_empty());
+        let mut adjusted = Adjusted::default();
         let reading = self.cost.as_deref().and_then(money::read_amount);
-        click.cost = reading.map(|r| r.amount).filter(|amount| amount.is_zero() || amount.is_sign_positive());
-        if click.cost.is_none() && given(&self.cost) {
+        let amount = reading.map(|r| r.amount).filter(|amount| amount.is_zero() || amount.is_sign_positive());
+        if amount.is_none() && given(&self.cost) {
             let is_negative = reading.is_some();
-            click.adjusted.insert(if is_negative {
-                Adjustment::CostNegative
-            } else {
-                Adjustment::CostUnreadable
-            });
+            adjusted.insert(if is_negative { Adjustment::CostNegative } else { Adjustment::CostUnreadable });
         }
         let named = self.currency.as_deref().and_then(money::read_currency);
-        let beside = click.cost.and(reading).and_then(|Reading { currency, .. }| currency);
-        click.currency = named.or(beside);
-        let is_unknown = match click.currency {
+        let beside = amount.and(reading).and_then(|Reading { currency, .. }| currency);
+        let mut currency = named.or(beside);
+        let is_unknown = match currency {
             Some(currency) => !currency.is_known(),
             None => given(&self.currency),
         };
         if is_unknown {
-            click.adjusted.insert(Adjustment::CurrencyUnknown);
-            click.currency = click.cost.map(|_| Currency::UNKNOWN);
+            adjusted.insert(Adjustment::CurrencyUnknown);
+            currency = amount.map(|_| Currency::UNKNOWN);
         }
+        Cost { amount, currency, adjusted }
     }
 
-    fn slot(&mut self, name: &str) -> Option<&mut Option<Cow<'a, str>>> {
-        Some(match name {
+    fn slot(&mut self, name: &str) -> Option<Slot<'_, 'a>> {
+        Some(Slot::Text(match name {
             "sub1" => &mut self.subs[0],
             "sub2" => &mut self.subs[1],
             "sub3" => &mut self.subs[2],
@@ -132,13 +172,13 @@ impl<'a> Params<'a> {
             "aff_sub4" => &mut self.aff_subs[3],
             "aff_sub5" => &mut self.aff_subs[4],
             "click_id" => &mut self.click_id,
-            "landing_page_id" => &mut self.landing_page_id,
-            "campaign_offer_id" => &mut self.campaign_offer_id,
+            "landing_page_id" => return Some(Slot::Number(&mut self.landing_page_id)),
+            "campaign_offer_id" => return Some(Slot::Number(&mut self.campaign_offer_id)),
             "traffic_source_id" => &mut self.traffic_source_id,
             "cost" => &mut self.cost,
             "currency" => &mut self.currency,
             _ => return None,
-        })
+        }))
     }
 
     /// Takes one part between two `&`, and what a second `?` behind the key begins.
@@ -158,9 +198,11 @@ impl<'a> Params<'a> {
                 }
                 return;
             };
-            if slot.is_none() {
+            if slot.is_empty() {
                 let (kept, adjustment) = read_value(&name, value);
-                *slot = kept;
+                if let Some(kept) = kept {
+                    slot.fill(kept);
+                }
                 self.note(adjustment);
             }
             return;
@@ -188,22 +230,8 @@ impl<'a> Params<'a> {
 
     /// Takes what another link says where nothing was said yet.
     fn absorb(&mut self, other: Params<'_>) {
-        let others = [
-            other.click_id,
-            other.landing_page_id,
-            other.campaign_offer_id,
-            other.traffic_source_id,
-            other.cost,
-            other.currency,
-        ];
-        let ours = [
-            &mut self.click_id,
-            &mut self.landing_page_id,
-            &mut self.campaign_offer_id,
-            &mut self.traffic_source_id,
-            &mut self.cost,
-            &mut self.currency,
-        ];
+        let others = [other.click_id, other.traffic_source_id, other.cost, other.currency];
+        let ours = [&mut self.click_id, &mut self.traffic_source_id, &mut self.cost, &mut self.currency];
         let ours = self.subs.iter_mut().chain(&mut self.aff_subs).chain(ours);
         let others = other.subs.into_iter().chain(other.aff_subs).chain(others);
         for (ours, other) in ours.zip(others) {
@@ -211,10 +239,16 @@ impl<'a> Params<'a> {
                 *ours = other.map(|value| Cow::Owned(value.into_owned()));
             }
         }
-        self.unknown.extend(other.unknown.into_iter().map(|part| Cow::Owned(part.into_owned())));
-        for adjustment in other.adjusted.iter() {
-            self.adjusted.insert(adjustment);
+        for (ours, other) in [
+            (&mut self.landing_page_id, other.landing_page_id),
+            (&mut self.campaign_offer_id, other.campaign_offer_id),
+        ] {
+            if *ours == Number::Absent {
+                *ours = other;
+            }
         }
+        self.unknown.extend(other.unknown.into_iter().map(|part| Cow::Owned(part.into_owned())));
+        self.adjusted.extend(other.adjusted);
         self.unexpanded += other.unexpanded;
     }
 
@@ -330,10 +364,8 @@ fn decode_and_cut(raw: &str, chars_max: usize) -> (Cow<'_, str>, bool) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::model::id::ClickId;
 
     #[test]
     fn known_parameters_find_their_place_and_the_first_wins() {
@@ -343,6 +375,27 @@ mod tests {
         assert_eq!(p.click_id.as_deref(), Some("A"));
         assert_eq!(p.aff_subs[0].as_deref(), Some("z"));
         assert_eq!(p.unknown, ["x=1", "x=2"]);
+    }
+
+    #[test]
+    fn an_id_is_the_first_that_the_link_says_and_none_where_that_is_no_number() {
+        use Number::{Absent, Read, Unreadable};
+
+        for (query, wanted) in [
+            ("landing_page_id=7&landing_page_id=8", Read(7)),
+            ("landing_page_id=%37", Read(7)),
+            ("landing_page_id=-9223372036854775808", Read(i64::MIN)),
+            ("landing_page_id=x&landing_page_id=8", Unreadable),
+            ("landing_page_id=&landing_page_id=8", Unreadable),
+            ("landing_page_id=9223372036854775808", Unreadable),
+            ("landing_page_id={page}&landing_page_id=8", Read(8)),
+            ("cid=K%26landing_page_id=7&landing_page_id=8", Read(7)),
+            ("cid=K&campaign_offer_id=7", Absent),
+        ] {
+            let params = Params::parse(query);
+            assert_eq!(params.landing_page_id, wanted, "{query}");
+            assert_eq!(params.landing_page_id.get(), if let Read(id) = wanted { Some(id) } else { None });
+        }
     }
 
     #[test]
@@ -609,12 +662,14 @@ mod tests {
             ("cost=-0", "0 none", &[]),
             ("cost=NaN&currency=dollars", "none none", &[CostUnreadable, CurrencyUnknown]),
         ] {
-            let mut click = Click::new(ClickId::now(), Uuid::nil());
-            Params::parse(query).describe(&mut click);
-            let cost = click.cost.map_or("none".to_owned(), |c| c.normalize().to_string());
-            let currency = click.currency.map_or("none".to_owned(), |c| c.to_string());
-            assert_eq!(format!("{cost} {currency}"), wanted, "{query}");
-            assert!(click.adjusted.iter().eq(adjusted.iter().copied()), "{query}: {:?}", click.adjusted);
+            let params = Params::parse(query);
+            let cost = params.read_cost();
+            let amount = cost.amount.map_or("none".to_owned(), |a| a.normalize().to_string());
+            let currency = cost.currency.map_or("none".to_owned(), |c| c.to_string());
+            assert_eq!(format!("{amount} {currency}"), wanted, "{query}");
+            let mut all = params.adjusted;
+            all.extend(cost.adjusted);
+            assert!(all.iter().eq(adjusted.iter().copied()), "{query}: {all:?}");
         }
     }
 

@@ -41,12 +41,11 @@ impl Scope {
 }
 
 /// A token without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// Ours, a UUIDv7.
     pub id: Uuid,
     /// For people.
-    #[schema(example = "reporting")]
     pub name: String,
     /// What it may do.
     pub scope: Scope,

@@ -54,7 +54,7 @@ struct OpenConnection {
 }
 
 /// Who goes first: not who is idle only briefly, then of whoever holds most, then who waited longest.
-type Order = (bool, Reverse<usize>, Reverse<u64>);
+type Order = (bool, Reverse<usize>, Reverse<Duration>);
 
 /// A place; it is free again when this is dropped.
 pub(super) struct ConnectionPermit {
@@ -156,14 +156,14 @@ impl ConnectionLimiter {
                 leaving += 1;
                 continue;
             }
-            let Some(waited_ms) = connection.phase.waited_ms(now) else { continue };
+            let Some(waited) = connection.phase.waited(now) else { continue };
             // who sends may take so long even where there is no room; who is idle for less goes last
-            let is_brief = waited_ms < self.config.crowded_wait_ms;
+            let is_brief = waited < self.config.crowded_wait;
             if is_brief && !connection.phase.is(Phase::IDLE) {
                 continue;
             }
             let held = open.per_network.get(&connection.network).copied().unwrap_or_default();
-            waiting.push(((is_brief, Reverse(held), Reverse(waited_ms)), &connection.phase));
+            waiting.push(((is_brief, Reverse(held), Reverse(waited)), &connection.phase));
         }
         let free = self.public.available_permits() + leaving;
         let urgent = if one_in > 0 { waiting.len().div_ceil(one_in).saturating_sub(leaving) } else { 0 };

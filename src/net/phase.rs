@@ -3,6 +3,7 @@
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     task::Context,
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
@@ -64,10 +65,11 @@ impl Phase {
         self.waiting_since_ms.store(self.in_ms(since), Ordering::Relaxed);
     }
 
-    /// For how many milliseconds the client has kept us waiting: for a request, or in the middle of one.
-    pub(super) fn waited_ms(&self, now: Instant) -> Option<u64> {
-        let is_theirs = !self.is(Self::ANSWERING);
-        is_theirs.then(|| self.in_ms(now).saturating_sub(self.waiting_since_ms.load(Ordering::Relaxed)))
+    /// For how long the client has kept us waiting: for a request, or in the middle of one.
+    pub(super) fn waited(&self, now: Instant) -> Option<Duration> {
+        let since_ms = self.waiting_since_ms.load(Ordering::Relaxed);
+        let waited = || Duration::from_millis(self.in_ms(now).saturating_sub(since_ms));
+        (!self.is(Self::ANSWERING)).then(waited)
     }
 
     fn in_ms(&self, at: Instant) -> u64 {

@@ -16,10 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    config::{Server, millis},
-    metrics::Refused,
-};
+use crate::{config::Server, metrics::Refused};
 
 const V1: &[u8] = b"PROXY ";
 const V2: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -77,7 +74,7 @@ pub(crate) async fn caller(
             refuse_header(stream).await.map(|()| peer)
         }
     };
-    timeout(millis(server.header_timeout_ms), ask).await.unwrap_or(Err(Refusal::TimedOut))
+    timeout(server.header_timeout, ask).await.unwrap_or(Err(Refusal::TimedOut))
 }
 
 /// `None` when the header names nobody.

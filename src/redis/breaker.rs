@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-pub(crate) struct Breaker {
+pub(super) struct Breaker {
     failures_max: u32,
     wait: Duration,
     state: State,
@@ -20,19 +20,19 @@ enum State {
 
 /// The leave to send one command; its outcome is to be recorded with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Permit {
+pub(super) enum Permit {
     Normal,
     Trial,
 }
 
 impl Breaker {
     /// Closed; opens after `failures_max` failures in a row, and lets a trial through after each `wait`.
-    pub(crate) fn new(failures_max: u32, wait: Duration) -> Self {
+    pub(super) fn new(failures_max: u32, wait: Duration) -> Self {
         Self { failures_max, wait, state: State::Closed { failures: 0 } }
     }
 
     /// Whether a command may be sent now.
-    pub(crate) fn admit(&mut self, now: Instant) -> Option<Permit> {
+    pub(super) fn admit(&mut self, now: Instant) -> Option<Permit> {
         match self.state {
             State::Closed { .. } => Some(Permit::Normal),
             // a trial whose outcome never came (its caller gave up) does not hold the next one off for ever
@@ -47,7 +47,7 @@ impl Breaker {
     }
 
     /// Notes the outcome of a command. One that was sent before the breaker opened says nothing any more.
-    pub(crate) fn record(&mut self, permit: Permit, is_ok: bool, now: Instant) {
+    pub(super) fn record(&mut self, permit: Permit, is_ok: bool, now: Instant) {
         self.state = match (self.state, permit, is_ok) {
             (State::Closed { .. }, Permit::Normal, true) | (State::HalfOpen { .. }, Permit::Trial, true) => {
                 State::Closed { failures: 0 }
@@ -62,7 +62,7 @@ impl Breaker {
     }
 
     /// `closed`, `open` or `half_open`.
-    pub(crate) fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self.state {
             State::Closed { .. } => "closed",
             State::Open { .. } => "open",
@@ -70,7 +70,7 @@ impl Breaker {
         }
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
     }
 }

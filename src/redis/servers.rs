@@ -31,7 +31,7 @@ use redis::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::config::{self, millis};
+use crate::config;
 
 pub(crate) struct Servers {
     line: Arc<Line>,
@@ -97,7 +97,7 @@ pub(crate) enum Mode {
 impl Servers {
     /// `None` when no Redis is configured. Connects when it is first used.
     pub(crate) fn new(config: &config::Redis) -> anyhow::Result<Option<Self>> {
-        let connect_timeout = millis(config.connect_timeout_ms);
+        let connect_timeout = config.connect_timeout;
         let (pools, clients, database) = if let Some(url) = &config.url {
             single(url, config).context("redis.url is not valid")?
         } else if !config.sentinel_urls.is_empty() {
@@ -271,9 +271,9 @@ macro_rules! build {
         <$pool>::builder($manager)
             .max_size($config.pool_size)
             .timeouts(Timeouts {
-                wait: Some(millis($config.command_timeout_ms)),
+                wait: Some($config.command_timeout),
                 create: Some($create),
-                recycle: Some(millis($config.command_timeout_ms)),
+                recycle: Some($config.command_timeout),
             })
             .runtime(Runtime::Tokio1)
             .build()?
@@ -283,10 +283,10 @@ macro_rules! build {
 fn single(url: &SecretString, config: &config::Redis) -> anyhow::Result<(Pools, Clients, i64)> {
     let info = connection_info(url)?;
     let database = info.redis_settings().db();
-    let connect_timeout = millis(config.connect_timeout_ms);
+    let connect_timeout = config.connect_timeout;
     let settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(connect_timeout))
-        .set_response_timeout(Some(millis(config.command_timeout_ms)));
+        .set_response_timeout(Some(config.command_timeout));
     let manager = Manager::new_with_config(info.clone(), settings)?;
     let pool = build!(deadpool_redis::Pool, manager, config, connect_timeout);
     Ok((Pools::Single(pool), Clients::Single(Client::open(info)?), database))
@@ -304,7 +304,7 @@ fn sentinel(config: &config::Redis) -> anyhow::Result<(Pools, Clients, i64)> {
     let node = SentinelNodeConnectionInfo { tls_mode: None, redis_connection_info: Some(login) };
     // one Sentinel after the other may not answer
     let attempts = u32::try_from(sentinels.len())?.saturating_add(1);
-    let create_timeout = millis(config.connect_timeout_ms) * attempts;
+    let create_timeout = config.connect_timeout * attempts;
     let client = SentinelClient::build(
         sentinels.clone(),
         master.clone(),
@@ -320,7 +320,7 @@ fn cluster(config: &config::Redis) -> anyhow::Result<(Pools, Clients, i64)> {
     let infos = all(&config.cluster_urls)?;
     let nodes = infos.iter().map(|info| Client::open(info.clone())).collect::<RedisResult<_>>()?;
     let manager = cluster::Manager::new(infos, false)?;
-    let pool = build!(cluster::Pool, manager, config, millis(config.connect_timeout_ms));
+    let pool = build!(cluster::Pool, manager, config, config.connect_timeout);
     Ok((Pools::Cluster(pool), Clients::Cluster { nodes, next: AtomicUsize::new(0) }, 0))
 }
 

@@ -481,7 +481,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{facts::click::Adjusted, model::id::ClickId};
+    use crate::model::{click::Adjusted, id::ClickId};
 
     fn click(sub1: &str) -> Click<'_> {
         Click {

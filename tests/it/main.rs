@@ -72,6 +72,7 @@ mod breaks {
     /// Load on the whole machine: with nothing beside it.
     mod alone {
         mod overload;
+        mod slow_attacks;
     }
 }
 
@@ -81,6 +82,7 @@ mod edge {
     mod caller;
     mod canary;
     mod cli;
+    mod first_steps;
     mod limits;
     mod ops;
     mod permissions;
@@ -89,4 +91,12 @@ mod edge {
     mod prometheus;
     mod slow_clients;
     mod smuggling;
+}
+
+/// What the files of the repository say to each other: no server is started, so `./test --fast` runs them.
+mod files {
+    pub(crate) mod alerts;
+    pub(crate) mod documentation;
+    mod image;
+    mod statements;
 }

@@ -11,22 +11,20 @@ use std::{
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use sqlx::{ConnectOptions, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, Connection as _, Row as _, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 
 use super::{socket, timed_out};
 use crate::{
     config,
-    config::millis,
-    db::{Error, monitor},
+    db::{Error, monitor::Monitor, session::Session, statement::statements},
     metrics,
 };
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("pool.is_standby", IS_STANDBY)];
-
-/// Whether the server is a standby, which takes no writes.
-const IS_STANDBY: &str = "SELECT pg_is_in_recovery()";
+statements! {
+    /// Whether the server is a standby, which takes no writes.
+    IS_STANDBY = "pool.is_standby": "SELECT pg_is_in_recovery()";
+}
 
 /// Longest wait for the answer to a ping.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_millis(500);
@@ -38,6 +36,8 @@ const NEXT_HOST_AFTER: Duration = Duration::from_millis(250);
 pub(super) struct Connector {
     pub(super) pool: String,
     pub(super) counts: Arc<Counts>,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) is_prepared: bool,
     hosts: RwLock<Arc<[PgConnectOptions]>>,
     /// Which host the last connection led to; the next one tries it first.
     last_host: AtomicUsize,
@@ -57,7 +57,7 @@ pub(super) struct Counts {
 
 /// A pooled connection. Dropping it closes its socket at once, whether the peer answers or not.
 pub(super) struct Connection {
-    pub(super) session: PgConnection,
+    pub(super) session: Session<'static>,
     generation: u64,
     too_old_at: Instant,
     pool: String,
@@ -87,16 +87,23 @@ impl Drop for Connection {
 }
 
 impl Connector {
-    pub(super) fn new(pool: &str, url: &str, config: &config::Database) -> Result<Self, Error> {
+    pub(super) fn new(
+        pool: &str,
+        url: &str,
+        config: &config::Database,
+        monitor: Arc<Monitor>,
+    ) -> Result<Self, Error> {
         Ok(Self {
             pool: pool.to_owned(),
             counts: Arc::default(),
+            monitor,
+            is_prepared: config.prepared_statements,
             hosts: RwLock::new(all_options(url, config)?),
             last_host: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
-            connect_timeout: millis(config.connect_timeout_ms),
-            max_lifetime: Duration::from_secs(config.max_lifetime_s),
-            idle_check: millis(config.idle_check_ms),
+            connect_timeout: config.connect_timeout,
+            max_lifetime: config.max_lifetime,
+            idle_check: config.idle_check,
         })
     }
 
@@ -127,13 +134,13 @@ impl Connector {
     }
 
     /// A connection outside the pool, which is not among its counts.
-    pub(super) async fn connect(&self) -> sqlx::Result<PgConnection> {
-        self.find().await.map(|(connection, _)| connection)
+    pub(super) async fn connect(&self) -> sqlx::Result<Session<'static>> {
+        self.find().await.map(|(session, _)| session)
     }
 
     /// A connection to the one host, or to the one of several that takes writes, and how it was made. All are
     /// asked, one a little after the other, because a host that is gone may also just be silent.
-    pub(super) async fn find(&self) -> sqlx::Result<(PgConnection, PgConnectOptions)> {
+    pub(super) async fn find(&self) -> sqlx::Result<(Session<'static>, PgConnectOptions)> {
         let first = self.last_host.load(Ordering::Relaxed);
         let hosts = &self.hosts();
         let mut attempts: FuturesUnordered<_> = (0..hosts.len())
@@ -146,9 +153,9 @@ impl Connector {
         let mut failure = timed_out();
         while let Some((host, attempt)) = attempts.next().await {
             match attempt {
-                Ok(connection) => {
+                Ok(session) => {
                     self.last_host.store(host, Ordering::Relaxed);
-                    return Ok((connection, hosts[host].clone()));
+                    return Ok((session, hosts[host].clone()));
                 }
                 Err(error) => failure = error,
             }
@@ -156,20 +163,24 @@ impl Connector {
         Err(failure)
     }
 
-    async fn try_host(&self, host: &PgConnectOptions, is_one_of_several: bool) -> sqlx::Result<PgConnection> {
+    async fn try_host(
+        &self,
+        host: &PgConnectOptions,
+        is_one_of_several: bool,
+    ) -> sqlx::Result<Session<'static>> {
         let connecting = async {
-            let mut connection = host.connect().await?;
-            if is_one_of_several && is_standby(&mut connection).await? {
+            let connection = host.connect().await?;
+            let mut session = Session::new(connection, self.is_prepared, self.monitor.clone());
+            if is_one_of_several && IS_STANDBY.fetch_raw(&mut session).await?.try_get(0)? {
                 return Err(sqlx::Error::Protocol("the host is a standby and takes no writes".to_owned()));
             }
-            Ok(connection)
+            Ok(session)
         };
-        let connection =
-            timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| Err(timed_out()))?;
+        let session = timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| Err(timed_out()))?;
         if host.get_socket().is_none() {
             socket::tune(host.get_port()).await;
         }
-        Ok(connection)
+        Ok(session)
     }
 }
 
@@ -225,12 +236,6 @@ impl Manager for Connector {
     }
 }
 
-/// In one message (the simple protocol): outside of a transaction PgBouncer may part two.
-async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let asking = sqlx::raw_sql(IS_STANDBY).fetch_one(connection);
-    monitor::part("pool.is_standby", asking).await?.try_get(0)
-}
-
 /// At least one: an empty list of hosts is one empty host.
 fn all_options(url: &str, config: &config::Database) -> Result<Arc<[PgConnectOptions]>, Error> {
     let all = hosts(url).iter().map(|url| options(url, config)).collect::<Result<_, _>>();
@@ -271,7 +276,7 @@ fn options(url: &str, config: &config::Database) -> sqlx::Result<PgConnectOption
     }
     let milliseconds = |key: Duration| key.as_millis().to_string();
     let seconds = |key: Duration| key.as_secs().to_string();
-    let statement_timeout = config.statement_timeout_ms.to_string();
+    let statement_timeout = milliseconds(config.statement_timeout);
     Ok(options.options([
         ("statement_timeout", statement_timeout.as_str()),
         ("idle_in_transaction_session_timeout", "30000"),

@@ -11,9 +11,6 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 /// Good answers in a row that a half-open replica needs.
 const TRIALS: u32 = 3;
 
@@ -29,8 +26,7 @@ pub struct Limits {
 }
 
 /// Where a replica stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It answers reads in turn.
     Healthy,

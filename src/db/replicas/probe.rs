@@ -6,25 +6,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgConnection, Row as _};
+use sqlx::Row as _;
 use tokio::time::timeout;
 
-use crate::db::{monitor, pool::Pool};
+use crate::db::{pool::Pool, session::Session, statement::statements};
 
 /// How many positions of the primary are remembered: ten minutes of one a second.
 const POSITIONS_MAX: usize = 600;
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("replica.probe", PROBE)];
-
-// A position in the log (pg_lsn) is the number of bytes before it.
-const PROBE: &str = "
+statements! {
+    // A position in the log (pg_lsn) is the number of bytes before it.
+    PROBE = "replica.probe": "
 SELECT
     pg_is_in_recovery() AS is_standby,
     (CASE
         WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
         ELSE pg_current_wal_flush_lsn()
     END - '0/0'::pg_lsn)::bigint AS position";
+}
 
 /// What a server says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +37,7 @@ pub struct Answer {
 /// Asks one server again and again.
 pub(in crate::db) struct Probe {
     pool: Pool,
-    connection: Option<PgConnection>,
+    connection: Option<Session<'static>>,
     deadline: Duration,
 }
 
@@ -64,9 +63,8 @@ impl Probe {
 }
 
 /// In one message (the simple protocol): outside of a transaction PgBouncer may part two.
-async fn ask(mut connection: PgConnection) -> Option<(PgConnection, Answer)> {
-    let probe = sqlx::raw_sql(PROBE).fetch_one(&mut connection);
-    let row = monitor::observe("replica.probe", probe).await.ok()?;
+async fn ask(mut connection: Session<'static>) -> Option<(Session<'static>, Answer)> {
+    let row = PROBE.fetch_raw(&mut connection).await.ok()?;
     let (is_standby, position): (bool, i64) = (row.try_get(0).ok()?, row.try_get(1).ok()?);
     Some((connection, Answer { is_standby, position: u64::try_from(position).unwrap_or(0) }))
 }

@@ -3,41 +3,27 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
-use sqlx::{FromRow, PgConnection, types::Json};
-use utoipa::ToSchema;
+use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, monitor::part},
+    db::{Db, Error, session::Session, statement::statements},
     model::{
         id::{ClickId, time_of_uuid},
         money::{Currency, Money},
     },
 };
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("click.get", GET_SQL),
-    ("click.list", LIST_SQL),
-    ("click.hours", HOURS_SQL),
-    ("click.list_of_campaigns", LIST_OF_CAMPAIGNS_SQL),
-    ("click.list_of_ids", LIST_OF_IDS_SQL),
-    ("click.upsert", UPSERT_SQL),
-];
-
 /// A click as it is stored.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct Click {
     /// Ours; a UUIDv7, so also its time.
     pub id: Uuid,
     /// The campaign that took it.
     pub campaign_id: Uuid,
     /// The campaign's key of today.
-    #[schema(example = "summer-sale")]
     pub campaign_key: Option<String>,
     /// The visitor's address, or what `privacy.ip_mode` leaves of it.
-    #[schema(example = "192.0.2.1")]
     pub ip_address: Option<String>,
     /// As sent, cleaned and cut.
     pub user_agent: Option<String>,
@@ -45,13 +31,11 @@ pub struct Click {
     pub referrer: Option<String>,
     /// Whether it counts.
     pub is_valid: bool,
-    /// Why it does not count: `draft`, `paused`, `ended`, `not_started`, `no_destination`, `prefetch`, `bot`,
-    /// `no_user_agent`, `datacenter`, `duplicate`, or what a correction says.
+    /// Why it does not count: an [`InvalidReason`], or what a correction says.
     pub invalid_reason: Option<String>,
     /// Whether the user agent is a known robot's.
     pub is_bot: bool,
     /// ISO 3166-1 alpha-2.
-    #[schema(example = "DE")]
     pub country: Option<String>,
     /// `desktop`, `mobile`, ...
     pub device: Option<String>,
@@ -88,15 +72,12 @@ pub struct Click {
     /// The traffic source the link named.
     pub traffic_source_id: Option<String>,
     /// What it cost us.
-    #[schema(value_type = Option<Money>)]
     pub cost: Option<Json<Money>>,
     /// The currency of the cost, as it is stored; `XXX` where the link named none that is known.
-    #[schema(example = "USD")]
     pub currency: Option<String>,
     /// What of the link could not be kept as it was sent: `cut` (a value longer than 1,024 characters),
     /// `id_too_long` (`click_id` likewise, left out), `unexpanded_macro` (a value such as `{campaign}` that the source did
     /// not fill, left out), `cost_unreadable`, `cost_negative` (left out), `currency_unknown`.
-    #[schema(example = json!(["cut"]))]
     pub adjusted: Vec<String>,
     /// The kind of its first conversion.
     pub conversion_type: Option<String>,
@@ -258,14 +239,18 @@ macro_rules! select_clicks {
     };
 }
 
-const GET_SQL: &str = select_clicks!(
+/// Hours that are looked up at a time.
+const HOURS_MAX: usize = 1000;
+
+statements! {
+    GET = "click.get": select_clicks!(
     "clicks",
     "
     WHERE k.created_at = $1
       AND k.id = $2"
 );
 
-const LIST_SQL: &str = select_clicks!(
+    LIST = "click.list": select_clicks!(
     "clicks",
     "
     WHERE k.created_at >= $1
@@ -276,17 +261,17 @@ const LIST_SQL: &str = select_clicks!(
     LIMIT $5"
 );
 
-const LIST_OF_IDS_SQL: &str = select_clicks!(
+    LIST_OF_IDS = "click.list_of_ids": select_clicks!(
     "clicks",
     "
     JOIN unnest($1::timestamptz[], $2::uuid[]) AS t (at, id) ON k.created_at = t.at AND k.id = t.id
     ORDER BY k.created_at, k.id"
 );
 
-/// No index of the clicks begins with the campaign: it would take a third of the drain's speed (measured). The
-/// roll-ups say in which hours there may be any, and how many at most: they are added in the transaction that stores
-/// the clicks, and stay when clicks are erased or deleted by hand.
-const HOURS_SQL: &str = "
+    /// No index of the clicks begins with the campaign: it would take a third of the drain's speed (measured). The
+    /// roll-ups say in which hours there may be any, and how many at most: they are added in the transaction that stores
+    /// the clicks, and stay when clicks are erased or deleted by hand.
+    HOURS = "click.hours": "
     SELECT
         hour,
         sum(CASE WHEN $4 THEN valid_clicks WHEN NOT $4 THEN clicks - valid_clicks ELSE clicks END)::bigint AS clicks
@@ -299,8 +284,8 @@ const HOURS_SQL: &str = "
     ORDER BY hour DESC
     LIMIT $5";
 
-/// Of these hours alone.
-const LIST_OF_CAMPAIGNS_SQL: &str = concat!(
+    /// Of these hours alone.
+    LIST_OF_CAMPAIGNS = "click.list_of_campaigns": concat!(
     "
     WITH page AS (
         SELECT found.*
@@ -328,12 +313,9 @@ const LIST_OF_CAMPAIGNS_SQL: &str = concat!(
     )
 );
 
-/// Hours that are looked up at a time.
-const HOURS_MAX: usize = 1000;
-
-/// The row comes from the stored one, so a click that is not stored stays so: its record is in a journal, and the
-/// drain, which inserts, would find the row and take the record for a refused one.
-const UPSERT_SQL: &str = concat!(
+    /// The row comes from the stored one, so a click that is not stored stays so: its record is in a journal, and the
+    /// drain, which inserts, would find the row and take the record for a refused one.
+    UPSERT = "click.upsert": concat!(
     "
     WITH old AS (
         SELECT *
@@ -389,19 +371,18 @@ const UPSERT_SQL: &str = concat!(
     )",
     select_clicks!("corrected", "")
 );
+}
 
 /// The click with this id; its id says in which partition it is.
 pub async fn get(db: &Db, id: ClickId) -> Result<Option<Click>, Error> {
-    db.read("click.get", move |c| {
-        Box::pin(crate::db::query_as(GET_SQL).bind(id.created_at()).bind(id.uuid()).fetch_optional(c))
-    })
-    .await
+    db.read(GET, move |c| Box::pin(GET.query_as().bind(id.created_at()).bind(id.uuid()).fetch_optional(c)))
+        .await
 }
 
 /// As [`get`], and never an older state of it than another node has written.
 pub async fn get_newest(db: &Db, id: ClickId) -> Result<Option<Click>, Error> {
-    db.read_primary("click.get", move |c| {
-        Box::pin(crate::db::query_as(GET_SQL).bind(id.created_at()).bind(id.uuid()).fetch_optional(c))
+    db.read_primary(GET, move |c| {
+        Box::pin(GET.query_as().bind(id.created_at()).bind(id.uuid()).fetch_optional(c))
     })
     .await
 }
@@ -429,8 +410,8 @@ pub async fn list(
     let to = filter.to.unwrap_or(crate::db::FAR_FUTURE);
     let (after_time, after_id) = after.unwrap_or((crate::db::FAR_FUTURE, Uuid::max()));
     let Some(campaign_ids) = filter.campaign_ids else {
-        let listing = db.read("click.list", move |c| {
-            let query = crate::db::query_as(LIST_SQL).bind(from).bind(to).bind(after_time).bind(after_id);
+        let listing = db.read(LIST, move |c| {
+            let query = LIST.query_as().bind(from).bind(to).bind(after_time).bind(after_id);
             Box::pin(query.bind(limit).bind(filter.is_valid).fetch_all(c))
         });
         return Ok(Listed { clicks: listing.await?, searched_to: None });
@@ -444,7 +425,7 @@ pub async fn list(
         limit: usize::try_from(limit).unwrap_or(0).max(1),
         time_max,
     };
-    db.read("click.list_of_campaigns", move |c| Box::pin(search.run(c))).await
+    db.read(LIST_OF_CAMPAIGNS, move |c| Box::pin(search.run(c))).await
 }
 
 /// For the clicks of campaigns, through the hours that may have some.
@@ -462,7 +443,7 @@ struct Search {
 impl Search {
     /// Reads as many hours as should fill the page, and goes on while it is not full: the roll-ups promise more than
     /// there is where clicks were erased.
-    async fn run(self, c: &mut PgConnection) -> sqlx::Result<Listed> {
+    async fn run(self, c: &mut Session<'_>) -> sqlx::Result<Listed> {
         let since = Instant::now();
         let mut listed = Listed::default();
         // hours that begin before this have not been searched
@@ -502,21 +483,22 @@ impl Search {
 
     async fn hours(
         &self,
-        c: &mut PgConnection,
+        c: &mut Session<'_>,
         before: DateTime<Utc>,
     ) -> sqlx::Result<Vec<(DateTime<Utc>, i64)>> {
-        let query = crate::db::query_as(HOURS_SQL).bind(&self.campaign_ids).bind(self.from).bind(before);
+        let query = HOURS.query_as().bind(&self.campaign_ids).bind(self.from).bind(before);
         let query = query.bind(self.is_valid).bind(i64::try_from(HOURS_MAX).unwrap_or(i64::MAX));
-        part("click.hours", query.fetch_all(c)).await
+        query.fetch_all(c).await
     }
 
     async fn clicks(
         &self,
-        c: &mut PgConnection,
+        c: &mut Session<'_>,
         hours: Vec<DateTime<Utc>>,
         limit: usize,
     ) -> sqlx::Result<Vec<Click>> {
-        let query = crate::db::query_as(LIST_OF_CAMPAIGNS_SQL)
+        let query = LIST_OF_CAMPAIGNS
+            .query_as()
             .bind(self.from)
             .bind(self.to)
             .bind(self.after.0)
@@ -532,10 +514,8 @@ impl Search {
 /// The stored ones of these clicks, oldest first, from the primary.
 pub async fn list_of_ids(db: &Db, ids: Vec<Uuid>) -> Result<Vec<Click>, Error> {
     let times: Vec<DateTime<Utc>> = ids.iter().copied().map(time_of_uuid).collect();
-    db.maintain("click.list_of_ids", move |c| {
-        Box::pin(crate::db::query_as(LIST_OF_IDS_SQL).bind(times).bind(ids).fetch_all(c))
-    })
-    .await
+    db.maintain(LIST_OF_IDS, move |c| Box::pin(LIST_OF_IDS.query_as().bind(times).bind(ids).fetch_all(c)))
+        .await
 }
 
 /// Corrects a click and its roll-up; returns it as it is now, or `None` when it is not stored (yet), or is not the
@@ -555,7 +535,8 @@ pub async fn upsert(
     let (keeps_cost, cost) = correction.cost.split();
     let (keeps_type, conversion_type) = correction.conversion_type.split();
     let (keeps_time, converted_at) = correction.converted_at.split();
-    let query = crate::db::query_as(UPSERT_SQL)
+    let query = UPSERT
+        .query_as()
         .bind(id.created_at())
         .bind(id.uuid())
         .bind(keeps_validity)
@@ -568,5 +549,5 @@ pub async fn upsert(
         .bind(keeps_time)
         .bind(converted_at)
         .bind(expected);
-    db.write("click.upsert", move |c| Box::pin(query.fetch_optional(c))).await
+    db.write(UPSERT, move |c| Box::pin(query.fetch_optional(c))).await
 }

@@ -4,33 +4,20 @@
 //! again wants to see what became of it.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use sqlx::{Connection, FromRow, PgConnection};
-use utoipa::ToSchema;
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
     db::{
         Db, Error,
         ingest::{self, MALFORMED, StoreError},
-        monitor::part,
+        session::Session,
+        statement::statements,
         store::{clicks, events},
     },
     facts::{click::Click, event::Event, record::Record},
     metrics,
 };
-
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("dead_letter.list", LIST_SQL),
-    ("dead_letter.get", GET_SQL),
-    ("dead_letter.list_keys", LIST_KEYS_SQL),
-    ("dead_letter.retry", TAKE_SQL),
-    ("dead_letter.has_click", HAS_CLICK_SQL),
-    ("dead_letter.has_event", HAS_EVENT_SQL),
-    ("dead_letter.keep", KEEP_SQL),
-    ("dead_letter.delete", DELETE_SQL),
-];
 
 /// Longest record that a list shows, in bytes; one alone is shown whole. It bounds a page.
 const LISTED_BYTES_MAX: i32 = 16 * 1024;
@@ -57,7 +44,8 @@ macro_rules! select_letters {
     };
 }
 
-const LIST_SQL: &str = select_letters!(
+statements! {
+    LIST = "dead_letter.list": select_letters!(
     "CASE WHEN octet_length(record) <= $4 THEN record END",
     "
     WHERE id < $1
@@ -66,15 +54,15 @@ const LIST_SQL: &str = select_letters!(
     LIMIT $3"
 );
 
-const GET_SQL: &str = select_letters!(
+    GET = "dead_letter.get": select_letters!(
     "record",
     "
     WHERE stream = $1
       AND seq = $2"
 );
 
-// oldest first, as they came: a click before the events that name it
-const LIST_KEYS_SQL: &str = "
+    // oldest first, as they came: a click before the events that name it
+    LIST_KEYS = "dead_letter.list_keys": "
     SELECT
         id,
         stream,
@@ -85,50 +73,48 @@ const LIST_KEYS_SQL: &str = "
     ORDER BY id
     LIMIT $3";
 
-// whoever comes second waits here, and then finds none
-const TAKE_SQL: &str = "
+    // whoever comes second waits here, and then finds none
+    TAKE = "dead_letter.retry": "
     SELECT record
     FROM dead_letters
     WHERE stream = $1
       AND seq = $2
     FOR UPDATE";
 
-const HAS_CLICK_SQL: &str = "
+    HAS_CLICK = "dead_letter.has_click": "
     SELECT EXISTS (SELECT FROM clicks WHERE created_at = $1 AND id = $2)";
 
-const HAS_EVENT_SQL: &str = "
+    HAS_EVENT = "dead_letter.has_event": "
     SELECT CASE
         WHEN $3::uuid IS NOT NULL THEN EXISTS (SELECT FROM event_keys WHERE id = $3)
         ELSE EXISTS (SELECT FROM events WHERE created_at = $1 AND id = $2)
     END";
 
-const KEEP_SQL: &str = "
+    KEEP = "dead_letter.keep": "
     UPDATE dead_letters
     SET sqlstate = $3,
         message = $4
     WHERE stream = $1
       AND seq = $2";
 
-const DELETE_SQL: &str = "
+    DELETE = "dead_letter.delete": "
     DELETE FROM dead_letters
     WHERE stream = $1
       AND seq = $2";
+}
 
 /// A record of the journal that is no row, and why.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// Counts up as they come; the key of lists.
-    #[serde(skip)]
     pub id: i64,
     /// The journal's stream it came in.
     pub stream: Uuid,
     /// Its sequence in the stream.
     pub seq: i64,
     /// Why PostgreSQL refused it, or `malformed`.
-    #[schema(example = "22P05")]
     pub sqlstate: String,
     /// What PostgreSQL said.
-    #[schema(example = "unsupported Unicode escape sequence")]
     pub message: String,
     /// When it was refused first.
     pub created_at: DateTime<Utc>,
@@ -139,8 +125,7 @@ pub struct DeadLetter {
 }
 
 /// What a dead letter holds.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone)]
 pub enum Content {
     /// A click, as it would be stored.
     Click(Box<clicks::Click>),
@@ -187,8 +172,8 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<DeadLetter>, Error> {
     let rows: Vec<Row> = db
-        .write("dead_letter.list", move |c| {
-            let query = crate::db::query_as(LIST_SQL).bind(after.unwrap_or(i64::MAX)).bind(sqlstate);
+        .write(LIST, move |c| {
+            let query = LIST.query_as().bind(after.unwrap_or(i64::MAX)).bind(sqlstate);
             Box::pin(query.bind(limit).bind(LISTED_BYTES_MAX).fetch_all(c))
         })
         .await?;
@@ -198,9 +183,7 @@ pub async fn list(
 /// One letter, whole.
 pub async fn get(db: &Db, stream: Uuid, seq: i64) -> Result<Option<DeadLetter>, Error> {
     let row: Option<Row> = db
-        .read_primary("dead_letter.get", move |c| {
-            Box::pin(crate::db::query_as(GET_SQL).bind(stream).bind(seq).fetch_optional(c))
-        })
+        .read_primary(GET, move |c| Box::pin(GET.query_as().bind(stream).bind(seq).fetch_optional(c)))
         .await?;
     Ok(row.map(DeadLetter::from))
 }
@@ -212,8 +195,8 @@ pub async fn list_keys(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Key>, Error> {
-    db.read_primary("dead_letter.list_keys", move |c| {
-        let query = crate::db::query_as(LIST_KEYS_SQL).bind(after.unwrap_or(0)).bind(sqlstate);
+    db.read_primary(LIST_KEYS, move |c| {
+        let query = LIST_KEYS.query_as().bind(after.unwrap_or(0)).bind(sqlstate);
         Box::pin(query.bind(limit).fetch_all(c))
     })
     .await
@@ -222,7 +205,7 @@ pub async fn list_keys(
 /// Tries to store a letter's record, and lets go of the letter in the same transaction; `None`: there is no such
 /// letter (any more).
 pub async fn retry(db: &Db, stream: Uuid, seq: i64) -> Result<Option<Retried>, Error> {
-    let retried = db.write("dead_letter.retry", move |c| Box::pin(retry_on(c, stream, seq))).await?;
+    let retried = db.write(TAKE, move |c| Box::pin(retry_on(c, stream, seq))).await?;
     if let Some(retried) = &retried {
         metrics::dead_letter_retried(match retried {
             Retried::Stored => "stored",
@@ -235,19 +218,18 @@ pub async fn retry(db: &Db, stream: Uuid, seq: i64) -> Result<Option<Retried>, E
 
 /// Forgets a letter and its record; `false` when there is none.
 pub async fn delete(db: &Db, stream: Uuid, seq: i64) -> Result<bool, Error> {
-    db.write("dead_letter.delete", move |c| {
+    db.write(DELETE, move |c| {
         Box::pin(async move {
-            let deleted = crate::db::query(DELETE_SQL).bind(stream).bind(seq).execute(c).await?;
+            let deleted = DELETE.query().bind(stream).bind(seq).execute(c).await?;
             Ok(deleted.rows_affected() > 0)
         })
     })
     .await
 }
 
-async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<Option<Retried>> {
+async fn retry_on(c: &mut Session<'_>, stream: Uuid, seq: i64) -> sqlx::Result<Option<Retried>> {
     let mut transaction = c.begin().await?;
-    let taken =
-        crate::db::query_scalar(TAKE_SQL).bind(stream).bind(seq).fetch_optional(&mut *transaction).await?;
+    let taken = TAKE.query_scalar().bind(stream).bind(seq).fetch_optional(&mut transaction).await?;
     let Some(record): Option<Vec<u8>> = taken else {
         transaction.rollback().await?;
         return Ok(None);
@@ -260,12 +242,12 @@ async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<
     };
     let settled = match &retried {
         Retried::Stored | Retried::AlreadyStored => {
-            let delete = crate::db::query(DELETE_SQL).bind(stream).bind(seq);
-            part("dead_letter.delete", delete.execute(&mut *transaction)).await
+            let delete = DELETE.query().bind(stream).bind(seq);
+            delete.execute(&mut transaction).await
         }
         Retried::Refused { sqlstate, message } => {
-            let keep = crate::db::query(KEEP_SQL).bind(stream).bind(seq).bind(sqlstate).bind(message);
-            part("dead_letter.keep", keep.execute(&mut *transaction)).await
+            let keep = KEEP.query().bind(stream).bind(seq).bind(sqlstate).bind(message);
+            keep.execute(&mut transaction).await
         }
     };
     settled?;
@@ -273,19 +255,18 @@ async fn retry_on(c: &mut PgConnection, stream: Uuid, seq: i64) -> sqlx::Result<
     Ok(Some(retried))
 }
 
-async fn store_click(c: &mut PgConnection, click: &Click<'_>) -> sqlx::Result<Retried> {
-    let query = crate::db::query_scalar(HAS_CLICK_SQL).bind(click.id.created_at()).bind(click.id.uuid());
-    if part("dead_letter.has_click", query.fetch_one(&mut *c)).await? {
+async fn store_click(c: &mut Session<'_>, click: &Click<'_>) -> sqlx::Result<Retried> {
+    let query = HAS_CLICK.query_scalar().bind(click.id.created_at()).bind(click.id.uuid());
+    if query.fetch_one(c).await? {
         return Ok(Retried::AlreadyStored);
     }
     insert(c, &[click], &[]).await
 }
 
-async fn store_event(c: &mut PgConnection, event: &Event<'_>) -> sqlx::Result<Retried> {
-    let query = crate::db::query_scalar(HAS_EVENT_SQL).bind(event.created_at).bind(event.id);
+async fn store_event(c: &mut Session<'_>, event: &Event<'_>) -> sqlx::Result<Retried> {
+    let query = HAS_EVENT.query_scalar().bind(event.created_at).bind(event.id);
     let mut savepoint = c.begin().await?;
-    let query = query.bind(event.key()).fetch_one(&mut *savepoint);
-    let has_event = part("dead_letter.has_event", query).await;
+    let has_event = query.bind(event.key()).fetch_one(&mut savepoint).await;
     savepoint.rollback().await?;
     match has_event {
         Ok(true) => Ok(Retried::AlreadyStored),
@@ -297,7 +278,7 @@ async fn store_event(c: &mut PgConnection, event: &Event<'_>) -> sqlx::Result<Re
 }
 
 /// As the drain does it, within a savepoint: a refusal leaves the transaction and its lock on the letter as they were.
-async fn insert(c: &mut PgConnection, clicks: &[&Click<'_>], events: &[&Event<'_>]) -> sqlx::Result<Retried> {
+async fn insert(c: &mut Session<'_>, clicks: &[&Click<'_>], events: &[&Event<'_>]) -> sqlx::Result<Retried> {
     let mut savepoint = c.begin().await?;
     match ingest::insert_checked(&mut savepoint, clicks, events).await {
         Ok(()) => {

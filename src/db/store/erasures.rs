@@ -4,41 +4,27 @@
 //! used and nothing of whom.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection as _, FromRow, PgConnection};
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, monitor::part},
+    db::{Db, Error, session::Session, statement::statements},
     model::{
         erasure::{Erasure, Sub, What},
         id::time_of_uuid,
     },
 };
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("erasures.lock", LOCK),
-    ("erasures.insert", INSERT),
-    ("erasures.since", SINCE),
-    ("erasures.watch", WATCH),
-    ("erasures.find_clicks", FIND_CLICKS),
-    ("erasures.delete_clicks", DELETE_CLICKS),
-    ("erasures.delete_events", DELETE_EVENTS),
-    ("erasures.delete_events_of_person", DELETE_EVENTS_OF_PERSON),
-    ("erasures.letters", LETTERS),
-    ("erasures.delete_letters", DELETE_LETTERS),
-    ("erasures.forget", FORGET),
-];
+statements! {
+    LOCK = "erasures.lock": "SELECT octo_lock_for_erasure()";
 
-const LOCK: &str = "SELECT octo_lock_for_erasure()";
-
-const INSERT: &str = "
+    INSERT = "erasures.insert": "
     INSERT INTO erasures (click_id, sub_hash, created_at)
     SELECT click_id, sub_hash, coalesce($3, clock_timestamp())
     FROM unnest($1::uuid[], $2::bytea[]) AS t (click_id, sub_hash)
     RETURNING created_at";
 
-const SINCE: &str = "
+    SINCE = "erasures.since": "
     SELECT
         id,
         click_id,
@@ -48,8 +34,8 @@ const SINCE: &str = "
     WHERE id > $1
     ORDER BY id";
 
-/// One row at least.
-const WATCH: &str = "
+    /// One row at least.
+    WATCH = "erasures.watch": "
     SELECT
         pg_postmaster_start_time() AS server,
         fresh.*
@@ -65,8 +51,8 @@ const WATCH: &str = "
     ) AS fresh ON true
     ORDER BY fresh.id";
 
-// no index leads there: it is asked for once in a while, and every index costs a third of the drain's speed
-const FIND_CLICKS: &str = "
+    // no index leads there: it is asked for once in a while, and every index costs a third of the drain's speed
+    FIND_CLICKS = "erasures.find_clicks": "
     SELECT id
     FROM clicks
     WHERE created_at < $3
@@ -84,19 +70,19 @@ const FIND_CLICKS: &str = "
           WHEN 'click_id' THEN click_id_param
       END";
 
-const DELETE_CLICKS: &str = "
+    DELETE_CLICKS = "erasures.delete_clicks": "
     DELETE FROM clicks
     USING unnest($1::uuid[], $2::timestamptz[]) AS t (id, at)
     WHERE clicks.created_at = t.at
       AND clicks.id = t.id";
 
-const DELETE_EVENTS: &str = "
+    DELETE_EVENTS = "erasures.delete_events": "
     DELETE FROM events
     WHERE click_id = ANY ($1)
       AND created_at < $2";
 
-// no index leads there, as for clicks
-const DELETE_EVENTS_OF_PERSON: &str = "
+    // no index leads there, as for clicks
+    DELETE_EVENTS_OF_PERSON = "erasures.delete_events_of_person": "
     DELETE FROM events
     WHERE created_at < $3
       AND $2 = CASE $1
@@ -104,7 +90,7 @@ const DELETE_EVENTS_OF_PERSON: &str = "
           WHEN 'session_id' THEN session_id
       END";
 
-const LETTERS: &str = "
+    LETTERS = "erasures.letters": "
     SELECT
         id,
         record
@@ -113,9 +99,11 @@ const LETTERS: &str = "
     ORDER BY id
     LIMIT $2";
 
-const DELETE_LETTERS: &str = "DELETE FROM dead_letters WHERE id = ANY ($1)";
+    DELETE_LETTERS = "erasures.delete_letters": "DELETE FROM dead_letters WHERE id = ANY ($1)";
 
-const FORGET: &str = "DELETE FROM erasures WHERE created_at < now() - $1::integer * interval '1 day'";
+    FORGET = "erasures.forget":
+        "DELETE FROM erasures WHERE created_at < now() - $1::integer * interval '1 day'";
+}
 
 /// A dead letter, as bytes.
 #[derive(Debug, Clone, FromRow)]
@@ -161,12 +149,12 @@ pub async fn insert(
     let ids: Vec<Option<Uuid>> = whats.iter().map(What::click_id).collect();
     let hashes: Vec<Option<Vec<u8>>> = whats.iter().map(|what| what.sub_hash().map(|h| h.to_vec())).collect();
     let noted: Vec<DateTime<Utc>> = db
-        .maintain("erasures.insert", move |c| {
+        .maintain(INSERT, move |c| {
             Box::pin(async move {
                 let mut transaction = c.begin().await?;
-                part("erasures.lock", crate::db::query(LOCK).execute(&mut *transaction)).await?;
-                let insert = crate::db::query_scalar(INSERT).bind(ids).bind(hashes).bind(before);
-                let noted = insert.fetch_all(&mut *transaction).await?;
+                LOCK.query().execute(&mut transaction).await?;
+                let insert = INSERT.query_scalar().bind(ids).bind(hashes).bind(before);
+                let noted = insert.fetch_all(&mut transaction).await?;
                 transaction.commit().await?;
                 Ok(noted)
             })
@@ -178,25 +166,22 @@ pub async fn insert(
 /// Erasures after (newer than) this one, and since when the server runs that says so: another one may have given the
 /// same ids to other erasures.
 pub async fn watch(db: &Db, id: i64) -> Result<(DateTime<Utc>, Vec<Erasure>), Error> {
-    let rows: Vec<WatchRow> = db
-        .read_primary("erasures.watch", move |c| Box::pin(crate::db::query_as(WATCH).bind(id).fetch_all(c)))
-        .await?;
+    let rows: Vec<WatchRow> =
+        db.read_primary(WATCH, move |c| Box::pin(WATCH.query_as().bind(id).fetch_all(c))).await?;
     let server = rows.first().map(|row| row.server).unwrap_or_default(); // one row at least
     Ok((server, rows.into_iter().filter_map(WatchRow::read).collect()))
 }
 
 /// Erasures after (newer than) this one, within the caller's transaction.
-pub(crate) async fn since_on(c: &mut PgConnection, id: i64) -> sqlx::Result<Vec<Erasure>> {
-    let rows: Vec<Row> = crate::db::query_as(SINCE).bind(id).fetch_all(c).await?;
+pub(crate) async fn since_on(c: &mut Session<'_>, id: i64) -> sqlx::Result<Vec<Erasure>> {
+    let rows: Vec<Row> = SINCE.query_as().bind(id).fetch_all(c).await?;
     Ok(rows.into_iter().filter_map(Row::read).collect())
 }
 
 /// Stored clicks, older than `before`, whose link said this.
 pub async fn find_clicks(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<Vec<Uuid>, Error> {
-    db.maintain("erasures.find_clicks", move |c| {
-        Box::pin(
-            crate::db::query_scalar(FIND_CLICKS).bind(sub.name).bind(sub.value).bind(before).fetch_all(c),
-        )
+    db.maintain(FIND_CLICKS, move |c| {
+        Box::pin(FIND_CLICKS.query_scalar().bind(sub.name).bind(sub.value).bind(before).fetch_all(c))
     })
     .await
 }
@@ -204,19 +189,19 @@ pub async fn find_clicks(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<Vec
 /// Deletes stored clicks; returns how many there were.
 pub async fn delete_clicks(db: &Db, ids: Vec<Uuid>) -> Result<u64, Error> {
     let times: Vec<DateTime<Utc>> = ids.iter().copied().map(time_of_uuid).collect();
-    db.maintain("erasures.delete_clicks", move |c| {
-        Box::pin(async move {
-            Ok(crate::db::query(DELETE_CLICKS).bind(ids).bind(times).execute(c).await?.rows_affected())
-        })
+    db.maintain(DELETE_CLICKS, move |c| {
+        Box::pin(
+            async move { Ok(DELETE_CLICKS.query().bind(ids).bind(times).execute(c).await?.rows_affected()) },
+        )
     })
     .await
 }
 
 /// Deletes the stored events of clicks that came before `before`; returns how many there were.
 pub async fn delete_events(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) -> Result<u64, Error> {
-    db.maintain("erasures.delete_events", move |c| {
+    db.maintain(DELETE_EVENTS, move |c| {
         Box::pin(async move {
-            Ok(crate::db::query(DELETE_EVENTS).bind(clicks).bind(before).execute(c).await?.rows_affected())
+            Ok(DELETE_EVENTS.query().bind(clicks).bind(before).execute(c).await?.rows_affected())
         })
     })
     .await
@@ -224,10 +209,9 @@ pub async fn delete_events(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) ->
 
 /// Deletes the stored events that name this user or session and came before `before`; returns how many there were.
 pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<u64, Error> {
-    db.maintain("erasures.delete_events_of_person", move |c| {
+    db.maintain(DELETE_EVENTS_OF_PERSON, move |c| {
         Box::pin(async move {
-            let delete =
-                crate::db::query(DELETE_EVENTS_OF_PERSON).bind(sub.name).bind(sub.value).bind(before);
+            let delete = DELETE_EVENTS_OF_PERSON.query().bind(sub.name).bind(sub.value).bind(before);
             Ok(delete.execute(c).await?.rows_affected())
         })
     })
@@ -235,24 +219,19 @@ pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -
 }
 
 /// All stored events of clicks, within the caller's transaction.
-pub(crate) async fn delete_events_on(c: &mut PgConnection, clicks: &[Uuid]) -> sqlx::Result<()> {
-    crate::db::query(DELETE_EVENTS).bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await.map(drop)
+pub(crate) async fn delete_events_on(c: &mut Session<'_>, clicks: &[Uuid]) -> sqlx::Result<()> {
+    DELETE_EVENTS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await.map(drop)
 }
 
 /// Dead letters, oldest first, after (newer than) `after`, at most `limit`.
 pub async fn letters(db: &Db, after: i64, limit: i64) -> Result<Vec<Letter>, Error> {
-    db.read_primary("erasures.letters", move |c| {
-        Box::pin(crate::db::query_as(LETTERS).bind(after).bind(limit).fetch_all(c))
-    })
-    .await
+    db.read_primary(LETTERS, move |c| Box::pin(LETTERS.query_as().bind(after).bind(limit).fetch_all(c))).await
 }
 
 /// Deletes dead letters; returns how many there were.
 pub async fn delete_letters(db: &Db, ids: Vec<i64>) -> Result<u64, Error> {
-    db.maintain("erasures.delete_letters", move |c| {
-        Box::pin(
-            async move { Ok(crate::db::query(DELETE_LETTERS).bind(ids).execute(c).await?.rows_affected()) },
-        )
+    db.maintain(DELETE_LETTERS, move |c| {
+        Box::pin(async move { Ok(DELETE_LETTERS.query().bind(ids).execute(c).await?.rows_affected()) })
     })
     .await
 }
@@ -260,8 +239,8 @@ pub async fn delete_letters(db: &Db, ids: Vec<i64>) -> Result<u64, Error> {
 /// Forgets erasures that are older than so many days by the database's clock: no journal holds anything so old.
 pub async fn forget_old(db: &Db, keep_days: u32) -> Result<u64, Error> {
     let keep = i32::try_from(keep_days).unwrap_or(i32::MAX);
-    db.maintain("erasures.forget", move |c| {
-        Box::pin(async move { Ok(crate::db::query(FORGET).bind(keep).execute(c).await?.rows_affected()) })
+    db.maintain(FORGET, move |c| {
+        Box::pin(async move { Ok(FORGET.query().bind(keep).execute(c).await?.rows_affected()) })
     })
     .await
 }

@@ -1,31 +1,20 @@
 //! Stored events: read, and stored one at a time. The drain stores those of the journal (see `db::ingest`).
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{FromRow, types::Json};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error},
+    db::{Db, Error, statement::statements},
     model::{erasure::Sub, id::ClickId},
 };
 
 /// How much earlier than its click an event may be: clocks of nodes differ.
 const CLOCKS_DIFFER_BY: TimeDelta = TimeDelta::hours(1);
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("event.list", LIST_SQL),
-    ("event.list_of_click", LIST_OF_CLICK_SQL),
-    ("event.list_of_clicks", LIST_OF_CLICKS_SQL),
-    ("event.list_of_person", LIST_OF_PERSON_SQL),
-    ("event.insert", INSERT_SQL),
-];
-
 /// An event as it is stored.
-#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow)]
 pub struct Event {
     /// The sender's, or ours.
     pub id: Uuid,
@@ -34,15 +23,12 @@ pub struct Event {
     /// The campaign it belongs to.
     pub campaign_id: Option<Uuid>,
     /// The campaign's key of today.
-    #[schema(example = "summer-sale")]
     pub campaign_key: Option<String>,
     /// What happened.
-    #[schema(example = "page_view")]
     pub event_type: String,
     /// For people.
     pub event_name: Option<String>,
     /// What the sender told, as PostgreSQL wrote it: its numbers may be longer than ours.
-    #[schema(value_type = Option<Object>)]
     pub properties: Option<Json<Box<RawValue>>>,
     /// The page.
     pub url: Option<String>,
@@ -53,10 +39,8 @@ pub struct Event {
     /// The sender's user.
     pub user_id: Option<String>,
     /// Who told of it: `public`, or the id of the token; nothing where it was stored before that was noted.
-    #[schema(example = "public")]
     pub source: Option<String>,
     /// The sender's own id, where it is no UUID; at most 128 characters of it.
-    #[schema(example = "order-1001")]
     pub external_id: Option<String>,
     /// When it happened, as the sender says.
     pub occurred_at: Option<DateTime<Utc>>,
@@ -121,14 +105,15 @@ macro_rules! select_events {
     };
 }
 
-const LIST_SQL: &str = select_events!(
+statements! {
+    LIST = "event.list": select_events!(
     "
     WHERE (e.created_at, e.id) < ($1, $2)
     ORDER BY e.created_at DESC, e.id DESC
     LIMIT $3"
 );
 
-const LIST_OF_CLICK_SQL: &str = select_events!(
+    LIST_OF_CLICK = "event.list_of_click": select_events!(
     "
     WHERE e.click_id = $4
       AND e.created_at >= $5
@@ -137,14 +122,14 @@ const LIST_OF_CLICK_SQL: &str = select_events!(
     LIMIT $3"
 );
 
-const LIST_OF_CLICKS_SQL: &str = select_events!(
+    LIST_OF_CLICKS = "event.list_of_clicks": select_events!(
     "
     WHERE e.click_id = ANY ($1)
     ORDER BY e.created_at, e.id"
 );
 
-// no index leads there, as for clicks (`erasures.find_clicks`)
-const LIST_OF_PERSON_SQL: &str = select_events!(
+    // no index leads there, as for clicks (`erasures.find_clicks`)
+    LIST_OF_PERSON = "event.list_of_person": select_events!(
     "
     WHERE $2 = CASE $1
         WHEN 'user_id' THEN e.user_id
@@ -153,8 +138,8 @@ const LIST_OF_PERSON_SQL: &str = select_events!(
     ORDER BY e.created_at, e.id"
 );
 
-/// One event as the batch form of the drain stores many, with its roll-up.
-const INSERT_SQL: &str = "
+    /// One event as the batch form of the drain stores many, with its roll-up.
+    INSERT = "event.insert": "
     WITH fresh AS (
         INSERT INTO event_keys (id, created_at)
         SELECT $2, $3
@@ -210,6 +195,7 @@ const INSERT_SQL: &str = "
         SET events = s.events + excluded.events
     )
     SELECT EXISTS (SELECT FROM stored)";
+}
 
 /// Events, of one click or of all, newest first, after (older than) the event of `after`, at most `limit`.
 pub async fn list(
@@ -225,18 +211,15 @@ pub async fn list(
             let is_of_the_future = click.created_at() > Utc::now();
             let from =
                 if is_of_the_future { DateTime::UNIX_EPOCH } else { click.created_at() - CLOCKS_DIFFER_BY };
-            db.read("event.list_of_click", move |c| {
-                let query =
-                    crate::db::query_as(LIST_OF_CLICK_SQL).bind(after_time).bind(after_id).bind(limit);
+            db.read(LIST_OF_CLICK, move |c| {
+                let query = LIST_OF_CLICK.query_as().bind(after_time).bind(after_id).bind(limit);
                 Box::pin(query.bind(click.uuid()).bind(from).fetch_all(c))
             })
             .await
         }
         None => {
-            db.read("event.list", move |c| {
-                Box::pin(
-                    crate::db::query_as(LIST_SQL).bind(after_time).bind(after_id).bind(limit).fetch_all(c),
-                )
+            db.read(LIST, move |c| {
+                Box::pin(LIST.query_as().bind(after_time).bind(after_id).bind(limit).fetch_all(c))
             })
             .await
         }
@@ -247,7 +230,8 @@ pub async fn list(
 /// sender's id is stored already. Whoever comes second with an id waits for the first.
 pub async fn insert(db: &Db, event: &crate::facts::event::Event<'_>) -> Result<bool, Error> {
     let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
-    let query = crate::db::query_scalar(INSERT_SQL)
+    let query = INSERT
+        .query_scalar()
         .bind(event.id)
         .bind(event.key())
         .bind(event.created_at)
@@ -265,21 +249,18 @@ pub async fn insert(db: &Db, event: &crate::facts::event::Event<'_>) -> Result<b
         .bind(event.source.to_string())
         .bind(text(&event.external_id))
         .bind(event.occurred_at);
-    db.write("event.insert", move |c| Box::pin(query.fetch_one(c))).await
+    db.write(INSERT, move |c| Box::pin(query.fetch_one(c))).await
 }
 
 /// All events of these clicks, oldest first, from the primary.
 pub async fn list_of_clicks(db: &Db, clicks: Vec<Uuid>) -> Result<Vec<Event>, Error> {
-    db.maintain("event.list_of_clicks", move |c| {
-        Box::pin(crate::db::query_as(LIST_OF_CLICKS_SQL).bind(clicks).fetch_all(c))
-    })
-    .await
+    db.maintain(LIST_OF_CLICKS, move |c| Box::pin(LIST_OF_CLICKS.query_as().bind(clicks).fetch_all(c))).await
 }
 
 /// All events that name this user or session, oldest first, from the primary.
 pub async fn list_of_person(db: &Db, sub: Sub) -> Result<Vec<Event>, Error> {
-    db.maintain("event.list_of_person", move |c| {
-        Box::pin(crate::db::query_as(LIST_OF_PERSON_SQL).bind(sub.name).bind(sub.value).fetch_all(c))
+    db.maintain(LIST_OF_PERSON, move |c| {
+        Box::pin(LIST_OF_PERSON.query_as().bind(sub.name).bind(sub.value).fetch_all(c))
     })
     .await
 }

@@ -7,25 +7,16 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use sqlx::{FromRow, PgConnection, types::Json};
+use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error},
+    db::{Db, Error, session::Session, statement::statements},
     model::id::new_uuid,
 };
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("idempotency.claim", CLAIM_SQL),
-    ("idempotency.find", FIND_SQL),
-    ("idempotency.finish", FINISH_SQL),
-    ("idempotency.release", RELEASE_SQL),
-    ("idempotency.hand_over", HAND_OVER_SQL),
-    ("idempotency.delete_old", DELETE_OLD_SQL),
-];
-
-const CLAIM_SQL: &str = "
+statements! {
+    CLAIM = "idempotency.claim": "
     INSERT INTO idempotency_keys AS k (token_id, key, fingerprint, object_id, locked_until)
     VALUES ($1, $2, $3, $4, now() + $5 * interval '1 millisecond')
     ON CONFLICT (token_id, key) DO UPDATE
@@ -38,7 +29,7 @@ const CLAIM_SQL: &str = "
         k.object_id,
         k.attempt";
 
-const FIND_SQL: &str = "
+    FIND = "idempotency.find": "
     SELECT
         fingerprint,
         greatest(extract(epoch FROM locked_until - now()), 0)::float8 AS locked_for_s,
@@ -49,7 +40,7 @@ const FIND_SQL: &str = "
     WHERE token_id = $1
       AND key = $2";
 
-const FINISH_SQL: &str = "
+    FINISH = "idempotency.finish": "
     UPDATE idempotency_keys
     SET status = $4,
         headers = $5,
@@ -58,21 +49,21 @@ const FINISH_SQL: &str = "
       AND key = $2
       AND attempt = $3";
 
-const RELEASE_SQL: &str = "
+    RELEASE = "idempotency.release": "
     DELETE FROM idempotency_keys
     WHERE token_id = $1
       AND key = $2
       AND attempt = $3";
 
-const HAND_OVER_SQL: &str = "
+    HAND_OVER = "idempotency.hand_over": "
     UPDATE idempotency_keys
     SET locked_until = now()
     WHERE token_id = $1
       AND key = $2
       AND attempt = $3";
 
-/// What is too old; and of what is not, the oldest that are too many.
-const DELETE_OLD_SQL: &str = "
+    /// What is too old; and of what is not, the oldest that are too many.
+    DELETE_OLD = "idempotency.delete_old": "
     DELETE FROM idempotency_keys
     WHERE (created_at < now() - $1 * interval '1 second'
         OR created_at <= (
@@ -83,6 +74,7 @@ const DELETE_OLD_SQL: &str = "
             LIMIT 1
         ))
       AND locked_until <= now()";
+}
 
 /// What a request is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,23 +133,28 @@ struct Row {
 pub async fn claim(db: &Db, request: &Request, lease: Duration) -> Result<Claimed, Error> {
     let request = request.clone();
     let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
-    db.write("idempotency.claim", move |c| claim_on(c, request, lease_ms)).await
+    db.write(CLAIM, move |c| claim_on(c, request, lease_ms)).await
 }
 
-fn claim_on(c: &mut PgConnection, request: Request, lease_ms: i64) -> BoxFuture<'_, sqlx::Result<Claimed>> {
+fn claim_on<'c>(
+    c: &'c mut Session<'_>,
+    request: Request,
+    lease_ms: i64,
+) -> BoxFuture<'c, sqlx::Result<Claimed>> {
     Box::pin(async move {
         let Request { token_id, key, fingerprint } = request;
-        let claim = crate::db::query_as::<Claim>(CLAIM_SQL)
+        let claim = CLAIM
+            .query_as::<Claim>()
             .bind(token_id)
             .bind(key.clone())
             .bind(fingerprint.to_vec())
             .bind(new_uuid())
             .bind(lease_ms);
-        if let Some(claim) = claim.fetch_optional(&mut *c).await? {
+        if let Some(claim) = claim.fetch_optional(c).await? {
             return Ok(Claimed::Run(claim));
         }
-        let found = crate::db::query_as::<Row>(FIND_SQL).bind(token_id).bind(key);
-        let found = crate::db::monitor::part("idempotency.find", found.fetch_optional(c)).await?;
+        let found = FIND.query_as::<Row>().bind(token_id).bind(key);
+        let found = found.fetch_optional(c).await?;
         Ok(match found {
             Some(row) => row.claimed(&fingerprint),
             None => Claimed::Running(Duration::ZERO), // its runner has just let go of it
@@ -183,37 +180,35 @@ impl Row {
 
 /// Keeps the answer, unless somebody took over meanwhile.
 pub async fn finish(db: &Db, request: &Request, claim: Claim, answer: Answer) -> Result<(), Error> {
-    let query = crate::db::query(FINISH_SQL)
+    let query = FINISH
+        .query()
         .bind(request.token_id)
         .bind(request.key.clone())
         .bind(claim.attempt)
         .bind(i16::try_from(answer.status).unwrap_or_default())
         .bind(Json(answer.headers))
         .bind(answer.body);
-    db.write("idempotency.finish", move |c| Box::pin(async move { query.execute(c).await.map(drop) })).await
+    db.write(FINISH, move |c| Box::pin(async move { query.execute(c).await.map(drop) })).await
 }
 
 /// Forgets a request that changed nothing: the key is free.
 pub async fn release(db: &Db, request: &Request, claim: Claim) -> Result<(), Error> {
-    let query =
-        crate::db::query(RELEASE_SQL).bind(request.token_id).bind(request.key.clone()).bind(claim.attempt);
-    db.write("idempotency.release", move |c| Box::pin(async move { query.execute(c).await.map(drop) })).await
+    let query = RELEASE.query().bind(request.token_id).bind(request.key.clone()).bind(claim.attempt);
+    db.write(RELEASE, move |c| Box::pin(async move { query.execute(c).await.map(drop) })).await
 }
 
 /// Lets the next one carry on at once: what became of the request is not known.
 pub async fn hand_over(db: &Db, request: &Request, claim: Claim) -> Result<(), Error> {
-    let query =
-        crate::db::query(HAND_OVER_SQL).bind(request.token_id).bind(request.key.clone()).bind(claim.attempt);
-    db.write("idempotency.hand_over", move |c| Box::pin(async move { query.execute(c).await.map(drop) }))
-        .await
+    let query = HAND_OVER.query().bind(request.token_id).bind(request.key.clone()).bind(claim.attempt);
+    db.write(HAND_OVER, move |c| Box::pin(async move { query.execute(c).await.map(drop) })).await
 }
 
 /// Forgets answers older than `keep`, and the oldest of more than `keys_max`; returns how many.
 pub async fn delete_old(db: &Db, keep: Duration, keys_max: u32) -> Result<u64, Error> {
     let keep_s = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
     let keys_max = i64::from(keys_max);
-    db.maintain("idempotency.delete_old", move |c| {
-        let query = crate::db::query(DELETE_OLD_SQL).bind(keep_s).bind(keys_max);
+    db.maintain(DELETE_OLD, move |c| {
+        let query = DELETE_OLD.query().bind(keep_s).bind(keys_max);
         Box::pin(async move { Ok(query.execute(c).await?.rows_affected()) })
     })
     .await

@@ -8,12 +8,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error},
+    db::{Db, Error, statement::statements},
     model::text::must_be_one_of,
 };
-
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[("stats.by_hour", BY_HOUR_SQL), ("stats.by_day", BY_DAY_SQL)];
 
 /// What figures are added up by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -28,7 +25,7 @@ pub enum GroupBy {
 }
 
 /// The figures of one hour or day; those without any are left out.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, Deserialize)]
 pub struct Bucket {
     /// When it begins.
     pub start_at: DateTime<Utc>,
@@ -44,7 +41,8 @@ pub struct Bucket {
     pub events: i64,
 }
 
-const BY_HOUR_SQL: &str = "
+statements! {
+    BY_HOUR = "stats.by_hour": "
     SELECT
         hour AS start_at,
         (hour AT TIME ZONE $4)::date AS date,
@@ -59,7 +57,7 @@ const BY_HOUR_SQL: &str = "
       AND now() AT TIME ZONE $4 IS NOT NULL -- an unknown zone fails also where there are no rows
     ORDER BY hour";
 
-const BY_DAY_SQL: &str = "
+    BY_DAY = "stats.by_day": "
     SELECT
         date_trunc('day', hour, $4) AS start_at,
         (date_trunc('day', hour, $4) AT TIME ZONE $4)::date AS date,
@@ -74,6 +72,7 @@ const BY_DAY_SQL: &str = "
       AND now() AT TIME ZONE $4 IS NOT NULL -- an unknown zone fails also where there are no rows
     GROUP BY 1, 2
     ORDER BY 1";
+}
 
 /// The figures of the hours from `from` until before `to`, in order of time. `Ok(None)`: Postgres does not know
 /// the time zone. A day of a zone whose offset is no whole hour gets the hours that begin in it.
@@ -86,17 +85,13 @@ pub async fn by(
     tz: &str,
 ) -> Result<Option<Vec<Bucket>>, Error> {
     let tz = tz.to_owned();
-    let name = match group_by {
-        GroupBy::Hour => "stats.by_hour",
-        GroupBy::Day => "stats.by_day",
+    let statement = match group_by {
+        GroupBy::Hour => BY_HOUR,
+        GroupBy::Day => BY_DAY,
     };
     let found = db
-        .read(name, move |c| {
-            let query = match group_by {
-                GroupBy::Hour => crate::db::query_as(BY_HOUR_SQL),
-                GroupBy::Day => crate::db::query_as(BY_DAY_SQL),
-            };
-            Box::pin(query.bind(campaign_id).bind(from).bind(to).bind(tz).fetch_all(c))
+        .read(statement, move |c| {
+            Box::pin(statement.query_as().bind(campaign_id).bind(from).bind(to).bind(tz).fetch_all(c))
         })
         .await;
     match found {

@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use sqlx::{FromRow, PgConnection};
+use sqlx::FromRow;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error},
+    db::{Db, Error, session::Session, statement::statements},
     model::{
         id::new_uuid,
         token::{DIGITS, Hash, PREFIX, Scope, digest},
@@ -16,18 +16,8 @@ use crate::{
 
 pub use crate::model::token::Token;
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("token.insert", INSERT_SQL),
-    ("token.insert_once", INSERT_ONCE_SQL),
-    ("token.list", LIST_SQL),
-    ("token.get", GET_SQL),
-    ("token.revoke", REVOKE_SQL),
-    ("token.find", FIND_SQL),
-    ("token.touch", TOUCH_SQL),
-];
-
-const INSERT_SQL: &str = "
+statements! {
+    INSERT = "token.insert": "
     INSERT INTO api_tokens (id, name, scope, token_sha256, expires_at)
     VALUES ($1, $2, $3, $4, $5)
     RETURNING
@@ -39,12 +29,12 @@ const INSERT_SQL: &str = "
         revoked_at,
         last_used_at";
 
-const INSERT_ONCE_SQL: &str = "
+    INSERT_ONCE = "token.insert_once": "
     INSERT INTO api_tokens (id, name, scope, token_sha256)
     VALUES ($1, $2, $3, $4)
     ON CONFLICT (token_sha256) DO NOTHING";
 
-const LIST_SQL: &str = "
+    LIST = "token.list": "
     SELECT
         id,
         name,
@@ -58,7 +48,7 @@ const LIST_SQL: &str = "
     ORDER BY id DESC
     LIMIT $2";
 
-const GET_SQL: &str = "
+    GET = "token.get": "
     SELECT
         id,
         name,
@@ -70,12 +60,12 @@ const GET_SQL: &str = "
     FROM api_tokens
     WHERE id = $1";
 
-const REVOKE_SQL: &str = "
+    REVOKE = "token.revoke": "
     UPDATE api_tokens
     SET revoked_at = coalesce(revoked_at, now())
     WHERE id = $1";
 
-const FIND_SQL: &str = "
+    FIND = "token.find": "
     SELECT
         id,
         name,
@@ -90,11 +80,12 @@ const FIND_SQL: &str = "
       AND revoked_at IS NULL
       AND (expires_at IS NULL OR expires_at > now())";
 
-const TOUCH_SQL: &str = "
+    TOUCH = "token.touch": "
     UPDATE api_tokens
     SET last_used_at = now()
     WHERE id = $1
       AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')";
+}
 
 /// Makes a token; returns it and its secret, which is stored nowhere.
 pub async fn create(
@@ -118,9 +109,9 @@ pub async fn create_as(
     let hash = digest(&secret);
     let name = name.to_owned();
     let token = db
-        .write("token.insert", move |c| {
+        .write(INSERT, move |c| {
             Box::pin(async move {
-                let query = crate::db::query_as::<Row>(INSERT_SQL).bind(id).bind(name);
+                let query = INSERT.query_as::<Row>().bind(id).bind(name);
                 query
                     .bind(<&str>::from(scope))
                     .bind(hash.as_slice())
@@ -137,8 +128,8 @@ pub async fn create_as(
 /// Makes a token without end of a secret that the caller has already written down; again is no error.
 pub async fn insert_once(db: &Db, scope: Scope, name: &str, secret: &str) -> Result<(), Error> {
     let (name, hash) = (name.to_owned(), digest(secret));
-    db.write("token.insert_once", move |c| {
-        let query = crate::db::query(INSERT_ONCE_SQL).bind(crate::model::id::new_uuid()).bind(name);
+    db.write(INSERT_ONCE, move |c| {
+        let query = INSERT_ONCE.query().bind(crate::model::id::new_uuid()).bind(name);
         Box::pin(
             async move { query.bind(<&str>::from(scope)).bind(hash.as_slice()).execute(c).await.map(drop) },
         )
@@ -148,9 +139,9 @@ pub async fn insert_once(db: &Db, scope: Scope, name: &str, secret: &str) -> Res
 
 /// The token with this id, also a revoked one.
 pub async fn get(db: &Db, id: Uuid) -> Result<Option<Token>, Error> {
-    db.read_primary("token.get", move |c| {
+    db.read_primary(GET, move |c| {
         Box::pin(async move {
-            let row = crate::db::query_as::<Row>(GET_SQL).bind(id).fetch_optional(c).await?;
+            let row = GET.query_as::<Row>().bind(id).fetch_optional(c).await?;
             row.map(Row::into_token).transpose()
         })
     })
@@ -160,9 +151,9 @@ pub async fn get(db: &Db, id: Uuid) -> Result<Option<Token>, Error> {
 /// Tokens, newest first, after (older than) `after`, at most `limit`; revoked ones too.
 pub async fn list(db: &Db, after: Option<Uuid>, limit: i64) -> Result<Vec<Token>, Error> {
     let after = after.unwrap_or(Uuid::max());
-    db.read_primary("token.list", move |c| {
+    db.read_primary(LIST, move |c| {
         Box::pin(async move {
-            let rows = crate::db::query_as::<Row>(LIST_SQL).bind(after).bind(limit).fetch_all(c).await?;
+            let rows = LIST.query_as::<Row>().bind(after).bind(limit).fetch_all(c).await?;
             rows.into_iter().map(Row::into_token).collect()
         })
     })
@@ -185,10 +176,8 @@ pub async fn list_all(db: &Db) -> Result<Vec<Token>, Error> {
 
 /// Refuses a token from now on; `false` when there is none with this id. Again is no error.
 pub async fn revoke(db: &Db, id: Uuid) -> Result<bool, Error> {
-    db.write("token.revoke", move |c| {
-        Box::pin(
-            async move { Ok(crate::db::query(REVOKE_SQL).bind(id).execute(c).await?.rows_affected() > 0) },
-        )
+    db.write(REVOKE, move |c| {
+        Box::pin(async move { Ok(REVOKE.query().bind(id).execute(c).await?.rows_affected() > 0) })
     })
     .await
 }
@@ -202,9 +191,9 @@ pub async fn revoke(db: &Db, id: Uuid) -> Result<bool, Error> {
 /// known hash would not tell the 256 random bits behind it. What the index found is compared once more in
 /// constant time.
 pub async fn find(db: &Db, hash: Hash) -> Result<Option<Token>, Error> {
-    match db.read_primary("token.find", move |c| find_on(c, hash)).await {
+    match db.read_primary(FIND, move |c| find_on(c, hash)).await {
         Err(Error::Unavailable(_)) if !db.replicas().is_empty() => {
-            db.read("token.find", move |c| find_on(c, hash)).await
+            db.read(FIND, move |c| find_on(c, hash)).await
         }
         answer => answer,
     }
@@ -216,16 +205,12 @@ pub async fn touch(db: &Db, token: &Token, now: DateTime<Utc>) -> Result<(), Err
     if token.last_used_at.is_some_and(|last| now - last < chrono::TimeDelta::minutes(1)) {
         return Ok(());
     }
-    db.write("token.touch", move |c| {
-        Box::pin(async move { crate::db::query(TOUCH_SQL).bind(id).execute(c).await.map(drop) })
-    })
-    .await
+    db.write(TOUCH, move |c| Box::pin(async move { TOUCH.query().bind(id).execute(c).await.map(drop) })).await
 }
 
-fn find_on(c: &mut PgConnection, hash: Hash) -> BoxFuture<'_, sqlx::Result<Option<Token>>> {
+fn find_on<'c>(c: &'c mut Session<'_>, hash: Hash) -> BoxFuture<'c, sqlx::Result<Option<Token>>> {
     Box::pin(async move {
-        let found =
-            crate::db::query_as::<Found>(FIND_SQL).bind(hash.as_slice().to_vec()).fetch_optional(c).await?;
+        let found = FIND.query_as::<Found>().bind(hash.as_slice().to_vec()).fetch_optional(c).await?;
         let found = found.filter(|found| found.token_sha256.ct_eq(&hash).into());
         found.map(|found| found.row.into_token()).transpose()
     })

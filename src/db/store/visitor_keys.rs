@@ -4,40 +4,38 @@
 use chrono::{DateTime, NaiveDate, Utc};
 
 use crate::{
-    db::{Db, Error, monitor::part},
+    db::{Db, Error, statement::statements},
     privacy::keys::Key,
 };
 
-/// Every statement of this module.
-pub const STATEMENTS: &[(&str, &str)] =
-    &[("visitor_keys.make", MAKE), ("visitor_keys.list", LIST), ("visitor_keys.delete", DELETE)];
-
-const MAKE: &str = "
+statements! {
+    MAKE = "visitor_keys.make": "
     INSERT INTO visitor_keys (day, key)
     SELECT * FROM unnest($1::date[], $2::bytea[])
     ON CONFLICT (day) DO NOTHING";
 
-const LIST: &str = "
+    LIST = "visitor_keys.list": "
     SELECT
         day,
         key
     FROM visitor_keys
     WHERE day = ANY ($1)";
 
-// A minute more, which clocks may differ by: until then another node may be in that day.
-const DELETE: &str = "
+    // A minute more, which clocks may differ by: until then another node may be in that day.
+    DELETE = "visitor_keys.delete": "
     DELETE FROM visitor_keys
     WHERE day < ((now() - interval '1 minute') AT TIME ZONE 'UTC')::date";
+}
 
 /// The keys of these days (since 1970, UTC); those that are missing are made of `fresh`.
 pub async fn of_days(db: &Db, days: [u64; 2], fresh: [Key; 2]) -> Result<Vec<(u64, Key)>, Error> {
     let dates = days.map(date);
     let keys: Vec<Vec<u8>> = fresh.iter().map(|key| key.to_vec()).collect();
     let rows: Vec<(NaiveDate, Vec<u8>)> = db
-        .write("visitor_keys.make", move |c| {
+        .write(MAKE, move |c| {
             Box::pin(async move {
-                crate::db::query(MAKE).bind(dates).bind(keys).execute(&mut *c).await?;
-                part("visitor_keys.list", crate::db::query_as(LIST).bind(dates).fetch_all(&mut *c)).await
+                MAKE.query().bind(dates).bind(keys).execute(c).await?;
+                LIST.query_as().bind(dates).fetch_all(c).await
             })
         })
         .await?;
@@ -50,10 +48,7 @@ pub async fn of_days(db: &Db, days: [u64; 2], fresh: [Key; 2]) -> Result<Vec<(u6
 
 /// Deletes the keys of days that are over by the database's clock.
 pub async fn delete_old(db: &Db) -> Result<(), Error> {
-    db.write("visitor_keys.delete", |c| {
-        Box::pin(async move { crate::db::query(DELETE).execute(c).await.map(drop) })
-    })
-    .await
+    db.write(DELETE, |c| Box::pin(async move { DELETE.query().execute(c).await.map(drop) })).await
 }
 
 fn date(day: u64) -> NaiveDate {

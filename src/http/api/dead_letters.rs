@@ -15,16 +15,18 @@ use crate::{
     app::App,
     db::{
         ingest::MALFORMED,
-        store::dead_letters::{self, DeadLetter, Retried},
+        store::dead_letters::{self, Retried},
     },
     http::{
         api::{
-            self, answer,
             manners::{
+                answer::{answer, no_content},
                 auth::{Admin, Read},
+                etag,
                 page::{Page, Params, number_cursor, rows_for},
+                problems::Problems,
             },
-            openapi::Problems,
+            views::dead_letter::DeadLetter,
         },
         error::Problem,
     },
@@ -59,6 +61,7 @@ struct Outcomes {
     /// Whether there are more letters to try.
     has_more: bool,
     /// `cursor` of the next call.
+    #[schema(example = "000000000000002a")]
     next_cursor: Option<String>,
 }
 
@@ -73,6 +76,7 @@ struct Refused {
     #[schema(example = "22003")]
     sqlstate: String,
     /// What PostgreSQL says.
+    #[schema(example = "value overflows numeric format")]
     message: String,
 }
 
@@ -84,14 +88,14 @@ struct Refused {
     params(
         ("sqlstate" = Option<String>, Query, description = "Refused for this reason.", example = "22003", pattern = "^(?:[0-9A-Z]{5}|malformed)?$"),
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:0[0-9a-f]{15})?$", example = "000000000000002a"),
     ),
     responses((status = 200, description = "A page.", body = Page<DeadLetter>), Problems),
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let Choice { sqlstate, after, limit } = Choice::parse(query.as_deref())?;
     let rows = dead_letters::list(&app.db, sqlstate, after, rows_for(limit)).await?;
-    answer(StatusCode::OK, &Page::new(rows, limit, |row| number_cursor(row.id)))
+    answer(StatusCode::OK, &Page::new(rows, limit, |row| number_cursor(row.id)).shown::<DeadLetter>())
 }
 
 /// Show a dead letter
@@ -101,7 +105,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     get, path = "/dead-letters/{stream}/{seq}", tag = "dead letters", operation_id = "get_dead_letter",
     params(
         Letter,
-        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one."),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one.", example = "\"3\""),
     ),
     responses(
         (status = 200, description = "The letter.", body = DeadLetter,
@@ -117,7 +121,7 @@ async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let found = dead_letters::get(&app.db, letter.stream, letter.seq).await?;
-    api::tagged(&headers, &found.ok_or_else(no_such_letter)?)
+    etag::tagged(&headers, &DeadLetter::from(found.ok_or_else(no_such_letter)?))
 }
 
 /// Try a dead letter again
@@ -151,7 +155,7 @@ async fn retry(_: Admin, State(app): State<App>, letter: Letter) -> Result<Respo
     params(
         ("sqlstate" = Option<String>, Query, description = "Those refused for this reason.", example = "22003", pattern = "^(?:[0-9A-Z]{5}|malformed)?$"),
         ("limit" = Option<u32>, Query, description = "Letters to try.", minimum = 1, maximum = 500, example = 50),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the call before."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the call before.", pattern = "^(?:0[0-9a-f]{15})?$", example = "000000000000002a"),
     ),
     responses((status = 200, description = "What became of them.", body = Outcomes), Problems),
 )]
@@ -188,7 +192,7 @@ async fn retry_many(
 )]
 async fn delete(_: Admin, State(app): State<App>, letter: Letter) -> Result<Response, Problem> {
     let is_found = dead_letters::delete(&app.db, letter.stream, letter.seq).await?;
-    if is_found { Ok(api::no_content()) } else { Err(no_such_letter()) }
+    if is_found { Ok(no_content()) } else { Err(no_such_letter()) }
 }
 
 /// Which letters a query asks for.

@@ -6,33 +6,31 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use utoipa::{
-    ToSchema,
-    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
-};
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
     app::App,
     campaigns::LookUps,
-    db::store::events::{self, Event},
+    db::store::events,
     facts::event::Source,
     http::{
         api::{
-            BODY_DEPTH_MAX, Sent, answer,
             manners::{
+                answer::answer,
                 auth::{Ingest, Read},
                 idempotency::Attempt,
                 page::{Page, Params, cursor, rows_for},
+                problems::Problems,
+                request::{BODY_DEPTH_MAX, Sent},
             },
-            openapi::Problems,
+            views::event::Event,
         },
         error::Problem,
         track::event::{
-            input::{self, Adjusted, PROPERTIES_MAX, Taken},
+            input::{self, Adjusted, Taken, not_an_object},
             loose::{self, Members},
-            not_an_object,
         },
     },
     model::id::ClickId,
@@ -52,7 +50,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         ("click_id" = Option<String>, Query, description = "Of this click; its id in either form.", example = "019aaf3c-5f00-7abc-8def-0123456789ab",
             pattern = "^(?:[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})?$"),
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:00[0-9a-f]{46})?$", example = "000649ae1f3a8000019aaf3c5f007abc8def0123456789ab"),
     ),
     responses((status = 200, description = "A page.", body = Page<Event>), Problems),
 )]
@@ -65,68 +63,8 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     }
     params.finish()?;
     let rows = events::list(&app.db, click_id.and_then(Result::ok), after, rows_for(limit)).await?;
-    answer(StatusCode::OK, &Page::new(rows, limit, |row| cursor(row.created_at, row.id)))
-}
-
-/// An event to store. Only what happened and to whom must be there: everything else is kept as well as it can be, and what
-/// was changed is named in `adjusted`. A number or boolean where a text is wanted becomes one; members of other names
-/// become properties, and so does what cannot be kept in its own place.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its schema is used")]
-pub(crate) struct EventInput {
-    /// 1 to 64 of `a-z0-9_.-`. Others are folded, `Add To Cart` to `add_to_cart` and `PageView` to `pageview`, and the original
-    /// is the `event_name` if there is none.
-    #[schema(min_length = 1, example = "purchase")]
-    event_type: String,
-    /// For people; cut at 255 characters.
-    event_name: Option<String>,
-    /// The click it belongs to, as in `X-Click-Id`, also in the 22 characters of `{click_id:short}`; at least one of `click_id`
-    /// and `cid`. One that is not ours is a property where there is a `cid`.
-    #[schema(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
-    click_id: Option<Uuid>,
-    /// The key of the campaign it belongs to.
-    #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
-    cid: Option<String>,
-    /// The sender's own id, at most 128 characters. The same UUID from the same source (the public, or a token) is the same
-    /// event; any other text is where its campaign (else its click) and its type are the same too.
-    #[schema(example = "order-1001")]
-    event_id: Option<String>,
-    /// When it happened: RFC 3339, or seconds or milliseconds since 1970; from 7 days ago to in 5 minutes, otherwise it is a
-    /// property. `created_at` is when it arrived.
-    #[schema(schema_with = time_schema)]
-    time: Option<String>,
-    /// The page; cut at 2,048 characters.
-    url: Option<String>,
-    /// What led to the page; cut at 2,048 characters.
-    referrer: Option<String>,
-    /// The sender's session; cut at 255 characters.
-    session_id: Option<String>,
-    /// The sender's user; cut at 255 characters.
-    user_id: Option<String>,
-    /// The first 64 entries are kept.
-    #[schema(schema_with = properties_schema)]
-    properties: Option<serde_json::Value>,
-}
-
-fn time_schema() -> Object {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::from_iter([Type::String, Type::Number, Type::Null]))
-        .description(Some(
-            "When it happened: RFC 3339, or seconds or milliseconds since 1970; from 7 days ago to in 5 minutes, \
-             otherwise it is a property. `created_at` is when it arrived.",
-        ))
-        .examples([serde_json::json!("2026-01-31T12:00:00Z")])
-        .build()
-}
-
-fn properties_schema() -> Object {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
-        .description(Some(format!(
-            "What else there is to tell; the first {PROPERTIES_MAX} entries are kept, and numbers with their digits."
-        )))
-        .examples([serde_json::json!({ "sku": "A-1" })])
-        .build()
+    let page = Page::new(rows, limit, |row| cursor(row.created_at, row.id));
+    answer(StatusCode::OK, &page.shown::<Event>())
 }
 
 /// What became of an event.
@@ -150,7 +88,7 @@ struct Stored {
 /// or that was sent to `POST /event`, is another one.
 #[utoipa::path(
     post, path = "/events", tag = "events", operation_id = "create_event", security(("token" = ["ingest"])),
-    request_body = EventInput,
+    request_body = Members<'static>,
     responses(
         (status = 201, description = "It is stored.", body = Stored),
         (status = 200, description = "One with this id was stored before with this token.", body = Stored),

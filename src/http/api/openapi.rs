@@ -1,87 +1,67 @@
-//! The admin API as a whole: its routes, and the OpenAPI 3.1 document that is made from their annotations.
+//! The OpenAPI 3.1 document, made from the annotations of all routes.
 
-mod complete;
-mod examples;
-mod tracking;
+mod tidy;
 
-use axum::{
-    Router,
-    http::{HeaderValue, header},
-    response::{IntoResponse, Response},
-    routing,
-};
-use bytes::Bytes;
 use serde_json::Value;
 use utoipa::{
-    IntoResponses, Modify, OpenApi, ToSchema,
-    openapi::{
-        ContentBuilder, Ref, RefOr, ResponseBuilder, ResponsesBuilder,
-        schema::Schema,
-        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
-    },
+    Modify, OpenApi,
+    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{
-    app::App,
-    http::{
-        api::{ROOT, campaigns, clicks, dead_letters, events, stats, system, tokens},
-        error::{FieldError, ProblemBody},
-        ops::docs,
+use crate::http::{
+    api::{
+        self,
+        manners::{auth, etag, idempotency, position, problems},
     },
-    model::token::Scope,
+    described::Described,
+    error::{FieldError, ProblemBody},
+    ops::{self, docs},
+    request_id,
+    track::{self, click},
 };
 
-/// Where the document is.
-pub const DOCUMENT_PATH: &str = "/api/v1/openapi.json";
-
-/// Every route under `/api/v1` with its description. Routers of described routes outside of it can be merged
-/// into this one; after `split_for_parts`, [`document_route`] shows the descriptions.
-pub fn router() -> OpenApiRouter<App> {
-    let api = OpenApiRouter::default()
-        .merge(campaigns::router())
-        .merge(stats::router())
-        .merge(clicks::router())
-        .merge(events::router())
-        .merge(dead_letters::router())
-        .merge(tokens::router())
-        .merge(system::router());
-    let mut router = OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, api);
-    name_scopes(router.get_openapi_mut());
-    router
+/// The document: every route with its description.
+pub(crate) fn document() -> Value {
+    let routers = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(api::router())
+        .merge(track::router())
+        .merge(track::robots::router())
+        .merge(ops::probes::router())
+        .merge(ops::health::router())
+        .merge(ops::metrics::router());
+    let mut document = routers.into_openapi();
+    document.merge(track::links());
+    describe(&mut document);
+    // a static description: if it could not be written, a test would have said so
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    tidy::tidy(&mut document);
+    document
 }
 
-/// Says of each operation which scope it needs, as OpenAPI 3.1 does for schemes without scopes of their own: by
-/// role names. Reading needs `read`, all else `admin`, unless the operation says something else itself.
-/// `tests/it/api/scopes.rs` holds each operation to it.
-fn name_scopes(document: &mut utoipa::openapi::OpenApi) {
-    for item in document.paths.paths.values_mut() {
-        let reading = [&mut item.get, &mut item.head].map(|operation| (operation, Scope::Read));
-        let changing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete]
-            .map(|operation| (operation, Scope::Admin));
-        for (operation, scope) in reading.into_iter().chain(changing) {
+/// What surrounds many operations, each by who does it.
+fn describe(document: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let operations = [
+            ("GET", &mut item.get),
+            ("POST", &mut item.post),
+            ("PUT", &mut item.put),
+            ("PATCH", &mut item.patch),
+            ("DELETE", &mut item.delete),
+        ];
+        for (method, operation) in operations {
             let Some(operation) = operation else { continue };
-            let needed = || vec![SecurityRequirement::new("token", [<&str>::from(scope)])];
-            operation.security.get_or_insert_with(needed);
+            let it = &mut Described { method, path, operation };
+            auth::describe(it);
+            idempotency::describe(it);
+            position::describe(it);
+            etag::describe(it);
+            problems::describe(it);
+            if click::Link::of(path).is_none() {
+                request_id::describe(it);
+            }
         }
     }
-}
-
-/// The routes that answer with `document`: as JSON, and as a page.
-pub fn document_route(document: &utoipa::openapi::OpenApi) -> Router<App> {
-    let document = whole(document);
-    let json = Bytes::from(document.to_string());
-    let page = docs::page(&document);
-    Router::new()
-        .route(DOCUMENT_PATH, routing::get(async move || answer(json)))
-        .route(docs::PATH, routing::get(async move || docs::answer(page)))
-        .route(docs::STYLE_PATH, routing::get(async || docs::style()))
-}
-
-/// The document with what is true of many operations, and examples.
-fn whole(document: &utoipa::openapi::OpenApi) -> Value {
-    // a static description: if it could not be written, a test would have said so
-    complete::complete(serde_json::to_value(document).unwrap_or_default())
 }
 
 #[derive(OpenApi)]
@@ -94,23 +74,7 @@ fn whole(document: &utoipa::openapi::OpenApi) -> Value {
                        `X-Octo-Position`; sent with a read to any node, that read sees the change (a node sees its own \
                        changes without it).",
     ),
-    paths(
-        document,
-        tracking::click,
-        tracking::post_click,
-        tracking::short_click,
-        tracking::post_short_click,
-        tracking::robots,
-        tracking::event,
-        tracking::events,
-        tracking::pixel,
-        tracking::health,
-        tracking::livez,
-        tracking::readyz,
-        tracking::readyz_redirect,
-        tracking::metrics,
-        tracking::docs,
-    ),
+    paths(docs::json, docs::html),
     components(schemas(ProblemBody, FieldError)),
     modifiers(&Bearer),
     security(("token" = [])),
@@ -144,97 +108,12 @@ impl Modify for Bearer {
     }
 }
 
-/// This document
-///
-/// OpenAPI 3.1; needs no token.
-#[utoipa::path(
-    get, path = "/api/v1/openapi.json", tag = "document", operation_id = "get_openapi", security(()),
-    responses((status = 200, description = "The document.", content_type = "application/json", body = Object)),
-)]
-#[expect(dead_code, reason = "only its annotation is used; document_route has the answer")]
-fn document() {}
-
-fn answer(json: Bytes) -> Response {
-    let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let cache_control = (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    ([content_type, cache_control], json).into_response()
-}
-
-/// What every operation may answer.
-pub(crate) struct Problems;
-
-impl IntoResponses for Problems {
-    fn responses() -> std::collections::BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        [
-            ("400", "The request cannot be read: `invalid_json`, `invalid_cursor`."),
-            ("401", "There is no valid token."),
-            ("403", "The token's scope is too small."),
-            ("404", "There is no such thing."),
-            ("408", "The body did not arrive in time."),
-            ("413", "The body is too long."),
-            ("415", "The body is not `application/json`, or is compressed."),
-            ("422", "Fields are not valid; `errors` names each."),
-            ("429", "Too many attempts with wrong credentials; try again after `Retry-After` seconds."),
-            ("500", "Something went wrong on our side."),
-            ("503", "The database cannot be reached; try again after `Retry-After` seconds."),
-        ]
-        .into_iter()
-        .fold(ResponsesBuilder::new(), |all, (status, description)| {
-            all.response(status, problem(description))
-        })
-        .build()
-        .into()
-    }
-}
-
-fn problem(description: &str) -> utoipa::openapi::Response {
-    let schema: RefOr<Schema> = Ref::from_schema_name(ProblemBody::name()).into();
-    let content = ContentBuilder::new().schema(Some(schema)).build();
-    ResponseBuilder::new().description(description).content("application/problem+json", content).build()
-}
-
 #[cfg(test)]
 mod tests {
+    use strum::VariantNames as _;
+
     use super::*;
-
-    fn document() -> Value {
-        whole(&router().into_openapi())
-    }
-
-    #[test]
-    fn the_document_is_of_version_3_1_and_names_every_route() {
-        let document = document();
-        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-        for (path, methods) in [
-            ("/api/v1/campaigns", &["get", "post"][..]),
-            ("/api/v1/campaigns/{id}", &["get", "patch", "delete"]),
-            ("/api/v1/campaigns/{id}/pause", &["post"]),
-            ("/api/v1/campaigns/{id}/resume", &["post"]),
-            ("/api/v1/campaigns/{id}/stats", &["get"]),
-            ("/api/v1/clicks", &["get"]),
-            ("/api/v1/clicks/{click_id}", &["get", "patch"]),
-            ("/api/v1/events", &["get", "post"]),
-            ("/api/v1/dead-letters", &["get"]),
-            ("/api/v1/dead-letters/retry", &["post"]),
-            ("/api/v1/dead-letters/{stream}/{seq}", &["get", "delete"]),
-            ("/api/v1/dead-letters/{stream}/{seq}/retry", &["post"]),
-            ("/api/v1/tokens", &["get", "post"]),
-            ("/api/v1/tokens/{id}", &["delete"]),
-            ("/api/v1/system/pools", &["get"]),
-            ("/api/v1/system/queries", &["get"]),
-            ("/api/v1/system/queries/{query}/plan", &["get"]),
-            ("/api/v1/system/cache", &["get"]),
-            ("/api/v1/system/cache/flush", &["post"]),
-            ("/api/v1/system/database", &["get"]),
-            ("/api/v1/openapi.json", &["get"]),
-        ] {
-            for method in methods {
-                let operation = &document["paths"][path][method];
-                assert!(operation["summary"].is_string(), "{method} {path}: {operation}");
-                assert!(operation["responses"].is_object(), "{method} {path}");
-            }
-        }
-    }
+    use crate::model::click::InvalidReason;
 
     /// What a person or a program needs to know of each part, and where it is missing.
     fn gaps(document: &Value) -> Vec<String> {
@@ -259,19 +138,19 @@ mod tests {
                 );
                 for parameter in operation["parameters"].as_array().into_iter().flatten() {
                     let place = format!("{place} {}", parameter["name"]);
-                    look(place, parameter, &["description", "example", "schema"]);
+                    look(place, parameter, &["description", "schema"]);
                 }
                 for (kind, media) in object(&operation["requestBody"]["content"]) {
-                    look(format!("{place} {kind}"), &media, &["example", "schema"]);
+                    look(format!("{place} {kind}"), &media, &["schema"]);
                 }
                 for (status, response) in object(&operation["responses"]) {
                     let place = format!("{place} {status}");
                     look(place.clone(), &response, &["description"]);
                     for (kind, media) in object(&response["content"]) {
-                        look(format!("{place} {kind}"), &media, &["example", "schema"]);
+                        look(format!("{place} {kind}"), &media, &["schema"]);
                     }
                     for (name, header) in object(&response["headers"]) {
-                        look(format!("{place} {name}"), &header, &["description", "example"]);
+                        look(format!("{place} {name}"), &header, &["description"]);
                     }
                 }
             }
@@ -282,9 +161,9 @@ mod tests {
             for part in parts.flatten().chain([schema.clone()]) {
                 for (property, value) in object(&part["properties"]) {
                     look(format!("{name}.{property}"), &value, &["description"]);
-                    let has_parts =
-                        ["$ref", "oneOf", "allOf", "items"].iter().any(|p| value.get(p).is_some());
-                    if !has_parts {
+                    let is_told = ["$ref", "oneOf", "allOf", "items", "enum", "format", "default"];
+                    let is_text = value["type"] == "string" || value["type"][0] == "string";
+                    if is_text && !is_told.iter().any(|p| value.get(p).is_some()) {
                         look(format!("{name}.{property}"), &value, &["example"]);
                     }
                 }
@@ -294,12 +173,42 @@ mod tests {
     }
 
     #[test]
-    fn everything_in_the_document_is_described_and_has_an_example() {
+    fn everything_in_the_document_is_described_and_texts_have_an_example() {
         let mut document = document();
         assert_eq!(gaps(&document), [""; 0]);
-        document["components"]["schemas"]["Click"]["properties"]["os"] = serde_json::json!({});
+        document["components"]["schemas"]["Click"]["properties"]["os"] =
+            serde_json::json!({ "type": "string" });
         document["paths"]["/click"]["get"]["summary"] = "".into();
         assert_eq!(gaps(&document).len(), 3, "the check itself works");
+    }
+
+    #[test]
+    fn every_reason_of_a_click_that_does_not_count_is_named() {
+        let document = document();
+        let reason = &document["components"]["schemas"]["Click"]["properties"]["invalid_reason"];
+        let description = reason["description"].as_str().unwrap();
+        for name in InvalidReason::VARIANTS {
+            assert!(description.contains(&format!("`{name}`")), "{name}: {description}");
+        }
+    }
+
+    #[test]
+    fn a_short_link_is_described_as_the_long_one() {
+        let document = document();
+        for method in ["get", "post"] {
+            let (long, short) =
+                (&document["paths"]["/click"][method], &document["paths"]["/c/{key}"][method]);
+            assert_eq!(long["description"], short["description"]);
+            assert_eq!(
+                (&short["parameters"][0]["name"], &short["parameters"][0]["in"]),
+                (&"key".into(), &"path".into())
+            );
+            assert_eq!(
+                long["parameters"].as_array().unwrap()[1..],
+                short["parameters"].as_array().unwrap()[1..]
+            );
+            assert_ne!(long["operationId"], short["operationId"]);
+        }
     }
 
     #[test]

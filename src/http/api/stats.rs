@@ -8,8 +8,6 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
-use serde::Serialize;
-use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -18,9 +16,9 @@ use crate::{
     db::store::stats::{self, Bucket, GroupBy},
     http::{
         api::{
-            Name, answer, campaigns,
-            manners::{auth::Read, page::Params},
-            openapi::Problems,
+            campaigns,
+            manners::{answer::answer, auth::Read, page::Params, problems::Problems, request::Name},
+            views::stats::{Stats, Totals},
         },
         error::{FieldError, Problem},
     },
@@ -35,39 +33,6 @@ const ZONE_WANTED: &str = "must be a time zone such as Europe/Berlin or UTC";
 /// The routes of this module.
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(get))
-}
-
-/// Figures of a campaign.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Stats {
-    /// Whose figures they are.
-    campaign_id: Uuid,
-    /// What they are added up by.
-    group_by: GroupBy,
-    /// The time zone of days.
-    #[schema(example = "Europe/Berlin")]
-    tz: String,
-    /// The first hour that is in.
-    from: DateTime<Utc>,
-    /// Hours that begin before this time are in.
-    to: DateTime<Utc>,
-    /// In order of time; hours or days without any figures are left out.
-    data: Vec<Bucket>,
-    /// Of all that is in `data`.
-    totals: Totals,
-}
-
-/// Sums.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Totals {
-    /// All clicks.
-    clicks: i64,
-    /// Clicks that count.
-    valid_clicks: i64,
-    /// Clicks of known robots.
-    bot_clicks: i64,
-    /// Events.
-    events: i64,
 }
 
 /// Figures of a campaign
@@ -99,7 +64,8 @@ async fn get(
     let campaign = campaigns::find(&app, &id).await?;
     let (age, data) = figures(&app, &campaign, &asked).await?;
     let Asked { group_by, from, to, tz } = asked;
-    let totals = totals(&data);
+    let totals = Totals::of(&data);
+    let data = data.into_iter().map(Into::into).collect();
     let stats = Stats { campaign_id: campaign.id, group_by, tz, from, to, data, totals };
     let mut answer = answer(StatusCode::OK, &stats)?;
     if let Some(age) = age {
@@ -115,13 +81,13 @@ async fn figures(
     asked: &Asked,
 ) -> Result<(Option<Duration>, Vec<Bucket>), Problem> {
     let question = asked.question(campaign.id);
-    if let Some((age, data)) = app.campaigns.figures(&campaign.key, &question).await {
+    if let Some((age, data)) = app.report_cache.get(&campaign.key, &question).await {
         return Ok((Some(age), data));
     }
     let Asked { group_by, from, to, ref tz } = *asked;
     let found = stats::by(&app.db, campaign.id, group_by, from, to, tz).await?;
     let data = found.ok_or_else(unknown_zone)?;
-    app.campaigns.keep_figures(&campaign.key, &question, &data).await;
+    app.report_cache.keep(&campaign.key, &question, &data).await;
     Ok((None, data))
 }
 
@@ -163,15 +129,6 @@ fn read(query: Option<&str>, now: DateTime<Utc>) -> Result<Asked, Problem> {
     }
     params.finish()?;
     Ok(Asked { group_by, from, to, tz })
-}
-
-fn totals(data: &[Bucket]) -> Totals {
-    data.iter().fold(Totals::default(), |sum, bucket| Totals {
-        clicks: sum.clicks + bucket.clicks,
-        valid_clicks: sum.valid_clicks + bucket.valid_clicks,
-        bot_clicks: sum.bot_clicks + bucket.bot_clicks,
-        events: sum.events + bucket.events,
-    })
 }
 
 /// The begin of the hour: what the roll-ups are counted by.

@@ -17,18 +17,21 @@ use crate::{
     db::store::tokens,
     http::{
         api::{
-            self, Json, Name, ROOT, answer,
             manners::{
+                answer::{ROOT, answer, located, no_content},
                 auth::{Admin, Read},
+                etag,
                 idempotency::{Attempt, WithoutSecret},
                 page::{Page, Params, id_cursor, rows_for},
+                problems::Problems,
+                request::{Json, Name},
             },
-            openapi::Problems,
+            views::token::Token,
         },
         error::{FieldError, Problem},
         fields::Fields,
     },
-    model::token::{Scope, Token},
+    model::token::Scope,
 };
 
 /// The name of a token that was given none.
@@ -51,6 +54,7 @@ pub(crate) struct TokenInput {
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255, default = "unnamed")]
     pub name: String,
     /// From when on it is refused; never when it is not given.
+    #[schema(example = "2099-12-31T12:00:00Z")]
     pub expires_at: Option<DateTime<Utc>>,
 }
 
@@ -58,7 +62,7 @@ pub(crate) struct TokenInput {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NewToken {
     #[serde(flatten)]
-    token_row: Token,
+    shown: Token,
     /// The secret: `octo_` and 64 hexadecimal digits. It is stored nowhere, so it is null where an answer is given
     /// again for its `Idempotency-Key`: revoke that token and make another one, if the first answer was lost.
     #[schema(example = "octo_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")]
@@ -83,21 +87,21 @@ async fn create(
     attempt: Attempt,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let input = read(&body, Utc::now())?;
+    let input = TokenInput::read(&body, Utc::now())?;
     if attempt.is_again
-        && let Some(token_row) = tokens::get(&app.db, attempt.id).await?
+        && let Some(token) = tokens::get(&app.db, attempt.id).await?
     {
-        return created(NewToken { token_row, token: None });
+        return created(NewToken { shown: token.into(), token: None });
     }
-    let (token_row, secret) =
+    let (token, secret) =
         tokens::create_as(&app.db, attempt.id, input.scope, &input.name, input.expires_at).await?;
-    created(NewToken { token_row, token: Some(secret) })
+    created(NewToken { shown: token.into(), token: Some(secret) })
 }
 
 /// The answer; without its secret where it is kept.
 fn created(mut new: NewToken) -> Result<Response, Problem> {
-    let location = format!("{ROOT}/tokens/{}", new.token_row.id);
-    let mut response = api::located(answer(StatusCode::CREATED, &new)?, &location)?;
+    let location = format!("{ROOT}/tokens/{}", new.shown.id);
+    let mut response = located(answer(StatusCode::CREATED, &new)?, &location)?;
     new.token = None;
     let without_secret = serde_json::to_vec(&new).map_err(Problem::internal)?;
     response.extensions_mut().insert(WithoutSecret(without_secret.into()));
@@ -111,7 +115,7 @@ fn created(mut new: NewToken) -> Result<Response, Problem> {
     get, path = "/tokens/{id}", tag = "tokens", operation_id = "get_token",
     params(
         ("id" = Uuid, Path, description = "Its id."),
-        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one."),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one.", example = "\"3\""),
     ),
     responses(
         (status = 200, description = "The token.", body = Token,
@@ -128,7 +132,7 @@ async fn get(
 ) -> Result<Response, Problem> {
     let id = Uuid::try_parse(&id).map_err(|_| Problem::not_found("token"))?;
     let token = tokens::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("token"))?;
-    api::tagged(&headers, &token)
+    etag::tagged(&headers, &Token::from(token))
 }
 
 /// List tokens
@@ -138,7 +142,7 @@ async fn get(
     get, path = "/tokens", tag = "tokens", operation_id = "list_tokens",
     params(
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:[0-9a-f]{32})?$", example = "019aaf3c5f007abc8def0123456789ab"),
     ),
     responses((status = 200, description = "A page.", body = Page<Token>), Problems),
 )]
@@ -147,7 +151,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let (limit, after) = (params.limit(), params.id_cursor());
     params.finish()?;
     let rows = tokens::list(&app.db, after, rows_for(limit)).await?;
-    answer(StatusCode::OK, &Page::new(rows, limit, |row| id_cursor(row.id)))
+    answer(StatusCode::OK, &Page::new(rows, limit, |row| id_cursor(row.id)).shown::<Token>())
 }
 
 /// Revoke a token
@@ -161,41 +165,55 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
 async fn revoke(_: Admin, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
     let id = Uuid::try_parse(&id).map_err(|_| Problem::not_found("token"))?;
     let is_found = tokens::revoke(&app.db, id).await?;
-    if is_found { Ok(api::no_content()) } else { Err(Problem::not_found("token")) }
+    if is_found { Ok(no_content()) } else { Err(Problem::not_found("token")) }
 }
 
-fn read(value: &Value, now: DateTime<Utc>) -> Result<TokenInput, Vec<FieldError>> {
-    let mut f = Fields::new(value, "").map_err(|e| vec![e])?;
-    let scope = f.parsed("scope", "choice");
-    let name = f.optional_text("name", 1..=255).unwrap_or(NAME_DEFAULT).to_owned();
-    let expires_at = f.time("expires_at");
-    if expires_at.is_some_and(|at| at <= now) {
-        f.refuse("expires_at", "range", "must be in the future");
+impl TokenInput {
+    /// Reads a token as it is asked for; names everything that is wrong with it.
+    fn read(body: &Value, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
+        let mut f = Fields::new(body, "").map_err(|e| vec![e])?;
+        let scope = f.parsed("scope", "choice");
+        let name = f.optional_text("name", 1..=255).unwrap_or(NAME_DEFAULT).to_owned();
+        let expires_at = f.time("expires_at");
+        if expires_at.is_some_and(|at| at <= now) {
+            f.refuse("expires_at", "range", "must be in the future");
+        }
+        f.refuse_unknown(FIELDS, &["id", "token", "created_at", "revoked_at", "last_used_at"]);
+        f.finish_with(scope.map(|scope| Self { scope, name, expires_at }))
     }
-    f.refuse_unknown(FIELDS, &["id", "token", "created_at", "revoked_at", "last_used_at"]);
-    f.finish_with(scope.map(|scope| TokenInput { scope, name, expires_at }))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use utoipa::PartialSchema;
 
     use super::*;
 
     #[test]
     fn a_scope_is_enough() {
-        let input = read(&json!({"scope": "ingest"}), Utc::now()).unwrap();
+        let input = TokenInput::read(&json!({"scope": "ingest"}), Utc::now()).unwrap();
         assert_eq!((input.scope, input.name.as_str(), input.expires_at), (Scope::Ingest, NAME_DEFAULT, None));
     }
 
     #[test]
     fn every_fault_of_a_token_is_named() {
         let body = json!({"scope": "root", "name": "", "expires_at": "2020-01-01T00:00:00Z", "token": "x"});
-        let errors = read(&body, Utc::now()).unwrap_err();
+        let errors = TokenInput::read(&body, Utc::now()).unwrap_err();
         let found: Vec<_> = errors.iter().map(|e| (e.pointer.as_str(), e.code)).collect();
         assert_eq!(
             found,
             [("/scope", "choice"), ("/name", "length"), ("/expires_at", "range"), ("/token", "read_only")]
         );
+    }
+
+    #[test]
+    fn the_document_describes_the_fields_that_are_read() {
+        let schema = serde_json::to_value(TokenInput::schema()).unwrap();
+        let mut described: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+        let mut read: Vec<_> = FIELDS.iter().map(ToString::to_string).collect();
+        described.sort();
+        read.sort();
+        assert_eq!(described, read);
     }
 }

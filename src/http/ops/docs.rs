@@ -1,22 +1,28 @@
-//! `GET /docs`: the OpenAPI document as a page for people, made once at the start. No script and nothing from
+//! The OpenAPI document: as JSON for programs, and at `/docs` as a page for people, made once at the start. No script and nothing from
 //! elsewhere: it reads the same on a machine without a way to the internet, and by a screen reader.
+
+mod example;
 
 use std::fmt::Write as _;
 
 use axum::{
+    Router,
+    extract::State,
     http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::http::api::openapi::DOCUMENT_PATH;
+/// Where the document is.
+const DOCUMENT_PATH: &str = "/api/v1/openapi.json";
 
 /// Where the page is.
-pub(crate) const PATH: &str = "/docs";
+const PATH: &str = "/docs";
 
 /// Where its style is: the policy allows no style within the page.
-pub(crate) const STYLE_PATH: &str = "/docs/style.css";
+const STYLE_PATH: &str = "/docs/style.css";
 
 const STYLE: &str = include_str!("docs.css");
 
@@ -26,13 +32,48 @@ const METHODS: [&str; 4] = ["get", "post", "patch", "delete"];
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page.
-pub(crate) fn answer(page: Bytes) -> Response {
-    with_headers("text/html; charset=utf-8", page)
+/// The document as it is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    json: Bytes,
+    page: Bytes,
 }
 
-/// Its style.
-pub(crate) fn style() -> Response {
+/// The routes that answer with `document`: as JSON, and as a page with its style.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(document: &Value) -> Router<S> {
+    let written = Written { json: Bytes::from(document.to_string()), page: page(document) };
+    Router::new()
+        .route(DOCUMENT_PATH, get(json))
+        .route(PATH, get(html))
+        .route(STYLE_PATH, get(style))
+        .with_state(written)
+}
+
+/// This document
+///
+/// OpenAPI 3.1; needs no token.
+#[utoipa::path(
+    get, path = DOCUMENT_PATH, tag = "document", operation_id = "get_openapi", security(()),
+    responses((status = 200, description = "The document.", content_type = "application/json", body = Object)),
+)]
+pub(crate) async fn json(State(written): State<Written>) -> Response {
+    let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let cache_control = (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    ([content_type, cache_control], written.json).into_response()
+}
+
+/// This document as a page
+///
+/// For people; without scripts, and without anything from elsewhere.
+#[utoipa::path(
+    get, path = PATH, tag = "document", operation_id = "get_docs", security(()),
+    responses((status = 200, description = "The page.", content_type = "text/html", body = String, example = json!("<!doctype html>"))),
+)]
+pub(crate) async fn html(State(written): State<Written>) -> Response {
+    with_headers("text/html; charset=utf-8", written.page)
+}
+
+async fn style() -> Response {
     with_headers("text/css; charset=utf-8", Bytes::from_static(STYLE.as_bytes()))
 }
 
@@ -47,7 +88,7 @@ fn with_headers(content_type: &'static str, body: Bytes) -> Response {
 }
 
 /// Writes the page of a document.
-pub(crate) fn page(document: &Value) -> Bytes {
+fn page(document: &Value) -> Bytes {
     let mut page = Page { document, html: String::with_capacity(256 * 1024) };
     page.write();
     Bytes::from(page.html)
@@ -159,7 +200,7 @@ impl<'d> Page<'d> {
             self.put("</dd>\n");
         }
         self.put("</dl>\n<h4>With curl</h4>\n");
-        self.code(&curl(operation));
+        self.code(&curl(self.document, operation));
         self.put("</article>\n");
     }
 
@@ -177,7 +218,7 @@ impl<'d> Page<'d> {
             let (name, place) = (escaped(text(parameter, "name")), escaped(text(parameter, "in")));
             let meaning = inline(text(parameter, "description"));
             let kind = kind(&parameter["schema"]);
-            let example = escaped(&plain(&parameter["example"]));
+            let example = escaped(&plain(&example_of(self.document, parameter)));
             self.put(&format!(
                 "<tr><th scope=\"row\"><code>{name}</code>{needed}</th><td>{place}</td>\
                  <td>{meaning} <small>{kind}</small></td><td><code>{example}</code></td></tr>\n"
@@ -190,10 +231,9 @@ impl<'d> Page<'d> {
     fn content(&mut self, of: &Value) {
         for (media_type, media) in members(&of["content"]) {
             let kind = kind(&media["schema"]);
-            let example = &media["example"];
-            let shown = match example {
-                Value::String(text) => text.clone(),
-                other => serde_json::to_string_pretty(other).unwrap_or_default(),
+            let shown = match example_of(self.document, media) {
+                Value::String(text) => text,
+                other => serde_json::to_string_pretty(&other).unwrap_or_default(),
             };
             let media_type = escaped(media_type);
             self.put(&format!(
@@ -280,12 +320,17 @@ impl<'d> Page<'d> {
     }
 }
 
+/// The example of a body or parameter: its own, else that of its schema.
+fn example_of(document: &Value, of: &Value) -> Value {
+    of.get("example").cloned().unwrap_or_else(|| example::of(document, &of["schema"], 0))
+}
+
 /// A command that works when it is pasted, with the token in `$TOKEN`.
-fn curl(operation: &Operation<'_>) -> String {
+fn curl(document: &Value, operation: &Operation<'_>) -> String {
     let Operation { method, path, value } = operation;
     let mut url = (*path).to_owned();
     for parameter in value["parameters"].as_array().into_iter().flatten() {
-        let (name, example) = (text(parameter, "name"), plain(&parameter["example"]));
+        let (name, example) = (text(parameter, "name"), plain(&example_of(document, parameter)));
         match text(parameter, "in") {
             "path" => url = url.replace(&format!("{{{name}}}"), &example),
             "query" if parameter["required"] == true => {
@@ -303,7 +348,7 @@ fn curl(operation: &Operation<'_>) -> String {
         command.push_str(" \\\n  -H \"Authorization: Bearer $TOKEN\"");
     }
     if let Some((media_type, media)) = members(&value["requestBody"]["content"]).next() {
-        let body = media["example"].to_string().replace('\'', "'\\''");
+        let body = example_of(document, media).to_string().replace('\'', "'\\''");
         let _ = write!(command, " \\\n  -H 'Content-Type: {media_type}' \\\n  -d '{body}'");
     }
     command
@@ -422,6 +467,6 @@ mod tests {
         let operation = Operation { method: "patch", path: "/x/{id}", value: &value };
         let wanted = "curl -i -X PATCH \"$OCTO/x/summer\" \\\n  -H \"Authorization: Bearer $TOKEN\" \\\n  \
                       -H 'Content-Type: application/json' \\\n  -d '{\"name\":\"it'\\''s\"}'";
-        assert_eq!(curl(&operation), wanted);
+        assert_eq!(curl(&json!({}), &operation), wanted);
     }
 }

@@ -4,8 +4,6 @@
 //! Nothing in a query can make a known campaign answer anything but a redirect, and nothing here knows a
 //! database: the campaign comes from memory, the click goes to the journal.
 
-use std::{borrow::Cow, net::IpAddr};
-
 use axum::{
     body::{Body, Bytes},
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as Head},
@@ -16,65 +14,156 @@ use tokio::time::timeout;
 use crate::{
     app::App,
     campaigns::Lookup,
-    config::millis,
-    facts::click::{Click, InvalidReason},
+    facts::click::Click,
     http::{
-        X_CLICK_ID, X_OCTO_RECORDED, body,
+        body,
         client::{self, Peer},
         error::Problem,
         track::signals,
     },
     journal::{AppendError, Pending},
-    judge::visits::Visit,
+    judge::Evidence,
     metrics::{self, CLICK_ROUTE},
     model::{
-        id::{CampaignKey, ClickId},
+        id::ClickId,
         link::{Params, key_text},
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
-    routing::{self, Decision, Routes, destination::Values},
+    privacy::Sender,
+    routing::{self, Routes, Visit, destination::Values},
 };
+
+/// The header that carries our id of a click.
+const X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
+/// `0` on a redirect whose click was not on disk when it was answered; not sent otherwise.
+const X_OCTO_RECORDED: HeaderName = HeaderName::from_static("x-octo-recorded");
 
 const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// Bytes of a body that are read at most; none is needed, but a connection whose body was not read is closed.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// The body of a 400.
+const NO_CID: &str = "The parameter cid is missing.\n";
+
+/// The body of a 404 where there is no fallback.
+const NO_CAMPAIGN: &str = "There is no such campaign.\n";
+
 /// The methods of a link.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
 
-/// Whether a path is a link's.
-pub(crate) fn is_link(path: &str) -> bool {
-    is_long(path) || short_key(path).is_some()
+/// The path of a link, read once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// `/click`, maybe with a slash that somebody put behind it.
+    Long,
+    /// `/c/KEY`, maybe with slashes that somebody put behind it.
+    Short {
+        /// Where the key ends, in bytes of the path.
+        key_end: usize,
+    },
 }
 
-/// The route of a link, for metrics.
-pub(crate) fn route(path: &str) -> &'static str {
-    if is_long(path) { CLICK_ROUTE } else { "/c/{key}" }
-}
+/// What the path of a short link begins with.
+const SHORT: &str = "/c/";
 
-/// `/click`, maybe with a slash that somebody put behind it.
-fn is_long(path: &str) -> bool {
-    path.strip_prefix(CLICK_ROUTE).is_some_and(|rest| rest.is_empty() || rest == "/")
-}
+impl Link {
+    /// `None`: the path is no link's.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        if let Some(rest) = path.strip_prefix(CLICK_ROUTE) {
+            return (rest.is_empty() || rest == "/").then_some(Self::Long);
+        }
+        let key = path.strip_prefix(SHORT)?.trim_end_matches('/');
+        (!key.is_empty() && !key.contains('/')).then_some(Self::Short { key_end: SHORT.len() + key.len() })
+    }
 
-/// `/c/KEY`, maybe with slashes that somebody put behind it.
-fn short_key(path: &str) -> Option<&str> {
-    let key = path.strip_prefix("/c/")?.trim_end_matches('/');
-    Some(key).filter(|key| !key.is_empty() && !key.contains('/'))
+    /// Its route, for metrics.
+    pub(crate) fn route(self) -> &'static str {
+        match self {
+            Self::Long => CLICK_ROUTE,
+            Self::Short { .. } => "/c/{key}",
+        }
+    }
+
+    /// The key in the path that it was read from.
+    fn key(self, path: &str) -> Option<&str> {
+        match self {
+            Self::Long => None,
+            Self::Short { key_end } => path.get(SHORT.len()..key_end),
+        }
+    }
 }
 
 /// Answers a link, once its click is on disk. `body` is the one of a `POST`.
-pub(crate) async fn answer(app: &App, peer: Peer, head: &Head, body: Option<Body>) -> Response {
+pub(crate) async fn answer(app: &App, peer: Peer, link: Link, head: &Head, body: Option<Body>) -> Response {
     match head.method {
-        Method::GET | Method::HEAD => redirected(app, peer, head, "").await,
-        Method::POST => {
-            let form = read_form(head, body.unwrap_or_default()).await;
-            redirected(app, peer, head, &form).await
-        }
+        Method::GET | Method::HEAD => follow(app, peer, link, head).await,
+        Method::POST => follow_posted(app, peer, link, head, body.unwrap_or_default()).await,
         Method::OPTIONS => options(),
         _ => Problem::method_not_allowed().with_header(header::ALLOW, METHODS).into_response(),
     }
+}
+
+/// Follow a link
+///
+/// A known campaign always redirects, and the click is on disk before the answer. Values are cut at 1,024 characters
+/// (a longer `click_id` is left out); the first of repeated ones counts; other parameters go to the destination as they
+/// were sent where the campaign passes them through. Nothing in the query is refused: what cannot be kept is named in
+/// the click's `adjusted`. A value that is a macro the source did not fill (`{campaign}`) is none. `&amp;` separates like
+/// `&`. A key that is not known as it stands is looked for without what mail and chat put around it, then in any case.
+/// `HEAD` gives the same answer and is no click.
+#[utoipa::path(
+    get, path = "/click", tag = "tracking", operation_id = "click", security(()),
+    params(
+        ("cid" = String, Query, description = "The campaign's key.", example = "demo"),
+        ("sub1" = Option<String>, Query, description = "The source's own value; `sub2` to `sub5` likewise.", example = "banner-7"),
+        ("click_id" = Option<String>, Query, description = "The source's own id of the click.", example = "source-4711"),
+        ("landing_page_id" = Option<String>, Query, description = "Go to this landing page of the campaign.", example = "5"),
+        ("campaign_offer_id" = Option<String>, Query, description = "Go to this offer of the campaign.", example = "6"),
+        ("traffic_source_id" = Option<String>, Query, description = "Where the visitor comes from.", example = "ads"),
+        ("cost" = Option<String>, Query, description = "What the click cost: `0.05`, `0,05`, `$0.05`, `1,234.56`, `5.0E-5`; six decimals are kept.", example = "0.05"),
+        ("currency" = Option<String>, Query, description = "Of the cost; `XXX` is kept for one that is not known.", example = "USD"),
+    ),
+    responses(
+        (status = 302, description = "To the destination.", headers(
+            ("Location" = String, description = "The destination."),
+            ("X-Click-Id" = String, description = "Our id of the click; also to a prefetch, whose click does not count, and to HEAD, which makes none. Not sent with `tracking.fallback_url`."),
+            ("Cache-Control" = String, description = "Each visit is asked for again."),
+            ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
+            ("X-Robots-Tag" = String, description = "`noindex`."),
+            ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
+        )),
+        (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!(NO_CID)),
+        (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!(NO_CAMPAIGN)),
+    ),
+)]
+pub(super) async fn follow(app: &App, peer: Peer, link: Link, head: &Head) -> Response {
+    redirected(app, peer, link, head, "").await
+}
+
+/// Follow a link by POST
+///
+/// As browsers do for `<a ping>`, `navigator.sendBeacon` and forms: a click like any other. Fields of a form count behind
+/// the query; other bodies are not looked at. Pages of every origin may send it (CORS).
+#[utoipa::path(
+    post, path = "/click", tag = "tracking", operation_id = "post_click", security(()),
+    params(("cid" = String, Query, description = "The campaign's key; all parameters of `GET /click`.", example = "demo")),
+    responses(
+        (status = 303, description = "To the destination.", headers(
+            ("Location" = String, description = "The destination."),
+            ("X-Click-Id" = String, description = "Our id of the click; not sent with `tracking.fallback_url`."),
+            ("Cache-Control" = String, description = "Each visit is asked for again."),
+            ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
+            ("X-Robots-Tag" = String, description = "`noindex`."),
+            ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
+        )),
+        (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!(NO_CID)),
+        (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!(NO_CAMPAIGN)),
+    ),
+)]
+pub(super) async fn follow_posted(app: &App, peer: Peer, link: Link, head: &Head, body: Body) -> Response {
+    let form = read_form(head, body).await;
+    redirected(app, peer, link, head, &form).await
 }
 
 /// What a form says, as a query; nothing where the body is something else, or is not there in time.
@@ -91,26 +180,45 @@ fn options() -> Response {
     (StatusCode::NO_CONTENT, [(header::ALLOW, METHODS)]).into_response()
 }
 
-async fn redirected(app: &App, peer: Peer, head: &Head, form: &str) -> Response {
-    let in_memory = |key: &str| app.campaigns.in_memory(key).map(Lookup::Found);
-    let mut answer = match visit(app, peer, head, form, in_memory) {
-        Ok(answer) => answer,
-        Err(key) => {
-            let found = app.campaigns.look_up(&key).await;
-            visit(app, peer, head, form, |key| Some(known_or_bent(app, key, found.clone())))
-                .expect("the look-up has an answer")
-        }
+/// Parses, looks up, and redirects; waits for the campaign only where it is not in memory, and for the disk.
+async fn redirected(app: &App, peer: Peer, link: Link, head: &Head, form: &str) -> Response {
+    let params = parse(link, head, form);
+    let Some(cid) = params.cid.as_deref() else {
+        metrics::click("bad_request");
+        return plain(StatusCode::BAD_REQUEST, NO_CID);
     };
-    if let Some(pending) = answer.pending
+    let key = key_text(cid);
+    let found = match app.campaigns.in_memory(key) {
+        Some(routes) => Lookup::Found(routes),
+        None => look_up(app, key).await,
+    };
+    let Lookup::Found(routes) = found else { return unknown(app, &head.method, &found) };
+    let Answer { mut response, pending } = visit(app, peer, head, &routes, params);
+    if let Some(pending) = pending
         && !is_on_disk(app, pending).await
     {
-        answer.response.headers_mut().insert(X_OCTO_RECORDED, HeaderValue::from_static("0"));
+        response.headers_mut().insert(X_OCTO_RECORDED, HeaderValue::from_static("0"));
     }
-    answer.response
+    response
 }
 
-/// What was found of a key; where that is no campaign, the one that a bent link means.
-fn known_or_bent(app: &App, key: &str, found: Lookup) -> Lookup {
+/// What the link says: in its path first, then in its query, then in what was posted.
+fn parse<'a>(link: Link, head: &'a Head, form: &'a str) -> Params<'a> {
+    let mut params = Params::default();
+    if let Some(key) = link.key(head.uri.path()) {
+        params.read_key(key);
+    }
+    params.read(head.uri.query().unwrap_or_default());
+    params.read(form);
+    params
+}
+
+/// What is found of a key that is not in memory; where that is no campaign, the one that a bent link means.
+async fn look_up(app: &App, key: &str) -> Lookup {
+    let found = match key.parse() {
+        Ok(key) => app.campaigns.look_up(&key).await,
+        Err(_) => Lookup::Unknown,
+    };
     match found {
         Lookup::Found(_) => found,
         Lookup::Unknown | Lookup::Unavailable => {
@@ -132,109 +240,74 @@ impl From<Response> for Answer {
 }
 
 /// Turns a visit into a click in the journal's queue and the answer to it, without waiting for anything.
-/// `Err` is the key of a campaign that `campaign` does not know.
-fn visit(
-    app: &App,
-    peer: Peer,
-    head: &Head,
-    form: &str,
-    campaign: impl FnOnce(&str) -> Option<Lookup>,
-) -> Result<Answer, CampaignKey> {
-    let mut params = Params::default();
-    if let Some(key) = short_key(head.uri.path()) {
-        params.read_key(key);
-    }
-    params.read(head.uri.query().unwrap_or_default());
-    params.read(form);
-    let Some(cid) = params.cid.as_deref() else {
-        metrics::click("bad_request");
-        return Ok(plain(StatusCode::BAD_REQUEST, "The parameter cid is missing.\n").into());
-    };
-    let cid = key_text(cid);
-    let found = match campaign(cid) {
-        Some(found) => found,
-        None => match cid.parse() {
-            Ok(key) => return Err(key),
-            Err(_) => known_or_bent(app, cid, Lookup::Unknown),
-        },
-    };
-    let Lookup::Found(routes) = found else { return Ok(unknown(app, &head.method, &found).into()) };
+fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params<'_>) -> Answer {
     let id = ClickId::now();
-    let decision = routing::decide(&routes, &params, id.created_at(), id.seed());
+    let sender = sender(app, peer, head);
+    let agent = sender.user_agent.as_deref().unwrap_or_default();
+    let visitor = app.enricher.describe(agent, Some(sender.ip));
+    let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+    let decision = routing::decide(routes, &visit);
     let Some(template) = decision.template else {
         metrics::click("no_destination");
-        return Ok(plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into());
+        return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into();
     };
-    let click = accept(app, peer, head, id, &params, &routes, &decision);
-    let pass_through = if routes.campaign.pass_through { params.unknown.as_slice() } else { &[] };
-    let values = Values { click: &click, cid: routes.campaign.key.as_str() };
-    let location = template.expand(&values, pass_through);
-    let pending = (head.method != Method::HEAD).then(|| app.journal.append_with(|out| click.encode(out)));
-    if pending.is_some() && !click.adjusted.is_empty() {
-        metrics::click_adjusted(click.adjusted, params.unexpanded);
-    }
-    metrics::click(match pending {
-        None => "head",
-        Some(_) if click.is_valid() => "redirected",
-        Some(_) => "invalid",
-    });
-    Ok(Answer { response: redirect(app, &head.method, location, Some(id)), pending })
-}
+    let is_click = head.method != Method::HEAD;
+    let campaign = &routes.campaign;
+    // what the campaign does not take, and what is no click, begins no visit and is not counted against its address
+    let judged = || {
+        app.judge.judge(Evidence {
+            is_prefetch: signals::is_prefetch(&head.headers),
+            is_bot: visitor.is_bot,
+            ip: sender.ip,
+            user_agent: agent,
+            campaign_id: campaign.id,
+            now_s: id.timestamp_ms() / 1000,
+        })
+    };
+    let invalid_reason = decision.refused.or_else(|| is_click.then(judged).flatten());
 
-/// The click that this visit becomes.
-fn accept<'a>(
-    app: &App,
-    peer: Peer,
-    head: &'a Head,
-    id: ClickId,
-    params: &Params<'a>,
-    routes: &Routes,
-    decision: &Decision<'_>,
-) -> Click<'a> {
-    let headers = &head.headers;
-    let text = |name| headers.get(name).map(|v| clean_bytes(v.as_bytes(), HEADER_CHARS_MAX));
-    let user_agent = text(header::USER_AGENT);
-    let ip = client::address(peer.0.ip(), headers, &app.config.server);
-    let agent = user_agent.as_deref().unwrap_or_default();
-    let visitor = app.enricher.describe(agent, Some(ip));
-    let now_s = id.timestamp_ms() / 1000;
-    let label = || match visitor.is_bot {
-        _ if signals::is_prefetch(headers) => Some(InvalidReason::Prefetch),
-        true => Some(InvalidReason::Bot),
-        // no click comes of it, so it begins no visit
-        false if head.method == Method::HEAD => None,
-        false => app.visits.suspect(Visit { ip, user_agent: agent, campaign_id: routes.campaign.id, now_s }),
-    };
-    // last, because only a click that is valid otherwise counts; HEAD is none
-    let over =
-        || (head.method != Method::HEAD && is_over_limit(app, ip)).then_some(InvalidReason::RateLimited);
-    let invalid_reason = decision.refused.or_else(label).or_else(over);
-    let mut click = Click::new(id, routes.campaign.id);
-    params.describe(&mut click);
+    let (unexpanded, unknown) = (params.unexpanded, std::mem::take(&mut params.unknown));
+    let mut click = Click::of_link(id, campaign.id, params);
     visitor.describe(&mut click);
-    click.referrer = text(header::REFERER);
+    app.privacy.describe(sender, &mut click);
     click.invalid_reason = invalid_reason;
-    // from here on it is about what is kept, in the journal and in the destination
-    if signals::asks_for_privacy(headers, &app.config.privacy) {
-        click.referrer = click.referrer.map(|r| Cow::Owned(signals::site(&r).to_owned()));
-    } else {
-        click.ip = app.visits.kept_address(ip, now_s);
-        click.user_agent = user_agent;
-    }
     click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
     click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
-    click
+
+    let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
+    let location = template.expand(&Values { click: &click, cid: campaign.key.as_str() }, pass_through);
+    let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
+    count(&click, is_click, unexpanded);
+    Answer { response: redirect(app, &head.method, location, Some(id)), pending }
 }
 
-/// Whether the address clicked more often than `limits.clicks_per_minute`; counts this click.
-fn is_over_limit(app: &App, ip: IpAddr) -> bool {
-    app.limits.clicks.as_ref().is_some_and(|limit| limit.count(ip).is_err())
+/// Who sent the request.
+fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
+    let headers = &head.headers;
+    let text = |name| headers.get(name).map(|v| clean_bytes(v.as_bytes(), HEADER_CHARS_MAX));
+    Sender {
+        ip: client::address(peer.0.ip(), headers, &app.config.server),
+        user_agent: text(header::USER_AGENT),
+        referrer: text(header::REFERER),
+        asks_for_privacy: signals::asks_for_privacy(headers, &app.config.privacy),
+    }
+}
+
+fn count(click: &Click<'_>, is_click: bool, unexpanded: u32) {
+    if is_click && !click.adjusted.is_empty() {
+        metrics::click_adjusted(click.adjusted, unexpanded);
+    }
+    metrics::click(match (is_click, click.is_valid()) {
+        (false, _) => "head",
+        (true, true) => "redirected",
+        (true, false) => "invalid",
+    });
 }
 
 /// Waits until the click is on disk and says whether it is; if it cannot be, the visitor is redirected all the
 /// same and the click is counted.
 async fn is_on_disk(app: &App, mut pending: Pending) -> bool {
-    let Ok(answer) = timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await else {
+    let Ok(answer) = timeout(app.config.journal.append_timeout, pending.durable()).await else {
         count_later(pending);
         return false;
     };
@@ -264,7 +337,7 @@ fn unknown(app: &App, method: &Method, found: &Lookup) -> Response {
     });
     match &app.config.tracking.fallback_url {
         Some(url) => redirect(app, method, url.to_string(), None),
-        None => plain(StatusCode::NOT_FOUND, "There is no such campaign.\n"),
+        None => plain(StatusCode::NOT_FOUND, NO_CAMPAIGN),
     }
 }
 
@@ -294,4 +367,31 @@ fn redirect(app: &App, method: &Method, location: String, id: Option<ClickId>) -
 
 fn plain(status: StatusCode, text: &'static str) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_link_is_read_once_with_its_key() {
+        for (path, wanted) in [
+            ("/click", Some((CLICK_ROUTE, None))),
+            ("/click/", Some((CLICK_ROUTE, None))),
+            ("/c/demo", Some(("/c/{key}", Some("demo")))),
+            ("/c/demo//", Some(("/c/{key}", Some("demo")))),
+            ("/c/demo&sub1=a", Some(("/c/{key}", Some("demo&sub1=a")))),
+            ("/c/", None),
+            ("/c//", None),
+            ("/c/a/b", None),
+            ("/click/1", None),
+            ("/clicks", None),
+            ("/c", None),
+            ("/", None),
+            ("", None),
+        ] {
+            let link = Link::of(path);
+            assert_eq!(link.map(|link| (link.route(), link.key(path))), wanted, "{path}");
+        }
+    }
 }

@@ -7,8 +7,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{click, event};
-
 /// Seconds for which a browser may remember what it was told: a day.
 const MAX_AGE_S: &str = "86400";
 
@@ -33,17 +31,14 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// `None` where the path is no tracking endpoint's.
-    pub(crate) fn at(method: &Method, path: &str, headers: &HeaderMap) -> Option<Self> {
-        if !click::is_link(path) && !event::is_route(path) {
-            return None;
-        }
+    /// Of a request to a tracking endpoint.
+    pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
         let origin = headers.get(header::ORIGIN).cloned();
         let is_preflight = method == Method::OPTIONS
             && origin.is_some()
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         let asked = || headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-        Some(Self { origin, is_preflight, headers: is_preflight.then(asked).flatten() })
+        Self { origin, is_preflight, headers: is_preflight.then(asked).flatten() }
     }
 
     /// The answer to a preflight, without what [`Page::let_in`] adds.

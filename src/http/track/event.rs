@@ -1,21 +1,24 @@
-//! `POST /event`, `POST /events` and `GET /event.gif`: what pages report, on disk before it is accepted. `loose` reads
-//! JSON as it is sent, `input` makes an event of it.
+//! `POST /event` and `POST /events`: what pages report, on disk before it is accepted. `loose` reads JSON as it is sent,
+//! `input` makes an event of it.
 
 pub(crate) mod input;
 pub(crate) mod loose;
+mod schema;
 
-use std::{net::IpAddr, time::Instant};
+use std::net::IpAddr;
 
 use axum::{
     body::HttpBody,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use tokio::time::timeout;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use self::{
@@ -23,15 +26,14 @@ use self::{
     loose::Members,
 };
 use crate::{
-    admission::{Held, Place, Refusal},
+    admission::{Held, Place},
     app::App,
     campaigns::LookUps,
-    config::millis,
     facts::event::{Event, Source},
     http::{
-        X_OCTO_ADJUSTED, X_OCTO_DROPPED, body,
+        body,
         client::{self, Peer},
-        error::{FieldError, Problem},
+        error::{FieldError, Problem, ProblemBody},
         head::require_identity,
     },
     journal::{AppendError, PAYLOAD_BYTES_MAX, Pending},
@@ -48,49 +50,77 @@ const BATCH_EVENTS_MAX: usize = 500;
 /// Bytes of an event of a batch: a record holds what becomes of it.
 const ITEM_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
 const JSON_DEPTH_MAX: usize = 32;
-/// Bytes of `X-Octo-Adjusted`.
-const ADJUSTED_BYTES_MAX: usize = 1024;
-/// What a pointer has escaped in a header, beside what is no ASCII.
-const NOT_IN_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b',').add(b'%').add(b'"');
 
-/// A transparent GIF of one pixel, 43 bytes (GIF89a).
-const PIXEL: [u8; 43] =
-    *b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\
-\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
-
-/// Whether a path takes events.
-pub(crate) fn is_route(path: &str) -> bool {
-    matches!(path, "/event" | "/events" | "/event.gif")
+/// The routes of this module.
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::default().routes(routes!(event)).routes(routes!(events))
 }
 
-/// The route of a path that takes events, for metrics.
-pub(crate) fn route(path: &str) -> &'static str {
-    match path {
-        "/event" => "/event",
-        "/events" => "/events",
-        _ => "/event.gif",
-    }
+/// What became of an event.
+#[derive(Debug, Serialize, ToSchema)]
+struct Accepted {
+    /// `accepted`: it is on disk.
+    #[schema(value_type = String, example = "accepted")]
+    status: &'static str,
+    /// Its id, by which the API shows it: the sender's where that is a UUID, else one made of the sender's, else ours.
+    event_id: Uuid,
+    /// What was changed to keep it; not there if nothing was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    adjusted: Vec<Adjusted>,
 }
 
-/// What an event is answered with that is not let in, before anything of it is read; `None` for everything else.
-pub(crate) fn shed(refusal: Refusal, method: &Method, path: &str) -> Option<Response> {
-    let (problem, dropped): (fn() -> Problem, _) = match refusal {
-        Refusal::Overloaded => (Problem::overloaded, "overloaded"),
-        Refusal::NoRoom => (Problem::no_room, "no_room"),
-    };
-    let mut response = match (method, path) {
-        (&Method::POST, "/event" | "/events") => problem().into_response(),
-        (&Method::GET, "/event.gif") => pixel_answer(Some(dropped), &[]),
-        _ => return None,
-    };
-    let started = Instant::now();
-    metrics::event(if refusal == Refusal::NoRoom { "no_room" } else { "shed" });
-    crate::http::finish(&mut response, route(path), method, started);
-    Some(response)
+/// What became of the events of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+struct Results {
+    /// One for each, in their order.
+    results: Vec<ItemResult>,
 }
 
-/// `POST /event`
-pub(crate) async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+/// What became of an event of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+struct ItemResult {
+    /// `accepted`, `rejected` with `errors`, or `unavailable`: send it again.
+    #[schema(value_type = String, example = "accepted")]
+    status: &'static str,
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<Uuid>,
+    /// What was changed to keep it; not there if nothing was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    adjusted: Vec<Adjusted>,
+    /// Why it was rejected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<FieldError>,
+}
+
+/// Report an event
+///
+/// Answered once it is on disk. Any origin may send it, with credentials and any header: as JSON, as text that is JSON
+/// (`navigator.sendBeacon` of a text) or as `application/x-www-form-urlencoded` (of `URLSearchParams`), which is read like the
+/// query of the pixel; at most 64 KiB.
+///
+/// An event is not refused for a detail: what cannot be kept is cut, made text or left out, and `adjusted` says so.
+/// Refused is what is no JSON, has no `event_type` or neither `click_id` nor `cid` that is known, is too long or nested
+/// deeper than 32 levels.
+#[utoipa::path(
+    post, path = "/event", tag = "tracking", operation_id = "report_event", security(()),
+    request_body = Members<'static>,
+    responses(
+        (status = 202, description = "It is on disk.", body = Accepted),
+        (status = 400, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "Events need a token here (`tracking.public_events`).", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too long.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is neither JSON, text nor a form of names and values.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "It does not say what happened, or to whom; `errors` names each fault.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "Too many events from this address; send them again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The disk does not take it, or what is left of it is for clicks; send it again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     require_public(&app)?;
     count(&app, sender(&app, &request), 1)?;
     let is_form = media_type(request.headers(), true).inspect_err(|_| metrics::event("invalid"))?;
@@ -100,7 +130,7 @@ pub(crate) async fn event(State(app): State<App>, request: Request) -> Result<Re
         input::from_query(text.trim())
     } else {
         let value = loose::parse(&text, JSON_DEPTH_MAX).inspect_err(|_| metrics::event("invalid"))?;
-        Members::of(value.get()).ok_or_else(|| refuse(&[not_an_object("")]))?
+        Members::of(value.get()).ok_or_else(|| refuse(&[input::not_an_object("")]))?
     };
     let mut look_ups = LookUps::of(&app.campaigns);
     let read = input::read(&mut look_ups, members, "", Source::Public).await;
@@ -108,11 +138,29 @@ pub(crate) async fn event(State(app): State<App>, request: Request) -> Result<Re
     let id = taken.event.id;
     durable(&app, append(&app, &taken.event)).await?;
     metrics::event("accepted");
-    Ok((StatusCode::ACCEPTED, axum::Json(accepted(id, &taken.adjusted))).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(json!(accepted(id, taken.adjusted)))).into_response())
 }
 
-/// `POST /events`
-pub(crate) async fn events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+/// Report many events
+///
+/// At most 500 in at most 1 MiB, each of at most 512 KiB. Each is read like one of `POST /event`, and one that is refused
+/// does not keep the others out.
+#[utoipa::path(
+    post, path = "/events", tag = "tracking", operation_id = "report_events", security(()),
+    request_body = Vec<Members<'static>>,
+    responses(
+        (status = 202, description = "What became of each, in their order.", body = Results),
+        (status = 400, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "Events need a token here (`tracking.public_events`).", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too long.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is neither JSON nor text.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "It is no array, or too long a one.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "Too many events from this address; send them again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "octo has too much to do, or what is left of the disk is for clicks; send them again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+async fn events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     require_public(&app)?;
     let sender = sender(&app, &request);
     look(&app, sender)?; // before a megabyte is read and parsed
@@ -137,7 +185,7 @@ pub(crate) async fn events(State(app): State<App>, request: Request) -> Result<R
         });
     }
     let results = join_all(waiting.into_iter().map(|item| result_of(&app, item))).await;
-    Ok((StatusCode::ACCEPTED, axum::Json(json!({ "results": results }))).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(json!(Results { results }))).into_response())
 }
 
 async fn read_item<'a>(
@@ -149,69 +197,8 @@ async fn read_item<'a>(
         let detail = format!("must have at most {ITEM_BYTES_MAX} bytes");
         return Err(vec![FieldError::new(pointer, "too_large", detail)]);
     }
-    let members = Members::of(json).ok_or_else(|| vec![not_an_object(pointer)])?;
+    let members = Members::of(json).ok_or_else(|| vec![input::not_an_object(pointer)])?;
     input::read(look_ups, members, pointer, Source::Public).await
-}
-
-/// `GET /event.gif`: always the pixel; a dropped event is named in a header. `HEAD` is no event.
-pub(crate) async fn pixel(State(app): State<App>, request: Request) -> Response {
-    if request.method() == Method::HEAD {
-        return pixel_answer(None, &[]);
-    }
-    if require_public(&app).is_err() {
-        return pixel_answer(Some("forbidden"), &[]);
-    }
-    let is_over = count(&app, sender(&app, &request), 1).is_err();
-    let Some(_place) = app.admission.event() else {
-        metrics::event("shed");
-        return pixel_answer(Some("overloaded"), &[]);
-    };
-    let query = request.uri().query().unwrap_or_default();
-    if !app.admission.has_room(&app.journal, query.len()) {
-        metrics::event("no_room");
-        return pixel_answer(Some("no_room"), &[]);
-    }
-    let mut look_ups = LookUps::of(&app.campaigns);
-    let members = input::from_query(query);
-    let (dropped, adjusted) = match input::read(&mut look_ups, members, "", Source::Public).await {
-        _ if is_over => (Some("rate_limited"), Vec::new()),
-        Ok(Taken { event, adjusted }) => match durable(&app, append(&app, &event)).await {
-            Ok(()) => (None, adjusted),
-            Err(_) => (Some("journal_unavailable"), Vec::new()),
-        },
-        Err(errors) => (Some(errors.first().map_or("invalid", |e| e.code)), Vec::new()),
-    };
-    match dropped {
-        None => metrics::event("accepted"),
-        Some("journal_unavailable" | "rate_limited") => {} // counted where it was refused
-        Some(_) => metrics::event("invalid"),
-    }
-    pixel_answer(dropped, &adjusted)
-}
-
-fn pixel_answer(dropped: Option<&'static str>, adjusted: &[Adjusted]) -> Response {
-    let headers = [(header::CONTENT_TYPE, "image/gif"), (header::CACHE_CONTROL, "no-store")];
-    let mut response = (headers, PIXEL.as_slice()).into_response();
-    if let Some(reason) = dropped {
-        response.headers_mut().insert(X_OCTO_DROPPED, HeaderValue::from_static(reason));
-    }
-    if let Some(value) = adjusted_value(adjusted) {
-        response.headers_mut().insert(X_OCTO_ADJUSTED, value);
-    }
-    response
-}
-
-/// `code pointer`, and so on with commas, as many as have room.
-fn adjusted_value(adjusted: &[Adjusted]) -> Option<HeaderValue> {
-    let mut text = String::new();
-    for Adjusted { pointer, code } in adjusted {
-        let entry = format!("{code} {}", utf8_percent_encode(pointer, NOT_IN_HEADER));
-        if text.len() + entry.len() + 2 <= ADJUSTED_BYTES_MAX {
-            text.push_str(if text.is_empty() { "" } else { ", " });
-            text.push_str(&entry);
-        }
-    }
-    HeaderValue::try_from(text).ok().filter(|value| !value.is_empty())
 }
 
 /// What a request with a body holds until it is answered: a place, and its bytes of the budget.
@@ -228,7 +215,7 @@ fn no_room() -> Problem {
 }
 
 /// 403 where only those who have a token may tell of events.
-fn require_public(app: &App) -> Result<(), Problem> {
+pub(super) fn require_public(app: &App) -> Result<(), Problem> {
     if app.config.tracking.public_events {
         return Ok(());
     }
@@ -237,27 +224,27 @@ fn require_public(app: &App) -> Result<(), Problem> {
     Err(Problem::forbidden(detail))
 }
 
-fn accepted(id: Uuid, adjusted: &[Adjusted]) -> Value {
-    let mut answer = json!({ "status": "accepted", "event_id": id });
-    if !adjusted.is_empty() {
-        answer["adjusted"] = json!(adjusted);
-    }
-    answer
+fn accepted(event_id: Uuid, adjusted: Vec<Adjusted>) -> Accepted {
+    Accepted { status: "accepted", event_id, adjusted }
 }
 
-async fn result_of(app: &App, item: Result<(Uuid, Pending, Vec<Adjusted>), Vec<FieldError>>) -> Value {
-    match item {
+async fn result_of(app: &App, item: Result<(Uuid, Pending, Vec<Adjusted>), Vec<FieldError>>) -> ItemResult {
+    let (id, pending, adjusted) = match item {
+        Ok(item) => item,
         Err(errors) => {
             metrics::event("invalid");
-            json!({ "status": "rejected", "errors": errors })
+            return ItemResult { status: "rejected", event_id: None, adjusted: Vec::new(), errors };
         }
-        Ok((id, pending, adjusted)) => match durable(app, pending).await {
-            Ok(()) => {
-                metrics::event("accepted");
-                accepted(id, &adjusted)
-            }
-            Err(_) => json!({ "status": "unavailable", "event_id": id }),
-        },
+    };
+    let is_kept = durable(app, pending).await.is_ok();
+    if is_kept {
+        metrics::event("accepted");
+    }
+    ItemResult {
+        status: if is_kept { "accepted" } else { "unavailable" },
+        event_id: Some(id),
+        adjusted: if is_kept { adjusted } else { Vec::new() },
+        errors: Vec::new(),
     }
 }
 
@@ -305,17 +292,13 @@ fn media_type(headers: &HeaderMap, takes_forms: bool) -> Result<bool, Problem> {
     }
 }
 
-pub(crate) fn not_an_object(pointer: &str) -> FieldError {
-    FieldError::new(pointer, "type", "must be an object")
-}
-
-fn append(app: &App, event: &Event<'_>) -> Pending {
+pub(super) fn append(app: &App, event: &Event<'_>) -> Pending {
     app.journal.append_with(|out| event.encode(out))
 }
 
 /// Waits until the event is on disk; 503 otherwise, because senders of events retry.
-async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
-    let answer = timeout(millis(app.config.journal.append_timeout_ms), pending.durable()).await;
+pub(super) async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
+    let answer = timeout(app.config.journal.append_timeout, pending.durable()).await;
     match answer.unwrap_or(Err(AppendError::QueueFull)) {
         Ok(_) => Ok(()),
         Err(error) => {
@@ -327,7 +310,7 @@ async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
 }
 
 /// Whose events are counted; `None` where they are not limited.
-fn sender(app: &App, request: &Request) -> Option<IpAddr> {
+pub(super) fn sender(app: &App, request: &Request) -> Option<IpAddr> {
     app.limits.events.as_ref()?;
     let Peer(peer) = request.extensions().get()?;
     let server = &app.config.server;
@@ -337,7 +320,7 @@ fn sender(app: &App, request: &Request) -> Option<IpAddr> {
 }
 
 /// Counts events of an address; 429 when it may not send so many now.
-fn count(app: &App, sender: Option<IpAddr>, events: usize) -> Result<(), Problem> {
+pub(super) fn count(app: &App, sender: Option<IpAddr>, events: usize) -> Result<(), Problem> {
     limit(app, sender, |limit, address| limit.count_all(address, events))
 }
 
@@ -361,40 +344,4 @@ fn limit(
 fn refuse(errors: &[FieldError]) -> Problem {
     metrics::event("invalid");
     Problem::unprocessable(errors.to_vec())
-}
-
-/// 1-64 of `a-z0-9_.-`
-pub(crate) struct Slug(pub(crate) String);
-
-impl std::str::FromStr for Slug {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if input::is_type(text) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("must be 1 to 64 characters of a-z 0-9 _ . -")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_adjusted_is_safe_and_short_in_a_header() {
-        let adjusted = |pointer: &str, code| Adjusted { pointer: pointer.to_owned(), code };
-        let named = [adjusted("/event_type", "folded"), adjusted("/a, b\r\nX: \u{e9}\u{202e}%", "range")];
-        let value = adjusted_value(&named).unwrap();
-        assert_eq!(value, "folded /event_type, range /a%2C%20b%0D%0AX:%20%C3%A9%E2%80%AE%25");
-        let many = vec![adjusted(&"\u{1f600}".repeat(64), "length"); 20];
-        assert!(adjusted_value(&many).unwrap().len() <= ADJUSTED_BYTES_MAX);
-        assert_eq!(adjusted_value(&[]), None);
-    }
-
-    #[test]
-    fn the_pixel_is_a_gif_of_43_bytes() {
-        assert!(PIXEL.starts_with(b"GIF89a") && PIXEL.ends_with(b";"));
-    }
 }

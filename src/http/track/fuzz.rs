@@ -15,17 +15,13 @@ use crate::{
     config::{Flags, Loaded},
     facts::click::Click,
     http::client,
-    model::{
-        campaign::{Campaign, Destination},
-        id::ClickId,
-        link::Params,
-        text::LINK_VALUE_CHARS_MAX,
-    },
+    model::{campaign::Destination, id::ClickId, link::Params, text::LINK_VALUE_CHARS_MAX},
     routing::{
-        Routes, decide,
+        Routes, Visit, decide,
         destination::{Template, Values},
         tests::campaign,
     },
+    visitor::Visitor,
 };
 
 const CORPUS: &str = include_str!("../../../tests/data/hostile.txt");
@@ -124,16 +120,15 @@ fn value(rng: &mut fastrand::Rng, out: &mut String) {
 
 fn routes() -> Routes {
     let destination = |(id, origin): (usize, &&str)| Destination {
-        id: i64::try_from(id).unwrap() + 1,
+        id: Some(i64::try_from(id).unwrap() + 1),
         name: (*origin).to_owned(),
         url: format!("{origin}{REST}"),
-        weight: 1,
-        is_active: true,
-        payout: None,
+        ..Destination::default()
     };
     let pages = ORIGINS[..2].iter().enumerate().map(destination).collect();
     let offers = ORIGINS.iter().enumerate().map(destination).collect();
-    let campaign = Campaign { pass_through: true, fallback_url: None, ..campaign(pages, offers) };
+    let mut campaign = campaign(pages, offers);
+    (campaign.terms.pass_through, campaign.terms.fallback_url) = (true, None);
     Routes::new(campaign).unwrap()
 }
 
@@ -153,9 +148,10 @@ fn a_hundred_thousand_queries_lead_to_a_stored_origin_and_their_values_decode_ba
     for (which, query) in strings(query) {
         let params = Params::parse(&query);
         let id = ClickId::now();
-        let decision = decide(&routes, &params, id.created_at(), id.seed());
-        let mut click = Click::new(id, Uuid::nil());
-        params.describe(&mut click);
+        let visitor = Visitor::default();
+        let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+        let decision = decide(&routes, &visit);
+        let click = Click::of_link(id, Uuid::nil(), params.clone());
         let values = Values { click: &click, cid: "demo" };
         let location = decision.template.expect("a page or an offer").expand(&values, &params.unknown);
         match origin_if_exact(&query, &params, &location) {

@@ -19,30 +19,3 @@ pub(crate) fn asks_for_privacy(headers: &HeaderMap, privacy: &Privacy) -> bool {
     let is_one = |name| headers.get(name).is_some_and(|value| value == "1");
     (privacy.respect_gpc && is_one(GPC)) || (privacy.respect_dnt && is_one(axum::http::header::DNT))
 }
-
-/// The site of a referrer: its scheme and host. Empty where it is no URL.
-pub(crate) fn site(referrer: &str) -> &str {
-    let Some(start) = referrer.find("://").map(|i| i + 3) else { return "" };
-    let end = referrer[start..].find(['/', '?', '#']).map_or(referrer.len(), |i| start + i);
-    // a user part is a person's
-    if referrer[start..end].contains('@') { "" } else { &referrer[..end] }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_site_is_what_comes_before_the_path() {
-        for (referrer, wanted) in [
-            ("https://ads.example/page?user=alice", "https://ads.example"),
-            ("https://ads.example?user=alice", "https://ads.example"),
-            ("http://ads.example:81", "http://ads.example:81"),
-            ("https://alice@ads.example/", ""),
-            ("alice", ""),
-            ("", ""),
-        ] {
-            assert_eq!(site(referrer), wanted);
-        }
-    }
-}

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{
+        Octo, OctoBuilder,
         api::{answer, json_of},
         eventually,
     },
@@ -50,6 +51,37 @@ async fn a_campaign_is_made_changed_paused_resumed_and_deleted_and_clicks_follow
     assert_eq!(status, StatusCode::NOT_FOUND);
     tracker.simple_campaign("life").await;
     tracker.click("/c/life").await;
+}
+
+#[tokio::test]
+async fn a_patch_is_checked_for_what_it_changes_only() {
+    let with_app = |b: OctoBuilder| b.env("OCTO_TRACKING__APP_SCHEMES", "myapp");
+    let tracker = Tracker::start_with("api_app_schemes", with_app).await;
+    let body = json!({
+        "key": "app", "name": "n", "fallback_url": "myapp://closed", "start_at": "2026-01-01T00:00:00Z",
+        "offers": [{ "name": "o", "url": "myapp://open/{click_id}" }],
+    });
+    let made = tracker.campaign(body).await;
+    // where the scheme is not in the list any more
+    let strict = Octo::builder().database_url(tracker.database.url()).start().await;
+    let patch = async |body: Value| {
+        let request = strict.api(&tracker.token).request(Method::PATCH, "/campaigns/app").json(&body);
+        answer(request).await
+    };
+    let (status, patched) = patch(json!({ "name": "new" })).await;
+    assert_eq!((status, &patched["name"]), (StatusCode::OK, &json!("new")), "{patched}");
+    assert_eq!((&patched["offers"], &patched["fallback_url"]), (&made["offers"], &made["fallback_url"]));
+    let mut offer = made["offers"][0].clone();
+    offer["weight"] = json!(5);
+    let (status, patched) = patch(json!({ "offers": [offer], "fallback_url": "myapp://closed" })).await;
+    assert_eq!((status, &patched["offers"]), (StatusCode::OK, &json!([offer])), "{patched}");
+    offer["url"] = json!("myapp://other");
+    let more = json!({ "name": "p", "url": "myapp://open/{click_id}" });
+    let (status, problem) = patch(json!({ "offers": [offer, more], "end_at": "2025-01-01T00:00:00Z" })).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    let wanted = [("/offers/0/url", "url"), ("/offers/1/url", "url"), ("/end_at", "range")];
+    assert_eq!(faults(&problem), wanted.map(|(pointer, code)| (pointer.to_owned(), code.to_owned())));
+    assert!(header(&strict.get("/c/app").await, "location").starts_with("myapp://open/"));
 }
 
 #[tokio::test]

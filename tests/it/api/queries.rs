@@ -8,10 +8,10 @@ use futures_util::future::join_all;
 use octo::{
     config::{self, Flags, Loaded},
     db::{
-        self, Db,
+        self, Db, Statement,
         store::{campaigns, clicks, events, stats, tokens},
     },
-    model::id::ClickId,
+    model::{campaign::Terms, id::ClickId},
 };
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, types::Json};
@@ -37,24 +37,27 @@ fn configured(connections: u32) -> config::Database {
 
 /// The SQL of a statement.
 fn sql(name: &str) -> &'static str {
-    db::statements().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("there is no {name}")).1
+    let mut statements = db::statements();
+    statements.find(|s| s.name() == name).unwrap_or_else(|| panic!("there is no {name}")).sql()
 }
 
 /// A row of `pg_prepared_statements`, which shows a session its own.
 type Prepared = (String, String, bool, i64);
 
-const PREPARED: &str =
-    "SELECT name, statement, from_sql, generic_plans + custom_plans FROM pg_prepared_statements";
+const PREPARED: Statement = Statement::new(
+    "test.prepared",
+    "SELECT name, statement, from_sql, generic_plans + custom_plans FROM pg_prepared_statements",
+);
 
 /// What each connection of the pool has prepared: every closure waits for the others, so each has its own.
 async fn prepared(db: &Db) -> Vec<Vec<Prepared>> {
     let barrier = Arc::new(Barrier::new(CONNECTIONS as usize));
     let views = (0..CONNECTIONS).map(|_| {
         let barrier = barrier.clone();
-        db.write("test.prepared", move |c| {
+        db.write(PREPARED, move |c| {
             Box::pin(async move {
                 barrier.wait().await;
-                sqlx::query_as(PREPARED).fetch_all(c).await
+                sqlx::query_as(PREPARED.sql()).fetch_all(&mut **c).await
             })
         })
     });
@@ -65,7 +68,8 @@ async fn prepared(db: &Db) -> Vec<Vec<Prepared>> {
 async fn a_hot_statement_is_prepared_once_a_connection_and_executed_many_times() {
     let database = Database::create("queries_prepared").await;
     let db = Db::new(&database.url().into(), &configured(CONNECTIONS)).unwrap();
-    let campaign = campaigns::insert(&db, campaigns::New::demo("hot", "https://a.example/")).await.unwrap();
+    let campaign =
+        campaigns::insert(&db, "hot".parse().ok(), Terms::demo("https://a.example/")).await.unwrap();
     let (to, hash) = (Utc::now(), [7; 32]);
     let run = async || {
         clicks::get(&db, ClickId::now()).await.unwrap();
@@ -100,15 +104,41 @@ async fn a_hot_statement_is_prepared_once_a_connection_and_executed_many_times()
 }
 
 #[tokio::test]
+async fn two_databases_in_one_process_keep_to_their_own_settings() {
+    let database = Database::create("queries_settings").await;
+    let url = database.url().into();
+    let preparing = Db::new(&url, &config::Database { slow_query: Duration::ZERO, ..configured(1) }).unwrap();
+    let pooled =
+        config::Database { prepared_statements: false, slow_query: Duration::from_mins(1), ..configured(1) };
+    let plain = Db::new(&url, &pooled).unwrap(); // made last: what was of the process would be as it says
+    let mut seen = Vec::new();
+    for (db, runs) in [(&preparing, 3), (&plain, 2)] {
+        for _ in 0..runs {
+            clicks::get(db, ClickId::now()).await.unwrap();
+        }
+        let view: Vec<Prepared> = db
+            .read_primary(PREPARED, |c| {
+                Box::pin(sqlx::query_as(PREPARED.sql()).persistent(false).fetch_all(&mut **c))
+            })
+            .await
+            .unwrap();
+        let kept = view.iter().filter(|(_, text, ..)| text == sql("click.get")).count();
+        let query = db.queries().into_iter().find(|query| query.query == "click.get").unwrap();
+        seen.push((kept, query.times.count, query.slow));
+    }
+    assert_eq!(seen, [(1, 3, 3), (0, 2, 0)], "statements kept prepared, runs counted, slow ones of them");
+}
+
+#[tokio::test]
 async fn a_connection_keeps_every_statement_of_octo_prepared() {
     let database = Database::create("queries_capacity").await;
     let db = Db::new(&database.url().into(), &configured(1)).unwrap();
     let names: Vec<String> = db
-        .write("test.prepared", |c| {
+        .write(PREPARED, |c| {
             Box::pin(async move {
                 for _ in 0..2 {
-                    for (_, sql) in db::statements() {
-                        c.prepare(sqlx::SqlStr::from_static(sql)).await?;
+                    for statement in db::statements() {
+                        c.prepare(sqlx::SqlStr::from_static(statement.sql())).await?;
                     }
                 }
                 // not prepared itself: it would take a place
@@ -419,8 +449,8 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
     assert!(bad.is_empty(), "they read too much:\n{}", bad.join("\n"));
     let tables = regex::Regex::new(r"\b(clicks|events|campaign_stats_hourly|event_keys)\b").unwrap();
     let unplanned: Vec<&str> = db::statements()
-        .filter(|(name, sql)| tables.is_match(sql) && !planned.contains(name))
-        .map(|s| s.0)
+        .filter(|s| tables.is_match(s.sql()) && !planned.contains(s.name()))
+        .map(Statement::name)
         .collect();
     assert!(unplanned.is_empty(), "there is no case for {unplanned:?}");
 }

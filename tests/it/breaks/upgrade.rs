@@ -2,12 +2,12 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use reqwest::StatusCode;
-use serde_json::json;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
-    harness::{Octo, PrivatePostgres, Scratch, eventually},
+    harness::{Octo, PrivatePostgres, PrivateRedis, Scratch, api::answer, eventually},
     tracker::{Table, assert_roll_ups_agree, header},
 };
 
@@ -122,4 +122,76 @@ async fn campaigns_saved_by_0_1_0_are_served_while_the_database_is_away() {
     assert_eq!(click.status(), StatusCode::FOUND);
     assert!(header(&click, "location").contains("&s=x"), "{click:?}");
     assert_eq!(header(&click, "x-octo-recorded"), "");
+}
+
+/// The value of a campaign in the Redis of 0.1.0, under another key of links.
+fn left_in_redis(key: &str) -> String {
+    let summer = fs::read_to_string(format!("{OLD}/redis-campaign-summer.json")).unwrap();
+    summer.replace("\"key\":\"summer\"", &format!("\"key\":\"{key}\""))
+}
+
+#[tokio::test]
+async fn campaigns_that_0_1_0_left_in_redis_are_served_while_the_database_is_away() {
+    let redis = PrivateRedis::start().await;
+    let mut connection = redis.connection().await;
+    let mut set = async |name: &str, value: String| {
+        let (): () = redis::cmd("SET").arg(name).arg(value).query_async(&mut connection).await.unwrap();
+    };
+    set("campaign:summer", left_in_redis("summer")).await;
+    set("t:campaign:autumn", left_in_redis("autumn")).await;
+    set("campaign:winter", left_in_redis("winter")).await;
+    let mut new: Value = serde_json::from_str(&left_in_redis("winter")).unwrap();
+    new.as_object_mut().unwrap().remove("schema");
+    new["campaign"]["landing_pages"][0]["url"] = json!("https://new.example/");
+    set("t:campaign_v1:winter", new.to_string()).await;
+
+    let scratch = Scratch::create();
+    let data = old_data(&scratch);
+    let mut saved: Value = serde_json::from_slice(&fs::read(data.join("campaigns.json")).unwrap()).unwrap();
+    saved["campaigns"].as_array_mut().unwrap().retain(|campaign| campaign["key"] == "demo");
+    fs::write(data.join("campaigns.json"), saved.to_string()).unwrap();
+    let refusing = "postgres://app_user@127.0.0.1:1/nothing";
+    let builder = || Octo::builder().database_url(refusing).redis_url(redis.url());
+    // as by default: names are made from a database that 0.1.0 did not save
+    let mut octo = builder().data_dir(&data).start().await;
+    let location = async |octo: &Octo, key: &str| {
+        let click = octo.get(&format!("/click?cid={key}&sub1=x")).await;
+        (click.status().as_u16(), header(&click, "location"))
+    };
+    let (status, to) = location(&octo, "summer").await;
+    assert!(
+        status == 302 && to.starts_with("https://a.example/?c=") && to.ends_with("&s=x"),
+        "{status} {to}"
+    );
+    assert_eq!(location(&octo, "nobodys").await.0, 404);
+    octo.kill9().await;
+
+    let octo = builder().data_dir(&data).env("OCTO_REDIS__KEY_PREFIX", "t:").start().await;
+    for key in ["summer", "autumn"] {
+        let (status, to) = location(&octo, key).await;
+        assert!(status == 302 && to.starts_with("https://a.example/?c="), "{key}: {status} {to}");
+    }
+    let (_, to) = location(&octo, "winter").await;
+    assert!(to.starts_with("https://new.example/"), "what is new counts: {to}");
+}
+
+#[tokio::test]
+async fn what_0_1_0_left_in_redis_hides_nothing_that_the_database_says_and_goes_with_a_change() {
+    let (postgres, _) = old_database().await;
+    let redis = PrivateRedis::start().await;
+    let mut connection = redis.connection().await;
+    for key in ["summer", "deleted"] {
+        let set = redis::cmd("SET").arg(format!("campaign:{key}")).arg(left_in_redis(key)).take();
+        set.exec_async(&mut connection).await.unwrap();
+    }
+    let scratch = Scratch::create();
+    let data = old_data(&scratch);
+    let token = fs::read_to_string(data.join("admin-token")).unwrap();
+    let octo =
+        Octo::builder().database_url(postgres.url()).redis_url(redis.url()).data_dir(&data).start().await;
+    assert_eq!(octo.get("/click?cid=deleted").await.status(), StatusCode::NOT_FOUND);
+    let patch = octo.api(token.trim()).request(Method::PATCH, "/campaigns/summer");
+    assert_eq!(answer(patch.json(&json!({ "name": "Late summer" }))).await.0, StatusCode::OK);
+    let left: u32 = redis::cmd("EXISTS").arg("campaign:summer").query_async(&mut connection).await.unwrap();
+    assert_eq!(left, 0);
 }

@@ -107,18 +107,6 @@ async fn healthcheck_sees_the_file_that_serve_sees() {
     assert_eq!(blind.status.code(), Some(1), "without the file no PROXY header is sent");
 }
 
-#[test]
-fn the_image_and_compose_name_the_file_where_every_command_looks_for_it() {
-    let read = |name: &str| {
-        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
-    };
-    let image = read("Dockerfile");
-    assert!(image.contains("ENV OCTO_CONFIG=/etc/octo/octo.toml"), "{image}");
-    assert!(!image.contains("\"--config\""), "a flag of the one command is not seen by the health check");
-    assert!(read("docker-compose.yml").contains("OCTO_CONFIG: /etc/octo/octo.toml"));
-    assert!(read("config/systemd/octo.service").contains("\nRestart=always\n"));
-}
-
 #[tokio::test]
 async fn what_is_not_utf_8_in_the_environment_ends_nothing_but_our_own_configuration() {
     let odd = || OsString::from_vec(b"tweety\xff".to_vec());

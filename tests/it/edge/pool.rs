@@ -8,13 +8,12 @@ use std::{
 use anyhow::ensure;
 use octo::{
     config::{Flags, Loaded},
-    db::{Db, Error, pool::Pool, position},
+    db::{Db, Error, Statement, pool::Pool, position},
 };
 use reqwest::Method;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
 use socket2::SockRef;
-use sqlx::Connection;
 
 use crate::{
     harness::{Database, Octo, PrivatePostgres, Signal, api::campaign, eventually, migrate, signal},
@@ -36,8 +35,10 @@ fn load(set: &[(&str, &str)]) -> Loaded {
 
 /// Sleeps in the database.
 async fn doze(pool: &Pool, seconds: f64) -> Result<i32, Error> {
-    let sql = "SELECT pg_backend_pid() FROM (SELECT pg_sleep($1)) s";
-    pool.run("test.doze", move |c| Box::pin(sqlx::query_scalar(sql).bind(seconds).fetch_one(c))).await
+    const DOZE: Statement =
+        Statement::new("test.doze", "SELECT pg_backend_pid() FROM (SELECT pg_sleep($1)) s");
+
+    pool.run(DOZE, move |c| Box::pin(sqlx::query_scalar(DOZE.sql()).bind(seconds).fetch_one(&mut **c))).await
 }
 
 #[tokio::test]
@@ -76,10 +77,10 @@ async fn a_connection_tells_postgres_its_name_its_limits_and_utf_8() {
     let database = Database::create("pool_settings").await;
     let db = db(&database.url(), &[]);
     let setting = async |name: &'static str| -> String {
-        let sql = "SELECT current_setting($1)";
-        let asking = db
-            .primary()
-            .run("test.setting", move |c| Box::pin(sqlx::query_scalar(sql).bind(name).fetch_one(c)));
+        let setting = Statement::new("test.setting", "SELECT current_setting($1)");
+        let asking = db.primary().run(setting, move |c| {
+            Box::pin(sqlx::query_scalar(setting.sql()).bind(name).fetch_one(&mut **c))
+        });
         asking.await.unwrap()
     };
     for (name, wanted) in [
@@ -105,11 +106,12 @@ async fn callers_that_hang_up_leave_no_connection_inside_a_transaction() {
     let pool = database.pool().await;
     let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
                 AND state LIKE 'idle in transaction%'";
+    let doze = Statement::new("test.begin", "SELECT pg_sleep(0.002)");
     for round in 0..120 {
-        let begun = db.primary().run("test.begin", |c| {
+        let begun = db.primary().run(doze, move |c| {
             Box::pin(async move {
                 let mut transaction = c.begin().await?;
-                sqlx::query("SELECT pg_sleep(0.002)").execute(&mut *transaction).await?;
+                sqlx::query(doze.sql()).execute(&mut **transaction).await?;
                 transaction.commit().await
             })
         });
@@ -133,11 +135,12 @@ async fn a_transaction_that_its_query_forgot_is_over_when_the_connection_is_idle
     let database = Database::create("pool_forgot").await;
     let db = db(&database.url(), &[("MAX_CONNECTIONS", "2"), ("MIN_CONNECTIONS", "0")]);
     let pool = database.pool().await;
+    let lock = Statement::new("test.forget", "LOCK TABLE campaigns");
     for fails in [false, true] {
-        let forgot = db.primary().run("test.forget", move |c| {
+        let forgot = db.primary().run(lock, move |c| {
             Box::pin(async move {
                 let mut transaction = c.begin().await?;
-                sqlx::query("LOCK TABLE campaigns").execute(&mut *transaction).await?;
+                sqlx::query(lock.sql()).execute(&mut **transaction).await?;
                 if fails { Err(sqlx::Error::RowNotFound) } else { Ok(()) } // without commit or rollback
             })
         });
@@ -396,7 +399,7 @@ async fn the_plan_of_any_query_can_be_had_and_every_query_is_listed() {
     let listed: Value = get("/system/queries").await.json().await.unwrap();
     let names: Vec<&str> =
         listed["data"].as_array().unwrap().iter().map(|q| q["query"].as_str().unwrap()).collect();
-    for (name, _) in octo::db::statements() {
+    for name in octo::db::statements().map(Statement::name) {
         assert!(names.contains(&name), "{name} is not listed");
         let response = get(&format!("/system/queries/{name}/plan")).await;
         assert_eq!(response.status(), 200, "{name}: {}", response.text().await.unwrap());

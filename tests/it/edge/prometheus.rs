@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::{StreamExt, stream};
+use octo::db::{self, Statement};
 use regex::Regex;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    files::alerts::alerts,
     harness::{Database, Octo, PrivatePostgres, Prometheus, eventually, prometheus_config, promtool},
     tracker::{SOON, Table, Tracker},
 };
@@ -335,7 +337,7 @@ async fn queries_seen(octo: &Octo, token: &str) -> BTreeSet<String> {
     let listed = octo.api(token).get("/system/queries").send().await.unwrap();
     let listed: Value = listed.json().await.unwrap();
     let data = listed["data"].as_array().unwrap();
-    for (name, _) in octo::db::statements() {
+    for name in db::statements().map(Statement::name) {
         assert!(data.iter().any(|query| query["query"] == name), "{name} is not in /system/queries");
     }
     let ran = data.iter().filter(|query| query["count"].as_u64().unwrap() > 0);
@@ -396,7 +398,7 @@ async fn every_query_of_the_code_is_seen_in_the_list_and_in_the_metrics() {
     let token = fs::read_to_string(embedded.data_dir().join("admin-token")).unwrap();
     seen.extend(queries_seen(&embedded, token.trim()).await);
 
-    let known: BTreeSet<String> = octo::db::statements().map(|(name, _)| name.to_owned()).collect();
+    let known: BTreeSet<String> = db::statements().map(|s| s.name().to_owned()).collect();
     seen.extend(OF_THE_COMMAND_LINE.map(str::to_owned));
     seen.extend(OF_RARE_DAYS.map(str::to_owned));
     let never: Vec<&String> = known.difference(&seen).collect();
@@ -429,65 +431,6 @@ async fn the_rules_and_their_tests_pass() {
     ] {
         let output = promtool(args, "").await;
         assert!(output.status.success(), "promtool {}: {}", args.join(" "), said(&output));
-    }
-}
-
-fn yaml(name: &str) -> serde_norway::Value {
-    serde_norway::from_str(&fs::read_to_string(prometheus_config().join(name)).unwrap()).unwrap()
-}
-
-fn alerts() -> Vec<serde_norway::Value> {
-    let rules = yaml("alerts.yml");
-    let groups = rules["groups"].as_sequence().unwrap().iter();
-    let rules = groups.flat_map(|group| group["rules"].as_sequence().unwrap().clone());
-    rules.filter(|rule| rule["alert"].is_string()).collect()
-}
-
-#[test]
-fn every_alert_has_a_case_that_fires_and_one_that_does_not() {
-    let firing = Regex::new(r#"^count\(ALERTS\{alertname="(\w+)",alertstate="firing"\}\)$"#).unwrap();
-    let (mut fires, mut is_quiet) = (HashSet::new(), HashSet::new());
-    for file in ["alerts_test.yml", "alerts_long_test.yml"] {
-        for test in yaml(file)["tests"].as_sequence().unwrap() {
-            for expected in test["promql_expr_test"].as_sequence().into_iter().flatten() {
-                let expression = expected["expr"].as_str().unwrap();
-                let name =
-                    firing.captures(expression).unwrap_or_else(|| panic!("{expression}"))[1].to_owned();
-                assert_eq!(expected["exp_samples"][0]["value"].as_u64(), Some(1), "{name}");
-                fires.insert(name);
-            }
-            for expected in test["alert_rule_test"].as_sequence().into_iter().flatten() {
-                assert!(expected["exp_alerts"].is_null(), "{expected:?}");
-                is_quiet.insert(expected["alertname"].as_str().unwrap().to_owned());
-            }
-        }
-    }
-    let names: HashSet<String> = alerts().iter().map(|a| a["alert"].as_str().unwrap().to_owned()).collect();
-    assert!(names.len() > 20, "{names:?}");
-    assert_eq!((&fires, &is_quiet), (&names, &names));
-}
-
-#[test]
-fn every_alert_says_what_it_means_and_leads_to_a_heading_of_the_runbook() {
-    let runbook = fs::read_to_string(prometheus_config().join("RUNBOOK.md")).unwrap();
-    let headings: Vec<String> =
-        runbook.lines().filter_map(|l| l.strip_prefix("## ")).map(str::to_lowercase).collect();
-    for alert in alerts() {
-        let name = alert["alert"].as_str().unwrap();
-        let severity = alert["labels"]["severity"].as_str().unwrap();
-        assert!(["page", "ticket"].contains(&severity), "{name}: {severity}");
-        let annotation =
-            |key| alert["annotations"][key].as_str().unwrap_or_else(|| panic!("{name} has no {key}"));
-        assert!(annotation("summary").len() > 10, "{name}");
-        assert!(annotation("description").contains("First: "), "{name} names no first command");
-        let anchor = annotation("runbook").strip_prefix("RUNBOOK.md#").unwrap();
-        assert_eq!(anchor, name.to_lowercase());
-        assert!(headings.iter().any(|heading| heading == anchor), "the runbook has no heading {anchor}");
-    }
-    let names: HashSet<String> =
-        alerts().iter().map(|a| a["alert"].as_str().unwrap().to_lowercase()).collect();
-    for heading in headings.iter().filter(|heading| heading.starts_with("octo")) {
-        assert!(names.contains(heading), "the runbook has {heading}, which is no alert");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use octo::facts::click::Adjusted;
+use octo::model::click::Adjusted;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use sqlx::Row;

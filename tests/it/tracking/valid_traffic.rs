@@ -203,7 +203,10 @@ async fn another_node_hears_of_a_visit_by_way_of_redis_which_keeps_nothing_of_it
     .await;
     let mut connection = redis.connection().await;
     let keys: Vec<String> = ::redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
-    assert!(keys.iter().all(|key| key.contains(":campaign:") || key.contains(":click_stats:")), "{keys:?}");
+    assert!(
+        keys.iter().all(|key| key.contains(":campaign_v1:") || key.contains(":click_stats:")),
+        "{keys:?}"
+    );
 
     // with a Redis that says nothing the clicks go on, and each node knows its own
     redis.sigstop();

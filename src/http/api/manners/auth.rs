@@ -1,22 +1,21 @@
 //! Who may: `Authorization: Bearer octo_...`. A handler says what it needs by taking [`Admin`] or [`Read`] as
 //! its first argument, so that nothing else is looked at before.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Instant};
 
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
 };
 use chrono::Utc;
+use utoipa::openapi::security::SecurityRequirement;
 
 use crate::{
     app::App,
     db::store::tokens,
     http::{
         client::{self, Peer},
+        described::Described,
         error::Problem,
     },
     limits::{Over, Watcher},
@@ -88,7 +87,7 @@ pub(crate) async fn may_watch(parts: &Parts, app: &App) -> Result<(), Problem> {
     let server = &app.config.server;
     let token = bearer(&parts.headers).and_then(hash);
     let known = token.and_then(|token| app.limits.watcher(&token));
-    if known.is_some_and(|k| k.asked_at.elapsed() < Duration::from_secs(server.metrics_token_recheck_s)) {
+    if known.is_some_and(|k| k.asked_at.elapsed() < server.metrics_token_recheck) {
         return Ok(());
     }
     let expires_at = match (require(Scope::Metrics, parts, app).await, known) {
@@ -211,6 +210,20 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (value, None) = (values.next()?, values.next()) else { return None };
     let (scheme, credentials) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim_matches(' '))
+}
+
+/// Says in the document which scope an operation of the API needs, as OpenAPI 3.1 does for schemes without scopes of their
+/// own: by role names. Reading needs `read`, all else `admin`, unless the operation says something else itself.
+/// `tests/it/api/scopes.rs` holds each operation to it.
+pub(crate) fn describe(it: &mut Described<'_>) {
+    let scope = if it.method == "GET" { Scope::Read } else { Scope::Admin };
+    let needed = || vec![SecurityRequirement::new("token", [<&str>::from(scope)])];
+    it.operation.security.get_or_insert_with(needed);
+    if it.is_guarded() {
+        let challenge = "Bearer realm=\"octo\", error=\"invalid_token\"";
+        let is_refused = |status: &str| matches!(status, "401" | "403");
+        it.answers(is_refused, "WWW-Authenticate", "What is wanted (RFC 6750).", challenge);
+    }
 }
 
 fn invalid_token() -> Problem {

@@ -22,16 +22,13 @@ use uuid::Uuid;
 
 use crate::{
     app::App,
-    config::millis,
     db::store::idempotency::{self, Answer, Claim, Claimed},
     housekeeping::clock,
     http::{
-        api::{
-            BODY_BYTES_MAX,
-            manners::{auth, position::X_OCTO_POSITION},
-        },
+        api::manners::{auth, position::X_OCTO_POSITION, problems, request::BODY_BYTES_MAX},
         body,
-        error::{FieldError, Problem},
+        described::{Described, is_success, text},
+        error::{FieldError, Problem, panicked},
         request_id,
     },
     metrics,
@@ -43,6 +40,9 @@ pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 
 /// `true` on an answer that was given before.
 pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// A key, for the document: characters without a quote, a comma or a semicolon, or a string in quotes.
+const KEY_PATTERN: &str = r#"^(?:[!#-+\--:<-~]{1,255}|"(?:[ !#-\[\]-~]|\\["\\]){1,255}")$"#;
 
 /// Longest key, in characters.
 const KEY_CHARS_MAX: usize = 255;
@@ -97,7 +97,7 @@ async fn answer(app: &App, request: Request, next: Next) -> Result<Response, Pro
     let key = key(&head.headers).ok_or_else(malformed)?;
     let body = body::read(body, BODY_BYTES_MAX).await?;
     let known_by = idempotency::Request { token_id: token.id, key, fingerprint: fingerprint(&head, &body) };
-    let lease = millis(app.config.api.idempotency_lease_ms);
+    let lease = app.config.api.idempotency_lease;
     match idempotency::claim(&app.db, &known_by, lease).await? {
         Claimed::Run(claim) => Ok(run(app.clone(), known_by, claim, (head, body), next).await),
         Claimed::Answered(answer) => {
@@ -130,7 +130,7 @@ async fn run(
     let request = Request::from_parts(head, Body::from(body));
     let work = request_id::inherited(async move {
         let response = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-        keep(&app, &known_by, claim, response.unwrap_or_else(crate::http::panicked)).await
+        keep(&app, &known_by, claim, response.unwrap_or_else(panicked)).await
     });
     #[expect(
         clippy::disallowed_methods,
@@ -251,7 +251,7 @@ fn running() -> Problem {
 
 /// Forgets old answers, until the stop signal.
 pub async fn housekeeping(app: App, stop: CancellationToken) -> anyhow::Result<()> {
-    let keep = Duration::from_secs(app.config.api.idempotency_keep_s);
+    let keep = app.config.api.idempotency_keep;
     loop {
         let forgotten = match clock::lets_delete(&app).await {
             Ok(true) => idempotency::delete_old(&app.db, keep, app.config.api.idempotency_keys_max).await,
@@ -268,6 +268,25 @@ pub async fn housekeeping(app: App, stop: CancellationToken) -> anyhow::Result<(
             () = stop.cancelled() => return Ok(()),
         }
     }
+}
+
+/// Says of a POST of the API in the document that it takes a key.
+pub(crate) fn describe(it: &mut Described<'_>) {
+    if !it.is_guarded() || it.method != "POST" {
+        return;
+    }
+    let description = "A name for this request, such as a UUID. The same request again with the same key is not \
+                       run again, but answered as before with `Idempotency-Replayed: true`; another request with \
+                       it is refused (422), and so is one that comes while the first still runs (409).";
+    let example = "8e03978e-40d5-43dd-bc93-6894a57f9324";
+    it.takes("Idempotency-Key", description, text(Some(KEY_PATTERN)), example);
+    let running =
+        || problems::response("The request with this `Idempotency-Key` is still running.", &running()).into();
+    it.operation.responses.responses.entry("409".to_owned()).or_insert_with(running);
+    let when = "Seconds; only where the request with this `Idempotency-Key` is running.";
+    it.answers(|status| status == "409", "Retry-After", when, "1");
+    let replayed = "`true`: the answer was given before for this `Idempotency-Key`.";
+    it.answers(is_success, "Idempotency-Replayed", replayed, "true");
 }
 
 #[cfg(test)]

@@ -163,6 +163,7 @@ pub(crate) struct Page<T> {
     /// Whether there are more.
     pub has_more: bool,
     /// `cursor` of the next page.
+    #[schema(example = "019aaf3c5f007abc8def0123456789ab")]
     pub next_cursor: Option<String>,
 }
 
@@ -174,9 +175,13 @@ impl<T> Page<T> {
         let next_cursor = rows.last().filter(|_| has_more).map(cursor);
         Self { data: rows, has_more, next_cursor }
     }
-}
 
-impl<T> Page<T> {
+    /// The same page of what is shown of each row.
+    pub(crate) fn shown<V: From<T>>(self) -> Page<V> {
+        let data = self.data.into_iter().map(V::from).collect();
+        Page { data, has_more: self.has_more, next_cursor: self.next_cursor }
+    }
+
     /// Of a search that was cut short: where it goes on, whether or not the page is full.
     pub(crate) fn or_goes_on(mut self, next_cursor: Option<String>) -> Self {
         if !self.has_more && next_cursor.is_some() {

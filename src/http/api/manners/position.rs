@@ -14,6 +14,7 @@ use crate::{
     db::position,
     http::{
         api::manners::auth,
+        described::{Described, is_success, text},
         error::{FieldError, Problem},
     },
     model::token::Scope,
@@ -45,6 +46,22 @@ pub(crate) async fn see(State(app): State<App>, request: Request, next: Next) ->
         response.headers_mut().insert(X_OCTO_POSITION, value);
     }
     response
+}
+
+/// Says in the document which reads take a position, and which answers have one.
+pub(crate) fn describe(it: &mut Described<'_>) {
+    if !it.is_guarded() {
+        return;
+    }
+    let example = "0/3000148";
+    if it.method == "GET" {
+        let description = "`X-Octo-Position` of the answer to a change: this read sees it, on any node.";
+        let pattern = "^(?:[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})?$";
+        it.takes("X-Octo-Position", description, text(Some(pattern)), example);
+    } else {
+        let description = "Where the change is in the primary's log; a read that brings it sees the change.";
+        it.answers(is_success, "X-Octo-Position", description, example);
+    }
 }
 
 /// 0 without the header, or with an empty one; `None` when it is no position.

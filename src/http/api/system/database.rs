@@ -1,7 +1,5 @@
 //! `/api/v1/system/database`: what the primary said of itself when it was last asked.
 
-use std::{sync::Arc, time::Duration};
-
 use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::Utc;
 use serde::Serialize;
@@ -10,9 +8,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
-    db::server_status::{Snapshot, is_stale},
+    db::server_status::is_stale,
     http::{
-        api::{answer, manners::auth::Read, openapi::Problems},
+        api::{
+            manners::{answer::answer, auth::Read, problems::Problems},
+            views::system::database::Snapshot,
+        },
         error::Problem,
     },
 };
@@ -33,8 +34,7 @@ struct Known {
     /// How often it is read (`database.statistics_interval_s`).
     interval_s: u64,
     /// What it said.
-    #[schema(value_type = Option<Snapshot>)]
-    snapshot: Option<Arc<Snapshot>>,
+    snapshot: Option<Snapshot>,
 }
 
 /// Show the database
@@ -47,9 +47,14 @@ struct Known {
 )]
 async fn get(_: Read, State(app): State<App>) -> Result<Response, Problem> {
     let snapshot = app.server_status.latest();
-    let interval_s = app.config.database.statistics_interval_s;
+    let interval = app.config.database.statistics_interval;
     let age = snapshot.as_ref().map(|s| (Utc::now() - s.read_at).to_std().unwrap_or_default());
-    let is_stale = age.is_none_or(|age| is_stale(age, Duration::from_secs(interval_s)));
-    let known = Known { age_s: age.map(|age| age.as_secs_f64()), is_stale, interval_s, snapshot };
+    let is_stale = age.is_none_or(|age| is_stale(age, interval));
+    let known = Known {
+        age_s: age.map(|age| age.as_secs_f64()),
+        is_stale,
+        interval_s: interval.as_secs(),
+        snapshot: snapshot.as_deref().cloned().map(Into::into),
+    };
     answer(StatusCode::OK, &known)
 }

@@ -7,9 +7,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
-    db::{pool, position, replicas},
+    db::position,
     http::{
-        api::{answer, manners::auth::Read, openapi::Problems},
+        api::{
+            manners::{answer::answer, auth::Read, problems::Problems},
+            views::system::pools::{PoolState, Report},
+        },
         error::Problem,
     },
 };
@@ -23,14 +26,14 @@ pub(super) fn router() -> OpenApiRouter<App> {
 #[derive(Debug, Serialize, ToSchema)]
 struct Pools {
     /// The primary's pool, then the replicas'.
-    data: Vec<pool::State>,
+    data: Vec<PoolState>,
     /// Milliseconds since the primary last said that it takes writes; `null`: it does not answer.
     primary_answered_ms_ago: Option<u64>,
     /// Where this node's last write ends in the primary's log; reads see at least this.
     #[schema(example = "0/3000148")]
     written: String,
     /// Replicas as the last probe saw them.
-    replicas: Vec<replicas::Report>,
+    replicas: Vec<Report>,
 }
 
 /// Connections and replicas
@@ -44,10 +47,10 @@ struct Pools {
 async fn get(_: Read, State(app): State<App>) -> Result<Response, Problem> {
     let ago = app.db.primary_seen().map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
     let pools = Pools {
-        data: app.db.pools().map(pool::Pool::state).collect(),
+        data: app.db.pools().map(|pool| pool.state().into()).collect(),
         primary_answered_ms_ago: ago,
         written: position::to_text(app.db.written()),
-        replicas: app.db.replicas().reports(),
+        replicas: app.db.replicas().reports().into_iter().map(Into::into).collect(),
     };
     answer(StatusCode::OK, &pools)
 }

@@ -7,9 +7,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
-    db::{monitor, plan},
     http::{
-        api::{Name, answer, manners::auth::Read, openapi::Problems},
+        api::{
+            manners::{answer::answer, auth::Read, problems::Problems, request::Name},
+            views::system::pools::Query,
+        },
         error::Problem,
     },
 };
@@ -23,7 +25,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 #[derive(Debug, Serialize, ToSchema)]
 struct Queries {
     /// In order of name; those that have not run are there with a count of 0.
-    data: Vec<monitor::Query>,
+    data: Vec<Query>,
 }
 
 /// How Postgres would run a statement.
@@ -33,6 +35,7 @@ struct Plan {
     #[schema(example = "click.list")]
     query: String,
     /// As EXPLAIN writes it; with `$1` in the place of values.
+    #[schema(example = "Index Scan Backward using clicks_pkey on clicks")]
     plan: String,
 }
 
@@ -43,8 +46,8 @@ struct Plan {
     get, path = "/system/queries", tag = "system", operation_id = "list_system_queries",
     responses((status = 200, description = "The queries.", body = Queries), Problems),
 )]
-async fn list(_: Read) -> Result<Response, Problem> {
-    answer(StatusCode::OK, &Queries { data: monitor::queries() })
+async fn list(_: Read, State(app): State<App>) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &Queries { data: app.db.queries().into_iter().map(Into::into).collect() })
 }
 
 /// Explain a query
@@ -56,7 +59,7 @@ async fn list(_: Read) -> Result<Response, Problem> {
     responses((status = 200, description = "The plan.", body = Plan), Problems),
 )]
 async fn explain(_: Read, State(app): State<App>, Name(query): Name) -> Result<Response, Problem> {
-    let plan = plan::explain(app.db.primary(), &query).await?;
+    let plan = app.db.explain(&query).await?;
     let plan = plan.ok_or_else(|| Problem::not_found("query"))?;
     answer(StatusCode::OK, &Plan { query, plan })
 }

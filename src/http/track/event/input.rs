@@ -21,11 +21,11 @@ use crate::{
 };
 
 /// Entries of an event's properties.
-pub(in crate::http) const PROPERTIES_MAX: usize = 64;
+pub(super) const PROPERTIES_MAX: usize = 64;
 /// Longest type, in characters.
-const TYPE_CHARS_MAX: usize = 64;
+pub(super) const TYPE_CHARS_MAX: usize = 64;
 /// Characters of a sender's own id that are kept with the event; all of them say which event it is.
-const EXTERNAL_ID_CHARS_MAX: usize = 128;
+pub(super) const EXTERNAL_ID_CHARS_MAX: usize = 128;
 /// What was adjusted is named for so many members at most.
 const ADJUSTED_MAX: usize = 20;
 /// The type of an event whose own has none of the letters that a type is made of.
@@ -139,7 +139,7 @@ pub(in crate::http) async fn read<'a>(
 
 /// The members that the parameters of a query or a form stand for; the first of repeated ones counts. `&amp;` separates
 /// like `&`: it is what a page holds that escaped a link twice.
-pub(super) fn from_query(query: &str) -> Members<'_> {
+pub(in crate::http) fn from_query(query: &str) -> Members<'_> {
     let mut members = Members::default();
     for pair in pairs(query) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -155,7 +155,7 @@ pub(super) fn from_query(query: &str) -> Members<'_> {
 }
 
 /// Names that are not those of properties.
-const FIELDS: [&str; 10] = [
+pub(super) const FIELDS: [&str; 10] = [
     "event_type",
     "event_name",
     "click_id",
@@ -574,4 +574,24 @@ fn time_of(text: &str) -> Option<DateTime<Utc>> {
         reason = "chrono refuses what is out of range, and so far saturates"
     )]
     DateTime::from_timestamp_millis(milliseconds.round() as i64).filter(|_| number.is_finite())
+}
+
+/// The fault of what should be an event and is no object.
+pub(in crate::http) fn not_an_object(pointer: &str) -> FieldError {
+    FieldError::new(pointer, "type", "must be an object")
+}
+
+/// 1-64 of `a-z0-9_.-`
+pub(in crate::http) struct Slug(pub(in crate::http) String);
+
+impl std::str::FromStr for Slug {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if is_type(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be 1 to 64 characters of a-z 0-9 _ . -")
+        }
+    }
 }

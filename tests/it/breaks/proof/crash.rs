@@ -2,7 +2,7 @@
 //!
 //! In every run visitors click at a fixed rate and keep a trail of what they were told (`visitors`); afterwards every
 //! row of PostgreSQL is compared with that trail (`verify`). Each run prints one line: what a visitor saw, and what
-//! was lost. `OCTO_PROOF=long` makes the runs ten times as long; see "Proof" in the README.
+//! was lost. `OCTO_PROOF=long` makes the runs ten times as long; see docs/proof.md.
 
 use std::{
     fs::{self, File},
@@ -496,7 +496,7 @@ fn rounds(short: u32) -> u32 {
     if is_long() { short * 10 } else { short }
 }
 
-/// One line for the README.
+/// One line for docs/proof.md.
 fn report(what: &str, seen: &Seen, verdict: &Verdict) {
     println!("PROOF {what}: {seen}; {verdict}");
 }

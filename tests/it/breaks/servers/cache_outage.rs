@@ -112,7 +112,7 @@ async fn a_redis_that_is_stopped_frozen_flushed_or_full_is_never_seen_by_a_visit
     assert!(node.octo.metric(refused).await > before);
     assert!(node.octo.metric("octo_redis_breaker_open").await == 0, "it refuses, and is well");
     let stale: Option<String> =
-        redis::cmd("GET").arg("t:campaign:demo").query_async(&mut connection).await.unwrap();
+        redis::cmd("GET").arg("t:campaign_v1:demo").query_async(&mut connection).await.unwrap();
     assert_eq!(stale, None, "what cannot be replaced is gone");
 }
 
@@ -172,10 +172,10 @@ async fn a_cluster_of_three_nodes_holds_campaigns_and_passes_hints_on() {
         let mut found = 0;
         for node in cluster.nodes() {
             let value: Result<Option<String>, _> =
-                redis::cmd("GET").arg("t:campaign:demo").query_async(&mut node.connection().await).await;
+                redis::cmd("GET").arg("t:campaign_v1:demo").query_async(&mut node.connection().await).await;
             found += usize::from(value.ok().flatten().is_some());
         }
-        anyhow::ensure!(found == 1, "campaign:demo is on {found} nodes");
+        anyhow::ensure!(found == 1, "campaign_v1:demo is on {found} nodes");
         Ok(())
     })
     .await;
@@ -195,7 +195,7 @@ async fn a_failover_by_sentinel_is_followed_without_a_restart() {
     let other = Node::start_deaf(&database.url(), set).await; // has it in memory
     let value = async |server: &PrivateRedis| -> Option<String> {
         let mut connection = server.connection().await;
-        redis::cmd("GET").arg("t:campaign:demo").query_async(&mut connection).await.unwrap()
+        redis::cmd("GET").arg("t:campaign_v1:demo").query_async(&mut connection).await.unwrap()
     };
     assert!(value(&servers.master).await.is_some_and(|v| v.contains("\"active\"")));
     other.wait_click("demo", 302).await;

@@ -1,0 +1,134 @@
+//! How campaigns are written to disk and to Redis: types of their own, so that what the API shows can change while two
+//! releases run beside each other. What is written here is read by other releases: it never changes. Something that
+//! an older one could not read needs a `CampaignV2`, under a schema and a key of its own.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::model::{
+    campaign::{Campaign, CostModel, Destination, Status, Terms},
+    id::CampaignKey,
+    money::Money,
+};
+
+/// A campaign as 0.1.0 wrote it, and everything since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignV1 {
+    id: Uuid,
+    key: CampaignKey,
+    name: String,
+    description: Option<String>,
+    status: Status,
+    start_at: Option<DateTime<Utc>>,
+    end_at: Option<DateTime<Utc>>,
+    cost_model: CostModel,
+    payout: Option<Money>,
+    daily_budget: Option<Money>,
+    total_budget: Option<Money>,
+    fallback_url: Option<String>,
+    landing_pages: Vec<DestinationV1>,
+    offers: Vec<DestinationV1>,
+    pass_through: bool,
+    version: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct DestinationV1 {
+    id: Option<i64>,
+    name: String,
+    url: String,
+    weight: i32,
+    is_active: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payout: Option<Money>,
+}
+
+impl From<Campaign> for CampaignV1 {
+    fn from(campaign: Campaign) -> Self {
+        let Campaign { id, key, terms, version, created_at, updated_at } = campaign;
+        Self {
+            id,
+            key,
+            name: terms.name,
+            description: terms.description,
+            status: terms.status,
+            start_at: terms.start_at,
+            end_at: terms.end_at,
+            cost_model: terms.cost_model,
+            payout: terms.payout,
+            daily_budget: terms.daily_budget,
+            total_budget: terms.total_budget,
+            fallback_url: terms.fallback_url,
+            landing_pages: terms.landing_pages.into_iter().map(Into::into).collect(),
+            offers: terms.offers.into_iter().map(Into::into).collect(),
+            pass_through: terms.pass_through,
+            version,
+            created_at,
+            updated_at,
+        }
+    }
+}
+
+impl From<CampaignV1> for Campaign {
+    fn from(v1: CampaignV1) -> Self {
+        let terms = Terms {
+            name: v1.name,
+            description: v1.description,
+            status: v1.status,
+            start_at: v1.start_at,
+            end_at: v1.end_at,
+            cost_model: v1.cost_model,
+            payout: v1.payout,
+            daily_budget: v1.daily_budget,
+            total_budget: v1.total_budget,
+            fallback_url: v1.fallback_url,
+            landing_pages: v1.landing_pages.into_iter().map(Into::into).collect(),
+            offers: v1.offers.into_iter().map(Into::into).collect(),
+            pass_through: v1.pass_through,
+        };
+        let CampaignV1 { id, key, version, created_at, updated_at, .. } = v1;
+        Self { id, key, terms, version, created_at, updated_at }
+    }
+}
+
+impl From<Destination> for DestinationV1 {
+    fn from(destination: Destination) -> Self {
+        let Destination { id, name, url, weight, is_active, payout } = destination;
+        Self { id, name, url, weight, is_active, payout }
+    }
+}
+
+impl From<DestinationV1> for Destination {
+    fn from(v1: DestinationV1) -> Self {
+        let DestinationV1 { id, name, url, weight, is_active, payout } = v1;
+        Self { id, name, url, weight, is_active, payout }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const SAVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/v0.1.0/campaigns.json");
+
+    #[test]
+    fn what_0_1_0_wrote_is_read_and_would_be_written_again_as_it_was() {
+        let saved: Value = serde_json::from_str(&std::fs::read_to_string(SAVED).unwrap()).unwrap();
+        for written in saved["campaigns"].as_array().unwrap() {
+            let v1: CampaignV1 = serde_json::from_value(written.clone()).unwrap();
+            let campaign = Campaign::from(v1.clone());
+            assert_eq!(campaign.key.as_str(), written["key"]);
+            assert_eq!(
+                campaign.terms.landing_pages.len(),
+                written["landing_pages"].as_array().unwrap().len()
+            );
+            assert_eq!(CampaignV1::from(campaign), v1);
+            assert_eq!(serde_json::to_value(v1).unwrap(), *written);
+        }
+    }
+}

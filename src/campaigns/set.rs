@@ -1,0 +1,147 @@
+//! The set of campaigns: by key, also in small letters, and by id. No I/O.
+
+use std::{collections::HashMap, sync::Arc};
+
+use uuid::Uuid;
+
+use crate::{
+    db::store::campaigns::Change,
+    model::{campaign::Campaign, id::CampaignKey},
+    routing::Routes,
+};
+
+/// Campaigns that are ready to route.
+#[derive(Default)]
+pub(super) struct Set {
+    pub(super) by_key: HashMap<CampaignKey, Arc<Routes>>,
+    keys: HashMap<Uuid, CampaignKey>,
+    /// The keys of `by_key` under what they are in small letters.
+    by_small_letters: HashMap<String, Vec<CampaignKey>>,
+}
+
+impl Set {
+    /// Puts a change in, and names the keys it is about.
+    pub(super) fn apply(&mut self, change: Change, changed: &mut Vec<CampaignKey>) {
+        let campaign = change.campaign;
+        let id = campaign.id;
+        let known = self.keys.get(&id).and_then(|key| self.by_key.get(key));
+        // what comes late (from a replica, say) is not news; the same version of another time is: the one before was
+        // lost with its server
+        let is_old =
+            |known: &Campaign| known.version >= campaign.version && known.updated_at >= campaign.updated_at;
+        if !change.is_deleted && known.is_some_and(|known| is_old(&known.campaign)) {
+            return;
+        }
+        changed.push(campaign.key.clone());
+        if let Some(old_key) = self.keys.remove(&id) {
+            // the key may be another campaign's by now
+            if self.by_key.get(&old_key).is_some_and(|k| k.campaign.id == id) {
+                self.remove(&old_key);
+            }
+            changed.push(old_key);
+        }
+        if !change.is_deleted {
+            self.keys.insert(id, campaign.key.clone());
+            if let Some(routes) = compile(campaign) {
+                self.insert(routes);
+            }
+        }
+    }
+
+    fn insert(&mut self, routes: Arc<Routes>) {
+        let key = routes.campaign.key.clone();
+        if self.by_key.insert(key.clone(), routes).is_none() {
+            self.by_small_letters.entry(key.as_str().to_ascii_lowercase()).or_default().push(key);
+        }
+    }
+
+    fn remove(&mut self, key: &CampaignKey) {
+        self.by_key.remove(key);
+        let small = key.as_str().to_ascii_lowercase();
+        if let Some(keys) = self.by_small_letters.get_mut(&small) {
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.by_small_letters.remove(&small);
+            }
+        }
+    }
+
+    pub(super) fn bent(&self, key: &str) -> Option<&Arc<Routes>> {
+        let bare = key.trim_matches(['.', '-', '_']);
+        let in_any_case = |key: &str| match self.by_small_letters.get(&key.to_ascii_lowercase())?.as_slice() {
+            [only] => self.by_key.get(only),
+            _ => None,
+        };
+        let is_possible = (1..=CampaignKey::BYTES_MAX).contains(&bare.len());
+        is_possible
+            .then(|| {
+                self.by_key
+                    .get(key)
+                    .or_else(|| self.by_key.get(bare))
+                    .or_else(|| in_any_case(key))
+                    .or_else(|| in_any_case(bare))
+            })
+            .flatten()
+    }
+}
+
+/// The set that these campaigns make.
+pub(super) fn whole(campaigns: Vec<Change>) -> Set {
+    let mut set = Set::default();
+    for campaign in campaigns {
+        set.apply(campaign, &mut Vec::new());
+    }
+    set
+}
+
+/// A campaign ready to route; one with a broken destination (written by hand) is left out and named.
+pub(super) fn compile(campaign: Campaign) -> Option<Arc<Routes>> {
+    let key = campaign.key.clone();
+    match Routes::new(campaign) {
+        Ok(routes) => Some(Arc::new(routes)),
+        Err((destination, error)) => {
+            tracing::error!(campaign = %key, destination, %error, "a destination is not valid; the campaign is not served");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::tests::campaign;
+
+    /// A change to the campaign of number `id`.
+    fn change(id: u128, key: &str, version: i64, is_deleted: bool) -> Change {
+        let (id, key) = (Uuid::from_u128(id), key.parse().unwrap());
+        let campaign = Campaign { id, key, version, ..campaign(Vec::new(), Vec::new()) };
+        Change { campaign, is_deleted }
+    }
+
+    #[test]
+    fn keys_in_any_case_are_found_as_campaigns_come_change_and_go() {
+        let mut set = Set::default();
+        let found = |set: &Set, key: &str| set.bent(key).map(|routes| routes.campaign.key.to_string());
+        let apply = |set: &mut Set, change| set.apply(change, &mut Vec::new());
+        apply(&mut set, change(1, "Kite", 1, false));
+        assert_eq!(found(&set, "KITE").as_deref(), Some("Kite"));
+        apply(&mut set, change(2, "kite", 1, false));
+        assert_eq!((found(&set, "KITE"), found(&set, "kite.").as_deref()), (None, Some("kite")));
+        apply(&mut set, change(1, "Kite", 2, false)); // changed, not made again
+        apply(&mut set, change(2, "other", 2, false)); // renamed
+        assert_eq!(
+            (found(&set, "KITE").as_deref(), found(&set, "-Other_").as_deref()),
+            (Some("Kite"), Some("other"))
+        );
+        apply(&mut set, change(3, "Kite", 1, false)); // its key is another's by now
+        apply(&mut set, change(1, "Kite", 3, true));
+        assert_eq!(found(&set, "kitE").as_deref(), Some("Kite"));
+        apply(&mut set, change(3, "Kite", 2, true));
+        apply(&mut set, change(2, "other", 3, true));
+        assert_eq!((found(&set, "kite"), found(&set, "OTHER")), (None, None));
+        assert!(set.by_key.is_empty() && set.by_small_letters.is_empty());
+        for key in ["", ".", "-._", &"k".repeat(65), &".".repeat(60_000), "a b"] {
+            assert_eq!(found(&set, key), None);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Clicks, visits and events, before the journal.
+
+use std::sync::LazyLock;
+
+use ::metrics::Counter;
+
+use crate::model::click::{Adjusted, Adjustment};
+
+families! {
+    counter clicks("octo_clicks_total", outcome) = "Clicks, by outcome.",
+        zeros Each(&[
+            "redirected",
+            "invalid",
+            "head",
+            "fallback",
+            "unknown_campaign",
+            "unavailable",
+            "no_destination",
+            "bad_request",
+        ]);
+    counter clicks_unrecorded("octo_clicks_unrecorded_total") =
+        "Clicks redirected but not recorded: the journal could not take them.",
+        zeros Plain
+        => /// A click was answered but is not on disk.
+           click_unrecorded(): 1;
+    counter values_adjusted("octo_click_values_adjusted_total", reason) =
+        "Clicks with a value in their link that could not be kept as it was sent, by reason.",
+        zeros Each(<Adjustment as strum::VariantNames>::VARIANTS);
+    counter unexpanded_macros("octo_unexpanded_macros_total") =
+        "Values of links that were macros the source had not filled in.",
+        zeros Plain;
+    counter visits_forgotten("octo_visits_forgotten_total") =
+        "Visits forgotten within the duplicate window, because tracking.duplicate_visits_max was reached.",
+        zeros Plain
+        => /// A visit was forgotten before its window was over: its next click will count.
+           visit_forgotten(): 1;
+    counter first_clicks_untold("octo_visits_untold_total") =
+        "First clicks of visits that the other nodes were not told about.",
+        zeros Plain
+        => /// Visits that other nodes will count once more.
+           visits_untold(visits: u64): visits;
+    counter events("octo_events_total", outcome) = "Events, by outcome.",
+        zeros Each(&[
+            "accepted",
+            "invalid",
+            "unknown_campaign",
+            "unrecorded",
+            "rate_limited",
+            "shed",
+            "no_room",
+            "forbidden",
+        ])
+        => /// What became of an event: one of those outcomes.
+           event(outcome: &'static str): 1;
+    gauge events_shedding("octo_events_shedding") = "1 while events are refused because octo is overloaded.",
+        zeros Plain
+        => /// Whether events are refused.
+           shedding(is_shedding: bool): f64::from(is_shedding);
+    gauge events_without_room("octo_events_no_room") =
+        "1 while events are refused because the journal or its disk is nearly full: the rest is for clicks.",
+        zeros Plain
+        => /// Whether events are refused for want of room.
+           events_no_room(has_none: bool): f64::from(has_none);
+}
+
+/// Looked up once, as what a redirect counts among the requests.
+static REDIRECTED: LazyLock<Counter> = LazyLock::new(|| clicks("redirected"));
+
+/// What became of a click: one of the outcomes above.
+pub fn click(outcome: &'static str) {
+    match outcome {
+        "redirected" => REDIRECTED.increment(1),
+        _ => clicks(outcome).increment(1),
+    }
+}
+
+/// What of a click's link could not be kept as it was sent, and how many of its values were macros.
+pub fn click_adjusted(adjusted: Adjusted, unexpanded: u32) {
+    for adjustment in adjusted.iter() {
+        values_adjusted(<&str>::from(adjustment)).increment(1);
+    }
+    unexpanded_macros().increment(unexpanded.into());
+}

@@ -1,0 +1,79 @@
+//! The commands of the pages that a newcomer follows: they run, and do what the pages say.
+
+use std::{fmt::Write as _, path::Path, time::Duration};
+
+use anyhow::ensure;
+use serde_json::Value;
+
+use crate::{
+    files::documentation::{commands, pages},
+    harness::{Octo, eventually},
+    tracker::SOON,
+};
+
+/// What the commands of a page may take together.
+const COMMANDS_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Runs commands of a page as its reader would, beside this octo.
+async fn shell(octo: &Octo, commands: &str) -> String {
+    let programs = Path::new(env!("CARGO_BIN_EXE_octo")).parent().unwrap().display();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+    let commands = commands.replace("http://127.0.0.1:8080", octo.url("").as_str());
+    let mut sh = tokio::process::Command::new("sh");
+    sh.args(["-euc", &commands]).env_clear().env("PATH", path).current_dir(octo.dir()).kill_on_drop(true);
+    let output =
+        tokio::time::timeout(COMMANDS_TIMEOUT, sh.output()).await.expect("the commands end").unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{commands}\n{said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn the_commands_of_the_readme_and_of_the_first_steps_do_what_the_pages_say() {
+    let octo = Octo::builder().start().await;
+    eventually(SOON, async || {
+        ensure!(octo.get("/click?cid=demo").await.status() == 302, "the demo campaign is not there");
+        ensure!(octo.data_dir().join("admin-token").exists(), "no token yet");
+        Ok(())
+    })
+    .await;
+    let pages = pages();
+    let [click, list] = commands(&pages[Path::new("README.md")])[..] else {
+        panic!("to click, and to see it")
+    };
+    let answer = shell(&octo, click).await;
+    assert!(answer.starts_with("HTTP/1.1 302 Found") && answer.contains("&sub1=hello"), "{answer}");
+    eventually(SOON, async || {
+        let clicks: Value = serde_json::from_str(&shell(&octo, list).await)?;
+        ensure!(clicks["data"][0]["sub1"] == "hello" && clicks["data"][0]["is_bot"] == true, "{clicks}");
+        Ok(())
+    })
+    .await;
+
+    let mut script = String::new();
+    for block in commands(&pages[Path::new("docs/getting-started.md")]) {
+        // a reader takes longer than the drain
+        for (stored, sign) in [("clicks/$CLICK", "summer"), ("events?click_id=$CLICK", "purchase")] {
+            if block.contains(stored) {
+                let ask = format!("curl -sS -H \"Authorization: Bearer $TOKEN\" \"$OCTO/api/v1/{stored}\"");
+                writeln!(script, "until {ask} | grep -q {sign}; do sleep 0.1; done").unwrap();
+            }
+        }
+        script.push_str(block);
+        script.push_str("\necho\n");
+    }
+    let said = shell(&octo, &script).await;
+    let answers: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let [campaign, click, accepted, events, stats] = &answers[..] else {
+        panic!("five answers in JSON: {said}")
+    };
+    assert_eq!(campaign["key"], "summer");
+    assert_eq!((&click["sub1"], &click["is_valid"]), (&"newsletter".into(), &true.into()));
+    assert_eq!(accepted["status"], "accepted");
+    assert_eq!(events["data"][0]["external_id"], "order-1001");
+    let totals = &stats["totals"];
+    let counted = [&totals["clicks"], &totals["valid_clicks"], &totals["events"]];
+    assert_eq!(counted, [&Value::from(1); 3], "{stats}");
+    let token = said.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
+    assert!(token.starts_with("octo_"), "a token is the last answer");
+}

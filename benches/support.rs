@@ -106,7 +106,7 @@ pub(crate) async fn insert_click(pool: &PgPool, click: &Click<'_>) -> sqlx::Resu
         .bind(click.user_agent.as_deref())
         .bind(click.referrer.as_deref())
         .bind(click.is_valid())
-        .bind(click.invalid_reason.map(octo::model::click::InvalidReason::as_str))
+        .bind(click.invalid_reason.map(<&str>::from))
         .bind(click.is_bot)
         .bind(click.country.as_deref())
         .bind(click.device.as_deref())

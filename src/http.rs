@@ -46,7 +46,6 @@ use crate::{
 };
 pub use client::Peer;
 use error::Problem;
-pub use head::Ambiguous;
 
 /// Answers the requests of one listener: tracking links here, everything else by the router.
 ///
@@ -126,20 +125,16 @@ impl Service {
         let start = Instant::now();
         let (head, body) = request.into_parts();
         let body = (head.method == Method::POST).then(|| bound(body));
-        let is_ambiguous = head.extensions.get::<Ambiguous>().is_some();
-        let mut response =
-            match head::refuse(&head.method, &head.uri, head.version, &head.headers, is_ambiguous) {
-                Some(refused) => refused,
-                None => {
-                    match AssertUnwindSafe(click::answer(&self.app, peer, link, &head, body))
-                        .catch_unwind()
-                        .await
-                    {
-                        Ok(response) => response,
-                        Err(panic) => panicked(panic),
-                    }
+        let mut response = match head::refuse(&head.method, &head.uri, head.version, &head.headers) {
+            Some(refused) => refused,
+            None => {
+                match AssertUnwindSafe(click::answer(&self.app, peer, link, &head, body)).catch_unwind().await
+                {
+                    Ok(response) => response,
+                    Err(panic) => panicked(panic),
                 }
-            };
+            }
+        };
         finish(&mut response, link.route(), &head.method, start);
         response
     }
@@ -153,8 +148,7 @@ fn probe_routes() -> Router<App> {
 fn answer_preflight(link: Option<Link>, request: &Request<Incoming>, allowed: Response) -> Response {
     let start = Instant::now();
     let method = request.method();
-    let is_ambiguous = request.extensions().get::<Ambiguous>().is_some();
-    let refused = head::refuse(method, request.uri(), request.version(), request.headers(), is_ambiguous);
+    let refused = head::refuse(method, request.uri(), request.version(), request.headers());
     let mut response = refused.unwrap_or(allowed);
     let route = link.map_or_else(|| track::event_route(request.uri().path()), Link::route);
     finish(&mut response, route, method, start);
@@ -189,8 +183,7 @@ async fn measure(request: axum::extract::Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
-    let is_ambiguous = request.extensions().get::<Ambiguous>().is_some();
-    let refused = head::refuse(&method, request.uri(), request.version(), request.headers(), is_ambiguous);
+    let refused = head::refuse(&method, request.uri(), request.version(), request.headers());
     let mut response = match refused {
         Some(refused) => refused,
         None => next.run(request).await,

@@ -74,7 +74,7 @@ pub enum AppendError {
     #[error("the journal's queue is full")]
     QueueFull,
     /// The journal has reached its size and nothing in it may be deleted.
-    #[error("the journal has reached its size (journal.max_bytes)")]
+    #[error("the journal has reached its maximum size (journal.max_bytes)")]
     Full,
     /// The disk refused.
     #[error("the journal's disk failed")]

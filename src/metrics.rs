@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! families! {
-//!     counter events("octo_events_total", outcome) = "Events by what became of them.",
+//!     counter events("octo_events_total", outcome) = "Events, by outcome.",
 //!         zeros Each(&["accepted", "invalid"])
 //!         => /// What became of an event: one of those outcomes.
 //!            event(outcome: &'static str): 1;

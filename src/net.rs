@@ -5,7 +5,6 @@
 
 mod body;
 pub(crate) mod descriptors;
-pub(crate) mod framing;
 pub(crate) mod limiter;
 pub(crate) mod listeners;
 pub(crate) mod phase;
@@ -38,10 +37,9 @@ use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 pub(crate) use crate::net::limiter::ListenerKind;
 use crate::{
     config,
-    http::{Ambiguous, Peer, Service},
+    http::{Peer, Service},
     metrics::{self, Refused},
     net::{
-        framing::{Framing, Watched},
         limiter::{ConnectionLimiter, ConnectionPermit},
         listeners::Listener,
         phase::Phase,
@@ -229,26 +227,20 @@ impl Shared {
     /// Speaks HTTP until the connection ends.
     async fn speak(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, service: Service, stay: Stay) {
         let Stay { registered, phase, token } = stay;
-        let framing = Arc::new(Framing::default());
-        let timed = TimeoutStream::new(stream, phase.clone(), self.limits, self.ending.clone());
-        let io = TokioIo::new(Watched::new(timed, framing.clone()));
-        let answering = Arc::new((service, phase.clone(), framing, self.ending.clone()));
+        let io = TokioIo::new(TimeoutStream::new(stream, phase.clone(), self.limits, self.ending.clone()));
+        let answering = Arc::new((service, phase.clone(), self.ending.clone()));
         let body_timeout = self.config.body_timeout;
-        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
             let answering = answering.clone();
             async move {
-                let (service, phase, framing, ending) = &*answering;
+                let (service, phase, ending) = &*answering;
                 phase.set(Phase::ANSWERING);
-                if framing.is_ambiguous(request.headers()) {
-                    request.extensions_mut().insert(Ambiguous);
-                }
                 let timely = |body| Body::new(Timely::new(body, phase.clone(), body_timeout));
                 let mut response = service.answer(Peer(peer), request, timely).await;
                 if ending.is_winding_down() {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 phase.set(Phase::IDLE);
-                framing.answered();
                 Ok::<_, Infallible>(response)
             }
         });
@@ -260,7 +252,7 @@ impl Shared {
         }
         // hyper's own refusals are worth reading too; one who made room for others has nothing more to read
         if !phase.is_unwanted() && (end.is_ok() || end.is_err_and(|error| error.is_parse())) {
-            let stream = connection.into_parts().io.into_inner().into_inner().into_stream();
+            let stream = connection.into_parts().io.into_inner().into_stream();
             linger(stream, self.config.linger).await;
         }
         drop(registered);

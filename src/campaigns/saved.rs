@@ -176,7 +176,7 @@ fn load(path: &Path) -> io::Result<Option<Saved>> {
     };
     // releases before left it readable for everybody
     if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(MODE)) {
-        tracing::warn!(path = %path.display(), %error, "the saved campaigns may be read by others");
+        tracing::warn!(path = %path.display(), %error, "other users of this machine can read the saved campaigns");
     }
     let saved: Saved = serde_json::from_slice(&bytes)?;
     Ok((saved.schema == SCHEMA).then_some(saved))

@@ -81,7 +81,7 @@ pub async fn up(pool: &Pool) -> Result<usize, Error> {
         match result {
             Ok(()) => return Ok(pending),
             Err(error) if attempt < ATTEMPTS && is_lock_timeout(&error) => {
-                tracing::info!(attempt, "a migration waits for a lock held by somebody else");
+                tracing::info!(attempt, "a migration waits for a lock that another session holds");
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 attempt += 1;
             }

@@ -392,7 +392,7 @@ impl Pool {
         let explaining: BoxFuture<'static, ()> = Box::pin(async move {
             match pool.explain(statement).await {
                 Ok(plan) => tracing::warn!(query, plan, "the plan of a slow query"),
-                Err(error) => tracing::debug!(query, ?error, "the plan of a slow query cannot be had"),
+                Err(error) => tracing::debug!(query, ?error, "the plan of a slow query could not be read"),
             }
         });
         tokio::spawn(explaining);

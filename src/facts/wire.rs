@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     facts::table::Value,
     model::{
-        click::{Adjusted, Adjustment, InvalidReason},
+        click::{Adjusted, InvalidReason},
         id::ClickId,
         money::{Currency, parse_amount},
     },
@@ -207,7 +207,7 @@ impl<'a> Kept<'a> for Adjusted {
     }
 
     fn values(&self) -> impl Iterator<Item = Value<'_>> {
-        let names = || self.iter().map(Adjustment::as_str).collect();
+        let names = || self.iter().map(<&str>::from).collect();
         iter::once(Value::Texts((!self.is_empty()).then(names)))
     }
 
@@ -383,7 +383,7 @@ impl One<'_> for Currency {
 
 impl One<'_> for InvalidReason {
     fn put(&self, tag: u8, out: &mut Vec<u8>) {
-        put(out, tag, self.as_str().as_bytes());
+        put(out, tag, <&str>::from(*self).as_bytes());
     }
 
     fn read(field: &Field<'_>) -> Result<Self, Malformed> {
@@ -391,12 +391,15 @@ impl One<'_> for InvalidReason {
     }
 
     fn value(this: Option<&Self>) -> Value<'_> {
-        Value::Text(this.map(|reason| Cow::Borrowed(reason.as_str())))
+        Value::Text(this.map(|reason| Cow::Borrowed(<&str>::from(*reason))))
     }
 
     #[cfg(test)]
     fn sample(random: &mut fastrand::Rng) -> Self {
-        random.choice(Self::NAMES).and_then(|name| name.parse().ok()).expect("a name of the list")
+        random
+            .choice(<Self as strum::VariantNames>::VARIANTS)
+            .and_then(|name| name.parse().ok())
+            .expect("a name of the list")
     }
 }
 

@@ -91,7 +91,7 @@ fn say_apart(skew: Skew) {
     tracing::warn!(
         ahead_of_postgresql_s = seconds(skew),
         now = %Utc::now(),
-        "this node's clock is not PostgreSQL's, or neither can be right: nothing is deleted for its age until they are"
+        "this node's clock and PostgreSQL's differ, or neither can be right: nothing is deleted for its age until they agree"
     );
 }
 

@@ -155,7 +155,7 @@ pub(crate) async fn share_keys(app: &App) -> Result<(), db::Error> {
 
 /// In words that tell a server that does not answer from one that does.
 pub(crate) fn plain(app: &App, error: &anyhow::Error) -> String {
-    const LOCKED: &str = "waits for a lock that somebody else holds, such as a dump or a long transaction";
+    const LOCKED: &str = "waits for a lock that another session holds, such as a dump or a long transaction";
     let Some(source) = error.chain().find_map(|error| error.downcast_ref::<sqlx::Error>()) else {
         return format!("cannot be used ({error:#})");
     };

@@ -1,5 +1,8 @@
 //! What is refused in the head of a request before a route is looked for, as RFC 9112 asks of a server: a proxy in
 //! front and octo must never read the same bytes as two different requests.
+//!
+//! hyper itself sees to `Content-Length` beside `Transfer-Encoding`, as RFC 9112 section 6.3 allows: it goes by the chunks
+//! and ends the connection with the answer, so that nothing behind them is read (tests/it/edge/smuggling.rs).
 
 use axum::{
     http::{HeaderMap, HeaderValue, Method, Uri, Version, header},
@@ -9,19 +12,8 @@ use axum::{
 use super::error::Problem;
 use crate::metrics::{self, Refused};
 
-/// Marks a request whose head gave the length of its body in two ways, `Content-Length` and `Transfer-Encoding`.
-/// hyper hands on the one it goes by, so its connection says so.
-#[derive(Debug, Clone, Copy)]
-pub struct Ambiguous;
-
 /// The answer to a head that no server should read on from; its connection ends with it.
-pub(super) fn refuse(
-    method: &Method,
-    uri: &Uri,
-    version: Version,
-    headers: &HeaderMap,
-    is_ambiguous: bool,
-) -> Option<Response> {
+pub(super) fn refuse(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) -> Option<Response> {
     let (reason, problem) = if !is_target(method, uri) {
         let detail = "The target of a request is a path, or an http or https URL without a user.";
         (Refused::Target, Problem::bad_request("target", detail))
@@ -30,9 +22,8 @@ pub(super) fn refuse(
             Refused::Host,
             Problem::bad_request("host", "A request has one Host, a name or address and maybe a port."),
         )
-    } else if is_ambiguous || !is_framed(method, headers) {
-        let detail =
-            "The body has a Content-Length or a chunked Transfer-Encoding, not both; GET and HEAD have none.";
+    } else if !is_framed(method, headers) {
+        let detail = "A body has a Content-Length, or its Transfer-Encoding is chunked and nothing else; GET and HEAD have no chunks.";
         (Refused::Framing, Problem::bad_request("framing", detail))
     } else {
         return None;

@@ -1,6 +1,13 @@
 //! Takes single records out of segments that are not written any more. A record's bytes become zeros behind a mark
 //! of their own, of the same length and with a good checksum, so that every other record stays where it is. The file
 //! is put in the place of the old one as a whole: who reads the old one goes on, and a power cut leaves either.
+//!
+//! Why files that are otherwise never changed are rewritten for this, though the drain refuses erased records by itself:
+//! segments are kept after they were drained because a database that goes back (a failover to a standby that lags, a
+//! restored backup) gets their records again. The note of the erasure goes back with that database, so the drain would
+//! store the erased record again; here it is blank, and cannot come back. To delete the whole segment instead would take
+//! the same second chance from all its other records, up to some 300,000 clicks (64 MiB). And while PostgreSQL is away, what
+//! is pending could stay readable without limit.
 
 use std::{io, ops::Range, path::Path};
 

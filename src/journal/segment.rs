@@ -128,7 +128,6 @@ fn resume_behind(content: &[u8], stream: Uuid, bad: usize, seq: u64) -> Option<(
     Some((resume, first.seq))
 }
 
-/// Directory of a stream.
 pub(super) fn stream_dir(root: &Path, stream: Uuid) -> PathBuf {
     root.join(stream.to_string())
 }

@@ -281,7 +281,7 @@ impl Writer {
             match self.open_segment() {
                 Ok(next) => self.current = Some(next),
                 Err(error) => {
-                    tracing::warn!(%error, "a journal segment could not be ended; it is written on");
+                    tracing::warn!(%error, "a journal segment could not be closed; writing goes on in it");
                 }
             }
         }

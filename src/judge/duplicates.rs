@@ -32,7 +32,6 @@ pub(crate) enum Sight {
     Again,
 }
 
-/// The table.
 pub(crate) struct DuplicateTable {
     buckets: Box<[Mutex<[u64; WAYS]>]>,
     window_s: u64,

@@ -12,7 +12,6 @@ use ipnet::IpNet;
 /// Bad lines named in one error.
 const FAULTS_MAX: usize = 5;
 
-/// A set of networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks {
     /// First and last address, in order, without overlaps.
@@ -25,16 +24,10 @@ pub struct Networks {
 pub enum InvalidNetworks {
     /// The file is missing or may not be read.
     #[error("cannot read {}", path.display())]
-    Unreadable {
-        /// The operator's file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// Lines that are no network.
     #[error("{}: {}", path.display(), faults.join("; "))]
     BadLines {
-        /// The operator's file.
         path: PathBuf,
         /// The first few, each with its number.
         faults: Vec<String>,
@@ -42,7 +35,6 @@ pub enum InvalidNetworks {
 }
 
 impl Networks {
-    /// Reads a file.
     pub fn open(path: &Path) -> Result<Self, InvalidNetworks> {
         let text = fs::read_to_string(path)
             .map_err(|source| InvalidNetworks::Unreadable { path: path.to_owned(), source })?;

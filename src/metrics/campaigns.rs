@@ -14,9 +14,9 @@ families! {
         => /// A key was not looked up, because too many are.
            look_up_refused(): 1;
     counter saves("octo_campaigns_saved_total") =
-        "Times that the campaigns in memory were saved on disk (campaigns.json).",
+        "Times the campaigns in memory were saved to disk (campaigns.json).",
         zeros Plain;
-    counter saved_bytes("octo_campaigns_saved_bytes_total") = "Bytes of these saves.", zeros Plain;
+    counter saved_bytes("octo_campaigns_saved_bytes_total") = "Bytes written when campaigns were saved to disk.", zeros Plain;
 }
 
 /// A layer of the campaign cache.

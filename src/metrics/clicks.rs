@@ -7,7 +7,7 @@ use ::metrics::Counter;
 use crate::model::click::{Adjusted, Adjustment};
 
 families! {
-    counter clicks("octo_clicks_total", outcome) = "Clicks by what became of them.",
+    counter clicks("octo_clicks_total", outcome) = "Clicks, by outcome.",
         zeros Each(&[
             "redirected",
             "invalid",
@@ -24,22 +24,22 @@ families! {
         => /// A click was answered but is not on disk.
            click_unrecorded(): 1;
     counter values_adjusted("octo_click_values_adjusted_total", reason) =
-        "Clicks of whose link a value could not be kept as it was sent, by reason.",
-        zeros Each(Adjustment::NAMES);
+        "Clicks with a value in their link that could not be kept as it was sent, by reason.",
+        zeros Each(<Adjustment as strum::VariantNames>::VARIANTS);
     counter unexpanded_macros("octo_unexpanded_macros_total") =
-        "Values of links that were macros which the source did not fill.",
+        "Values of links that were macros the source had not filled in.",
         zeros Plain;
     counter visits_forgotten("octo_visits_forgotten_total") =
-        "Visits forgotten within the duplicate window: tracking.duplicate_visits_max.",
+        "Visits forgotten within the duplicate window, because tracking.duplicate_visits_max was reached.",
         zeros Plain
         => /// A visit was forgotten before its window was over: its next click will count.
            visit_forgotten(): 1;
     counter first_clicks_untold("octo_visits_untold_total") =
-        "First clicks of visits that other nodes were not told of.",
+        "First clicks of visits that the other nodes were not told about.",
         zeros Plain
         => /// Visits that other nodes will count once more.
            visits_untold(visits: u64): visits;
-    counter events("octo_events_total", outcome) = "Events by what became of them.",
+    counter events("octo_events_total", outcome) = "Events, by outcome.",
         zeros Each(&[
             "accepted",
             "invalid",
@@ -77,7 +77,7 @@ pub fn click(outcome: &'static str) {
 /// What of a click's link could not be kept as it was sent, and how many of its values were macros.
 pub fn click_adjusted(adjusted: Adjusted, unexpanded: u32) {
     for adjustment in adjusted.iter() {
-        values_adjusted(adjustment.as_str()).increment(1);
+        values_adjusted(<&str>::from(adjustment)).increment(1);
     }
     unexpanded_macros().increment(unexpanded.into());
 }

@@ -46,7 +46,7 @@ families! {
         => /// The database's statistics were read in full.
            statistics_read(unix_seconds: f64): unix_seconds;
     gauge cache_hits("octo_db_cache_hit_ratio", kind) =
-        "Part of the blocks found in the database's own cache of late, 0 to 1."
+        "Share of blocks found in PostgreSQL's own cache recently, 0 to 1."
         => /// Part of the blocks found in the database's cache, of tables (`heap`) or indexes (`index`).
            cache_hit_ratio(kind: &'static str, ratio: f64): ratio;
     gauge active_connections("octo_db_active_connections") =
@@ -55,7 +55,7 @@ families! {
     gauge server_max_connections("octo_db_server_max_connections") =
         "Connections the server takes (max_connections).";
     gauge longest_transaction("octo_db_longest_transaction_seconds") =
-        "Age of the oldest transaction of this database that we may see.";
+        "Age of the oldest transaction of this database that octo's user may see.";
     gauge table_bytes("octo_db_table_bytes", table) = "Size of a table with its partitions, indexes and TOAST.";
     gauge table_dead_rows("octo_db_table_dead_rows", table) =
         "Dead rows of a table with its partitions, as the server estimates them.";
@@ -70,7 +70,7 @@ families! {
     gauge embedded_up("octo_embedded_postgres_up") =
         "1 while the private PostgreSQL takes connections; absent without one.";
     counter embedded_restarts("octo_embedded_postgres_restarts_total") =
-        "Times that the private PostgreSQL had ended by itself."
+        "Times the private PostgreSQL ended by itself and was started again."
         => /// The private PostgreSQL has ended, and is started again.
            embedded_postgres_restarted(): 1;
 }

@@ -20,19 +20,19 @@ families! {
         => /// The number of connections changed to `open`.
            http_connections(open: usize): open as f64;
     counter connections_closed("octo_http_connections_closed_total", reason) =
-        "Idle connections closed: idle for too long, or their room was needed.",
+        "Idle connections closed: idle for too long, or their place was needed.",
         zeros Each(&["idle", "room"])
         => /// A connection was closed by us: `idle` for too long, or for the `room` it took.
            http_closed(reason: &'static str): 1;
     counter refused("octo_http_refused_total", reason) = "Requests refused before a route was looked for.",
         zeros Each(&Refused::LABELS);
     counter authentications("octo_auth_total", outcome) =
-        "Requests that need a token, by what became of the question who asks.",
+        "Requests that need a token, by the outcome of its check.",
         zeros Each(&["ok", "missing", "failed", "limited", "forbidden"]);
     counter over_limit("octo_limited_total", limit) = "Times that an address was found over a limit.",
         zeros Each(&["failed_auth", "clicks", "events"]);
     counter idempotent_requests("octo_idempotent_requests_total", outcome) =
-        "API requests with an Idempotency-Key by what became of them."
+        "API requests with an Idempotency-Key, by outcome."
         => /// What became of an API request with an `Idempotency-Key`: `run`, `replayed`, `different`, `running`.
            idempotent_request(outcome: &'static str): 1;
 }

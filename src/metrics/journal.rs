@@ -29,7 +29,7 @@ families! {
         => /// Unix time of the oldest record not in Postgres; 0: none.
            journal_oldest_pending(unix_seconds: f64): unix_seconds;
     counter foreign_watermarks("octo_journal_foreign_watermarks_total") =
-        "Times that the progress of a stream was found moved by somebody else: its records are sent again.",
+        "Times the progress of a stream was found moved by somebody else; its records are sent again.",
         zeros Plain
         => /// The progress of a stream was moved by somebody else.
            journal_foreign_watermark(): 1;

@@ -12,7 +12,7 @@ families! {
         => /// Whether the breaker of Redis is open (or half open).
            redis_breaker(is_open: bool): f64::from(is_open);
     counter stats_cache_requests("octo_stats_cache_requests_total", outcome) =
-        "Questions for figures by whether Redis had the answer."
+        "Requests for statistics, by whether Redis had the answer."
         => /// A question for figures of a campaign: `hit`, `miss` or `error`.
            stats_cache_request(outcome: &'static str): 1;
 }

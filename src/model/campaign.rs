@@ -1,11 +1,12 @@
 //! A campaign: what identifies it, and its terms, which are what is asked for, stored, changed and shown.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{id::CampaignKey, money::Money};
+use super::{id::CampaignKey, money::Money, text::must_be_one_of};
 
 /// Where clicks of one key go, when, and on what terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,20 +108,6 @@ impl Default for Destination {
     }
 }
 
-#[expect(clippy::derivable_impls, reason = "text_enum! derives none")]
-impl Default for Status {
-    fn default() -> Self {
-        Self::Active
-    }
-}
-
-#[expect(clippy::derivable_impls, reason = "text_enum! derives none")]
-impl Default for CostModel {
-    fn default() -> Self {
-        Self::Cpa
-    }
-}
-
 impl Campaign {
     /// A campaign of these terms in its first version, made now; it is nowhere stored. For tests and benchmarks.
     pub fn of(key: CampaignKey, terms: Terms) -> Self {
@@ -129,82 +116,38 @@ impl Campaign {
     }
 }
 
-/// A closed choice whose values are written as texts.
-macro_rules! text_enum {
-    ($(#[doc = $doc:literal])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[doc = $doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ::serde::Serialize, ::serde::Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
-
-        // by hand: the derive does not see a name that comes out of a macro, and would show the variants'
-        impl ::utoipa::PartialSchema for $name {
-            fn schema() -> ::utoipa::openapi::RefOr<::utoipa::openapi::schema::Schema> {
-                ::utoipa::openapi::schema::ObjectBuilder::new()
-                    .schema_type(::utoipa::openapi::schema::Type::String)
-                    .enum_values(Some(Self::NAMES.iter().copied()))
-                    .description(Some(concat!($($doc),*).trim()))
-                    .into()
-            }
-        }
-
-        impl ::utoipa::ToSchema for $name {}
-
-        impl $name {
-            /// Every value, as the API and the database write it.
-            pub const NAMES: &'static [&'static str] = &[$($text),+];
-
-            /// As the API and the database write it.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-
-        impl ::std::str::FromStr for $name {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($text => Ok(Self::$variant),)+
-                    _ => Err(format!("must be one of {}", Self::NAMES.join(", "))),
-                }
-            }
-        }
-
-        impl ::std::fmt::Display for $name {
-            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
-pub(crate) use text_enum;
-
-text_enum! {
-    /// The life of a campaign.
-    Status {
-        /// Being written; takes no clicks.
-        Draft = "draft",
-        /// Takes clicks.
-        Active = "active",
-        /// Takes none for now.
-        Paused = "paused",
-        /// Over.
-        Completed = "completed",
-        /// Called off.
-        Cancelled = "cancelled",
-    }
+/// The life of a campaign.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
+pub enum Status {
+    /// Being written; takes no clicks.
+    Draft,
+    /// Takes clicks.
+    #[default]
+    Active,
+    /// Takes none for now.
+    Paused,
+    /// Over.
+    Completed,
+    /// Called off.
+    Cancelled,
 }
 
-text_enum! {
-    /// How we are paid.
-    CostModel {
-        /// By click.
-        Cpc = "cpc",
-        /// By action.
-        Cpa = "cpa",
-        /// By thousand views.
-        Cpm = "cpm",
-        /// By share of revenue.
-        Revshare = "revshare",
-    }
+/// How we are paid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
+pub enum CostModel {
+    /// By click.
+    Cpc,
+    /// By action.
+    #[default]
+    Cpa,
+    /// By thousand views.
+    Cpm,
+    /// By share of revenue.
+    Revshare,
 }

@@ -1,24 +1,30 @@
 //! What is said of a click in few words: why it does not count, and what of its link could not be kept.
 
-use crate::model::campaign::text_enum;
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
+use utoipa::ToSchema;
 
-text_enum! {
-    /// What of a link could not be kept as it was sent. A value is never written again for something else: journals
-    /// hold its place in this list.
-    Adjustment {
-        /// A value was longer than 1,024 characters, and is cut.
-        Cut = "cut",
-        /// `click_id` was longer than 1,024 characters, and is left out: half an id is none.
-        IdTooLong = "id_too_long",
-        /// A value was a macro that the source did not fill, such as `{campaign}`, and is left out.
-        UnexpandedMacro = "unexpanded_macro",
-        /// `cost` was no amount, and is left out.
-        CostUnreadable = "cost_unreadable",
-        /// `cost` was below zero, and is left out.
-        CostNegative = "cost_negative",
-        /// `currency` was none that is known: the cost is kept, and is added to no other.
-        CurrencyUnknown = "currency_unknown",
-    }
+use super::text::must_be_one_of;
+
+/// What of a link could not be kept as it was sent. A value is never written again for something else: journals
+/// hold its place in this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
+pub enum Adjustment {
+    /// A value was longer than 1,024 characters, and is cut.
+    Cut,
+    /// `click_id` was longer than 1,024 characters, and is left out: half an id is none.
+    IdTooLong,
+    /// A value was a macro that the source did not fill, such as `{campaign}`, and is left out.
+    UnexpandedMacro,
+    /// `cost` was no amount, and is left out.
+    CostUnreadable,
+    /// `cost` was below zero, and is left out.
+    CostNegative,
+    /// `currency` was none that is known: the cost is kept, and is added to no other.
+    CurrencyUnknown,
 }
 
 impl Adjustment {
@@ -69,48 +75,65 @@ impl Adjusted {
     }
 }
 
-text_enum! {
-    /// Why a click does not count as valid. It is redirected and stored all the same. Where several are true, the
-    /// one that is first here is given: what the campaign says, then what the request says of itself, then what
-    /// the address says, then what earlier clicks say.
-    InvalidReason {
-        /// The campaign is a draft.
-        Draft = "draft",
-        /// The campaign is paused.
-        Paused = "paused",
-        /// The campaign is over.
-        Ended = "ended",
-        /// The campaign has not begun.
-        NotStarted = "not_started",
-        /// No landing page and no offer of the campaign is active.
-        NoDestination = "no_destination",
-        /// The browser fetched the link ahead of a visit.
-        Prefetch = "prefetch",
-        /// A known robot.
-        Bot = "bot",
-        /// No user agent: no browser of a person leaves it out.
-        NoUserAgent = "no_user_agent",
-        /// From a network of `tracking.datacenter_networks_file`: machines live there.
-        Datacenter = "datacenter",
-        /// The visitor clicked a link of this campaign less than `tracking.duplicate_window_s` ago.
-        Duplicate = "duplicate",
-        /// The address clicked more often than `limits.clicks_per_minute`.
-        RateLimited = "rate_limited",
-    }
+/// Why a click does not count as valid. It is redirected and stored all the same. Where several are true, the
+/// one that is first here is given: what the campaign says, then what the request says of itself, then what
+/// the address says, then what earlier clicks say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
+pub enum InvalidReason {
+    /// The campaign is a draft.
+    Draft,
+    /// The campaign is paused.
+    Paused,
+    /// The campaign is over.
+    Ended,
+    /// The campaign has not begun.
+    NotStarted,
+    /// No landing page and no offer of the campaign is active.
+    NoDestination,
+    /// The browser fetched the link ahead of a visit.
+    Prefetch,
+    /// A known robot.
+    Bot,
+    /// No user agent: no browser of a person leaves it out.
+    NoUserAgent,
+    /// From a network of `tracking.datacenter_networks_file`: machines live there.
+    Datacenter,
+    /// The visitor clicked a link of this campaign less than `tracking.duplicate_window_s` ago.
+    Duplicate,
+    /// The address clicked more often than `limits.clicks_per_minute`.
+    RateLimited,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Journals and tables hold them; the name of a variant may change, its text may not.
+    #[test]
+    fn what_is_stored_of_a_choice_stays_the_same() {
+        let reasons = "draft paused ended not_started no_destination prefetch bot no_user_agent datacenter duplicate \
+                       rate_limited";
+        assert_eq!(InvalidReason::VARIANTS.join(" "), reasons);
+        for reason in InvalidReason::VARIANTS {
+            assert_eq!(reason.parse::<InvalidReason>().unwrap().to_string(), *reason);
+        }
+        let adjustments = "cut id_too_long unexpanded_macro cost_unreadable cost_negative currency_unknown";
+        assert_eq!(Adjustment::VARIANTS.join(" "), adjustments);
+        let error = "no".parse::<Adjustment>().unwrap_err();
+        assert_eq!(error, format!("must be one of {}", adjustments.replace(' ', ", ")));
+    }
+
     #[test]
     fn the_bit_of_an_adjustment_is_its_place_in_the_list() {
-        let names = |set: Adjusted| set.iter().map(Adjustment::as_str).collect::<Vec<_>>();
-        assert_eq!(names(Adjusted::from_bits(u8::MAX)), Adjustment::NAMES);
+        let names = |set: Adjusted| set.iter().map(Into::into).collect::<Vec<&str>>();
+        assert_eq!(names(Adjusted::from_bits(u8::MAX)), Adjustment::VARIANTS);
         for (i, adjustment) in Adjustment::ALL.into_iter().enumerate() {
             let mut set = Adjusted::default();
             set.insert(adjustment);
-            assert_eq!((set.bits(), names(set)), (1 << i, vec![adjustment.as_str()]));
+            assert_eq!((set.bits(), names(set)), (1 << i, vec![<&str>::from(adjustment)]));
         }
     }
 }

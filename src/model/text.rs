@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use strum::VariantNames;
+
 /// Longest short text of an event, in characters.
 pub const PARAMETER_CHARS_MAX: usize = 255;
 
@@ -18,6 +20,11 @@ pub fn clean(text: &str, chars_max: usize) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().filter(|c| !c.is_control()).take(chars_max).collect())
+}
+
+/// The error of a text that is no value of a closed choice.
+pub fn must_be_one_of<Choice: VariantNames>(_: &str) -> String {
+    format!("must be one of {}", Choice::VARIANTS.join(", "))
 }
 
 /// [`clean`], and whether there was more than `chars_max` characters.

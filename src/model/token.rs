@@ -2,10 +2,13 @@
 //! shown once and kept nowhere; what is stored is its SHA-256.
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use strum::{EnumString, IntoStaticStr, VariantNames};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::campaign::text_enum;
+use super::text::must_be_one_of;
 
 /// What every token begins with, so that secret scanners and people know it.
 pub const PREFIX: &str = "octo_";
@@ -13,18 +16,20 @@ pub const PREFIX: &str = "octo_";
 /// Hexadecimal digits after the prefix: 256 bits.
 pub const DIGITS: usize = 64;
 
-text_enum! {
-    /// What a token may do.
-    Scope {
-        /// Everything.
-        Admin = "admin",
-        /// Every GET, the list of tokens too: it holds no secret.
-        Read = "read",
-        /// Events and conversions.
-        Ingest = "ingest",
-        /// `/metrics` and the detailed `/health`.
-        Metrics = "metrics",
-    }
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
+pub enum Scope {
+    /// Everything.
+    Admin,
+    /// Every GET, the list of tokens too: it holds no secret.
+    Read,
+    /// Events and conversions.
+    Ingest,
+    /// `/metrics` and the detailed `/health`.
+    Metrics,
 }
 
 impl Scope {

@@ -21,7 +21,6 @@ pub struct Inherited {
     admin: Option<StdListener>,
 }
 
-/// A listening socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,

@@ -11,7 +11,6 @@ use arc_swap::ArcSwap;
 use siphasher::{sip::SipHasher24, sip128, sip128::Hasher128 as _};
 use uuid::Uuid;
 
-/// Seconds of a day.
 const DAY_S: u64 = 86_400;
 
 /// The key of one day.

@@ -120,7 +120,7 @@ impl Redis {
         }
         metrics::redis_breaker(!is_closed);
         match (was, is) {
-            ("closed", _) => tracing::warn!("Redis does not answer; it is left alone until it does"),
+            ("closed", _) => tracing::warn!("Redis does not answer; it is not used until it does"),
             (_, "closed") => tracing::info!("Redis answers again"),
             _ => {}
         }

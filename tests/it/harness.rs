@@ -36,6 +36,7 @@ pub(crate) mod load;
 mod machine;
 pub(crate) mod metrics;
 mod mounts;
+mod nginx;
 pub(crate) mod nodes;
 mod octo;
 mod pgbouncer;
@@ -62,6 +63,7 @@ pub(crate) use self::{
     database::{DAY_PARTITIONS, Database, migrate},
     haproxy::HaProxy,
     machine::{OutsideAddress, Signal, signal},
+    nginx::Nginx,
     octo::{Octo, OctoBuilder, announced_address},
     pgbouncer::PgBouncer,
     private::{PrivatePostgres, PrivateRedis, RedisCluster, RedisSentinel},

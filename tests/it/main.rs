@@ -91,6 +91,7 @@ mod edge {
     mod pool;
     mod prometheus;
     mod slow_clients;
+    mod smuggling;
 }
 
 /// What the files of the repository say to each other: no server is started, so `./test --fast` runs them.

@@ -10,7 +10,6 @@ use crate::{
     db::{Db, Error, session::Session, statement::statements, text::Text},
     facts::{self, table::Sql},
     model::{
-        click::InvalidReason,
         id::{ClickId, time_of_uuid},
         money::{Currency, Money},
     },
@@ -106,7 +105,7 @@ impl From<&facts::click::Click<'_>> for Click {
             user_agent: text(&click.user_agent),
             referrer: text(&click.referrer),
             is_valid: click.is_valid(),
-            invalid_reason: click.invalid_reason.map(InvalidReason::as_str).map(str::to_owned),
+            invalid_reason: click.invalid_reason.map(|reason| reason.to_string()),
             is_bot: click.is_bot,
             country: text(&click.country),
             device: text(&click.device),
@@ -130,7 +129,7 @@ impl From<&facts::click::Click<'_>> for Click {
                 .cost
                 .map(|amount| Json(Money { amount, currency: click.currency.unwrap_or(Currency::USD) })),
             currency: click.currency.map(|currency| currency.to_string()),
-            adjusted: click.adjusted.iter().map(|adjustment| adjustment.as_str().to_owned()).collect(),
+            adjusted: click.adjusted.iter().map(|adjustment| adjustment.to_string()).collect(),
             conversion_type: None,
             converted_at: None,
             created_at: click.id.created_at(),

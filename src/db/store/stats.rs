@@ -3,21 +3,25 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
+use strum::{EnumString, IntoStaticStr, VariantNames};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
     db::{Db, Error, statement::statements},
-    model::campaign::text_enum,
+    model::text::must_be_one_of,
 };
 
-text_enum! {
-    /// What figures are added up by.
-    GroupBy {
-        /// By hour (UTC: the roll-ups are).
-        Hour = "hour",
-        /// By day of a time zone.
-        Day = "day",
-    }
+/// What figures are added up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
+pub enum GroupBy {
+    /// By hour (UTC: the roll-ups are).
+    Hour,
+    /// By day of a time zone.
+    Day,
 }
 
 /// The figures of one hour or day; those without any are left out.

@@ -113,7 +113,7 @@ pub async fn create_as(
             Box::pin(async move {
                 let query = INSERT.query_as::<Row>().bind(id).bind(name);
                 query
-                    .bind(scope.as_str())
+                    .bind(<&str>::from(scope))
                     .bind(hash.as_slice())
                     .bind(expires_at)
                     .fetch_one(c)
@@ -130,7 +130,9 @@ pub async fn insert_once(db: &Db, scope: Scope, name: &str, secret: &str) -> Res
     let (name, hash) = (name.to_owned(), digest(secret));
     db.write(INSERT_ONCE, move |c| {
         let query = INSERT_ONCE.query().bind(crate::model::id::new_uuid()).bind(name);
-        Box::pin(async move { query.bind(scope.as_str()).bind(hash.as_slice()).execute(c).await.map(drop) })
+        Box::pin(
+            async move { query.bind(<&str>::from(scope)).bind(hash.as_slice()).execute(c).await.map(drop) },
+        )
     })
     .await
 }

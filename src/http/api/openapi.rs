@@ -110,6 +110,8 @@ impl Modify for Bearer {
 
 #[cfg(test)]
 mod tests {
+    use strum::VariantNames as _;
+
     use super::*;
     use crate::model::click::InvalidReason;
 
@@ -187,7 +189,7 @@ mod tests {
         let document = document();
         let reason = &document["components"]["schemas"]["Click"]["properties"]["invalid_reason"];
         let description = reason["description"].as_str().unwrap();
-        for name in InvalidReason::NAMES {
+        for name in InvalidReason::VARIANTS {
             assert!(description.contains(&format!("`{name}`")), "{name}: {description}");
         }
     }

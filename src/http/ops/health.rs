@@ -164,7 +164,7 @@ fn primary(app: &App) -> Component {
     let (is_ok, detail) = match (app.db.primary_seen(), set_up, app.state.foreign_encoding()) {
         (None, ..) => (false, "does not answer; clicks wait in the journal".to_owned()),
         (Some(_), SetUp::Failing(reason), _) => (false, format!("{reason}; clicks wait in the journal")),
-        (Some(_), SetUp::Waiting, _) => (false, "answers, and its schema is being looked at".to_owned()),
+        (Some(_), SetUp::Waiting, _) => (false, "answers, and its schema is being checked".to_owned()),
         (Some(_), _, Some(encoding)) => (
             false,
             format!("its encoding is {encoding} and not UTF8: what does not fit becomes a dead letter"),

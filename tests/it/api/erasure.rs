@@ -354,3 +354,37 @@ async fn an_erasure_waits_for_a_drain_that_does_not_know_of_it() {
     assert_eq!((code, &report["erased"]["clicks"]), (Some(0), &json!(1)), "{report:#}");
     assert_eq!(Table::Clicks.count(&tracker.pool).await.unwrap(), 0);
 }
+
+/// As a failover to a standby that lags and a return to an earlier moment do: rows, watermark and the note of the erasure
+/// go back together.
+const GO_BACK: &str = "
+DELETE FROM clicks;
+DELETE FROM events;
+DELETE FROM erasures;
+UPDATE ingest_watermark SET seq = 0;";
+
+#[tokio::test]
+async fn a_database_that_goes_back_behind_an_erasure_gets_everybody_again_but_the_erased() {
+    let mut tracker = Tracker::start("erase_back").await;
+    tracker.simple_campaign("demo").await;
+    for who in ["alice", "bob"] {
+        visit(&tracker, who, "").await;
+    }
+    tracker.wait_rows(Table::Clicks, 2).await;
+    tracker.wait_rows(Table::Events, 2).await;
+    tracker.octo.wait_drained(SOON).await;
+    let (code, report) = privacy(&tracker, &["erase", "--sub", "sub1=alice"]).await;
+    assert_eq!((code, &report["journal"]["records_left"]), (Some(0), &json!(0)), "{report:#}");
+    tracker.octo.kill9().await;
+    sql(&tracker, GO_BACK).await;
+    tracker.octo.start_again().await;
+    tracker.wait_rows(Table::Clicks, 1).await;
+    tracker.wait_rows(Table::Events, 1).await;
+    tracker.octo.wait_drained(SOON).await;
+    let came_back: (String, String) =
+        sqlx::query_as("SELECT (SELECT sub1 FROM clicks), (SELECT user_id FROM events)")
+            .fetch_one(&tracker.pool)
+            .await
+            .unwrap();
+    assert_eq!(came_back, ("bob".to_owned(), "user-bob".to_owned()));
+}

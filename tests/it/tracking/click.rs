@@ -365,7 +365,7 @@ async fn what_was_adjusted_is_stored_alike_by_insert_and_by_copy() {
         let mut wanted = BTreeMap::<Option<Vec<String>>, i64>::new();
         for i in 0..count {
             let names: Vec<String> =
-                Adjusted::from_bits(i.to_le_bytes()[0]).iter().map(|a| a.as_str().to_owned()).collect();
+                Adjusted::from_bits(i.to_le_bytes()[0]).iter().map(|a| a.to_string()).collect();
             *wanted.entry(Some(names).filter(|names| !names.is_empty())).or_default() += 1;
         }
         assert_eq!(stored.into_iter().collect::<BTreeMap<_, _>>(), wanted, "{name}");

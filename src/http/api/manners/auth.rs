@@ -217,7 +217,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// `tests/it/api/scopes.rs` holds each operation to it.
 pub(crate) fn describe(it: &mut Described<'_>) {
     let scope = if it.method == "GET" { Scope::Read } else { Scope::Admin };
-    let needed = || vec![SecurityRequirement::new("token", [scope.as_str()])];
+    let needed = || vec![SecurityRequirement::new("token", [<&str>::from(scope)])];
     it.operation.security.get_or_insert_with(needed);
     if it.is_guarded() {
         let challenge = "Bearer realm=\"octo\", error=\"invalid_token\"";

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::types::Json;
+use strum::VariantNames as _;
 use utoipa::{
     ToSchema,
     openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
@@ -156,11 +157,11 @@ impl From<clicks::Click> for Click {
 }
 
 fn invalid_reason() -> Object {
-    let reasons: Vec<_> = InvalidReason::NAMES.iter().map(|name| format!("`{name}`")).collect();
+    let reasons: Vec<_> = InvalidReason::VARIANTS.iter().map(|name| format!("`{name}`")).collect();
     let description = format!("Why it does not count: {}, or what a correction says.", reasons.join(", "));
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
         .description(Some(description))
-        .examples([InvalidReason::Bot.as_str()])
+        .examples([<&str>::from(InvalidReason::Bot)])
         .build()
 }

@@ -68,26 +68,20 @@ CROSS JOIN LATERAL (
 pub(crate) fn typical_click(campaign_id: Uuid, number: u32) -> Click<'static> {
     let [_, b, c, d] = number.to_be_bytes();
     Click {
-        id: ClickId::now(),
-        campaign_id,
         ip: Some([10, b, c, d].into()),
         user_agent: Some(USER_AGENT.into()),
         referrer: Some(REFERRER.into()),
-        invalid_reason: None,
-        is_bot: false,
         country: Some("DE".into()),
         device: Some("mobile".into()),
         os: Some("Android".into()),
         browser: Some("Chrome Mobile".into()),
         subs: [Some(format!("ad-{number}").into()), Some("creative-7".into()), None, None, None],
-        aff_subs: Default::default(),
         click_id_param: Some(format!("src-{number:012}").into()),
-        landing_page_id: None,
         campaign_offer_id: Some(1),
         traffic_source_id: Some("network-3".into()),
         cost: Some(Decimal::new(125, 4)),
         currency: Some(Currency::USD),
-        adjusted: octo::model::click::Adjusted::default(),
+        ..Click::new(ClickId::now(), campaign_id)
     }
 }
 

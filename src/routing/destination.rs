@@ -481,30 +481,15 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::{click::Adjusted, id::ClickId};
+    use crate::model::id::ClickId;
 
     fn click(sub1: &str) -> Click<'_> {
         Click {
-            id: ClickId::now(),
-            campaign_id: Uuid::nil(),
             ip: Some([192, 0, 2, 1].into()),
-            user_agent: None,
-            referrer: None,
-            invalid_reason: None,
-            is_bot: false,
             country: Some("DE".into()),
-            device: None,
-            os: None,
-            browser: None,
             subs: [Some(sub1.into()), None, None, None, None],
-            aff_subs: Default::default(),
-            click_id_param: None,
-            landing_page_id: None,
             campaign_offer_id: Some(7),
-            traffic_source_id: None,
-            cost: None,
-            currency: None,
-            adjusted: Adjusted::default(),
+            ..Click::new(ClickId::now(), Uuid::nil())
         }
     }
 

@@ -81,9 +81,10 @@ pub(crate) async fn make_partitions(app: &App) -> Result<(), db::Error> {
     }
     note_locked(app, round.busy);
     match partitions::default_rows(&app.db).await {
-        Ok((clicks, events)) => {
-            metrics::default_partition_rows("clicks", u64::try_from(clicks).unwrap_or(0));
-            metrics::default_partition_rows("events", u64::try_from(events).unwrap_or(0));
+        Ok(rows) => {
+            for (kind, rows) in rows {
+                metrics::default_partition_rows(kind.table(), rows);
+            }
         }
         // a figure, and no reason not to start: a replica that replays late may hold a lock on a new partition
         Err(error) => tracing::debug!(?error, "the rows of the DEFAULT partitions were not counted"),

@@ -161,9 +161,8 @@ impl Admission {
         let mut line = Line::default();
         let (mut disk, mut is_said) = (Disk::new(journal_dir), false);
         loop {
-            tokio::select! {
-                () = sleep(PROBE_INTERVAL) => {}
-                () = stop.cancelled() => return Ok(()),
+            if stop.run_until_cancelled(sleep(PROBE_INTERVAL)).await.is_none() {
+                return Ok(());
             }
             let wait = stand_in_line().await?;
             let (now, backlog) = (Instant::now(), journal.backlog());

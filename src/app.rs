@@ -1,21 +1,26 @@
-//! What a handler can reach.
+//! What a handler can reach, and how it is made at a start.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU32},
+use std::{
+    ops::Deref,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32},
+    },
 };
 
+use anyhow::Context;
 use http::HeaderValue;
-use tokio::sync::watch;
+use secrecy::SecretString;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     admission::Admission,
-    campaigns::{Campaigns, report_cache::ReportCache},
+    campaigns::{Campaigns, Source, report_cache::ReportCache},
     config::Config,
     db::{Db, migrations, server_status::ServerStatus},
-    embedded::Supervisor,
-    journal::Journal,
-    judge::Judge,
+    embedded::{Embedded, Supervisor},
+    journal::{Journal, Lock, Options, disk::RealDisk},
+    judge::{Judge, NewVisit},
     limits::Limits,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
@@ -23,8 +28,14 @@ use crate::{
     visitor::Enricher,
 };
 
+/// Why octo did not start: one plain sentence with the remedy. Exit code 3.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CannotStart(pub String);
+
 /// Everything a handler needs; clones share it.
-pub type App = Arc<Parts>;
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
 
 /// The parts of a running octo.
 pub struct Parts {
@@ -64,6 +75,136 @@ pub struct Parts {
     pub public_url: String,
     /// `Referrer-Policy` of a redirect; `None` sends none.
     pub referrer_policy: Option<HeaderValue>,
+}
+
+/// First clicks of visits, to be told to the other nodes; `None` where duplicates are not looked for, or there is no
+/// Redis to tell them through.
+pub type NewVisits = Option<mpsc::Receiver<NewVisit>>;
+
+/// The right to the data directory; `None` while it cannot be made or read, and the journal takes it once it can.
+pub type SharedLock = Arc<Mutex<Option<Lock>>>;
+
+impl App {
+    /// Makes the parts in order. Nothing runs afterwards but the journal's thread, and nobody has been asked anything.
+    pub fn build(
+        config: Config,
+        lock: SharedLock,
+        metrics: Metrics,
+        public_url: String,
+    ) -> anyhow::Result<(Self, NewVisits)> {
+        let journal = open_journal(&config, lock)?;
+        let private_postgres = config.database.url.is_none();
+        let private_postgres = private_postgres.then(|| Arc::new(Supervisor::new(&config.server.data_dir)));
+        let url = match &private_postgres {
+            Some(private) => private.likely_url().into(),
+            None => database_url(&config, None)?,
+        };
+        let db = Arc::new(Db::new(&url, &config.database).context("database.url")?);
+        let redis = Redis::open(&config.redis)?;
+        let campaigns = Arc::new(Campaigns::new(db.clone(), redis.clone(), &config));
+        may_start_unrecorded(&config, &journal, &campaigns)?;
+        let enricher = Enricher::open(config.tracking.country_file.as_deref())
+            .map_err(|error| unreadable("tracking.country_file", error))?;
+        let keys = Arc::new(Keys::new(random_key()?));
+        let (judge, new_visits) = open_judge(&config, keys.clone(), redis.is_some())?;
+        let referrer_policy =
+            HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
+        let parts = Parts {
+            db,
+            private_postgres,
+            report_cache: ReportCache::new(redis.clone(), &config.cache),
+            redis,
+            campaigns,
+            server_status: Arc::default(),
+            journal,
+            admission: Arc::new(Admission::new(&config.admission, config.journal.max_bytes)),
+            enricher,
+            limits: Limits::new(&config.limits),
+            judge: Arc::new(judge),
+            privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
+            keys,
+            metrics,
+            state: State::default(),
+            public_url,
+            referrer_policy,
+            config,
+        };
+        Ok((Self(Arc::new(parts)), new_visits))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// A journal that cannot be opened is tried again by itself.
+fn open_journal(config: &Config, lock: SharedLock) -> anyhow::Result<Journal> {
+    let root = config.journal_dir();
+    let options = Options {
+        root: root.clone(),
+        segment_bytes: config.journal.segment_bytes,
+        bytes_max: config.journal.max_bytes,
+        queue_records_max: config.journal.queue_records_max,
+        queue_bytes_max: config.journal.queue_bytes_max,
+        keep_drained: config.journal.keep_drained,
+        retry_interval: config.journal.retry_interval,
+    };
+    let claim = move || {
+        let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_none() {
+            *lock = Lock::acquire(&root)?;
+        }
+        lock.is_some().then_some(()).ok_or_else(|| std::io::Error::other("it is in use by another octo"))
+    };
+    Journal::start(Arc::new(RealDisk), options, claim).context("the journal's thread cannot be started")
+}
+
+/// Without a journal octo redirects from the campaigns of an earlier start; where there are none it is misconfigured.
+fn may_start_unrecorded(
+    config: &Config,
+    journal: &Journal,
+    campaigns: &Campaigns,
+) -> Result<(), CannotStart> {
+    let Some(trouble) = journal.trouble().filter(|_| campaigns.state().1 == Source::Nothing) else {
+        return Ok(());
+    };
+    let (root, trouble) = (config.journal_dir(), anyhow::Error::from(trouble));
+    let root = root.display();
+    Err(CannotStart(format!(
+        "the journal in {root} cannot be written ({trouble:#}); check the disk and the permissions, or set journal.dir"
+    )))
+}
+
+fn random_key() -> anyhow::Result<[u8; 16]> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key)
+        .map_err(|error| anyhow::anyhow!("the system provides no random numbers: {error}"))?;
+    Ok(key)
+}
+
+fn open_judge(config: &Config, keys: Arc<Keys>, has_redis: bool) -> Result<(Judge, NewVisits), CannotStart> {
+    let is_shared = has_redis && !config.tracking.duplicate_window.is_zero();
+    let (sender, receiver) = mpsc::channel(config.tracking.duplicate_share_max);
+    let judge = Judge::open(config, keys, is_shared.then_some(sender))
+        .map_err(|error| unreadable("tracking.datacenter_networks_file", error))?;
+    Ok((judge, is_shared.then_some(receiver)))
+}
+
+fn unreadable(key: &str, error: impl Into<anyhow::Error>) -> CannotStart {
+    CannotStart(format!("{key}: {:#}", error.into()))
+}
+
+/// The configured primary, else the embedded one.
+pub fn database_url(config: &Config, embedded: Option<&Embedded>) -> anyhow::Result<SecretString> {
+    match (&config.database.url, embedded) {
+        (Some(url), _) => Ok(url.clone()),
+        (None, Some(embedded)) => Ok(embedded.url().into()),
+        (None, None) => anyhow::bail!("no database is configured"),
+    }
 }
 
 /// The life of the process, as `/readyz` and `/health` see it.

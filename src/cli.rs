@@ -52,7 +52,7 @@ struct Global {
     /// Address of the public listener, such as 0.0.0.0:8080
     #[arg(long, global = true, value_name = "ADDR")]
     listen: Option<String>,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 }
@@ -61,12 +61,12 @@ struct Global {
 enum Command {
     /// Run the tracker (the default)
     Serve,
-    /// Bring the database's schema up to date, or say what is pending
+    /// Bring the database's schema up to date, or show what is pending
     Migrate {
         #[command(subcommand)]
         action: Option<Migrate>,
     },
-    /// Make, list and revoke tokens of the API
+    /// Create, list and revoke API tokens
     Token {
         #[command(subcommand)]
         action: Token,
@@ -81,12 +81,12 @@ enum Command {
         #[command(subcommand)]
         action: database::Command,
     },
-    /// Look into the journal and at what PostgreSQL refused of it; works while octo runs
+    /// Inspect the journal and the records that PostgreSQL refused; works while octo runs
     Journal {
         #[command(subcommand)]
         action: journal::Command,
     },
-    /// Export or erase everything of one click, or of all clicks of a value; works while octo runs
+    /// Export or erase everything about one click, or about all clicks with a value; works while octo runs
     Privacy {
         #[command(subcommand)]
         action: privacy::Command,
@@ -107,21 +107,21 @@ enum Migrate {
 
 #[derive(Debug, Subcommand)]
 enum Token {
-    /// Make a token; it is shown this once and stored as a hash
+    /// Create a token; it is shown only once and stored as a hash
     Create {
-        /// admin: everything; read: look but not touch; ingest: send events; metrics: /metrics and /health
+        /// admin: everything; read: everything, but no changes; ingest: send events; metrics: /metrics and /health
         #[arg(long)]
         scope: Scope,
         /// A name to recognise it by
         #[arg(long, default_value = "made on the command line")]
         name: String,
-        /// When it ends, such as 12h, 90d or 52w; without it, never
+        /// When it expires, such as 12h, 90d or 52w; without it, never
         #[arg(long, value_parser = parse_age)]
         expires: Option<TimeDelta>,
     },
     /// List tokens, without their secrets
     List,
-    /// End a token at once
+    /// Revoke a token at once
     Revoke {
         /// Its id, as in `octo token list`
         id: Uuid,
@@ -171,7 +171,7 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     make.map_err(|error| {
         let dir = config.server.data_dir.display();
         server::CannotStart(format!(
-            "the data directory {dir} cannot be made ({error}); choose another with --data-dir"
+            "the data directory {dir} cannot be created ({error}); choose another with --data-dir"
         ))
     })?;
     server::block_on(server::run(config, inherited))?;

@@ -18,6 +18,7 @@ pub mod server_status;
 pub mod session;
 mod statement;
 pub mod store;
+mod text;
 pub mod transfer;
 
 use std::{
@@ -67,7 +68,6 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         erasures::STATEMENTS,
         events::STATEMENTS,
         idempotency::STATEMENTS,
-        ingest::STATEMENTS,
         installation::STATEMENTS,
         migrations::STATEMENTS,
         partitions::STATEMENTS,
@@ -80,7 +80,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         transfer::STATEMENTS,
         visitor_keys::STATEMENTS,
     ];
-    modules.into_iter().flatten().copied()
+    modules.into_iter().chain(ingest::STATEMENTS).flatten().copied()
 }
 
 /// Why a query gave no answer. "Not found" is no error: it is `Ok(None)`.
@@ -329,9 +329,8 @@ impl Db {
         let mut ticks = interval(self.probe_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => return,
+            if stop.run_until_cancelled(ticks.tick()).await.is_none() {
+                return;
             }
             let written = self.written();
             let asking = join(primary.ask(), join_all(replicas.iter_mut().map(Probe::ask)));

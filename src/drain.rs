@@ -23,7 +23,10 @@ use crate::{
         Db,
         ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError, UNIQUE_VIOLATION},
     },
-    facts::record::{Malformed, Record},
+    facts::{
+        Fact, Kind,
+        record::{Malformed, Record},
+    },
     journal::{Batch, Journal, Oldest, Reader},
     metrics,
 };
@@ -49,10 +52,7 @@ pub async fn run(
                 let wait = back_off(&options, failures);
                 failures += 1;
                 log_failure(&error, failures, wait);
-                tokio::select! {
-                    () = sleep(wait) => {}
-                    () = stop.cancelled() => {}
-                }
+                stop.run_until_cancelled(sleep(wait)).await;
             }
         }
     }
@@ -110,10 +110,7 @@ async fn drain(
             }
         }
         if stored < options.batch_rows && !stop.is_cancelled() {
-            tokio::select! {
-                () = sleep(options.linger) => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(sleep(options.linger)).await;
         }
     }
 }
@@ -207,12 +204,8 @@ async fn leave_out_stored(ingest: &mut Ingest, items: &mut [Item<'_>]) -> Result
     let stored: HashSet<Uuid> = ingest.find_stored(&rows(items)).await?;
     let mut found = 0;
     for item in items.iter_mut().filter(|item| !item.is_stored) {
-        let id = match &item.record {
-            Ok(Record::Click(click)) => click.id.uuid(),
-            Ok(Record::Event(event)) => event.id,
-            Ok(Record::Erased) | Err(_) => continue,
-        };
-        item.is_stored = stored.contains(&id);
+        let fact = item.record.as_ref().ok().and_then(Record::fact);
+        item.is_stored = fact.is_some_and(|fact| stored.contains(&fact.id()));
         found += u64::from(item.is_stored);
     }
     metrics::drain_already_stored(found);
@@ -240,15 +233,10 @@ fn rows<'a>(items: &'a [Item<'a>]) -> Rows<'a> {
     for item in items.iter().filter(|item| !item.is_stored) {
         let (sqlstate, message) = match (&item.refused, &item.record) {
             (Some((sqlstate, message)), _) => (sqlstate.clone(), message.clone()),
-            (None, Ok(Record::Click(click))) => {
-                rows.clicks.push(click);
+            (None, Ok(record)) => {
+                rows.push(record);
                 continue;
             }
-            (None, Ok(Record::Event(event))) => {
-                rows.events.push(event);
-                continue;
-            }
-            (None, Ok(Record::Erased)) => continue,
             (None, Err(malformed)) => (MALFORMED.to_owned(), malformed.to_string()),
         };
         rows.dead_letters.push(DeadLetter { seq: item.seq, record: item.payload, sqlstate, message });
@@ -257,7 +245,10 @@ fn rows<'a>(items: &'a [Item<'a>]) -> Rows<'a> {
 }
 
 fn count_stored(rows: &Rows<'_>) {
-    metrics::drained(rows.clicks.len(), rows.events.len());
+    for kind in Kind::ALL {
+        metrics::drained(kind.table(), rows.facts().filter(|fact| fact.kind() == kind).count());
+    }
+    metrics::drained_batch(rows.facts().count());
     metrics::erased("drain", rows.erased);
     for letter in &rows.dead_letters {
         metrics::dead_letter(dead_letter_class(&letter.sqlstate));
@@ -274,9 +265,7 @@ fn dead_letter_class(sqlstate: &str) -> &'static str {
 /// `None`: nothing is known of it any more.
 fn created_at(item: &Item<'_>) -> Option<DateTime<Utc>> {
     match &item.record {
-        Ok(Record::Click(click)) => Some(click.id.created_at()),
-        Ok(Record::Event(event)) => Some(event.created_at),
-        Ok(Record::Erased) => None,
+        Ok(record) => record.fact().map(Fact::at),
         Err(_) => Some(DateTime::UNIX_EPOCH),
     }
 }
@@ -343,19 +332,16 @@ pub async fn housekeeping(journal: Journal, stop: CancellationToken) -> anyhow::
             tokio::task::spawn_blocking(move || journal.clean(Instant::now())).await?;
         }
         rounds = rounds.wrapping_add(1);
-        tokio::select! {
-            () = sleep(Duration::from_secs(1)) => {}
-            () = stop.cancelled() => {}
-        }
+        stop.run_until_cancelled(sleep(Duration::from_secs(1))).await;
     }
     Ok(())
 }
 
 /// Ends with an error when the journal's thread has panicked, so that octo ends and is started again.
 pub async fn watch(journal: Journal, stop: CancellationToken) -> anyhow::Result<()> {
-    tokio::select! {
-        () = journal.broken() => anyhow::bail!("the journal's thread panicked: clicks would not be recorded any more"),
-        () = stop.cancelled() => Ok(()),
+    match stop.run_until_cancelled(journal.broken()).await {
+        Some(()) => anyhow::bail!("the journal's thread panicked: clicks would not be recorded any more"),
+        None => Ok(()),
     }
 }
 
@@ -396,11 +382,8 @@ fn time_of(journal: &Journal, oldest: Oldest) -> f64 {
     const RECORDS: usize = 100;
     const BYTES: usize = 1 << 16;
     let read = journal.reader(oldest.stream, oldest.seq).read(oldest.end_seq, RECORDS, BYTES);
-    let times = read.iter().flat_map(Batch::payloads).filter_map(|payload| match Record::decode(payload) {
-        Ok(Record::Click(click)) => Some(click.id.created_at()),
-        Ok(Record::Event(event)) => Some(event.created_at),
-        Ok(Record::Erased) | Err(_) => None,
-    });
+    let time = |payload| Record::decode(payload).ok()?.fact().map(Fact::at);
+    let times = read.iter().flat_map(Batch::payloads).filter_map(time);
     let time = times.into_iter().next();
     seconds(time.unwrap_or_else(|| oldest.modified.into()))
 }

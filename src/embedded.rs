@@ -285,7 +285,7 @@ impl Embedded {
             if timeout(limit, self.ended()).await.is_ok() {
                 return Ok(());
             }
-            warn!(pid, ?signal, "PostgreSQL outlived the signal");
+            warn!(pid, ?signal, "PostgreSQL is still running after the signal");
         }
         Err(Error::NotStopped { pid })
     }
@@ -343,7 +343,7 @@ impl Embedded {
             if !is_of_a_predecessor(&reason) || Instant::now() >= give_up {
                 return Err(self.place.exited(reason));
             }
-            debug!(reason, "waiting for the remains of a killed PostgreSQL");
+            debug!(reason, "waiting for the processes of a killed PostgreSQL to end");
             sleep(PREDECESSOR_PAUSE).await;
         }
     }

@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn the_first_reason_is_given_and_only_a_click_that_counts_is_noted() {
         let mut config = Loaded::load(None, [], &Flags::default()).unwrap().config;
-        (config.tracking.duplicate_window, config.limits.clicks_per_minute) = (Duration::from_secs(60), 1);
+        (config.tracking.duplicate_window, config.limits.clicks_per_minute) = (Duration::from_mins(1), 1);
         let mut judge = Judge::open(&config, Arc::new(Keys::new([7; 16])), None).unwrap();
         judge.datacenters = Networks::parse("192.0.2.0/24").unwrap();
         let person = Evidence {

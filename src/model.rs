@@ -2,7 +2,6 @@
 
 pub mod campaign;
 pub mod click;
-pub mod erasure;
 pub mod id;
 pub mod link;
 pub mod money;

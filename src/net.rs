@@ -104,7 +104,7 @@ impl Connections {
         let shared = self.shared.clone();
         let token = shared.ending.token(true);
         if let Err(error) = prepare(&listener.socket, shared.limits, shared.config.send_buffer_bytes) {
-            tracing::warn!(%error, "a listener does not take its options");
+            tracing::warn!(%error, "cannot set the options of a listening socket");
         }
         async move {
             let accept = async {
@@ -127,10 +127,7 @@ impl Connections {
                     }
                 }
             };
-            tokio::select! {
-                () = accept => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(accept).await;
             if let Err(error) = shared.accept_the_last(listener, kind, &service) {
                 tracing::debug!(%error, "no last connections were accepted");
             }

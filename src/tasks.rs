@@ -85,9 +85,8 @@ impl Tasks {
     ) {
         let (gate, stop) = (gate.clone(), self.stop_signal());
         self.spawn(name, async move {
-            tokio::select! {
-                () = gate.opened() => {}
-                () = stop.cancelled() => return Ok(()),
+            if stop.run_until_cancelled(gate.opened()).await.is_none() {
+                return Ok(());
             }
             task.await
         });

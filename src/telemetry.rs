@@ -79,10 +79,7 @@ impl Metrics {
             } else {
                 metrics::disk(f64::NAN, f64::NAN);
             }
-            tokio::select! {
-                () = sleep(UPKEEP_INTERVAL) => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(sleep(UPKEEP_INTERVAL)).await;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! next poll come at once.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -79,28 +80,26 @@ impl Campaigns {
             return Ok(());
         }
         while !stop.is_cancelled() {
-            let heard = async {
-                let mut listener = self.db.direct().listen("octo_campaigns").await?;
-                self.poll_now.notify_one(); // what was said while nobody listened
-                loop {
-                    let notification = listener.recv().await?;
-                    if notification.payload() == "delete" {
-                        self.reload.store(true, Ordering::Relaxed);
-                    }
-                    self.poll_now.notify_one();
-                }
-            };
-            let ended: Result<(), sqlx::Error> = tokio::select! {
-                ended = heard => ended,
-                () = stop.cancelled() => return Ok(()),
+            let Some(ended) = stop.run_until_cancelled(self.hear_notifications()).await else {
+                return Ok(());
             };
             tracing::debug!(error = ?ended, "not listening for campaign changes; polling goes on");
-            tokio::select! {
-                () = sleep(Duration::from_secs(1)) => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(sleep(Duration::from_secs(1))).await;
         }
         Ok(())
+    }
+
+    /// Ends only with its connection.
+    async fn hear_notifications(&self) -> Result<Infallible, sqlx::Error> {
+        let mut listener = self.db.direct().listen("octo_campaigns").await?;
+        self.poll_now.notify_one(); // what was said while nobody listened
+        loop {
+            let notification = listener.recv().await?;
+            if notification.payload() == "delete" {
+                self.reload.store(true, Ordering::Relaxed);
+            }
+            self.poll_now.notify_one();
+        }
     }
 
     /// Polls, and brings what changed to Redis; whether Postgres answered.

@@ -117,9 +117,8 @@ impl Campaigns {
     /// Saves what changed, at most once in an interval, and what is left at the stop signal.
     pub async fn keep_saved(&self, stop: &CancellationToken) {
         loop {
-            tokio::select! {
-                () = self.file.behind.notified() => {}
-                () = stop.cancelled() => break,
+            if stop.run_until_cancelled(self.file.behind.notified()).await.is_none() {
+                break;
             }
             let wait = self
                 .file
@@ -127,9 +126,8 @@ impl Campaigns {
                 .lock()
                 .await
                 .map_or(Duration::ZERO, |at| self.file.interval.saturating_sub(at.elapsed()));
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = stop.cancelled() => break,
+            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                break;
             }
             self.save(&mut *self.file.written_at.lock().await).await;
         }

@@ -45,7 +45,7 @@ pub(super) enum Command {
         /// The database, such as postgres://app_user:secret@db/octo; without it that of database.url
         #[arg(long, value_name = "URL")]
         to: Option<SecretUrl>,
-        /// Copy while octo runs: clicks and events go on, what the API changes before its restart stays behind
+        /// Copy while octo runs: clicks and events go on, changes made through the API before its restart are not copied
         #[arg(long)]
         while_running: bool,
     },
@@ -121,7 +121,7 @@ async fn write_dump(config: &Config, own: Own<'_>) -> anyhow::Result<()> {
     let passed = dump::pass(text, standard(std::io::stdout())?).await;
     let dump = passed.context("the dump cannot be written")?;
     let status = pg_dump.wait().await?;
-    ensure!(status.success() && dump.is_whole, "pg_dump, {status}: the dump is not whole, do not keep it");
+    ensure!(status.success() && dump.is_whole, "pg_dump, {status}: the dump is incomplete; do not keep it");
     eprintln!("dumped {dump}; {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }
@@ -150,7 +150,9 @@ async fn move_out(config: &Config, to: Option<SecretUrl>, while_running: bool) -
     let url = match to {
         Some(SecretUrl(url)) => url,
         None if config.database.url.is_some() => own_url(config, None)?,
-        None => bail!("say where to: --to postgres://USER:PASSWORD@HOST/DATABASE, or set database.url"),
+        None => {
+            bail!("name the target with --to postgres://USER:PASSWORD@HOST/DATABASE, or set database.url")
+        }
     };
     let _stopped = if while_running { None } else { Some(lock(&config.journal_dir())?) };
     let target = Place::look(config, url, "target").await?;
@@ -171,7 +173,7 @@ fn lock(journal: &Path) -> anyhow::Result<Option<Lock>> {
     match Lock::acquire(journal)? {
         Some(lock) => Ok(Some(lock)),
         None => bail!(
-            "octo runs on this data directory: stop it first; or copy --while-running: no click and no event is lost, but what is changed by the API before octo is started with the new database stays behind"
+            "octo is running on this data directory: stop it first, or copy with --while-running: no click and no event is lost, but changes made through the API before octo is started with the new database are not copied"
         ),
     }
 }
@@ -225,7 +227,7 @@ fn say_what_comes_next(
             "Then start octo, with the same data directory: what waits in its journal goes to the new database."
         );
     }
-    eprintln!("{} is as it was; remove it once you have seen your reports.", cluster.display());
+    eprintln!("{} is unchanged; remove it once you have checked your reports.", cluster.display());
     Ok(())
 }
 

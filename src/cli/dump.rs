@@ -13,6 +13,8 @@ use tokio::{
     process::Child,
 };
 
+use crate::facts::Kind;
+
 /// Between two signs of life: rewritten in place on a terminal, else a line each.
 const SHOW_ON_TERMINAL: Duration = Duration::from_millis(200);
 const SHOW_ELSEWHERE: Duration = Duration::from_secs(10);
@@ -71,7 +73,7 @@ fn copied_table(line: &[u8]) -> Option<String> {
     let rest = std::str::from_utf8(line).ok()?.strip_prefix("COPY ")?;
     let (table, _) = rest.strip_suffix(" FROM stdin;\n")?.split_once(" (")?;
     let table = table.strip_prefix("public.").unwrap_or(table);
-    let of_a_part = ["clicks", "events"].into_iter().find(|parent| {
+    let of_a_part = Kind::ALL.map(Kind::table).into_iter().find(|parent| {
         let part = table.strip_prefix(*parent).and_then(|rest| rest.strip_prefix('_'));
         part.is_some_and(|part| part == "default" || part.bytes().all(|byte| byte.is_ascii_digit()))
     });

@@ -206,6 +206,6 @@ fn text(report: &Report, is_verify: bool) -> String {
             n => format!("{n} records are damaged; the files are kept as they are"),
         });
     }
-    line("how much of it is already in Postgres: /health, or SELECT * FROM ingest_watermark".to_owned());
+    line("how much of it is already in PostgreSQL: see /health or SELECT * FROM ingest_watermark".to_owned());
     out
 }

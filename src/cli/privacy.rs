@@ -20,13 +20,13 @@ use crate::{
         Db,
         store::{clicks, dead_letters, erasures, events},
     },
-    facts::record::Record,
+    facts::{
+        erasure::{Erasure, Erasures, Sub, Subject, What},
+        record::Record,
+    },
     http::api::views::{click::Click, dead_letter::Content, event::Event},
     journal::{self, Lock, disk::RealDisk},
-    model::{
-        erasure::{Erasure, Erasures, Sub, Subject, What},
-        id::ClickId,
-    },
+    model::id::ClickId,
 };
 
 /// Dead letters read at once.
@@ -230,18 +230,12 @@ async fn find(
             let Some(last) = letters.last() else { break };
             after = last.id;
             for letter in &letters {
-                learn(erasures, &letter.record);
+                erasures.learn_record(&letter.record);
             }
         }
-        visit(root, &mut |_, _, payload| learn(erasures, payload))?;
+        visit(root, &mut |_, _, payload| erasures.learn_record(payload))?;
     }
     Ok(erasures.click_ids().collect())
-}
-
-fn learn(erasures: &mut Erasures, payload: &[u8]) {
-    if let Ok(Record::Click(click)) = Record::decode(payload) {
-        erasures.learn(&click);
-    }
 }
 
 /// The dead letters it is about.

@@ -329,8 +329,8 @@ fn misfit(example: &Value, value: &Value) -> Option<&'static str> {
     match example {
         Value::Integer(_) => (!value.is_integer()).then_some("a whole number"),
         Value::Boolean(_) => (!value.is_bool()).then_some("true or false"),
-        Value::Array(_) => (!is_texts(value)).then_some("a list of texts"),
-        _ => (!value.is_str()).then_some("a text"),
+        Value::Array(_) => (!is_texts(value)).then_some("a list of strings"),
+        _ => (!value.is_str()).then_some("a string"),
     }
 }
 
@@ -341,7 +341,7 @@ fn read_value(name: &str, value: String, from_file: bool) -> Result<String, Stri
     std::fs::read_to_string(&value)
         .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
         // without its name: some put the secret itself there
-        .map_err(|e| format!("{name} names a file that cannot be read: {e}"))
+        .map_err(|e| format!("{name} points to a file that cannot be read: {e}"))
 }
 
 /// `text` as a value of the same type as `example`; a list is separated by commas.
@@ -482,11 +482,11 @@ mod tests {
             ("OCTO_DATABASE__REPLICA_URLS", "database.replica_urls"),
         ] {
             let error = load(&[(name, "postgres://u:canary#x@db/octo")]).unwrap_err().to_string();
-            assert!(error.contains(&format!("{key} holds `#`")) && !error.contains("canary"), "{error}");
+            assert!(error.contains(&format!("{key} contains `#`")) && !error.contains("canary"), "{error}");
         }
         for (name, key) in [("REDIS_URL", "redis.url"), ("OCTO_REDIS__CLUSTER_URLS", "redis.cluster_urls")] {
             let error = load(&[(name, "redis://:canary/x@cache")]).unwrap_err().to_string();
-            assert!(error.contains(&format!("{key} holds `/`")) && !error.contains("canary"), "{error}");
+            assert!(error.contains(&format!("{key} contains `/`")) && !error.contains("canary"), "{error}");
         }
     }
 

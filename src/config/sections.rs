@@ -78,7 +78,7 @@ impl Config {
             );
         }
         if self.tracking.referrer_policy.parse::<http::HeaderValue>().is_err() {
-            faults.push("tracking.referrer_policy is not a header value".to_owned());
+            faults.push("tracking.referrer_policy is not a valid header value".to_owned());
         }
         faults
     }
@@ -111,7 +111,7 @@ impl Config {
                 faults.push(format!("{key} must begin with http:// or https://"));
             }
             if url.as_ref().is_some_and(|u| !u.username().is_empty() || u.password().is_some()) {
-                faults.push(format!("{key} must not hold a user or password"));
+                faults.push(format!("{key} must not contain a user or password"));
             }
         }
     }

@@ -11,7 +11,7 @@ pub(super) fn fault(url: &str, example: &str) -> Option<String> {
         if scheme.starts_with("postgres") { rest } else { rest.trim_end_matches("#insecure") };
     if let Some((character, code)) = unencoded(fragment_less) {
         return Some(format!(
-            "holds `{character}` where it cannot stand as it is. If it belongs to the user or the password, write it as {code}; {ENCODE}, for example {example}"
+            "contains `{character}` where it must be encoded. If it belongs to the user or the password, write it as {code}; {ENCODE}, for example {example}"
         ));
     }
     let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -20,7 +20,7 @@ pub(super) fn fault(url: &str, example: &str) -> Option<String> {
     let parsed = |host| url::Url::parse(&format!("{scheme}://{user}{at}{host}{tail}"));
     let error = hosts.split(',').find_map(|host| parsed(host).err())?;
     Some(format!(
-        "is no URL: {error}. If the password holds a character like / ? # @ [ or ], {ENCODE}, for example {example}"
+        "is not a URL: {error}. If the password contains a character like / ? # @ [ or ], {ENCODE}, for example {example}"
     ))
 }
 
@@ -82,7 +82,7 @@ mod tests {
             "redis://:tweety@cache:x",
         ] {
             let said = fault(url, EXAMPLE).unwrap_or_else(|| panic!("{url} passes"));
-            assert!(said.contains("is no URL: ") && said.contains(EXAMPLE), "{url}: {said}");
+            assert!(said.contains("is not a URL: ") && said.contains(EXAMPLE), "{url}: {said}");
             assert!(!said.contains("tweety"), "{url}: {said}");
         }
     }

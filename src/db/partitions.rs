@@ -8,8 +8,8 @@ use std::{collections::HashSet, time::Duration};
 
 use chrono::NaiveDate;
 
-use super::{Db, Error, statement::statements};
-use crate::config;
+use super::{Db, Error, Statement, statement::statements, text::Text};
+use crate::{config, facts::Kind};
 
 /// One chunk of what is too old. Rows that another node is deleting are left to it.
 macro_rules! delete_old {
@@ -34,13 +34,27 @@ macro_rules! delete_old {
     };
 }
 
+const DEFAULT_ROWS_TEXT: Text<256> = default_rows_text();
+
+/// One array, in the order of the kinds.
+const fn default_rows_text() -> Text<256> {
+    let mut text = Text::new().and("SELECT ARRAY[");
+    let mut i = 0;
+    while i < Kind::ALL.len() {
+        text = text.and(if i == 0 { "" } else { ", " });
+        text = text.and("(SELECT count(*) FROM ").and(Kind::ALL[i].table()).and("_default)");
+        i += 1;
+    }
+    text.and("]")
+}
+
 statements! {
     // Today first, which rows wait for, then the days to come, then those that are over.
     MISSING = "partitions.missing": "
     SELECT
         parent,
         day
-    FROM unnest(ARRAY['clicks', 'events']) AS parent
+    FROM unnest($2::text[]) AS parent
     CROSS JOIN (SELECT (now() AT TIME ZONE 'UTC')::date AS today) AS clock
     CROSS JOIN LATERAL (SELECT today + step AS day FROM generate_series(-2, $1::integer) AS step) AS days
     WHERE to_regclass(format('%s_%s', parent, to_char(day, 'YYYYMMDD'))) IS NULL
@@ -52,7 +66,7 @@ statements! {
 
     CHECK_DEFAULT = "partitions.check_default": "SELECT octo_check_default($1, $2, $3)";
 
-    // As `octo_drop_partition` will see it.
+    // As `octo_drop_partition` will see it. The pattern is about one relation alone, so that it is tried before to_date.
     OLD = "partitions.old": "
     SELECT
         p.relname::text,
@@ -60,16 +74,15 @@ statements! {
     FROM pg_inherits i
     JOIN pg_class c ON c.oid = i.inhrelid
     JOIN pg_class p ON p.oid = i.inhparent
-    WHERE p.relname IN ('clicks', 'events')
-      AND c.relname ~ '^(clicks|events)_[0-9]{8}$'
+    WHERE p.relname = ANY ($2::text[])
+      AND c.relname ~ '^[a-z_]+_[0-9]{8}$'
       AND (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp AT TIME ZONE 'UTC'
           <= least(now() - $1::integer * interval '1 day', date_trunc('day', now(), 'UTC'))
     ORDER BY c.relname";
 
     DROP = "partitions.drop": "SELECT octo_drop_partition($1, $2, $3)";
 
-    DEFAULT_ROWS = "partitions.default_rows":
-        "SELECT (SELECT count(*) FROM clicks_default), (SELECT count(*) FROM events_default)";
+    DEFAULT_ROWS = "partitions.default_rows": DEFAULT_ROWS_TEXT.as_str();
 
     // Older than octo itself is nothing but what a clock said that was wrong (that of a machine that began in 1970, for
     // one): such a row is of yesterday, perhaps, and a person decides about it.
@@ -131,8 +144,9 @@ impl Options {
 /// Makes the partitions from two days ago up to `ahead_days` from today, by the database's clock.
 pub async fn make(db: &Db, ahead_days: u32, options: Options) -> Result<Round, Error> {
     let ahead = int(ahead_days);
-    let missing: Vec<(String, NaiveDate)> =
-        db.maintain(MISSING, move |c| Box::pin(MISSING.query_as().bind(ahead).fetch_all(c))).await?;
+    let missing: Vec<(String, NaiveDate)> = db
+        .maintain(MISSING, move |c| Box::pin(MISSING.query_as().bind(ahead).bind(tables()).fetch_all(c)))
+        .await?;
     let mut round = Round::default();
     let mut busy = HashSet::new();
     for (parent, day) in missing {
@@ -195,7 +209,7 @@ async fn exclude(db: &Db, parent: &str, day: NaiveDate, options: Options) -> Res
 pub async fn drop_old(db: &Db, keep_days: u32, options: Options) -> Result<Round, Error> {
     let keep = int(keep_days);
     let old: Vec<(String, String)> =
-        db.maintain(OLD, move |c| Box::pin(OLD.query_as().bind(keep).fetch_all(c))).await?;
+        db.maintain(OLD, move |c| Box::pin(OLD.query_as().bind(keep).bind(tables()).fetch_all(c))).await?;
     let mut round = Round::default();
     let mut busy = HashSet::new();
     for (parent, name) in old {
@@ -228,7 +242,9 @@ pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64
     let mut deleted = 0;
     loop {
         let mut most = 0;
-        for statement in [DELETE_CLICKS, DELETE_EVENTS, DELETE_EVENT_KEYS, DELETE_DEAD_LETTERS] {
+        for statement in
+            Kind::ALL.map(delete_old_of).into_iter().chain([DELETE_EVENT_KEYS, DELETE_DEAD_LETTERS])
+        {
             let query = statement.query().bind(int(keep_days)).bind(rows);
             let chunk = db
                 .maintain(statement, move |c| {
@@ -244,9 +260,24 @@ pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64
     }
 }
 
-/// Rows in the DEFAULT partitions of clicks and events.
-pub async fn default_rows(db: &Db) -> Result<(i64, i64), Error> {
-    db.read(DEFAULT_ROWS, move |c| Box::pin(DEFAULT_ROWS.query_as().fetch_one(c))).await
+/// Rows in the DEFAULT partition of each kind.
+pub async fn default_rows(db: &Db) -> Result<Vec<(Kind, u64)>, Error> {
+    let rows: Vec<i64> =
+        db.read(DEFAULT_ROWS, move |c| Box::pin(DEFAULT_ROWS.query_scalar().fetch_one(c))).await?;
+    Ok(Kind::ALL.into_iter().zip(rows.into_iter().map(|rows| u64::try_from(rows).unwrap_or(0))).collect())
+}
+
+/// The tables that have a partition for each day.
+fn tables() -> Vec<&'static str> {
+    Kind::ALL.map(Kind::table).into()
+}
+
+/// What deletes old rows of a DEFAULT partition.
+fn delete_old_of(kind: Kind) -> Statement {
+    match kind {
+        Kind::Click => DELETE_CLICKS,
+        Kind::Event => DELETE_EVENTS,
+    }
 }
 
 fn int(number: u32) -> i32 {

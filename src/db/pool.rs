@@ -248,14 +248,12 @@ impl Pool {
     /// Keeps `min_connections` open and closes those above it that nobody needs, until the stop signal.
     pub async fn keep(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            tokio::select! {
-                () = self.fill() => {}
-                () = stop.cancelled() => return,
+            if stop.run_until_cancelled(self.fill()).await.is_none() {
+                return;
             }
             self.close_idle();
-            tokio::select! {
-                () = sleep(HOUSE_KEEPING) => {}
-                () = stop.cancelled() => return,
+            if stop.run_until_cancelled(sleep(HOUSE_KEEPING)).await.is_none() {
+                return;
             }
         }
     }

@@ -191,28 +191,28 @@ impl ServerStatus {
         let mut windows = Windows::default();
         let mut last_read = Instant::now();
         loop {
-            tokio::select! {
-                read = read(&db, &config, &mut windows) => match read {
-                    Ok(snapshot) => {
-                        last_read = Instant::now();
-                        if let Some(old) = self.latest() {
-                            forget_tables(&old, &snapshot);
-                        }
-                        publish(&snapshot, true);
-                        self.latest.store(Some(Arc::new(snapshot)));
+            match stop.run_until_cancelled(read(&db, &config, &mut windows)).await {
+                Some(Ok(snapshot)) => {
+                    last_read = Instant::now();
+                    if let Some(old) = self.latest() {
+                        forget_tables(&old, &snapshot);
                     }
-                    Err(error) => {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "no statistics of the database");
-                        if let Some(old) = self.latest().filter(|_| is_stale(last_read.elapsed(), interval)) {
-                            publish(&old, false);
-                        }
+                    publish(&snapshot, true);
+                    self.latest.store(Some(Arc::new(snapshot)));
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "no statistics of the database"
+                    );
+                    if let Some(old) = self.latest().filter(|_| is_stale(last_read.elapsed(), interval)) {
+                        publish(&old, false);
                     }
-                },
-                () = stop.cancelled() => return Ok(()),
+                }
+                None => return Ok(()),
             }
-            tokio::select! {
-                () = sleep(interval) => {}
-                () = stop.cancelled() => return Ok(()),
+            if stop.run_until_cancelled(sleep(interval)).await.is_none() {
+                return Ok(());
             }
         }
     }

@@ -16,7 +16,7 @@ use super::{Statement, monitor::Monitor, pool::timed_out};
 /// this.
 pub struct Session<'c> {
     connection: Link<'c>,
-    run: Run,
+    rules: Rules,
 }
 
 enum Link<'c> {
@@ -26,7 +26,7 @@ enum Link<'c> {
 
 /// How statements run.
 #[derive(Clone)]
-struct Run {
+struct Rules {
     monitor: Arc<Monitor>,
     is_prepared: bool,
     /// Of a pooled connection: what runs on it now, which is counted as a whole.
@@ -35,9 +35,9 @@ struct Run {
     limit: Option<Duration>,
 }
 
-impl Run {
+impl Rules {
     /// Runs `run` as this statement: within its limit, counted.
-    async fn run<T>(
+    async fn observe<T>(
         &self,
         statement: Statement,
         run: impl Future<Output = sqlx::Result<T>>,
@@ -62,18 +62,18 @@ impl Session<'static> {
     /// `is_prepared`: statements are prepared once and kept by name. Not behind PgBouncer in transaction mode, where the
     /// next transaction may run on another server.
     pub(super) fn new(connection: PgConnection, is_prepared: bool, monitor: Arc<Monitor>) -> Self {
-        let run = Run { monitor, is_prepared, whole: None, limit: None };
-        Self { connection: Link::Connection(connection), run }
+        let rules = Rules { monitor, is_prepared, whole: None, limit: None };
+        Self { connection: Link::Connection(connection), rules }
     }
 
     /// What runs from now on is part of this statement, which whoever runs it counts as a whole.
     pub(super) fn run_for(&mut self, statement: Statement) {
-        self.run.whole = Some(statement);
+        self.rules.whole = Some(statement);
     }
 
     /// Each statement that runs from now on ends by then.
     pub(super) fn limit(&mut self, limit: Duration) {
-        self.run.limit = Some(limit);
+        self.rules.limit = Some(limit);
     }
 
     /// Says farewell and closes the connection.
@@ -88,14 +88,14 @@ impl Session<'static> {
 impl Session<'_> {
     /// Whether statements are kept prepared.
     pub(super) fn is_prepared(&self) -> bool {
-        self.run.is_prepared
+        self.rules.is_prepared
     }
 
     /// Begins a transaction, or within one sets a savepoint.
     pub async fn begin(&mut self) -> sqlx::Result<Transaction<'_>> {
-        let run = self.run.clone();
-        let transaction = run.bounded(self.connection.begin()).await?;
-        Ok(Transaction(Session { connection: Link::Transaction(transaction), run }))
+        let rules = self.rules.clone();
+        let transaction = rules.bounded(self.connection.begin()).await?;
+        Ok(Transaction(Session { connection: Link::Transaction(transaction), rules }))
     }
 
     /// Runs `run` as this statement: within its limit, counted.
@@ -104,7 +104,7 @@ impl Session<'_> {
         statement: Statement,
         run: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
-        self.run.run(statement, run(&mut self.connection)).await
+        self.rules.observe(statement, run(&mut self.connection)).await
     }
 }
 
@@ -148,20 +148,20 @@ pub struct Transaction<'c>(Session<'c>);
 impl Transaction<'_> {
     /// Makes it last.
     pub async fn commit(self) -> sqlx::Result<()> {
-        let Session { connection, run } = self.0;
-        run.bounded(connection.commit()).await
+        let Session { connection, rules } = self.0;
+        rules.bounded(connection.commit()).await
     }
 
     /// [`Transaction::commit`], counted as this statement.
     pub(super) async fn commit_as(self, statement: Statement) -> sqlx::Result<()> {
-        let Session { connection, run } = self.0;
-        run.run(statement, connection.commit()).await
+        let Session { connection, rules } = self.0;
+        rules.observe(statement, connection.commit()).await
     }
 
     /// Takes it back.
     pub async fn rollback(self) -> sqlx::Result<()> {
-        let Session { connection, run } = self.0;
-        run.bounded(connection.rollback()).await
+        let Session { connection, rules } = self.0;
+        rules.bounded(connection.rollback()).await
     }
 }
 

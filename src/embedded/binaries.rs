@@ -175,7 +175,7 @@ async fn download(place: &Place, needed: Option<&str>) -> io::Result<Option<Bina
         return Ok(None);
     }
     let root = place.home.join("postgres-binaries");
-    info!(path = %root.display(), "no PostgreSQL is installed: downloading the packages of the system");
+    info!(path = %root.display(), "PostgreSQL is not installed: downloading the packages of this system");
     timeout(DOWNLOAD_LIMIT, fetch(&root, needed)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     for candidate in downloaded(place) {
         if let Some(version) = candidate.version(place).await
@@ -247,7 +247,7 @@ impl Apt {
         let text = output(self.run("apt-cache").args(["depends", "postgresql"]), DOWNLOAD_LIMIT).await?;
         let mut depends = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: postgresql-"));
         let version =
-            depends.next().ok_or_else(|| io::Error::other("the package lists name no postgresql"))?;
+            depends.next().ok_or_else(|| io::Error::other("the package lists do not contain postgresql"))?;
         Ok(format!("postgresql-{version}"))
     }
 

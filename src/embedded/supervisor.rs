@@ -87,18 +87,16 @@ impl Supervisor {
         let mut handle = self.handle.lock().await;
         let mut failures = 0_u32;
         loop {
-            let started = tokio::select! {
-                started = start(&self.data_dir, &mut handle) => started,
-                () = stop.cancelled() => return Ok(()),
+            let Some(started) = stop.run_until_cancelled(start(&self.data_dir, &mut handle)).await else {
+                return Ok(());
             };
             let wait = match (started, handle.as_mut()) {
                 (Ok(()), Some(embedded)) => {
                     let since = Instant::now();
                     self.note_up(embedded, failures);
                     reached_at(&embedded.url());
-                    tokio::select! {
-                        () = embedded.gone() => {}
-                        () = stop.cancelled() => return Ok(()),
+                    if stop.run_until_cancelled(embedded.gone()).await.is_none() {
+                        return Ok(());
                     }
                     self.note_end(embedded);
                     failures = if since.elapsed() < STEADY { failures + 1 } else { 0 };
@@ -113,9 +111,8 @@ impl Supervisor {
                     wait
                 }
             };
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = stop.cancelled() => return Ok(()),
+            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                return Ok(());
             }
         }
     }
@@ -131,7 +128,7 @@ impl Supervisor {
     fn note_up(&self, embedded: &Embedded, failures: u32) {
         metrics::embedded_postgres_up(true);
         if failures > 0 {
-            warn!("the private PostgreSQL runs now");
+            warn!("the private PostgreSQL is running now");
         }
         self.state.send_replace(State::Up { data: embedded.data_path().to_owned() });
     }
@@ -142,7 +139,7 @@ impl Supervisor {
         self.state.send_replace(State::Starting);
         error!(
             pid = embedded.pid, log = %embedded.place.log().display(),
-            "the private PostgreSQL has ended and is started again; clicks are redirected and wait in the journal"
+            "the private PostgreSQL has ended and is being started again; clicks are redirected and wait in the journal"
         );
     }
 

@@ -2,59 +2,107 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-use crate::model::{
-    click::{Adjusted, InvalidReason},
-    id::ClickId,
-    link::{Cost, Params},
-    money::Currency,
+use crate::{
+    facts::{
+        Fact, Kind,
+        erasure::NAMES,
+        table::{Column, Value, fact},
+        wire::Malformed,
+    },
+    model::{
+        click::{Adjusted, InvalidReason},
+        id::ClickId,
+        link::{Cost, Params},
+        money::Currency,
+    },
 };
 
-/// One accepted visit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Click<'a> {
-    /// Ours; also the time of the click.
-    pub id: ClickId,
-    /// The campaign that took it.
-    pub campaign_id: Uuid,
-    /// The visitor's address.
-    pub ip: Option<IpAddr>,
-    /// As sent, cleaned and cut.
-    pub user_agent: Option<Cow<'a, str>>,
-    /// As sent, cleaned and cut.
-    pub referrer: Option<Cow<'a, str>>,
-    /// Why it does not count as valid; `None` is a valid click.
-    pub invalid_reason: Option<InvalidReason>,
-    /// Whether the user agent is a known robot's.
-    pub is_bot: bool,
-    /// ISO 3166-1 alpha-2.
-    pub country: Option<Cow<'a, str>>,
-    /// `desktop`, `mobile`, ...
-    pub device: Option<Cow<'a, str>>,
-    /// Operating system.
-    pub os: Option<Cow<'a, str>>,
-    /// Browser.
-    pub browser: Option<Cow<'a, str>>,
-    /// `sub1` to `sub5`.
-    pub subs: [Option<Cow<'a, str>>; 5],
-    /// `aff_sub`, `aff_sub2` to `aff_sub5`.
-    pub aff_subs: [Option<Cow<'a, str>>; 5],
-    /// The source's own id of the click.
-    pub click_id_param: Option<Cow<'a, str>>,
-    /// The landing page it was sent to, else the one the link named.
-    pub landing_page_id: Option<i64>,
-    /// The offer it was sent to, else the one the link named.
-    pub campaign_offer_id: Option<i64>,
-    /// The traffic source the link named.
-    pub traffic_source_id: Option<Cow<'a, str>>,
-    /// What the click cost us.
-    pub cost: Option<Decimal>,
-    /// The currency of the cost.
-    pub currency: Option<Currency>,
-    /// What of the link could not be kept as it was sent.
-    pub adjusted: Adjusted,
+fact! {
+    /// One accepted visit.
+    Click<'a>, kind 1 {
+        /// Ours; also the time of the click.
+        id: ClickId = 1 required => Uuid "id";
+        /// The campaign that took it.
+        campaign_id: Uuid = 2 required => Uuid "campaign_id";
+        /// The visitor's address.
+        ip: Option<IpAddr> = 3 => Inet "ip_address";
+        /// As sent, cleaned and cut.
+        user_agent: Option<Cow<'a, str>> = 4 => Text "user_agent";
+        /// As sent, cleaned and cut.
+        referrer: Option<Cow<'a, str>> = 5 => Text "referrer";
+        /// Whether the user agent is a known robot's.
+        is_bot: bool = 6 => Bool "is_bot";
+        /// Why it does not count as valid; `None` is a valid click.
+        invalid_reason: Option<InvalidReason> = 7 => Text "invalid_reason";
+        /// ISO 3166-1 alpha-2.
+        country: Option<Cow<'a, str>> = 8 => Text "country";
+        /// `desktop`, `mobile`, ...
+        device: Option<Cow<'a, str>> = 9 => Text "device";
+        /// Operating system.
+        os: Option<Cow<'a, str>> = 10 => Text "os";
+        /// Browser.
+        browser: Option<Cow<'a, str>> = 11 => Text "browser";
+        /// `sub1` to `sub5`.
+        subs: [Option<Cow<'a, str>>; 5] = 12 => Text "sub1" "sub2" "sub3" "sub4" "sub5";
+        /// `aff_sub`, `aff_sub2` to `aff_sub5`.
+        aff_subs: [Option<Cow<'a, str>>; 5] = 17 =>
+            Text "affiliate_sub" "affiliate_sub2" "affiliate_sub3" "affiliate_sub4" "affiliate_sub5";
+        /// The source's own id of the click.
+        click_id_param: Option<Cow<'a, str>> = 22 => Text "click_id_param";
+        /// The landing page it was sent to, else the one the link named.
+        landing_page_id: Option<i64> = 23 => Int8 "landing_page_id";
+        /// The offer it was sent to, else the one the link named.
+        campaign_offer_id: Option<i64> = 24 => Int8 "campaign_offer_id";
+        /// The traffic source the link named.
+        traffic_source_id: Option<Cow<'a, str>> = 25 => Text "traffic_source_id";
+        /// What the click cost us.
+        cost: Option<Decimal> = 26 => Numeric "cost";
+        /// The currency of the cost.
+        currency: Option<Currency> = 27 => Text "currency";
+        /// What of the link could not be kept as it was sent.
+        adjusted: Adjusted = 28 => Texts "adjusted";
+    }
+    derived {
+        Bool "is_valid" = |click| Value::Bool(click.is_valid());
+        Timestamptz "created_at" = |click| Value::Timestamptz(Some(click.at()));
+        Timestamptz "updated_at" = |click| Value::Timestamptz(Some(click.at()));
+    }
+    staged {}
+}
+
+impl Fact for Click<'_> {
+    fn kind(&self) -> Kind {
+        Kind::Click
+    }
+
+    fn id(&self) -> Uuid {
+        self.id.uuid()
+    }
+
+    fn at(&self) -> DateTime<Utc> {
+        self.id.created_at()
+    }
+
+    fn click_id(&self) -> Option<Uuid> {
+        Some(self.id.uuid())
+    }
+
+    fn campaign_id(&self) -> Option<Uuid> {
+        Some(self.campaign_id)
+    }
+
+    fn personal(&self) -> Vec<(&'static str, &str)> {
+        let values = self.subs.iter().chain(&self.aff_subs).chain([&self.click_id_param]);
+        NAMES.into_iter().zip(values).filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+    }
+
+    fn see_values<'v>(&'v self, see: &mut dyn FnMut(Column, Value<'v>)) {
+        self.see_values(see);
+    }
 }
 
 impl<'a> Click<'a> {
@@ -79,28 +127,12 @@ impl<'a> Click<'a> {
 
     /// A click of which nothing else is known.
     pub fn new(id: ClickId, campaign_id: Uuid) -> Self {
-        Self {
-            id,
-            campaign_id,
-            ip: None,
-            user_agent: None,
-            referrer: None,
-            invalid_reason: None,
-            is_bot: false,
-            country: None,
-            device: None,
-            os: None,
-            browser: None,
-            subs: Default::default(),
-            aff_subs: Default::default(),
-            click_id_param: None,
-            landing_page_id: None,
-            campaign_offer_id: None,
-            traffic_source_id: None,
-            cost: None,
-            currency: None,
-            adjusted: Adjusted::default(),
-        }
+        Self { id, campaign_id, ..Self::nothing() }
+    }
+
+    /// Reads the fields of a record.
+    pub(super) fn decode(fields: &'a [u8]) -> Result<Self, Malformed> {
+        Self::read(fields)
     }
 
     /// Whether it counts.

@@ -1,12 +1,24 @@
 //! An event: what a landing page or a pixel reports after a click.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, iter};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::model::id::ClickId;
+use crate::{
+    facts::{
+        Fact, Kind,
+        erasure::EVENT_NAMES,
+        table::{Column, Value, fact},
+        wire::{Field, Kept, Malformed, One},
+    },
+    model::id::ClickId,
+};
+
+/// Tags of fields that must not be empty.
+const ID: u8 = 1;
+const EVENT_TYPE: u8 = 43;
 
 /// Who told of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,65 +57,128 @@ fn digest<const N: usize>(parts: [&str; N]) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// One accepted event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event<'a> {
-    /// The sender's, or ours (UUIDv7).
-    pub id: Uuid,
-    /// Whether `id` is the sender's: the same id again is the same event.
-    pub is_idempotent: bool,
-    /// Who told of it.
-    pub source: Source,
-    /// The sender's own id, where it is no UUID; `id` is made of it.
-    pub external_id: Option<Cow<'a, str>>,
-    /// When it arrived.
-    pub created_at: DateTime<Utc>,
-    /// When it happened, as the sender says.
-    pub occurred_at: Option<DateTime<Utc>>,
-    /// The click it belongs to.
-    pub click_id: Option<ClickId>,
-    /// The campaign, where the event named one that was known.
-    pub campaign_id: Option<Uuid>,
-    /// The campaign's key, where the event named one that could not be looked up at the time.
-    pub cid: Option<Cow<'a, str>>,
-    /// 1-64 of `a-z0-9_.-`.
-    pub event_type: Cow<'a, str>,
-    /// For people.
-    pub event_name: Option<Cow<'a, str>>,
-    /// The page.
-    pub url: Option<Cow<'a, str>>,
-    /// What led to the page.
-    pub referrer: Option<Cow<'a, str>>,
-    /// The sender's session.
-    pub session_id: Option<Cow<'a, str>>,
-    /// The sender's user.
-    pub user_id: Option<Cow<'a, str>>,
-    /// A JSON object, as text.
-    pub properties: Option<Cow<'a, str>>,
+fact! {
+    /// One accepted event.
+    Event<'a>, kind 2 {
+        /// The sender's, or ours (UUIDv7).
+        id: Uuid = 1 required => Uuid "id";
+        /// When it arrived.
+        created_at: DateTime<Utc> = 40 => Timestamptz "created_at";
+        /// Whether `id` is the sender's: the same id again is the same event.
+        is_idempotent: bool = 49;
+        /// Who told of it.
+        source: Source = 50 => Text "source";
+        /// The sender's own id, where it is no UUID; `id` is made of it.
+        external_id: Option<Cow<'a, str>> = 51 => Text "external_id";
+        /// When it happened, as the sender says.
+        occurred_at: Option<DateTime<Utc>> = 52 => Timestamptz "occurred_at";
+        /// The click it belongs to.
+        click_id: Option<ClickId> = 41 => Uuid "click_id";
+        /// The campaign, where the event named one that was known.
+        campaign_id: Option<Uuid> = 2;
+        /// The campaign's key, where the event named one that could not be looked up at the time.
+        cid: Option<Cow<'a, str>> = 42;
+        /// 1-64 of `a-z0-9_.-`.
+        event_type: Cow<'a, str> = 43 required => Text "event_type";
+        /// For people.
+        event_name: Option<Cow<'a, str>> = 44 => Text "event_name";
+        /// The page.
+        url: Option<Cow<'a, str>> = 45 => Text "url";
+        /// What led to the page.
+        referrer: Option<Cow<'a, str>> = 5 => Text "referrer";
+        /// The sender's session.
+        session_id: Option<Cow<'a, str>> = 46 => Text "session_id";
+        /// The sender's user.
+        user_id: Option<Cow<'a, str>> = 47 => Text "user_id";
+        /// A JSON object, as text.
+        properties: Option<Cow<'a, str>> = 48 => Jsonb "event_data";
+    }
+    derived {}
+    staged {
+        // the column campaign_id comes of what the event names, else of its click
+        Uuid "named_campaign_id" = |event| Value::Uuid(event.campaign_id);
+        Text "cid" = |event| Value::Text(event.cid.as_deref().map(Cow::Borrowed));
+        Timestamptz "click_time" = |event| Value::Timestamptz(event.click_id.map(ClickId::created_at));
+        Uuid "key" = |event| Value::Uuid(event.key());
+    }
+}
+
+impl Fact for Event<'_> {
+    fn kind(&self) -> Kind {
+        Kind::Event
+    }
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn at(&self) -> DateTime<Utc> {
+        self.created_at
+    }
+
+    fn click_id(&self) -> Option<Uuid> {
+        self.click_id.map(ClickId::uuid)
+    }
+
+    fn campaign_id(&self) -> Option<Uuid> {
+        self.campaign_id
+    }
+
+    fn personal(&self) -> Vec<(&'static str, &str)> {
+        let values = EVENT_NAMES.into_iter().zip([&self.user_id, &self.session_id]);
+        values.filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+    }
+
+    fn see_values<'v>(&'v self, see: &mut dyn FnMut(Column, Value<'v>)) {
+        self.see_values(see);
+    }
+}
+
+/// The id of the token; no field for the public.
+impl<'a> Kept<'a> for Source {
+    fn nothing() -> Self {
+        Self::Public
+    }
+
+    fn put(&self, tag: u8, out: &mut Vec<u8>) {
+        if let Self::Token(id) = self {
+            Kept::put(id, tag, out);
+        }
+    }
+
+    fn take(&mut self, _: u8, field: &Field<'a>) -> Result<(), Malformed> {
+        *self = Self::Token(One::read(field)?);
+        Ok(())
+    }
+
+    fn values(&self) -> impl Iterator<Item = Value<'_>> {
+        iter::once(Value::Text(Some(Cow::Owned(self.to_string()))))
+    }
+
+    #[cfg(test)]
+    fn sample(random: &mut fastrand::Rng) -> Self {
+        if random.bool() { Self::Public } else { Self::Token(One::sample(random)) }
+    }
 }
 
 impl<'a> Event<'a> {
     /// An event of which nothing else is known.
     pub fn new(id: Uuid, event_type: impl Into<Cow<'a, str>>, created_at: DateTime<Utc>) -> Self {
-        Self {
-            id,
-            is_idempotent: false,
-            source: Source::Public,
-            external_id: None,
-            created_at,
-            occurred_at: None,
-            click_id: None,
-            campaign_id: None,
-            cid: None,
-            event_type: event_type.into(),
-            event_name: None,
-            url: None,
-            referrer: None,
-            session_id: None,
-            user_id: None,
-            properties: None,
-        }
+        Self { id, event_type: event_type.into(), created_at, ..Self::nothing() }
     }
+
+    /// Reads the fields of a record.
+    pub(super) fn decode(fields: &'a [u8]) -> Result<Self, Malformed> {
+        let event = Self::read(fields)?;
+        if event.id.is_nil() {
+            return Err(Malformed::Missing(ID));
+        }
+        if event.event_type.is_empty() {
+            return Err(Malformed::Missing(EVENT_TYPE));
+        }
+        Ok(event)
+    }
+
     /// Under what it is noted that `id` was used (`event_keys`); `None`: the same id again is another event.
     ///
     /// Each source has keys of its own, so that no stranger can use up the ids of those who have a token. Of the public

@@ -71,10 +71,7 @@ pub async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
             }
             was_apart = is_apart;
         }
-        tokio::select! {
-            () = sleep(app.config.clock.check_interval) => {}
-            () = stop.cancelled() => {}
-        }
+        stop.run_until_cancelled(sleep(app.config.clock.check_interval)).await;
     }
     Ok(())
 }

@@ -8,10 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     db::{Db, store::erasures},
-    facts::record::Record,
+    facts::{erasure::Erasures, record::Record},
     journal::{Erased, Journal},
     metrics,
-    model::erasure::Erasures,
 };
 
 /// Between two looks at a segment that is about to end.
@@ -60,10 +59,7 @@ pub async fn run(
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot erase in the journal yet"),
             }
         }
-        tokio::select! {
-            () = sleep(wait) => {}
-            () = stop.cancelled() => {}
-        }
+        stop.run_until_cancelled(sleep(wait)).await;
     }
     Ok(())
 }
@@ -73,11 +69,7 @@ async fn blank(journal: &Journal, mut erasures: Erasures) -> anyhow::Result<Eras
     let journal = journal.clone();
     let work = move || {
         if erasures.has_subs() {
-            journal.visit(&mut |payload| {
-                if let Ok(Record::Click(click)) = Record::decode(payload) {
-                    erasures.learn(&click);
-                }
-            })?;
+            journal.visit(&mut |payload| erasures.learn_record(payload))?;
         }
         journal.erase(&|payload| Record::decode(payload).is_ok_and(|record| erasures.has(&record)))
     };

@@ -31,10 +31,8 @@ pub(crate) async fn tell(
 ) -> anyhow::Result<()> {
     let mut visits = Vec::with_capacity(MESSAGE_VISITS_MAX);
     loop {
-        let count = tokio::select! {
-            count = told.recv_many(&mut visits, MESSAGE_VISITS_MAX) => count,
-            () = stop.cancelled() => return Ok(()),
-        };
+        let told = told.recv_many(&mut visits, MESSAGE_VISITS_MAX);
+        let Some(count) = stop.run_until_cancelled(told).await else { return Ok(()) };
         if !redis.publish(CHANNEL, &message(redis.node(), &visits)).await {
             metrics::visits_untold(count as u64);
         }
@@ -52,15 +50,11 @@ pub(crate) async fn hear(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
-        let ended = tokio::select! {
-            ended = hear_until_it_ends(&redis, &judge) => ended,
-            () = stop.cancelled() => return Ok(()),
+        let Some(ended) = stop.run_until_cancelled(hear_until_it_ends(&redis, &judge)).await else {
+            return Ok(());
         };
         tracing::debug!(error = ?ended, "not hearing of visits at other nodes");
-        tokio::select! {
-            () = sleep(RETRY_INTERVAL) => {}
-            () = stop.cancelled() => {}
-        }
+        stop.run_until_cancelled(sleep(RETRY_INTERVAL)).await;
     }
     Ok(())
 }

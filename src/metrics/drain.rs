@@ -39,8 +39,11 @@ families! {
 }
 
 /// A committed batch: rows stored by table.
-pub fn drained(clicks: usize, events: usize) {
-    rows("clicks").increment(clicks as u64);
-    rows("events").increment(events as u64);
-    batch_rows().record((clicks + events) as f64);
+pub fn drained(table: &'static str, stored: usize) {
+    rows(table).increment(stored as u64);
+}
+
+/// Rows of one transaction of the drain.
+pub fn drained_batch(stored: usize) {
+    batch_rows().record(stored as f64);
 }

@@ -12,7 +12,7 @@ use listenfd::ListenFd;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::{config, server::CannotStart};
+use crate::{app::CannotStart, config};
 
 /// Sockets this process was started with. The first one that is not called `admin` is the public one.
 #[derive(Debug, Default)]
@@ -40,11 +40,11 @@ impl Inherited {
             let name = names.next().unwrap_or_default();
             let socket = sockets.take_tcp_listener(index).and_then(|socket| match socket {
                 Some(socket) if SockRef::from(&socket).is_listener()? => Ok(socket),
-                _ => Err(io::Error::other("it does not listen")),
+                _ => Err(io::Error::other("it is not listening")),
             });
             let socket = socket.map_err(|error| {
                 CannotStart(format!(
-                    "the inherited socket {index} (LISTEN_FDS) is no listening TCP socket ({error}); check ListenStream= of the socket unit"
+                    "the inherited socket {index} (LISTEN_FDS) is not a listening TCP socket ({error}); check ListenStream= of the socket unit"
                 ))
             })?;
             let place = if name == "admin" { &mut inherited.admin } else { &mut inherited.public };
@@ -104,7 +104,7 @@ fn bind(address: SocketAddr, backlog: i32) -> anyhow::Result<Listener> {
                 format!("{address} is in use by another program; choose a free one with --listen")
             }
             io::ErrorKind::PermissionDenied => {
-                format!("{address} needs more rights; choose a port from 1024 on with --listen")
+                format!("{address} needs more permissions; choose a port from 1024 up with --listen")
             }
             _ => format!("cannot listen on {address} ({error}); choose another address with --listen"),
         })

@@ -164,7 +164,10 @@ impl TimeoutStream {
         self.deadline(); // notes since when
         if !self.phase.is(Phase::ANSWERING) && self.phase.poll_unwanted(cx) {
             metrics::http_closed("room");
-            return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "its room is needed"));
+            return Poll::Ready(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "its place is needed for another connection",
+            ));
         }
         let limit = self.limits.write;
         let stuck =

@@ -1,11 +1,16 @@
 //! What octo tells the service manager (sd_notify(3)): that it is ready, that it stops, what it is doing, and, where
 //! a watchdog is set, that it is alive. Without `NOTIFY_SOCKET` all of it is nothing.
+//!
+//! The crate sd-notify 0.5.0 does not fit: it takes `@name` for a file instead of a name in the abstract namespace,
+//! its socket blocks the thread of the runtime while the manager's queue is full, it opens a new one for each message,
+//! and the inherited sockets it gives are bare numbers, which only unsafe code can turn into listeners.
 
 #[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt;
 use std::{
     env,
     os::unix::net::{SocketAddr, UnixDatagram},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,7 +30,7 @@ impl Manager {
         let socket = env::var("NOTIFY_SOCKET").ok().and_then(|name| match open(&name) {
             Ok(socket) => Some(socket),
             Err(error) => {
-                tracing::warn!(name, %error, "the service manager cannot be told anything: NOTIFY_SOCKET");
+                tracing::warn!(name, %error, "cannot notify the service manager; check NOTIFY_SOCKET");
                 None
             }
         });
@@ -40,7 +45,7 @@ impl Manager {
     }
 
     pub(super) fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=answering what is under way; the journal goes to PostgreSQL");
+        self.tell("STOPPING=1\nSTATUS=finishing open requests and storing the journal in PostgreSQL");
     }
 
     pub(super) fn status(&self, status: &str) {
@@ -52,21 +57,20 @@ impl Manager {
         if let Some((socket, address)) = &self.socket
             && let Err(error) = socket.send_to_addr(message.as_bytes(), address)
         {
-            tracing::debug!(%error, "the service manager did not hear");
+            tracing::debug!(%error, "the service manager was not notified");
         }
     }
 
     /// Says twice in each period that octo is alive. It is while the runtime still runs what it is given: a new task
     /// must have been run, or nothing is said, and the manager ends a process that answers nobody. That a disk or a
     /// database hangs is no reason: clicks are redirected meanwhile, and a restart mends neither.
-    pub(super) async fn watch(&self, stop: CancellationToken) {
-        let Some(period) = self.watchdog else { return stop.cancelled().await };
+    pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let Some(period) = self.watchdog else {
+            stop.cancelled().await;
+            return Ok(());
+        };
         let mut ticks = interval(period / 2);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => return,
-            }
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "ends at once: that it runs at all is what is asked"
@@ -76,6 +80,7 @@ impl Manager {
                 self.tell("WATCHDOG=1");
             }
         }
+        Ok(())
     }
 }
 

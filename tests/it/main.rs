@@ -33,6 +33,7 @@ mod api {
     mod corrections;
     mod database_statistics;
     mod dead_letters;
+    mod documented;
     mod erasure;
     mod idempotency;
     mod manners;

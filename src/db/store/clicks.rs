@@ -7,7 +7,8 @@ use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, session::Session, statement::statements},
+    db::{Db, Error, session::Session, statement::statements, text::Text},
+    facts::{self, table::Sql},
     model::{
         id::{ClickId, time_of_uuid},
         money::{Currency, Money},
@@ -90,8 +91,8 @@ pub struct Click {
 }
 
 /// A click that is not stored yet, as it would be.
-impl From<&crate::facts::click::Click<'_>> for Click {
-    fn from(click: &crate::facts::click::Click<'_>) -> Self {
+impl From<&facts::click::Click<'_>> for Click {
+    fn from(click: &facts::click::Click<'_>) -> Self {
         let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
         let [sub1, sub2, sub3, sub4, sub5] = click.subs.each_ref().map(text);
         let [affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5] =
@@ -186,87 +187,60 @@ impl<T> Change<T> {
     }
 }
 
-/// `SELECT` of whole clicks from a table, with what follows the join.
-macro_rules! select_clicks {
-    ($table:literal, $tail:literal) => {
-        concat!(
-            "
-    SELECT
-        k.id,
-        k.campaign_id,
-        c.key AS campaign_key,
-        host(k.ip_address) AS ip_address,
-        k.user_agent,
-        k.referrer,
-        k.is_valid,
-        k.invalid_reason,
-        k.is_bot,
-        k.country,
-        k.device,
-        k.os,
-        k.browser,
-        k.sub1,
-        k.sub2,
-        k.sub3,
-        k.sub4,
-        k.sub5,
-        k.click_id_param,
-        k.affiliate_sub,
-        k.affiliate_sub2,
-        k.affiliate_sub3,
-        k.affiliate_sub4,
-        k.affiliate_sub5,
-        k.landing_page_id,
-        k.campaign_offer_id,
-        k.traffic_source_id,
-        -- what is no money (NaN) is left out
-        CASE WHEN k.cost BETWEEN 0 AND 999999999999 THEN jsonb_build_object(
-            'amount', k.cost::text,
-            'currency', CASE WHEN k.currency ~ '^[A-Za-z]{3}$' THEN k.currency ELSE 'USD' END
-        ) END AS cost,
-        k.currency,
-        coalesce(k.adjusted, '{}') AS adjusted,
-        k.conversion_type,
-        k.converted_at,
-        k.created_at,
-        k.updated_at
-    FROM ",
-            $table,
-            " k
-    LEFT JOIN campaigns c ON c.id = k.campaign_id",
-            $tail
-        )
-    };
+/// `SELECT` of whole clicks from a table, with what comes before it and what follows the join.
+const fn select(before: &str, table: &str, tail: &str) -> Text<8192> {
+    let text = Text::new()
+        .and(before)
+        .and("\n    SELECT\n        c.key AS campaign_key,\n        k.conversion_type");
+    let text = columns(text.and(",\n        k.converted_at"));
+    let text =
+        text.and("\n    FROM ").and(table).and(" k\n    LEFT JOIN campaigns c ON c.id = k.campaign_id");
+    text.and(tail)
+}
+
+/// What the drain stored, as it is read.
+const fn columns<const N: usize>(mut text: Text<N>) -> Text<N> {
+    let mut i = 0;
+    while i < facts::click::Click::COLUMNS.len() {
+        let column = facts::click::Click::COLUMNS[i];
+        let (before, after) = match column.sql {
+            Sql::Inet => ("host(k.", ")"),
+            Sql::Texts => ("coalesce(k.", ", '{}')"),
+            // the cost; what is no money (NaN) is left out
+            Sql::Numeric => (
+                "CASE WHEN k.cost BETWEEN 0 AND 999999999999 THEN jsonb_build_object(
+            'currency', CASE WHEN k.currency ~ '^[A-Za-z]{3}$' THEN k.currency ELSE 'USD' END,
+            'amount', k.",
+                "::text
+        ) END",
+            ),
+            _ => ("k.", ""),
+        };
+        text = text.and(",\n        ").and(before).and(column.name).and(after).and(" AS ").and(column.name);
+        i += 1;
+    }
+    text
 }
 
 /// Hours that are looked up at a time.
 const HOURS_MAX: usize = 1000;
 
 statements! {
-    GET = "click.get": select_clicks!(
-    "clicks",
-    "
+    GET = "click.get": const { select("", "clicks", "
     WHERE k.created_at = $1
-      AND k.id = $2"
-);
+      AND k.id = $2") }.as_str();
 
-    LIST = "click.list": select_clicks!(
-    "clicks",
-    "
+    LIST = "click.list": const { select("", "clicks", "
     WHERE k.created_at >= $1
       AND k.created_at < $2
       AND (k.created_at, k.id) < ($3, $4)
       AND ($6::boolean IS NULL OR k.is_valid = $6)
     ORDER BY k.created_at DESC, k.id DESC
-    LIMIT $5"
-);
+    LIMIT $5") }.as_str();
 
-    LIST_OF_IDS = "click.list_of_ids": select_clicks!(
-    "clicks",
-    "
+    LIST_OF_IDS = "click.list_of_ids": const { select("", "clicks", "
     JOIN unnest($1::timestamptz[], $2::uuid[]) AS t (at, id) ON k.created_at = t.at AND k.id = t.id
-    ORDER BY k.created_at, k.id"
-);
+    ORDER BY k.created_at, k.id") }.as_str();
 
     /// No index of the clicks begins with the campaign: it would take a third of the drain's speed (measured). The
     /// roll-ups say in which hours there may be any, and how many at most: they are added in the transaction that stores
@@ -285,8 +259,7 @@ statements! {
     LIMIT $5";
 
     /// Of these hours alone.
-    LIST_OF_CAMPAIGNS = "click.list_of_campaigns": concat!(
-    "
+    LIST_OF_CAMPAIGNS = "click.list_of_campaigns": const { select("
     WITH page AS (
         SELECT found.*
         FROM unnest($8::timestamptz[]) AS hour
@@ -305,18 +278,12 @@ statements! {
         ) AS found
         ORDER BY created_at DESC, id DESC
         LIMIT $5
-    )",
-    select_clicks!(
-        "page",
-        "
-    ORDER BY k.created_at DESC, k.id DESC"
-    )
-);
+    )", "page", "
+    ORDER BY k.created_at DESC, k.id DESC") }.as_str();
 
     /// The row comes from the stored one, so a click that is not stored stays so: its record is in a journal, and the
     /// drain, which inserts, would find the row and take the record for a refused one.
-    UPSERT = "click.upsert": concat!(
-    "
+    UPSERT = "click.upsert": const { select("
     WITH old AS (
         SELECT *
         FROM clicks
@@ -368,9 +335,7 @@ statements! {
         WHERE s.campaign_id = corrected.campaign_id
           AND s.hour = date_trunc('hour', created_at, 'UTC')
           AND corrected.is_valid <> old.is_valid
-    )",
-    select_clicks!("corrected", "")
-);
+    )", "corrected", "") }.as_str();
 }
 
 /// The click with this id; its id says in which partition it is.

@@ -10,12 +10,12 @@ use uuid::Uuid;
 use crate::{
     db::{
         Db, Error,
-        ingest::{self, MALFORMED, StoreError},
+        ingest::{self, MALFORMED, Rows, StoreError},
         session::Session,
         statement::statements,
         store::{clicks, events},
     },
-    facts::{click::Click, event::Event, record::Record},
+    facts::record::Record,
     metrics,
 };
 
@@ -235,9 +235,7 @@ async fn retry_on(c: &mut Session<'_>, stream: Uuid, seq: i64) -> sqlx::Result<O
         return Ok(None);
     };
     let retried = match Record::decode(&record) {
-        Ok(Record::Click(click)) => store_click(&mut transaction, &click).await?,
-        Ok(Record::Event(event)) => store_event(&mut transaction, &event).await?,
-        Ok(Record::Erased) => Retried::AlreadyStored,
+        Ok(record) => store(&mut transaction, &record).await?,
         Err(malformed) => Retried::Refused { sqlstate: MALFORMED.to_owned(), message: malformed.to_string() },
     };
     let settled = match &retried {
@@ -255,32 +253,39 @@ async fn retry_on(c: &mut Session<'_>, stream: Uuid, seq: i64) -> sqlx::Result<O
     Ok(Some(retried))
 }
 
-async fn store_click(c: &mut Session<'_>, click: &Click<'_>) -> sqlx::Result<Retried> {
-    let query = HAS_CLICK.query_scalar().bind(click.id.created_at()).bind(click.id.uuid());
-    if query.fetch_one(c).await? {
-        return Ok(Retried::AlreadyStored);
-    }
-    insert(c, &[click], &[]).await
-}
-
-async fn store_event(c: &mut Session<'_>, event: &Event<'_>) -> sqlx::Result<Retried> {
-    let query = HAS_EVENT.query_scalar().bind(event.created_at).bind(event.id);
-    let mut savepoint = c.begin().await?;
-    let has_event = query.bind(event.key()).fetch_one(&mut savepoint).await;
-    savepoint.rollback().await?;
-    match has_event {
+async fn store(c: &mut Session<'_>, record: &Record<'_>) -> sqlx::Result<Retried> {
+    let mut rows = Rows::default();
+    rows.push(record);
+    match is_stored(c, record).await {
         Ok(true) => Ok(Retried::AlreadyStored),
-        Ok(false) => insert(c, &[], &[event]).await,
+        Ok(false) => insert(c, &rows).await,
         // a time that Postgres cannot hold is in no row: the insert says what is wrong with it
-        Err(error) if error.as_database_error().is_some() => insert(c, &[], &[event]).await,
+        Err(error) if error.as_database_error().is_some() => insert(c, &rows).await,
         Err(error) => Err(error),
     }
 }
 
-/// As the drain does it, within a savepoint: a refusal leaves the transaction and its lock on the letter as they were.
-async fn insert(c: &mut Session<'_>, clicks: &[&Click<'_>], events: &[&Event<'_>]) -> sqlx::Result<Retried> {
+/// Within a savepoint, as [`insert`]. What is gone needs to be stored no more.
+async fn is_stored(c: &mut Session<'_>, record: &Record<'_>) -> sqlx::Result<bool> {
+    let Some(fact) = record.fact() else { return Ok(true) };
+    let (statement, key) = match record {
+        Record::Event(event) => (HAS_EVENT, Some(event.key())),
+        Record::Click(_) | Record::Erased => (HAS_CLICK, None),
+    };
+    let mut query = statement.query_scalar().bind(fact.at()).bind(fact.id());
+    if let Some(key) = key {
+        query = query.bind(key);
+    }
     let mut savepoint = c.begin().await?;
-    match ingest::insert_checked(&mut savepoint, clicks, events).await {
+    let is_stored = query.fetch_one(&mut savepoint).await;
+    savepoint.rollback().await?;
+    is_stored
+}
+
+/// As the drain does it, within a savepoint: a refusal leaves the transaction and its lock on the letter as they were.
+async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> sqlx::Result<Retried> {
+    let mut savepoint = c.begin().await?;
+    match ingest::rows::insert_checked(&mut savepoint, rows).await {
         Ok(()) => {
             savepoint.commit().await?;
             Ok(Retried::Stored)

@@ -9,10 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     db::{Db, Error, session::Session, statement::statements},
-    model::{
-        erasure::{Erasure, Sub, What},
-        id::time_of_uuid,
-    },
+    facts::erasure::{Erasure, Sub, What},
+    model::id::time_of_uuid,
 };
 
 statements! {

@@ -6,8 +6,15 @@ use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, statement::statements},
-    model::{erasure::Sub, id::ClickId},
+    db::{
+        Db, Error,
+        ingest::rows::{arguments, insert_events_text},
+        monitor::classify,
+        statement::statements,
+        text::Text,
+    },
+    facts::{self, erasure::Sub, table::Sql},
+    model::id::ClickId,
 };
 
 /// How much earlier than its click an event may be: clocks of nodes differ.
@@ -49,8 +56,8 @@ pub struct Event {
 }
 
 /// An event that is not stored yet, as it would be; properties that are no JSON are shown as text.
-impl From<&crate::facts::event::Event<'_>> for Event {
-    fn from(event: &crate::facts::event::Event<'_>) -> Self {
+impl From<&facts::event::Event<'_>> for Event {
+    fn from(event: &facts::event::Event<'_>) -> Self {
         let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
         // as a value: RawValue alone would let half of a surrogate pair pass, which no reader of our answer does
         let is_json = |t: &str| serde_json::from_str::<serde_json::Value>(t).is_ok();
@@ -78,123 +85,63 @@ impl From<&crate::facts::event::Event<'_>> for Event {
 }
 
 /// `SELECT` of whole events, with what follows the join.
-macro_rules! select_events {
-    ($tail:literal) => {
-        concat!(
-            "
-    SELECT
-        e.id,
-        e.click_id,
-        e.campaign_id,
-        c.key AS campaign_key,
-        e.event_type,
-        e.event_name,
-        e.event_data AS properties,
-        e.url,
-        e.referrer,
-        e.session_id,
-        e.user_id,
-        e.source,
-        e.external_id,
-        e.occurred_at,
-        e.created_at
-    FROM events e
-    LEFT JOIN campaigns c ON c.id = e.campaign_id",
-            $tail
-        )
-    };
+const fn select(tail: &str) -> Text<2048> {
+    let mut text = Text::new().and("\n    SELECT\n        e.campaign_id,\n        c.key AS campaign_key");
+    let mut i = 0;
+    while i < facts::event::Event::COLUMNS.len() {
+        let column = facts::event::Event::COLUMNS[i];
+        if column.is_stored {
+            let name = if matches!(column.sql, Sql::Jsonb) { "properties" } else { column.name };
+            text = text.and(",\n        e.").and(column.name).and(" AS ").and(name);
+        }
+        i += 1;
+    }
+    text.and("\n    FROM events e\n    LEFT JOIN campaigns c ON c.id = e.campaign_id").and(tail)
 }
 
-statements! {
-    LIST = "event.list": select_events!(
+/// One event as the drain stores many, with its roll-up.
+const INSERT_TEXT: Text<2048> = insert_events_text(
+    ", stored AS (\n",
     "
-    WHERE (e.created_at, e.id) < ($1, $2)
-    ORDER BY e.created_at DESC, e.id DESC
-    LIMIT $3"
+    ON CONFLICT (created_at, id) DO NOTHING
+    RETURNING campaign_id, created_at
+), counted AS (
+    INSERT INTO campaign_stats_hourly AS s (campaign_id, hour, events)
+    SELECT campaign_id, date_trunc('hour', created_at, 'UTC'), 1
+    FROM stored
+    WHERE campaign_id IS NOT NULL
+    ON CONFLICT (campaign_id, hour) DO UPDATE
+    SET events = s.events + excluded.events
+)
+SELECT EXISTS (SELECT FROM stored)",
 );
 
-    LIST_OF_CLICK = "event.list_of_click": select_events!(
-    "
+statements! {
+    LIST = "event.list": const { select("
+    WHERE (e.created_at, e.id) < ($1, $2)
+    ORDER BY e.created_at DESC, e.id DESC
+    LIMIT $3") }.as_str();
+
+    LIST_OF_CLICK = "event.list_of_click": const { select("
     WHERE e.click_id = $4
       AND e.created_at >= $5
       AND (e.created_at, e.id) < ($1, $2)
     ORDER BY e.created_at DESC, e.id DESC
-    LIMIT $3"
-);
+    LIMIT $3") }.as_str();
 
-    LIST_OF_CLICKS = "event.list_of_clicks": select_events!(
-    "
+    LIST_OF_CLICKS = "event.list_of_clicks": const { select("
     WHERE e.click_id = ANY ($1)
-    ORDER BY e.created_at, e.id"
-);
+    ORDER BY e.created_at, e.id") }.as_str();
 
     // no index leads there, as for clicks (`erasures.find_clicks`)
-    LIST_OF_PERSON = "event.list_of_person": select_events!(
-    "
+    LIST_OF_PERSON = "event.list_of_person": const { select("
     WHERE $2 = CASE $1
         WHEN 'user_id' THEN e.user_id
         WHEN 'session_id' THEN e.session_id
     END
-    ORDER BY e.created_at, e.id"
-);
+    ORDER BY e.created_at, e.id") }.as_str();
 
-    /// One event as the batch form of the drain stores many, with its roll-up.
-    INSERT = "event.insert": "
-    WITH fresh AS (
-        INSERT INTO event_keys (id, created_at)
-        SELECT $2, $3
-        WHERE $2::uuid IS NOT NULL
-        ON CONFLICT (id) DO NOTHING
-        RETURNING id
-    ), stored AS (
-        INSERT INTO events (
-            id,
-            click_id,
-            campaign_id,
-            event_type,
-            event_name,
-            event_data,
-            url,
-            referrer,
-            session_id,
-            user_id,
-            source,
-            external_id,
-            occurred_at,
-            created_at
-        )
-        SELECT
-            $1,
-            $4,
-            coalesce(
-                $6,
-                (SELECT campaign_id FROM clicks WHERE created_at = $5 AND id = $4),
-                (SELECT id FROM campaigns WHERE key = $7 AND deleted_at IS NULL)
-            ),
-            $8,
-            $9,
-            $10::text::jsonb,
-            $11,
-            $12,
-            $13,
-            $14,
-            $15,
-            $16,
-            $17,
-            $3
-        WHERE $2 IS NULL
-           OR EXISTS (SELECT FROM fresh)
-        ON CONFLICT (created_at, id) DO NOTHING
-        RETURNING campaign_id, created_at
-    ), counted AS (
-        INSERT INTO campaign_stats_hourly AS s (campaign_id, hour, events)
-        SELECT campaign_id, date_trunc('hour', created_at, 'UTC'), 1
-        FROM stored
-        WHERE campaign_id IS NOT NULL
-        ON CONFLICT (campaign_id, hour) DO UPDATE
-        SET events = s.events + excluded.events
-    )
-    SELECT EXISTS (SELECT FROM stored)";
+    INSERT = "event.insert": INSERT_TEXT.as_str();
 }
 
 /// Events, of one click or of all, newest first, after (older than) the event of `after`, at most `limit`.
@@ -228,28 +175,12 @@ pub async fn list(
 
 /// Stores an event and counts it in its roll-up, in one statement; `false` when one of the same source with the
 /// sender's id is stored already. Whoever comes second with an id waits for the first.
-pub async fn insert(db: &Db, event: &crate::facts::event::Event<'_>) -> Result<bool, Error> {
-    let text = |t: &Option<std::borrow::Cow<'_, str>>| t.as_deref().map(str::to_owned);
-    let query = INSERT
-        .query_scalar()
-        .bind(event.id)
-        .bind(event.key())
-        .bind(event.created_at)
-        .bind(event.click_id.map(ClickId::uuid))
-        .bind(event.click_id.map(ClickId::created_at))
-        .bind(event.campaign_id)
-        .bind(text(&event.cid))
-        .bind(event.event_type.clone().into_owned())
-        .bind(text(&event.event_name))
-        .bind(text(&event.properties))
-        .bind(text(&event.url))
-        .bind(text(&event.referrer))
-        .bind(text(&event.session_id))
-        .bind(text(&event.user_id))
-        .bind(event.source.to_string())
-        .bind(text(&event.external_id))
-        .bind(event.occurred_at);
-    db.write(INSERT, move |c| Box::pin(query.fetch_one(c))).await
+pub async fn insert(db: &Db, event: &facts::event::Event<'_>) -> Result<bool, Error> {
+    let arguments =
+        arguments(facts::event::Event::COLUMNS, &[event]).map_err(|e| classify(INSERT.name(), e))?;
+    let query = INSERT.query_as_with::<(bool,)>(arguments);
+    let (is_stored,) = db.write(INSERT, move |c| Box::pin(query.fetch_one(c))).await?;
+    Ok(is_stored)
 }
 
 /// All events of these clicks, oldest first, from the primary.

@@ -163,7 +163,9 @@ mod tests {
                     look(format!("{name}.{property}"), &value, &["description"]);
                     let is_told = ["$ref", "oneOf", "allOf", "items", "enum", "format", "default"];
                     let is_text = value["type"] == "string" || value["type"][0] == "string";
-                    if is_text && !is_told.iter().any(|p| value.get(p).is_some()) {
+                    // the derive has no place for the example of a variant that is a text
+                    let is_variant = name == "Content";
+                    if is_text && !is_variant && !is_told.iter().any(|p| value.get(p).is_some()) {
                         look(format!("{name}.{property}"), &value, &["example"]);
                     }
                 }

@@ -67,7 +67,10 @@ pub(crate) async fn json(State(written): State<Written>) -> Response {
 /// For people; without scripts, and without anything from elsewhere.
 #[utoipa::path(
     get, path = PATH, tag = "document", operation_id = "get_docs", security(()),
-    responses((status = 200, description = "The page.", content_type = "text/html", body = String, example = json!("<!doctype html>"))),
+    responses((status = 200, description = "The page.", content_type = "text/html", body = String, headers(
+        ("Content-Security-Policy" = String, description = "Nothing but its own style."),
+        ("Referrer-Policy" = String, description = "`no-referrer`."),
+    ), example = json!("<!doctype html>"))),
 )]
 pub(crate) async fn html(State(written): State<Written>) -> Response {
     with_headers("text/html; charset=utf-8", written.page)

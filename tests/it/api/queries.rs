@@ -11,6 +11,7 @@ use octo::{
         self, Db, Statement,
         store::{campaigns, clicks, events, stats, tokens},
     },
+    facts::{event::Event, table::Column},
     model::{campaign::Terms, id::ClickId},
 };
 use serde_json::Value;
@@ -299,6 +300,17 @@ async fn cases(c: &mut PgConnection) -> Vec<Case> {
     let (id, at) = (id.as_str(), at.as_str());
     let array = |value: &str| format!("ARRAY[{value}]");
     let (popular, rare) = (array(POPULAR), array(RARE));
+    let value = |column: &Column| match column.name {
+        "id" | "key" => array("gen_random_uuid()"),
+        "created_at" => array("now()"),
+        "click_id" => array(&format!("{id}::uuid")),
+        "click_time" => array(&format!("{at}::timestamptz")),
+        "event_type" => array("'view'"),
+        "source" => array("'public'"),
+        _ => "'{NULL}'".to_owned(),
+    };
+    let event: Vec<String> = Event::COLUMNS.iter().map(value).collect();
+    let event: Vec<&str> = event.iter().map(String::as_str).collect();
     let hours = |campaigns: &str, from: &str, is_valid: &str, rows_max| {
         case("click.hours", &[campaigns, from, FUTURE, is_valid, "1000"], 0, rows_max)
     };
@@ -334,54 +346,8 @@ async fn cases(c: &mut PgConnection) -> Vec<Case> {
             1,
             5.0,
         ),
-        case(
-            "event.insert",
-            &[
-                "gen_random_uuid()",
-                "gen_random_uuid()",
-                "now()",
-                id,
-                at,
-                "NULL",
-                "NULL",
-                "'view'",
-                "''",
-                "'{}'",
-                "''",
-                "''",
-                "''",
-                "''",
-                "'public'",
-                "''",
-                "now()",
-            ],
-            1,
-            5.0,
-        ),
-        case(
-            "events.insert_batch",
-            &[
-                &array("gen_random_uuid()"),
-                &array("gen_random_uuid()"),
-                &array("now()"),
-                &array(&format!("{id}::uuid")),
-                &array(&format!("{at}::timestamptz")),
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{view}'",
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{public}'",
-                "'{NULL}'",
-                "'{NULL}'",
-            ],
-            1,
-            5.0,
-        ),
+        case("event.insert", &event, 1, 5.0),
+        case("events.insert_batch", &event, 1, 5.0),
         case("dead_letter.has_click", &[at, id], 1, 1.0),
         case("dead_letter.has_event", &[at, id, "NULL"], 1, 1.0),
         case("dead_letter.has_event", &[at, id, id], 0, 1.0),

@@ -35,8 +35,9 @@ async fn schemathesis_finds_nothing() {
         .await;
     let summary = said.rsplit_once("= SUMMARY =").map_or(&*said, |(_, summary)| summary);
     println!("{summary}");
-    // it must have asked: of everything, and a lot
-    let operations = tracker.octo.operations().await.len();
+    // it must have asked: of everything but the document, which it has, and a lot
+    let operations = tracker.octo.operations().await;
+    let operations = operations.iter().filter(|o| o.template != "/api/v1/openapi.json").count();
     let line = |name: &str| said.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap_or_default();
     let (tested, all) = (line("Tested:").trim(), line("Selected:").trim());
     assert_eq!((tested, all), (&*operations.to_string(), &*format!("{operations}/{operations}")));

@@ -114,7 +114,7 @@ async fn a_killed_private_postgres_is_back_by_itself_and_every_click_is_stored()
     for line in ["octo_embedded_postgres_up 1", "octo_embedded_postgres_restarts_total 2"] {
         assert!(metrics.lines().any(|l| l == line), "{line} is not in\n{metrics}");
     }
-    assert!(octo.stderr().contains("the private PostgreSQL has ended and is started again"));
+    assert!(octo.stderr().contains("the private PostgreSQL has ended and is being started again"));
     let last = postmaster(&octo).unwrap();
     stop(&mut octo).await;
     assert!(!is_alive(last), "it is stopped with octo");
@@ -193,7 +193,7 @@ async fn a_broken_cluster_is_tried_again_and_comes_up_once_it_is_mended() {
     fs::rename(control.with_extension("aside"), &control).unwrap();
     is_up(&octo).await;
     stored(&octo, &[id]).await;
-    assert!(octo.stderr().contains("the private PostgreSQL runs now"), "{}", octo.stderr());
+    assert!(octo.stderr().contains("the private PostgreSQL is running now"), "{}", octo.stderr());
     stop(&mut octo).await;
 }
 

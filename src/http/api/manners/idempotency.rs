@@ -263,9 +263,8 @@ pub async fn housekeeping(app: App, stop: CancellationToken) -> anyhow::Result<(
             // they are looked for again in a minute
             Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "old answers stay"),
         }
-        tokio::select! {
-            () = sleep(HOUSE_KEEPING) => {}
-            () = stop.cancelled() => return Ok(()),
+        if stop.run_until_cancelled(sleep(HOUSE_KEEPING)).await.is_none() {
+            return Ok(());
         }
     }
 }

@@ -38,7 +38,6 @@ pub(crate) enum Content {
     /// An event, as it would be stored; what it was told is text where it is no JSON.
     Event(Box<Event>),
     /// Bytes that are no record, as hexadecimal digits.
-    #[schema(example = "00ff17")]
     Hex(String),
     /// Too long for a list: ask for it alone.
     Omitted,

@@ -66,7 +66,7 @@ async fn overlap(mut octo: Octo, next: OctoBuilder) -> Octo {
     let starting = tokio::spawn(next.start());
     eventually(SOON, async || {
         let said = std::fs::read_to_string(&log)?;
-        ensure!(said.contains("waiting for the octo before"), "{said}");
+        ensure!(said.contains("waiting for another octo"), "{said}");
         Ok(())
     })
     .await;
@@ -177,7 +177,7 @@ async fn sockets_for_somebody_else_are_left_alone_and_what_is_no_socket_is_one_p
     let output = tokio::process::Command::new("sh").args(["-c", script, "sh", bin]).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("is no listening TCP socket") && said.contains("ListenStream="), "{said}");
+    assert!(said.contains("is not a listening TCP socket") && said.contains("ListenStream="), "{said}");
 }
 
 #[tokio::test]
@@ -239,7 +239,12 @@ async fn a_hang_up_that_nohup_has_ignored_stays_ignored() {
     assert!(octo.is_running() && octo.get("/readyz").await.status() == 200, "{}", octo.stderr());
     octo.sigterm();
     assert!(octo.wait_exit(STOP).await.success(), "{}", octo.stderr());
-    assert_eq!(octo.stderr().matches("stopping; a second signal forces").count(), 1, "{}", octo.stderr());
+    assert_eq!(
+        octo.stderr().matches("stopping; a second signal ends octo at once").count(),
+        1,
+        "{}",
+        octo.stderr()
+    );
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ async fn a_start_with_every_store_down_still_redirects_and_stores_later() {
         Ok(())
     })
     .await;
-    assert!(octo.stderr().contains("PostgreSQL is ready; what waits in the journal is stored now"));
+    assert!(octo.stderr().contains("PostgreSQL is ready; storing the records that wait in the journal"));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    facts::{click::Click, event::Event, record::Record},
+    facts::{Fact, record::Record},
     model::{
         id::ClickId,
         text::{LINK_VALUE_CHARS_MAX, PARAMETER_CHARS_MAX, clean},
@@ -151,32 +151,35 @@ impl Erasures {
         note(before.or_insert(erasure.before), erasure.before);
     }
 
-    /// Whether a record is erased. An event is where its click is known to be: see [`Erasures::learn`].
+    /// Whether a record is erased: see [`Erasures::has_fact`].
     pub fn has(&self, record: &Record<'_>) -> bool {
-        match record {
-            Record::Click(click) => self.has_click(click),
-            Record::Event(event) => self.has_event(event),
-            Record::Erased => false,
+        record.fact().is_some_and(|fact| self.has_fact(fact))
+    }
+
+    /// Whether a fact is erased: by the click that it is; by the click it belongs to, or by what it says of a person, if
+    /// it came before. What belongs to a click is erased where its click is known to be: see [`Erasures::learn`].
+    pub fn has_fact(&self, fact: &dyn Fact) -> bool {
+        let before = fact.click_id().and_then(|id| self.clicks.get(&id));
+        before.is_some_and(|before| fact.click_id() == Some(fact.id()) || fact.at() < *before)
+            || self.before_of_person(fact).is_some()
+    }
+
+    /// Takes the id of a click that is erased for what its link said: what belongs to it names only that. `true`: it is
+    /// one.
+    pub fn learn(&mut self, fact: &dyn Fact) -> bool {
+        if fact.click_id() != Some(fact.id()) {
+            return false;
         }
-    }
-
-    /// As [`Erasures::has`].
-    pub fn has_click(&self, click: &Click<'_>) -> bool {
-        self.clicks.contains_key(&click.id.uuid()) || self.before_of_sub(click).is_some()
-    }
-
-    /// As [`Erasures::has`].
-    pub fn has_event(&self, event: &Event<'_>) -> bool {
-        let of_click = event.click_id.and_then(|id| self.clicks.get(&id.uuid()));
-        let is_before = |before: &DateTime<Utc>| event.created_at < *before;
-        of_click.is_some_and(is_before) || self.before_of_person(event).is_some_and(is_before)
-    }
-
-    /// Takes the id of a click that is erased for what its link said: its events name only that. `true`: it is one.
-    pub fn learn(&mut self, click: &Click<'_>) -> bool {
-        let Some(before) = self.before_of_sub(click) else { return false };
-        note(self.clicks.entry(click.id.uuid()).or_insert(before), before);
+        let Some(before) = self.before_of_person(fact) else { return false };
+        note(self.clicks.entry(fact.id()).or_insert(before), before);
         true
+    }
+
+    /// As [`Erasures::learn`], of bytes that may be a record.
+    pub fn learn_record(&mut self, bytes: &[u8]) {
+        if let Some(fact) = Record::decode(bytes).ok().as_ref().and_then(Record::fact) {
+            self.learn(fact);
+        }
     }
 
     /// The clicks that are erased by their id.
@@ -184,24 +187,14 @@ impl Erasures {
         self.clicks.keys().copied()
     }
 
-    fn before_of_person(&self, event: &Event<'_>) -> Option<&DateTime<Utc>> {
+    /// The erasure of what a fact says of a person, if the fact came before.
+    fn before_of_person(&self, fact: &dyn Fact) -> Option<DateTime<Utc>> {
         if self.subs.is_empty() {
             return None;
         }
-        let values = EVENT_NAMES.into_iter().zip([&event.user_id, &event.session_id]);
-        values.filter_map(|(name, value)| self.subs.get(&hash(name, value.as_deref()?))).max()
-    }
-
-    fn before_of_sub(&self, click: &Click<'_>) -> Option<DateTime<Utc>> {
-        if self.subs.is_empty() {
-            return None;
-        }
-        let at = click.id.created_at();
-        let values = click.subs.iter().chain(&click.aff_subs).chain([&click.click_id_param]);
-        NAMES.into_iter().zip(values).find_map(|(name, value)| {
-            let before = self.subs.get(&hash(name, value.as_deref()?))?;
-            (at < *before).then_some(*before)
-        })
+        let befores =
+            fact.personal().into_iter().filter_map(|(name, value)| self.subs.get(&hash(name, value)));
+        befores.copied().find(|before| fact.at() < *before)
     }
 }
 
@@ -222,6 +215,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
+    use crate::facts::{click::Click, event::Event};
 
     #[test]
     fn a_value_erases_the_clicks_that_came_before_and_their_events() {
@@ -230,20 +224,20 @@ mod tests {
         let mut erasures = Erasures::default();
         erasures.add(Erasure { id: 7, what: What::Sub(sub.hash()), before: now });
         let mut click = Click::new(ClickId::now(), Uuid::nil());
-        assert!(!erasures.has_click(&click));
+        assert!(!erasures.has_fact(&click));
         click.subs[1] = Some("alice".into());
-        assert!(!erasures.has_click(&click), "the same value under another name");
+        assert!(!erasures.has_fact(&click), "the same value under another name");
         click.aff_subs[1] = Some("alice".into());
-        assert!(erasures.has_click(&click));
+        assert!(erasures.has_fact(&click));
         let mut event = Event::new(Uuid::nil(), "view", Utc::now());
         event.click_id = Some(click.id);
-        assert!(!erasures.has_event(&event), "nothing is known of its click");
-        assert!(erasures.learn(&click) && erasures.has_event(&event));
+        assert!(!erasures.has_fact(&event), "nothing is known of its click");
+        assert!(erasures.learn(&click) && erasures.has_fact(&event));
         event.created_at = now;
-        assert!(!erasures.has_event(&event), "it came later");
+        assert!(!erasures.has_fact(&event), "it came later");
         let mut earlier = Erasures::default();
         earlier.add(Erasure { id: 1, what: What::Sub(sub.hash()), before: now - TimeDelta::hours(1) });
-        assert!(!earlier.has_click(&click), "the click came later");
+        assert!(!earlier.has_fact(&click), "the click came later");
         assert_eq!((erasures.last_id(), erasures.click_ids().count()), (7, 1));
     }
 
@@ -256,16 +250,16 @@ mod tests {
         let mut erasures = Erasures::default();
         erasures.add(Erasure { id: 1, what: What::Sub(user.hash()), before: now });
         let mut event = Event::new(Uuid::nil(), "view", now - TimeDelta::seconds(1));
-        assert!(!erasures.has_event(&event));
+        assert!(!erasures.has_fact(&event));
         event.session_id = Some("alice".into());
-        assert!(!erasures.has_event(&event), "the same value under another name");
+        assert!(!erasures.has_fact(&event), "the same value under another name");
         event.user_id = Some("alice".into());
-        assert!(erasures.has_event(&event));
+        assert!(erasures.has_fact(&event));
         event.created_at = now;
-        assert!(!erasures.has_event(&event), "it came later");
+        assert!(!erasures.has_fact(&event), "it came later");
         let mut click = Click::new(ClickId::now(), Uuid::nil());
         click.subs[0] = Some("alice".into());
-        assert!(!erasures.has_click(&click), "clicks are found by what their links said");
+        assert!(!erasures.has_fact(&click), "clicks are found by what their links said");
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! What a batch adds to the figures of hours.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::column;
+use crate::{
+    db::{session::Session, statement::statements},
+    facts::click::Click,
+};
+
+statements! {
+    UPSERT_STATS = "stats.upsert_batch": "
+INSERT INTO campaign_stats_hourly AS s (campaign_id, hour, clicks, valid_clicks, bot_clicks, events)
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
+ON CONFLICT (campaign_id, hour) DO UPDATE SET
+    clicks = s.clicks + excluded.clicks,
+    valid_clicks = s.valid_clicks + excluded.valid_clicks,
+    bot_clicks = s.bot_clicks + excluded.bot_clicks,
+    events = s.events + excluded.events";
+}
+
+/// What a batch adds to the roll-ups.
+#[derive(Debug, Default)]
+pub(super) struct Stats(Vec<Hour>);
+
+/// An hour of a campaign.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hour {
+    campaign_id: Uuid,
+    begin: DateTime<Utc>,
+    clicks: i64,
+    valid_clicks: i64,
+    bot_clicks: i64,
+    events: i64,
+}
+
+impl Stats {
+    pub(super) fn add_click(&mut self, click: &Click<'_>) {
+        self.0.push(Hour {
+            clicks: 1,
+            valid_clicks: click.is_valid().into(),
+            bot_clicks: click.is_bot.into(),
+            ..Hour::new(click.campaign_id, click.id.created_at())
+        });
+    }
+
+    pub(super) fn add_event(&mut self, campaign_id: Uuid, created_at: DateTime<Utc>) {
+        self.0.push(Hour { events: 1, ..Hour::new(campaign_id, created_at) });
+    }
+
+    /// Each hour once, in the order of the key: two drains lock rows in the same order.
+    pub(super) fn into_hours(self) -> Vec<Hour> {
+        let mut hours = self.0;
+        hours.sort_unstable_by_key(Hour::key);
+        hours.dedup_by(|later, first| {
+            let is_same = later.key() == first.key();
+            if is_same {
+                first.add(later);
+            }
+            is_same
+        });
+        hours
+    }
+}
+
+impl Hour {
+    fn new(campaign_id: Uuid, at: DateTime<Utc>) -> Self {
+        Self { campaign_id, begin: hour_of(at), clicks: 0, valid_clicks: 0, bot_clicks: 0, events: 0 }
+    }
+
+    fn key(&self) -> (Uuid, DateTime<Utc>) {
+        (self.campaign_id, self.begin)
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.clicks += other.clicks;
+        self.valid_clicks += other.valid_clicks;
+        self.bot_clicks += other.bot_clicks;
+        self.events += other.events;
+    }
+}
+
+/// The hour a time is in, for every time: chrono's own way ends in the year 2262.
+fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    let seconds = at.timestamp();
+    DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(at)
+}
+
+pub(super) async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::Result<()> {
+    UPSERT_STATS
+        .query()
+        .bind(column(hours, |h| h.campaign_id))
+        .bind(column(hours, |h| h.begin))
+        .bind(column(hours, |h| h.clicks))
+        .bind(column(hours, |h| h.valid_clicks))
+        .bind(column(hours, |h| h.bot_clicks))
+        .bind(column(hours, |h| h.events))
+        .execute(c)
+        .await?;
+    Ok(())
+}

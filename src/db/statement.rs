@@ -48,11 +48,6 @@ impl Statement {
         QueryAs { statement: self, query: sqlx::query_as(self.sql) }
     }
 
-    /// As [`Statement::query`], with all its values.
-    pub(in crate::db) fn query_with(self, values: PgArguments) -> Query {
-        Query { statement: self, query: sqlx::query_with(self.sql, values) }
-    }
-
     /// As [`Statement::query_as`], with all its values.
     pub(in crate::db) fn query_as_with<'q, T: for<'r> FromRow<'r, PgRow>>(
         self,

@@ -117,10 +117,10 @@ mod tests {
         ];
         const NAMES: Text<80> =
             Text::new().and("(").names(COLUMNS, false).and(") (").names(COLUMNS, true).and(")");
-        assert_eq!(NAMES.as_str(), "(id, key, data, names) (id, data, names)");
         const ARRAYS: Text<80> = Text::new().arrays(COLUMNS);
-        assert_eq!(ARRAYS.as_str(), "$1::uuid[], $2::uuid[], $3::text[], $4::text[]");
         const VALUES: Text<80> = Text::new().stored_values(COLUMNS).and(" ").number(10);
+        assert_eq!(NAMES.as_str(), "(id, key, data, names) (id, data, names)");
+        assert_eq!(ARRAYS.as_str(), "$1::uuid[], $2::uuid[], $3::text[], $4::text[]");
         assert_eq!(VALUES.as_str(), "t.id, t.data::jsonb, string_to_array(t.names, ',') 10");
     }
 }

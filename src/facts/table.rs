@@ -161,12 +161,14 @@ macro_rules! fact {
                 for field in (Fields { rest: fields }) {
                     let field = field?;
                     seen |= 1u64.checked_shl(field.tag.into()).unwrap_or(0);
-                    $(
-                        if ($tag..$tag + <$type as Kept<$life>>::TAGS).contains(&field.tag) {
-                            Kept::take(&mut fact.$field, field.tag - $tag, &field)?;
-                            continue;
-                        }
-                    )+
+                    match field.tag {
+                        $(
+                            tag if ($tag..$tag + <$type as Kept<$life>>::TAGS).contains(&tag) => {
+                                Kept::take(&mut fact.$field, tag - $tag, &field)?;
+                            }
+                        )+
+                        _ => {}
+                    }
                 }
                 $($(
                     let $required = (seen >> $tag) & 1 == 1;

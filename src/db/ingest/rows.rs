@@ -21,27 +21,13 @@ pub(in crate::db) use super::arrays::arguments;
 const COPY_CLICKS_TEXT: Text<1024> =
     Text::new().and("COPY clicks (").names(Click::COLUMNS, true).and(") FROM STDIN (FORMAT binary)");
 
-// COPY is no statement that can be prepared; parsing it takes less than storing one row.
+/// COPY, for few rows too: one that stored 1, 5, 20, 100, 1,000 and 5,000 clicks took 0.86, 0.76, 0.96, 0.95, 0.75 and
+/// 0.48 of the time of an INSERT of arrays, over TCP with Nagle's algorithm off, and less CPU. It is no statement that
+/// can be prepared; parsing it takes less than storing one row.
 const COPY_CLICKS: Statement = Statement::new("clicks.copy_batch", COPY_CLICKS_TEXT.as_str());
-
-/// From this many rows on, clicks are copied. COPY takes half the CPU of an INSERT of arrays, but over TCP its
-/// end waits up to 40 ms for a delayed acknowledgement (sqlx leaves Nagle's algorithm on, its issue 4335):
-/// little for many rows, and most of the time of a few.
-const COPY_ROWS_MIN: usize = 1_000;
 
 /// Bytes in one message of a COPY.
 const COPY_PIECE_BYTES: usize = 64 * 1024;
-
-const INSERT_CLICKS_TEXT: Text<2048> = Text::new()
-    .and("INSERT INTO clicks (")
-    .names(Click::COLUMNS, true)
-    .and(")\nSELECT ")
-    .stored_values(Click::COLUMNS)
-    .and("\nFROM unnest(")
-    .arrays(Click::COLUMNS)
-    .and(") AS t (")
-    .names(Click::COLUMNS, false)
-    .and(")");
 
 const INSERT_EVENTS_TEXT: Text<2048> = insert_events_text("\n", "\nRETURNING campaign_id, created_at");
 
@@ -111,8 +97,6 @@ statements! {
     // Row by row by the primary key: LIMIT keeps the planner from reading whole tables instead.
     FIND_STORED = "ingest.find_stored": FIND_STORED_TEXT.as_str();
 
-    INSERT_CLICKS = "clicks.insert_batch": INSERT_CLICKS_TEXT.as_str();
-
     INSERT_EVENTS = "events.insert_batch": INSERT_EVENTS_TEXT.as_str();
 
     // A letter may be there already: where the watermark was set back by hand, records are sent again.
@@ -140,10 +124,8 @@ pub(super) async fn find_stored(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<
 pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), StoreError> {
     let Rows { clicks, events, .. } = rows;
     let mut stats = Stats::default();
-    if clicks.len() >= COPY_ROWS_MIN {
+    if !clicks.is_empty() {
         c.run(COPY_CLICKS, async |c| copy_clicks(c, clicks).await).await?;
-    } else if !clicks.is_empty() {
-        INSERT_CLICKS.query_with(arguments(Click::COLUMNS, clicks)?).execute(c).await?;
     }
     for click in clicks {
         stats.add_click(click);

@@ -135,7 +135,7 @@ async fn a_partition_that_is_attached_under_the_drains_hands_makes_no_dead_lette
     eventually(SOON, async || {
         let waiting = "
             SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO clicks%'";
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'COPY clicks%'";
         let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&tracker.pool).await?;
         anyhow::ensure!(waiting == 1, "{waiting} wait");
         Ok(())

@@ -207,7 +207,7 @@ impl<'a> Kept<'a> for Adjusted {
     }
 
     fn values(&self) -> impl Iterator<Item = Value<'_>> {
-        let names = || self.iter().map(<&str>::from).collect();
+        let names = || self.iter().map(Into::into).collect();
         iter::once(Value::Texts((!self.is_empty()).then(names)))
     }
 
@@ -383,7 +383,7 @@ impl One<'_> for Currency {
 
 impl One<'_> for InvalidReason {
     fn put(&self, tag: u8, out: &mut Vec<u8>) {
-        put(out, tag, <&str>::from(*self).as_bytes());
+        put(out, tag, <&str>::from(self).as_bytes());
     }
 
     fn read(field: &Field<'_>) -> Result<Self, Malformed> {
@@ -391,7 +391,7 @@ impl One<'_> for InvalidReason {
     }
 
     fn value(this: Option<&Self>) -> Value<'_> {
-        Value::Text(this.map(|reason| Cow::Borrowed(<&str>::from(*reason))))
+        Value::Text(this.map(|reason| Cow::Borrowed(reason.into())))
     }
 
     #[cfg(test)]

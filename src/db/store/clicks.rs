@@ -32,7 +32,7 @@ pub struct Click {
     pub referrer: Option<String>,
     /// Whether it counts.
     pub is_valid: bool,
-    /// Why it does not count: an [`InvalidReason`], or what a correction says.
+    /// Why it does not count: an `InvalidReason`, or what a correction says.
     pub invalid_reason: Option<String>,
     /// Whether the user agent is a known robot's.
     pub is_bot: bool,

@@ -283,7 +283,7 @@ async fn the_private_postgres_moves_to_ones_own_and_tokens_links_and_reports_go_
     let refused = site.run(&to).await;
     assert_eq!(refused.status.code(), Some(1));
     let text = said(&refused);
-    assert!(text.contains("octo runs on this data directory: stop it first"), "{text}");
+    assert!(text.contains("octo is running on this data directory: stop it first"), "{text}");
     assert!(text.contains("--while-running"), "{text}");
     stop(octo).await;
     let moved = site.run(&to).await;

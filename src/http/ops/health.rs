@@ -169,6 +169,9 @@ fn primary(app: &App) -> Component {
             false,
             format!("its encoding is {encoding} and not UTF8: what does not fit becomes a dead letter"),
         ),
+        (Some(ago), SetUp::Schema, _) => {
+            (true, format!("answered {} ms ago; partitions and keys are being prepared", ago.as_millis()))
+        }
         (Some(ago), ..) => (true, format!("answered {} ms ago, UTF8", ago.as_millis())),
     };
     Component::new("postgres primary", is_ok, detail)

@@ -454,5 +454,5 @@ async fn no_cursor_is_an_error_of_ours() {
         assert!([200, 400].contains(&status.as_u16()), "seed {seed}: {list} {cursor}: {status} {body}");
     }
     println!("{statuses:?}");
-    assert!(statuses[&400] > 100 && statuses[&200] > 20, "{statuses:?}");
+    assert!(statuses[&400] > 100 && statuses[&200] >= 10, "{statuses:?}");
 }

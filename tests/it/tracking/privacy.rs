@@ -343,6 +343,16 @@ async fn the_key_of_a_day_is_shared_by_nodes_and_gone_when_the_day_is_over() {
     other.sigterm();
     other.wait_exit(Duration::from_mins(1)).await;
     other.start_again().await;
+    // with campaigns of its own it redirects at once, and under a key of its own until it has the shared one
+    eventually(SOON, async || {
+        let health: Value = other.get("/health").await.json().await?;
+        let components = health["components"].as_array().cloned().unwrap_or_default();
+        let primary = components.iter().find(|component| component["name"] == "postgres primary");
+        let detail = primary.and_then(|primary| primary["detail"].as_str()).unwrap_or_default();
+        anyhow::ensure!(detail.ends_with("UTF8"), "{health}");
+        Ok(())
+    })
+    .await;
     other.get("/c/demo").await;
     tracker.wait_rows(crate::tracker::Table::Clicks, 3).await;
     let counts = "SELECT (SELECT count(DISTINCT ip_address) FROM clicks),

@@ -1,18 +1,17 @@
 //! A real haproxy, with the example configuration of this repository.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
-use super::machine::{Claim, command, private_addresses, server_user, servers_dir};
+use super::machine::{
+    Claim, command, private_addresses, server_program, server_user, servers_dir, wait_for_port,
+};
+use super::must;
 use super::sandbox::Sandbox;
-use super::{POLL, must};
-
-const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A running `haproxy`. Dropping it ends it.
 pub(crate) struct HaProxy {
@@ -33,7 +32,7 @@ impl HaProxy {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/haproxy/haproxy.cfg");
         fs::write(sandbox.dir().join("haproxy.cfg"), edit(fs::read_to_string(example)?))?;
         let log = File::create(sandbox.dir().join("haproxy.log"))?;
-        let mut haproxy = command(program()?, sandbox.dir())?;
+        let mut haproxy = command(server_program("haproxy")?, sandbox.dir())?;
         haproxy.env("OCTO_BIND", address.to_string());
         haproxy.env("OCTO_NODE_A", nodes[0].to_string()).env("OCTO_NODE_B", nodes[1].to_string());
         haproxy
@@ -42,14 +41,8 @@ impl HaProxy {
             .stderr(Stdio::from(log));
         let child = haproxy.spawn().context("could not start haproxy")?;
         let mut started = Self { address, child, sandbox };
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(address).is_err() {
-            if let Some(status) = started.child.try_wait()? {
-                bail!("haproxy ended at its start, {status}: {}", started.log());
-            }
-            ensure!(Instant::now() < deadline, "haproxy is not ready in time: {}", started.log());
-            tokio::time::sleep(POLL).await;
-        }
+        let log = started.sandbox.dir().join("haproxy.log");
+        wait_for_port(address, &mut started.child, &log).await?;
         Ok(started)
     }
 
@@ -73,12 +66,4 @@ impl Drop for HaProxy {
             eprintln!("--- haproxy\n{}---", self.log());
         }
     }
-}
-
-fn program() -> Result<PathBuf> {
-    ["/usr/sbin/haproxy", "/usr/bin/haproxy", "/usr/local/sbin/haproxy"]
-        .into_iter()
-        .map(PathBuf::from)
-        .find(|program| program.is_file())
-        .context("no haproxy: the tests need a real one; run ./test, which installs it, or apt-get install haproxy")
 }

@@ -5,15 +5,21 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process;
+
+use super::POLL;
+
+/// A server that does not take connections by then does not start.
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 const REMEDY: &str = "run ./test, which installs it, or apt-get install postgresql redis-server";
 
@@ -99,6 +105,29 @@ pub(super) fn redis_program() -> Result<PathBuf> {
         .map(|dir| dir.join("redis-server"))
         .find(|program| program.is_file())
         .with_context(|| format!("no redis-server in PATH: the tests need a real one; {REMEDY}"))
+}
+
+/// Where a server's program is that Debian keeps in a package of the same name, out of an ordinary user's `PATH`.
+pub(super) fn server_program(name: &str) -> Result<PathBuf> {
+    ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
+        .into_iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|program| program.is_file())
+        .with_context(|| format!("no {name}: the tests need a real one; run ./test, which installs it, or apt-get install {name}"))
+}
+
+/// Waits until a server takes connections at `address`; an error tells what it wrote to `log` instead.
+pub(super) async fn wait_for_port(address: SocketAddrV4, child: &mut Child, log: &Path) -> Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let said = || fs::read_to_string(log).unwrap_or_default();
+    while TcpStream::connect(address).is_err() {
+        if let Some(status) = child.try_wait()? {
+            bail!("it ended at its start, {status}: {}", said());
+        }
+        ensure!(Instant::now() < deadline, "it is not ready in time: {}", said());
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 fn debian_bins() -> impl Iterator<Item = PathBuf> {

@@ -1,18 +1,18 @@
 //! A real nginx in front of octo, with the few lines that a proxy needs.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
-use super::machine::{Claim, Signal, command, private_addresses, server_user, servers_dir, signal};
+use super::machine::{
+    Claim, Signal, command, private_addresses, server_program, server_user, servers_dir, signal,
+    wait_for_port,
+};
+use super::must;
 use super::sandbox::Sandbox;
-use super::{POLL, must};
-
-const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A running `nginx`. Dropping it ends it.
 pub(crate) struct Nginx {
@@ -33,20 +33,14 @@ impl Nginx {
         let dir = sandbox.dir();
         fs::write(dir.join("nginx.conf"), config(dir, address, node, options))?;
         let log = File::create(dir.join("nginx.log"))?;
-        let mut nginx = command(program()?, dir)?;
+        let mut nginx = command(server_program("nginx")?, dir)?;
         // the prefix says where everything else goes, and -e where the errors from before the file is read go
         nginx.arg("-p").arg(dir).args(["-e", "stderr", "-c", "nginx.conf"]);
         nginx.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
         let child = nginx.spawn().context("could not start nginx")?;
         let mut started = Self { address, child, sandbox };
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(address).is_err() {
-            if let Some(status) = started.child.try_wait()? {
-                bail!("nginx ended at its start, {status}: {}", started.log());
-            }
-            ensure!(Instant::now() < deadline, "nginx is not ready in time: {}", started.log());
-            tokio::time::sleep(POLL).await;
-        }
+        let log = started.sandbox.dir().join("nginx.log");
+        wait_for_port(address, &mut started.child, &log).await?;
         Ok(started)
     }
 
@@ -103,14 +97,4 @@ http {{
 }}
 "
     )
-}
-
-fn program() -> Result<PathBuf> {
-    ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx"]
-        .into_iter()
-        .map(PathBuf::from)
-        .find(|program| program.is_file())
-        .context(
-            "no nginx: the tests need a real one; run ./test, which installs it, or apt-get install nginx",
-        )
 }

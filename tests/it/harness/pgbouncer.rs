@@ -1,19 +1,18 @@
 //! A PgBouncer in transaction mode in front of a private PostgreSQL.
 
 use std::fs::{self, File};
-use std::net::{SocketAddrV4, TcpStream};
+use std::net::SocketAddrV4;
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
-use super::machine::{Claim, command, private_addresses, server_user, servers_dir};
+use super::machine::{
+    Claim, command, private_addresses, server_program, server_user, servers_dir, wait_for_port,
+};
 use super::sandbox::Sandbox;
-use super::{POLL, PrivatePostgres, must};
-
-const START_TIMEOUT: Duration = Duration::from_secs(15);
+use super::{PrivatePostgres, must};
 
 /// A running `pgbouncer` with few server connections, so that clients share them. Dropping it ends it.
 pub(crate) struct PgBouncer {
@@ -30,24 +29,15 @@ impl PgBouncer {
     }
 
     async fn try_start(postgres: &PrivatePostgres, connections: u32) -> Result<Self> {
-        let program = program()?;
         let (claim, address) = Claim::first(private_addresses(), 6432)?;
         let sandbox = Sandbox::create(servers_dir()?, server_user()?, Some(claim))?;
         let server_url = postgres.url();
         write_config(sandbox.dir(), address, &server_url, connections)?;
         let log = File::create(sandbox.dir().join("pgbouncer.log"))?;
-        let mut pgbouncer = command(program, sandbox.dir())?;
+        let mut pgbouncer = command(server_program("pgbouncer")?, sandbox.dir())?;
         pgbouncer.arg("pgbouncer.ini").stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
         let mut child = pgbouncer.spawn().context("could not start pgbouncer")?;
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(address).is_err() {
-            let log = || fs::read_to_string(sandbox.dir().join("pgbouncer.log")).unwrap_or_default();
-            if let Some(status) = child.try_wait()? {
-                bail!("PgBouncer ended at its start, {status}: {}", log());
-            }
-            ensure!(Instant::now() < deadline, "PgBouncer is not ready in time: {}", log());
-            tokio::time::sleep(POLL).await;
-        }
+        wait_for_port(address, &mut child, &sandbox.dir().join("pgbouncer.log")).await?;
         Ok(Self { address, server_url, child, _sandbox: sandbox })
     }
 
@@ -66,14 +56,6 @@ impl Drop for PgBouncer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn program() -> Result<PathBuf> {
-    ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"]
-        .into_iter()
-        .map(PathBuf::from)
-        .find(|program| program.is_file())
-        .context("no pgbouncer: the tests need a real one; run ./test, which installs it, or apt-get install pgbouncer")
 }
 
 /// The least that is refused by default is what PgBouncer refuses here: no start-up parameter is ignored.

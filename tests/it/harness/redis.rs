@@ -1,20 +1,17 @@
 //! One Redis server: configured, started, watched until it listens.
 
-use std::fs::{self, File};
-use std::net::{SocketAddrV4, TcpStream};
+use std::fs::File;
+use std::net::SocketAddrV4;
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
-use super::POLL;
-use super::machine::{command, redis_program, server_user};
+use super::machine::{command, redis_program, server_user, wait_for_port};
 
 /// How many numbered databases the server has: one a test, so that tests do not see each other's keys.
 pub(super) const DATABASES: u32 = 4096;
-const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A running `redis-server`, in memory only.
 pub(super) struct RedisServer {
@@ -69,19 +66,7 @@ impl RedisServer {
     }
 
     async fn wait_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(self.address).is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("Redis ended at its start, {status}: {}", self.log());
-            }
-            ensure!(Instant::now() < deadline, "Redis is not ready in time: {}", self.log());
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.home.join("redis.log")).unwrap_or_default()
+        wait_for_port(self.address, &mut self.child, &self.home.join("redis.log")).await.context("Redis")
     }
 
     /// The process.

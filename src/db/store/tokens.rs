@@ -16,69 +16,42 @@ use crate::{
 
 pub use crate::model::token::Token;
 
+/// What is read of a token: the fields of `Row`.
+macro_rules! columns {
+    () => {
+        "id, name, scope, created_at, expires_at, revoked_at, last_used_at"
+    };
+}
+
 statements! {
-    INSERT = "token.insert": "
+    INSERT = "token.insert": concat!("
     INSERT INTO api_tokens (id, name, scope, token_sha256, expires_at)
     VALUES ($1, $2, $3, $4, $5)
-    RETURNING
-        id,
-        name,
-        scope,
-        created_at,
-        expires_at,
-        revoked_at,
-        last_used_at";
+    RETURNING ", columns!());
 
     INSERT_ONCE = "token.insert_once": "
     INSERT INTO api_tokens (id, name, scope, token_sha256)
     VALUES ($1, $2, $3, $4)
     ON CONFLICT (token_sha256) DO NOTHING";
 
-    LIST = "token.list": "
-    SELECT
-        id,
-        name,
-        scope,
-        created_at,
-        expires_at,
-        revoked_at,
-        last_used_at
+    LIST = "token.list": concat!("SELECT ", columns!(), "
     FROM api_tokens
     WHERE id < $1
     ORDER BY id DESC
-    LIMIT $2";
+    LIMIT $2");
 
-    GET = "token.get": "
-    SELECT
-        id,
-        name,
-        scope,
-        created_at,
-        expires_at,
-        revoked_at,
-        last_used_at
-    FROM api_tokens
-    WHERE id = $1";
+    GET = "token.get": concat!("SELECT ", columns!(), " FROM api_tokens WHERE id = $1");
 
     REVOKE = "token.revoke": "
     UPDATE api_tokens
     SET revoked_at = coalesce(revoked_at, now())
     WHERE id = $1";
 
-    FIND = "token.find": "
-    SELECT
-        id,
-        name,
-        scope,
-        created_at,
-        expires_at,
-        revoked_at,
-        last_used_at,
-        token_sha256
+    FIND = "token.find": concat!("SELECT ", columns!(), ", token_sha256
     FROM api_tokens
     WHERE token_sha256 = $1
       AND revoked_at IS NULL
-      AND (expires_at IS NULL OR expires_at > now())";
+      AND (expires_at IS NULL OR expires_at > now())");
 
     TOUCH = "token.touch": "
     UPDATE api_tokens

@@ -32,8 +32,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Serialize;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::{
     config::Config,
@@ -84,8 +86,8 @@ pub struct Campaigns {
     source: AtomicU64,
 }
 
-/// What [`Campaigns::flush`] did.
-#[derive(Debug, Clone, Copy)]
+/// What a flush did.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct Flushed {
     /// Keys that were looked up and are forgotten.
     pub looked_up_forgotten: u64,

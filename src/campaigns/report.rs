@@ -2,6 +2,9 @@
 
 use std::{sync::PoisonError, time::Duration};
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::{Campaigns, Source};
 use crate::{
     metrics::{self, CacheLayer},
@@ -9,11 +12,13 @@ use crate::{
 };
 
 /// The campaign cache of this node.
-#[derive(Debug)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CacheReport)]
 pub struct Report {
     /// Campaigns in memory.
     pub campaigns: usize,
     /// Where they came from: `database`, `disk` (saved by an earlier start) or `nothing`.
+    #[schema(example = "database")]
     pub source: &'static str,
     /// Milliseconds since Postgres last said what they are; null: never.
     pub confirmed_ms_ago: Option<u64>,
@@ -30,9 +35,11 @@ pub struct Report {
 }
 
 /// A layer of the cache, since the start of this process.
-#[derive(Debug)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CacheLayer)]
 pub struct Layer {
     /// `process`, `redis` or `database`
+    #[schema(example = "process")]
     pub layer: &'static str,
     /// Campaigns found.
     pub hits: u64,
@@ -45,6 +52,7 @@ pub struct Layer {
     /// No answer, or one that is no campaign.
     pub errors: u64,
     /// Share that this layer answered: hits, stale and negative of all; null: it was never asked.
+    #[schema(example = 0.998)]
     pub hit_ratio: Option<f64>,
 }
 

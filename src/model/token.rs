@@ -41,17 +41,19 @@ impl Scope {
 }
 
 /// A token without its secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Token {
     /// Ours, a UUIDv7.
     pub id: Uuid,
     /// For people.
+    #[schema(example = "reporting")]
     pub name: String,
     /// What it may do.
     pub scope: Scope,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// From when on it is refused.
+    #[schema(example = "2099-12-31T12:00:00Z")]
     pub expires_at: Option<DateTime<Utc>>,
     /// Since when it is refused.
     pub revoked_at: Option<DateTime<Utc>>,

@@ -4,16 +4,22 @@ use std::collections::HashMap;
 
 use redis::cmd;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::Redis;
 
 /// Redis, as this node sees it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RedisReport {
     /// `single`, `sentinel` or `cluster`
+    #[schema(example = "single")]
     pub mode: &'static str,
     /// What the names of keys and channels begin with; null: not known before PostgreSQL has answered once.
+    #[schema(example = "octo:0123456789abcdef:")]
     pub key_prefix: Option<String>,
     /// `closed`, `open` (commands fail at once) or `half_open` (one command tries).
+    #[schema(example = "closed")]
     pub breaker: &'static str,
     /// Connections of the pool.
     pub pool_size: usize,
@@ -28,7 +34,8 @@ pub struct RedisReport {
 }
 
 /// What `INFO` says.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = RedisServerFigures)]
 pub struct ServerFigures {
     /// Servers that answered.
     pub nodes: usize,

@@ -16,22 +16,19 @@ use crate::{
     app::App,
     db::store::tokens,
     http::{
-        api::{
-            manners::{
-                answer::{ROOT, answer, located, no_content},
-                auth::{Admin, Read},
-                etag,
-                idempotency::{Attempt, WithoutSecret},
-                page::{Page, Params, id_cursor, rows_for},
-                problems::Problems,
-                request::{Json, Name},
-            },
-            views::token::Token,
+        api::manners::{
+            answer::{ROOT, answer, located, no_content},
+            auth::{Admin, Read},
+            etag,
+            idempotency::{Attempt, WithoutSecret},
+            page::{Page, Params, id_cursor, rows_for},
+            problems::Problems,
+            request::{Json, Name},
         },
         error::{FieldError, Problem},
         fields::Fields,
     },
-    model::token::Scope,
+    model::token::{Scope, Token},
 };
 
 /// The name of a token that was given none.
@@ -91,11 +88,11 @@ async fn create(
     if attempt.is_again
         && let Some(token) = tokens::get(&app.db, attempt.id).await?
     {
-        return created(NewToken { shown: token.into(), token: None });
+        return created(NewToken { shown: token, token: None });
     }
     let (token, secret) =
         tokens::create_as(&app.db, attempt.id, input.scope, &input.name, input.expires_at).await?;
-    created(NewToken { shown: token.into(), token: Some(secret) })
+    created(NewToken { shown: token, token: Some(secret) })
 }
 
 /// The answer; without its secret where it is kept.
@@ -132,7 +129,7 @@ async fn get(
 ) -> Result<Response, Problem> {
     let id = Uuid::try_parse(&id).map_err(|_| Problem::not_found("token"))?;
     let token = tokens::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("token"))?;
-    etag::tagged(&headers, &Token::from(token))
+    etag::tagged(&headers, &token)
 }
 
 /// List tokens
@@ -151,7 +148,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let (limit, after) = (params.limit(), params.id_cursor());
     params.finish()?;
     let rows = tokens::list(&app.db, after, rows_for(limit)).await?;
-    answer(StatusCode::OK, &Page::new(rows, limit, |row| id_cursor(row.id)).shown::<Token>())
+    answer(StatusCode::OK, &Page::new(rows, limit, |row| id_cursor(row.id)))
 }
 
 /// Revoke a token

@@ -5,14 +5,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
+    campaigns::{Flushed, Report},
     http::{
-        api::{
-            manners::{
-                answer::answer,
-                auth::{Admin, Read},
-                problems::Problems,
-            },
-            views::system::cache::{CacheReport, Flushed},
+        api::manners::{
+            answer::answer,
+            auth::{Admin, Read},
+            problems::Problems,
         },
         error::Problem,
     },
@@ -29,10 +27,10 @@ pub(super) fn router() -> OpenApiRouter<App> {
 /// deadline of one Redis command, also when Redis does not.
 #[utoipa::path(
     get, path = "/system/cache", tag = "system", operation_id = "get_cache",
-    responses((status = 200, description = "The cache of this node.", body = CacheReport), Problems),
+    responses((status = 200, description = "The cache of this node.", body = Report), Problems),
 )]
 async fn get(_: Read, State(app): State<App>) -> Result<Response, Problem> {
-    answer(StatusCode::OK, &CacheReport::from(app.campaigns.report().await))
+    answer(StatusCode::OK, &app.campaigns.report().await)
 }
 
 /// Flush the cache
@@ -44,5 +42,5 @@ async fn get(_: Read, State(app): State<App>) -> Result<Response, Problem> {
     responses((status = 200, description = "What was done.", body = Flushed), Problems),
 )]
 async fn flush(_: Admin, State(app): State<App>) -> Result<Response, Problem> {
-    answer(StatusCode::OK, &Flushed::from(app.campaigns.flush().await?))
+    answer(StatusCode::OK, &app.campaigns.flush().await?)
 }

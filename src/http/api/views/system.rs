@@ -1,5 +1,4 @@
 //! What octo and its stores are doing, as the API shows it.
 
-pub(crate) mod cache;
 pub(crate) mod database;
 pub(crate) mod pools;

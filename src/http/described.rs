@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use utoipa::openapi::{
-    RefOr, Response,
+    RefOr, Response, ResponseBuilder,
     header::HeaderBuilder,
     path::{Operation, ParameterBuilder, ParameterIn},
     schema::{Object, ObjectBuilder, Type},
@@ -30,6 +30,18 @@ impl Described<'_> {
     /// Whether it is one of the admin API that needs a token.
     pub(crate) fn is_guarded(&self) -> bool {
         self.path.starts_with("/api/") && self.needs_token()
+    }
+
+    /// Whether its annotation names this header of a request.
+    pub(crate) fn reads(&self, header: &str) -> bool {
+        let mut parameters = self.operation.parameters.iter().flatten();
+        parameters.any(|parameter| matches!(parameter, RefOr::T(it) if it.name == header))
+    }
+
+    /// Adds an answer.
+    pub(crate) fn may_answer(&mut self, status: &str, description: &str) {
+        let response = ResponseBuilder::new().description(description).build();
+        self.operation.responses.responses.insert(status.to_owned(), response.into());
     }
 
     /// Adds a header that a request may bring.

@@ -83,7 +83,7 @@ pub(crate) struct CampaignBody {
             ("Location" = String, description = "Where it is."),
             ("ETag" = String, description = "Its version."),
         )),
-        (status = 409, description = "Another campaign has this key.", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "Another campaign has this key."),
         Problems,
     ),
 )]
@@ -133,7 +133,6 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     responses(
         (status = 200, description = "The campaign.", body = CampaignBody,
             headers(("ETag" = String, description = "Its version."))),
-        (status = 304, description = "It is still the one of If-None-Match."),
         Problems,
     ),
 )]
@@ -164,8 +163,7 @@ async fn get(
     responses(
         (status = 200, description = "The campaign as it is now.", body = CampaignBody,
             headers(("ETag" = String, description = "Its version."))),
-        (status = 409, description = "Another campaign has this key.", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-        (status = 412, description = "It has changed since.", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "Another campaign has this key."),
         Problems,
     ),
 )]
@@ -191,7 +189,6 @@ async fn update(
     ),
     responses(
         (status = 204, description = "It is gone."),
-        (status = 412, description = "It has changed since.", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
         Problems,
     ),
 )]
@@ -226,8 +223,7 @@ async fn delete(
     responses(
         (status = 200, description = "The campaign as it is now.", body = CampaignBody,
             headers(("ETag" = String, description = "Its version."))),
-        (status = 409, description = "It is neither active nor paused.", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-        (status = 412, description = "It has changed since.", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "It is neither active nor paused."),
         Problems,
     ),
 )]
@@ -252,8 +248,7 @@ async fn pause(
     responses(
         (status = 200, description = "The campaign as it is now.", body = CampaignBody,
             headers(("ETag" = String, description = "Its version."))),
-        (status = 409, description = "It is neither active nor paused.", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-        (status = 412, description = "It has changed since.", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "It is neither active nor paused."),
         Problems,
     ),
 )]

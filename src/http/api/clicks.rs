@@ -94,7 +94,6 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     responses(
         (status = 200, description = "The click.", body = Click,
             headers(("ETag" = String, description = "Its state."))),
-        (status = 304, description = "It is still the one of If-None-Match."),
         Problems,
     ),
 )]
@@ -142,7 +141,6 @@ struct ClickPatch {
     responses(
         (status = 200, description = "The click as it is now.", body = Click,
             headers(("ETag" = String, description = "Its state."))),
-        (status = 412, description = "It has changed since.", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
         Problems,
     ),
 )]

@@ -110,7 +110,6 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     responses(
         (status = 200, description = "The letter.", body = DeadLetter,
             headers(("ETag" = String, description = "Its state."))),
-        (status = 304, description = "It is still the one of If-None-Match."),
         Problems,
     ),
 )]
@@ -132,8 +131,7 @@ async fn get(
     params(Letter),
     responses(
         (status = 200, description = "It is stored, and the letter is gone.", body = Settled),
-        (status = 409, description = "It is refused again, for the reason in `sqlstate`.",
-            body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "It is refused again, for the reason in `sqlstate`."),
         Problems,
     ),
 )]

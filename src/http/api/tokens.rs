@@ -117,7 +117,6 @@ fn created(mut new: NewToken) -> Result<Response, Problem> {
     responses(
         (status = 200, description = "The token.", body = Token,
             headers(("ETag" = String, description = "Its state."))),
-        (status = 304, description = "It is still the one of If-None-Match."),
         Problems,
     ),
 )]

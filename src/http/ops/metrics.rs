@@ -7,10 +7,7 @@ use axum::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{
-    app::App,
-    http::{api::manners::auth, error::ProblemBody},
-};
+use crate::{app::App, http::api::manners::auth};
 
 /// The routes of this module.
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -26,10 +23,10 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     get, path = "/metrics", tag = "operations", operation_id = "get_metrics", security((), ("token" = ["metrics"])),
     responses(
         (status = 200, description = "The Prometheus text format.", content_type = "text/plain", body = String, example = json!("octo_journal_pending_records 0\n")),
-        (status = 401, description = "There is no valid token.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The token's scope is too small.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "Too many attempts with wrong credentials; try again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The database cannot be asked for the token; try again after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "There is no valid token."),
+        (status = 403, description = "The token's scope is too small."),
+        (status = 429, description = "Too many attempts with wrong credentials; try again after `Retry-After` seconds."),
+        (status = 503, description = "The database cannot be asked for the token; try again after `Retry-After` seconds."),
     ),
 )]
 async fn metrics(_: auth::Metrics, State(app): State<App>) -> Response {

@@ -14,8 +14,16 @@ use crate::http::{
     error::Problem,
 };
 
-/// Says in the document that a 304 names the version.
+/// Says in the document what comes of the conditions that an operation takes, and that a 304 names the version.
 pub(crate) fn describe(it: &mut Described<'_>) {
+    for (condition, status, description) in [
+        ("If-None-Match", "304", "It is still the one of If-None-Match."),
+        ("If-Match", "412", "It has changed since."),
+    ] {
+        if it.reads(condition) {
+            it.may_answer(status, description);
+        }
+    }
     it.answers(|status| status == "304", "ETag", "Its version, still.", "\"3\"");
 }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use utoipa::{
     IntoResponses, ToSchema,
-    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, ResponsesBuilder, schema::Schema},
+    openapi::{
+        Content, ContentBuilder, Ref, RefOr, Response, ResponseBuilder, ResponsesBuilder, schema::Schema,
+    },
 };
 
 use crate::http::{
@@ -36,7 +38,7 @@ impl IntoResponses for Problems {
         ]
         .into_iter()
         .fold(ResponsesBuilder::new(), |all, (status, description)| {
-            all.response(status, response_of(status, description))
+            all.response(status, ResponseBuilder::new().description(description))
         })
         .build()
         .into()
@@ -45,31 +47,33 @@ impl IntoResponses for Problems {
 
 /// The refusal of an operation, with an example of it.
 pub(crate) fn response(description: &str, example: &Problem) -> Response {
-    let schema: RefOr<Schema> = Ref::from_schema_name(ProblemBody::name()).into();
-    let example = serde_json::to_value(example.body()).ok();
-    let content = ContentBuilder::new().schema(Some(schema)).example(example).build();
-    ResponseBuilder::new().description(description).content(MEDIA_TYPE, content).build()
+    ResponseBuilder::new().description(description).content(MEDIA_TYPE, content(example)).build()
 }
 
-/// Gives each refusal of an operation an example, and says when to come back. What has no body is not refused for it.
+fn content(example: &Problem) -> Content {
+    let schema: RefOr<Schema> = Ref::from_schema_name(ProblemBody::name()).into();
+    let example = serde_json::to_value(example.body()).ok();
+    ContentBuilder::new().schema(Some(schema)).example(example).build()
+}
+
+/// A refusal whose annotation names no body is a problem, with an example; and some say when to come back. What has no
+/// body is not refused for it.
 pub(crate) fn describe(it: &mut Described<'_>) {
     if it.is_guarded() && it.operation.request_body.is_none() {
         let of_body: &[&str] = if it.method == "POST" { &["415"] } else { &["408", "413", "415"] };
         it.operation.responses.responses.retain(|status, _| !of_body.contains(&status.as_str()));
     }
-    for (status, response) in it.responses() {
-        if let Some(RefOr::T(content)) = response.content.get_mut(MEDIA_TYPE)
-            && content.example.is_none()
-        {
-            content.example = serde_json::to_value(example(status).body()).ok();
+    for (status, response) in it.responses().filter(|(status, _)| is_refusal(status)) {
+        if response.content.is_empty() {
+            response.content.insert(MEDIA_TYPE.to_owned(), content(&example(status)).into());
         }
     }
     let comes_back = |status: &str| matches!(status, "429" | "503");
     it.answers(comes_back, "Retry-After", "Seconds after which to try again.", "1");
 }
 
-fn response_of(status: &str, description: &str) -> Response {
-    response(description, &example(status))
+fn is_refusal(status: &str) -> bool {
+    status.starts_with(['4', '5'])
 }
 
 /// A refusal with this status.

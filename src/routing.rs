@@ -70,7 +70,7 @@ pub struct Visit<'v, 'a> {
     /// What the link says.
     pub params: &'v Params<'a>,
     /// Who came.
-    pub visitor: &'v Visitor,
+    pub visitor: &'v Visitor<'v>,
     /// When.
     pub now: DateTime<Utc>,
     /// Evenly spread over visits.

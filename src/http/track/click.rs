@@ -31,6 +31,7 @@ use crate::{
     },
     privacy::Sender,
     routing::{self, Routes, Visit, destination::Values},
+    visitor::Signs,
 };
 
 /// The header that carries our id of a click.
@@ -240,11 +241,16 @@ impl From<Response> for Answer {
 }
 
 /// Turns a visit into a click in the journal's queue and the answer to it, without waiting for anything.
-fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params<'_>) -> Answer {
+fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &Routes, mut params: Params<'a>) -> Answer {
     let id = ClickId::now();
     let sender = sender(app, peer, head);
     let agent = sender.user_agent.as_deref().unwrap_or_default();
-    let visitor = app.enricher.describe(agent, Some(sender.ip));
+    let visitor = app.enricher.describe(&Signs {
+        user_agent: agent,
+        hints: signals::hints(&head.headers),
+        accept_language: signals::accept_language(&head.headers),
+        ip: Some(sender.ip),
+    });
     let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
     let decision = routing::decide(routes, &visit);
     let Some(template) = decision.template else {

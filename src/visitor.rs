@@ -32,7 +32,7 @@ pub use self::geo::{Country, InvalidCountry};
 pub use self::hints::{ACCEPT_CH, HINT_BYTES_MAX, Hints};
 pub use self::language::{InvalidLanguage, Language};
 pub use self::places::CONNECTION_NAMES;
-pub use self::user_agent::Device;
+pub use self::user_agent::{Device, browsers, systems};
 pub use self::version::{InvalidVersion, Version, VersionRange};
 use self::{bot::Bots, geo::Countries, places::Places, user_agent::Rules};
 
@@ -56,18 +56,18 @@ pub struct Signs<'r> {
     pub ip: Option<IpAddr>,
 }
 
-/// What we know of a visitor.
+/// What we know of a visitor. Device, system and browser are what the agent says, also where it is a bot's: rules must not
+/// tell bots from people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Visitor<'e> {
-    /// The kind of device; [`Device::Bot`] exactly when `is_bot`.
+    /// The kind of device that the agent says it is.
     pub device: Device,
-    /// Operating system without its version, such as `Android`; empty when unknown, and for bots, whose
-    /// claims are disguise.
+    /// Operating system without its version, such as `Android`; empty when unknown.
     pub os: &'static str,
     /// Its version: Windows counts 7, 8, 8.1, 10, 11.
     pub os_version: Option<Version>,
     /// Browser without its version, such as `Samsung Internet`, or the app whose view shows the page, such as
-    /// `Instagram`; empty as `os` is.
+    /// `Instagram`; empty when unknown.
     pub browser: &'static str,
     /// The version of the browser or app.
     pub browser_version: Option<Version>,
@@ -140,17 +140,26 @@ pub enum Error {
 }
 
 impl<'e> Visitor<'e> {
-    /// Puts what is known of the visitor into a click.
+    /// Puts what is known of the visitor into a click. What a bot says of its device is disguise, and left out.
     pub fn describe<'c>(&self, click: &mut Click<'c>)
     where
         'e: 'c,
     {
-        let known = |text: &'static str| (!text.is_empty()).then_some(text.into());
+        let known = |text: &'static str| (!text.is_empty() && !self.is_bot).then_some(text.into());
+        let version =
+            |version: Option<Version>| version.filter(|_| !self.is_bot).map(|v| v.to_string().into());
         click.is_bot = self.is_bot;
-        click.country = self.country.map(|c| c.as_str().into());
-        click.device = Some(self.device.as_str().into());
+        click.device = Some(if self.is_bot { Device::Bot } else { self.device }.as_str().into());
         click.os = known(self.os);
+        click.os_version = version(self.os_version);
         click.browser = known(self.browser);
+        click.browser_version = version(self.browser_version);
+        click.language = self.language.map(|language| language.to_string().into());
+        click.country = self.country.map(|c| c.as_str().into());
+        click.region = self.region.map(Into::into);
+        click.city = self.city.map(Into::into);
+        click.isp = self.isp.map(Into::into);
+        click.connection = self.connection.map(Into::into);
     }
 }
 
@@ -177,6 +186,7 @@ struct Agent {
     os_version: Option<Version>,
     browser: &'static str,
     browser_version: Option<Version>,
+    is_bot: bool,
 }
 
 impl Enricher {
@@ -196,7 +206,7 @@ impl Enricher {
 
     /// Describes a visitor; unknown parts stay empty.
     pub fn describe(&self, signs: &Signs<'_>) -> Visitor<'_> {
-        let Agent { device, os, os_version, browser, browser_version } =
+        let Agent { device, os, os_version, browser, browser_version, is_bot } =
             self.agent(signs.user_agent, &signs.hints);
         let found = signs.ip.map(|ip| self.places.get(ip)).unwrap_or_default();
         // where no file was named for it, who knows the city knows the country
@@ -214,7 +224,7 @@ impl Enricher {
             city: found.city,
             isp: found.isp,
             connection: found.connection,
-            is_bot: device == Device::Bot,
+            is_bot,
         }
     }
 
@@ -247,19 +257,18 @@ impl Enricher {
 
     fn parse(&self, user_agent: &str) -> Agent {
         let agent = self.rules.parse(user_agent);
-        if self.bots.matches(user_agent) || bot::is_nobody(user_agent, agent) {
-            Agent { device: Device::Bot, ..Agent::default() }
-        } else {
-            agent
-        }
+        let is_bot = self.bots.matches(user_agent) || bot::is_nobody(user_agent, agent);
+        Agent { is_bot, ..agent }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::model::id::ClickId;
 
     const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1";
 
@@ -291,11 +300,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bot_is_a_device_of_its_own_whatever_it_claims() {
+    fn a_bot_is_routed_as_what_it_claims_and_stored_as_a_bot() {
         let enricher = Enricher::open(&Files::default()).unwrap();
         let said = format!("{IPHONE} (compatible; Googlebot/2.1; +http://www.google.com/bot.html)");
-        let expected = Visitor { device: Device::Bot, is_bot: true, ..Visitor::default() };
-        assert_eq!(enricher.describe(&agent(&said)), expected);
+        let (bot, person) = (enricher.describe(&agent(&said)), enricher.describe(&agent(IPHONE)));
+        assert_eq!(bot, Visitor { is_bot: true, ..person });
+        let mut click = Click::new(ClickId::now(), Uuid::nil());
+        bot.describe(&mut click);
+        assert_eq!((click.device.as_deref(), click.os, click.browser), (Some("bot"), None, None));
+        assert_eq!((click.os_version, click.browser_version), (None, None));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! Chromium sends the brands, the platform and whether it is a telephone on its own, over HTTPS; the rest only to a site
 //! that asked for it by [`ACCEPT_CH`], from the next request on. Who sends hints can make them up as well as an agent,
 //! so they complete it and do not overrule it: a hint of another system than the agent's is not believed, and a bot
-//! stays a bot.
+//! stays one.
 //!
 //! What stays out: reading the headers of a request (`http::track::signals`).
 
@@ -72,7 +72,7 @@ const BRANDS: [(&str, &str); 16] = [
 impl Hints<'_> {
     /// What the agent says, completed and corrected.
     pub(super) fn correct(&self, mut agent: Agent, rules: &Rules) -> Agent {
-        if agent.device == Device::Bot || *self == Hints::default() {
+        if *self == Hints::default() {
             return agent;
         }
         let platform = string(self.platform);
@@ -263,7 +263,7 @@ mod tests {
             (&tablet, "\"BRAVIA 4K\"", "tv"),
             (&tablet, "\"AFTKA\"", "tv"),
             (WINDOWS, "\"SM-X200\"", "desktop"),
-            ("AnApp/1.0", "", "bot"),
+            ("AnApp/1.0", "", "mobile"),
         ] {
             let hints = Hints { model, mobile: "?1", ..Hints::default() };
             assert!(described(agent, hints).starts_with(&format!("{device} |")), "{model}");
@@ -280,8 +280,9 @@ mod tests {
             ..Hints::default()
         };
         assert_eq!(described(WINDOWS, hints), "desktop | Windows 10.0 | Chrome 131.0");
-        let bot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
-        assert_eq!(described(bot, hints), "bot |  ? |  ?");
+        // what is called a bot by its agent stays one
+        let bot = Signs { user_agent: "AnApp/1.0", hints, ..Signs::default() };
+        assert!(Enricher::open(&Files::default()).unwrap().describe(&bot).is_bot);
         assert_eq!(described("", hints), "mobile | Android 15.0 | Chrome 131.0");
     }
 

@@ -130,6 +130,16 @@ const BROWSERS: &[Line<&str>] = &[
     ("WebView", &["AppleWebKit/"]), // an app's own view does not say Safari
 ];
 
+/// Every system that a visitor may have; some more than once.
+pub fn systems() -> impl Iterator<Item = &'static str> {
+    SYSTEMS.iter().map(|(name, _)| *name)
+}
+
+/// Every browser that a visitor may have; some more than once.
+pub fn browsers() -> impl Iterator<Item = &'static str> {
+    BROWSERS.iter().map(|(name, _)| *name).chain(["Android Browser"])
+}
+
 /// What a version stands behind, other than the token of a browser: the first line with a number behind it decides.
 const VERSIONS: &[Line<&str>] = &[
     ("Windows Phone", &["Windows Phone OS ", "Windows Phone "]),
@@ -357,6 +367,7 @@ impl Rules {
             os,
             browser,
             os_version: system_version(os, said_of_system, user_agent),
+            is_bot: false,
             browser_version: said_of_browser.and_then(|said| browser_version(browser, said, user_agent)),
         }
     }

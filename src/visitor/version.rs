@@ -14,7 +14,8 @@ pub struct Version {
     pub minor: u16,
 }
 
-/// The versions that a rule asks for: `17` (every 17.x), `17.2`, `>=15`, `<9`, `15-17` (from 15.0 to every 17.x).
+/// The versions that a rule asks for: `17` (every 17.x), `17.2`, `>=15`, `>15` (from 16.0), `<9`, `<=9` (to every 9.x),
+/// `15-17` (from 15.0 to every 17.x).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VersionRange {
     first: Version,
@@ -30,7 +31,7 @@ pub enum InvalidVersion {
     )]
     Version,
     /// It is none of the forms.
-    #[error("not a range of versions: 17, 17.2, >=15, <9 and 15-17 are understood")]
+    #[error("not a range of versions: 17, 17.2, >=15, >15, <9, <=9 and 15-17 are understood")]
     Range,
     /// Its end is before its beginning, or nothing is below it.
     #[error("no version is in this range: its end is before its beginning")]
@@ -61,6 +62,15 @@ impl Version {
             (0, 0) => None,
             (major, 0) => Some(Self { major: major - 1, minor: u16::MAX }),
             (major, minor) => Some(Self { major, minor: minor - 1 }),
+        }
+    }
+
+    /// The one behind; `None` for the last.
+    const fn after(self) -> Option<Self> {
+        match (self.major, self.minor) {
+            (u16::MAX, u16::MAX) => None,
+            (major, u16::MAX) => Some(Self { major: major + 1, minor: 0 }),
+            (major, minor) => Some(Self { major, minor: minor + 1 }),
         }
     }
 }
@@ -106,7 +116,7 @@ fn parse(text: &str) -> Result<(Version, Version), InvalidVersion> {
 
 impl VersionRange {
     /// Whether a version is in it; one that is not known is in none.
-    pub fn contains(self, version: Option<Version>) -> bool {
+    pub fn contains(&self, version: Option<Version>) -> bool {
         version.is_some_and(|version| (self.first..=self.last).contains(&version))
     }
 }
@@ -118,7 +128,11 @@ impl FromStr for VersionRange {
         let text = text.trim();
         let (first, last) = if let Some(from) = text.strip_prefix(">=") {
             (parse(from.trim())?.0, Version::LAST)
-        } else if let Some(below) = text.strip_prefix('<').filter(|rest| !rest.starts_with('=')) {
+        } else if let Some(to) = text.strip_prefix("<=") {
+            (Version::FIRST, parse(to.trim())?.1)
+        } else if let Some(above) = text.strip_prefix('>') {
+            (parse(above.trim())?.1.after().ok_or(InvalidVersion::Empty)?, Version::LAST)
+        } else if let Some(below) = text.strip_prefix('<') {
             (Version::FIRST, parse(below.trim())?.0.before().ok_or(InvalidVersion::Empty)?)
         } else if let Some((from, to)) = text.split_once('-') {
             (parse(from.trim())?.0, parse(to.trim())?.1)
@@ -148,6 +162,9 @@ mod tests {
             (">=15", &[(15, 0), (99, 3)], &[(14, 9)]),
             (">= 15.4", &[(15, 4), (16, 0)], &[(15, 3)]),
             ("<9", &[(0, 0), (8, 9)], &[(9, 0), (10, 0)]),
+            ("<=9", &[(0, 0), (9, 9)], &[(10, 0)]),
+            (">15", &[(16, 0)], &[(15, 0), (15, 9)]),
+            (">15.4", &[(15, 5)], &[(15, 4)]),
             ("<9.2", &[(9, 1)], &[(9, 2)]),
             ("15-17", &[(15, 0), (16, 3), (17, 9)], &[(14, 9), (18, 0)]),
             ("15.1 - 17.2", &[(15, 1), (17, 2)], &[(15, 0), (17, 3)]),
@@ -167,8 +184,9 @@ mod tests {
             ("", InvalidVersion::Range),
             ("iOS", InvalidVersion::Range),
             ("=17", InvalidVersion::Range),
-            ("<=17", InvalidVersion::Range),
-            (">17", InvalidVersion::Range),
+            ("<=", InvalidVersion::Version),
+            (">70000", InvalidVersion::Version),
+            (">65535", InvalidVersion::Empty),
             (">=", InvalidVersion::Version),
             ("<x", InvalidVersion::Version),
             ("17.", InvalidVersion::Version),

@@ -25,6 +25,7 @@ mod tracking {
     mod event_sources;
     mod privacy;
     mod valid_traffic;
+    mod visitor;
 }
 
 /// `/api/v1`, and what its questions cost.

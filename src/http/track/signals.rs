@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     config::Privacy,
-    visitor::{HINT_BYTES_MAX, Hints},
+    visitor::{ACCEPT_CH, HINT_BYTES_MAX, Hints},
 };
 
 /// `Sec-Purpose` (<https://fetch.spec.whatwg.org/#sec-purpose-header>) and its elder brothers.
@@ -40,6 +40,12 @@ pub(crate) fn hints(headers: &HeaderMap) -> Hints<'_> {
 
 fn hint(value: &HeaderValue) -> &str {
     value.to_str().ok().filter(|text| text.len() <= HINT_BYTES_MAX).unwrap_or_default()
+}
+
+/// Asks the browser for the hints that it does not send on its own, from its next request on.
+pub(crate) fn ask_for_hints(headers: &mut HeaderMap) {
+    const ACCEPT: HeaderName = HeaderName::from_static("accept-ch");
+    headers.insert(ACCEPT, HeaderValue::from_static(ACCEPT_CH));
 }
 
 /// `Accept-Language`; what is not ASCII there is nothing.

@@ -15,7 +15,7 @@ use crate::{
         destination::Values,
         explain::{Explanation, explain},
     },
-    visitor::Enricher,
+    visitor::{Enricher, Signs},
 };
 
 /// A visitor who is made up; what is not given is not known.
@@ -100,7 +100,12 @@ pub fn explain_visitor(
 ) -> Explained {
     let id = made_up.click_id.unwrap_or_else(ClickId::now);
     let params = Params::parse(&made_up.query);
-    let visitor = enricher.describe(&made_up.user_agent, made_up.ip);
+    let visitor = enricher.describe(&Signs {
+        user_agent: &made_up.user_agent,
+        accept_language: &made_up.language,
+        ip: made_up.ip,
+        ..Signs::default()
+    });
     let visit = Visit {
         referrer: made_up.referrer.as_deref(),
         is_returning: made_up.is_returning,

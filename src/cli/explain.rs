@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{print, with_db};
 use crate::{
+    app::open_enricher,
     campaigns::saved_campaign,
     config::Config,
     db::{Db, store::campaigns},
@@ -20,7 +21,6 @@ use crate::{
         Routes,
         explain::{ExplainedBranch, ExplainedCriterion, ExplainedPath, ExplainedRule, Outcome},
     },
-    visitor::Enricher,
 };
 
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ pub(super) fn run(visitor: Visitor, config: &Config) -> anyhow::Result<ExitCode>
     let (key, query) = parts(&visitor.url)?;
     let campaign = with_campaign(config, &key)?;
     let Some(campaign) = campaign else { bail!("there is no campaign with the key {key}") };
-    let enricher = Enricher::open(config.tracking.country_file.as_deref())?;
+    let enricher = open_enricher(&config.tracking)?;
     let made_up = MadeUp {
         query,
         ip: visitor.ip,

@@ -26,6 +26,7 @@ mod tracking {
     mod privacy;
     mod rules;
     mod valid_traffic;
+    mod visitor;
 }
 
 /// `/api/v1`, and what its questions cost.

@@ -433,7 +433,9 @@ pub fn decide_out<'r>(routes: &'r Routes, visit: &OutVisit<'_>) -> Decision<'r> 
             why.insert(Why::Cap);
             return None;
         }
-        reason.into_iter().for_each(|reason| why.insert(reason));
+        if let Some(reason) = reason {
+            why.insert(reason);
+        }
         Some(offer)
     };
     let nth = visit.nth.and_then(|nth| path.offers.get(nth.checked_sub(1)?)).and_then(|offer| offer.id);

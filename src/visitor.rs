@@ -82,6 +82,7 @@ impl std::fmt::Display for Language {
 
 /// What can be known of a visitor's address, beside its country, with the files that the operator names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a file of its own")]
 pub struct Knows {
     /// Its region.
     pub region: bool,

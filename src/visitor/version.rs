@@ -71,16 +71,12 @@ fn part(text: &str) -> Result<(Version, Version), InvalidRange> {
         if is_number { text.parse().map_err(|_| InvalidRange) } else { Err(InvalidRange) }
     };
     let next = |number: u16| number.checked_add(1).ok_or(InvalidRange);
-    match text.trim().split_once('.') {
-        Some((major, minor)) => {
-            let (major, minor) = (number(major)?, number(minor)?);
-            Ok((Version { major, minor }, Version { major, minor: next(minor)? }))
-        }
-        None => {
-            let major = number(text.trim())?;
-            Ok((Version { major, minor: 0 }, Version { major: next(major)?, minor: 0 }))
-        }
+    if let Some((major, minor)) = text.trim().split_once('.') {
+        let (major, minor) = (number(major)?, number(minor)?);
+        return Ok((Version { major, minor }, Version { major, minor: next(minor)? }));
     }
+    let major = number(text.trim())?;
+    Ok((Version { major, minor: 0 }, Version { major: next(major)?, minor: 0 }))
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@ use octo::{
         id::ClickId,
         link::Params,
     },
-    routing::{self, Decision, Routes, Visit, destination::Values},
+    routing::{
+        self, Decision, Routes, Visit,
+        destination::{Known, Values},
+    },
     visitor::{Enricher, Files, Hints, Signs, Visitor},
 };
 
@@ -82,7 +85,7 @@ fn whole(query: &str, ip: IpAddr, enricher: &Enricher, routes: &Routes) -> (Stri
     let decision = routing::decide(routes, &visit);
     let unknown = std::mem::take(&mut params.unknown);
     let click = click(id, ip, params, routes, &decision, visitor);
-    let values = Values { click: &click, cid: routes.campaign.key.as_str() };
+    let values = routes.values(&decision, Known::Click(&click));
     let template = decision.template.expect("the campaign has offers");
     let location = template.expand(&values, &unknown);
     let mut bytes = Vec::with_capacity(512);
@@ -101,7 +104,7 @@ fn click_path(c: &mut Criterion) {
     let decision = routing::decide(&routes, &visit);
     let template = decision.template.expect("the campaign has offers");
     let click = click(id, ip, params.clone(), &routes, &decision, visitor);
-    let values = Values { click: &click, cid: "demo" };
+    let values = Values::of_click(&click, "demo");
     let mut bytes = Vec::with_capacity(512);
 
     let mut group = c.benchmark_group("click");

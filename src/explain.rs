@@ -12,7 +12,7 @@ use crate::{
     model::{id::ClickId, link::Params},
     routing::{
         self, CapTarget, Routes, Visit,
-        destination::Values,
+        destination::Known,
         explain::{Explanation, explain},
     },
     visitor::{Enricher, Signs},
@@ -120,7 +120,7 @@ pub fn explain_visitor(
     click.landing_page_id = decision.landing_page_id();
     click.campaign_offer_id = decision.offer_id();
     let unknown = if routes.campaign.terms.pass_through { params.unknown.as_slice() } else { &[] };
-    let values = Values { click: &click, cid: routes.campaign.key.as_str() };
+    let values = routes.values(&decision, Known::Click(&click));
     let location = decision.template.map(|template| template.expand(&values, unknown));
     let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
     let seen = Seen {

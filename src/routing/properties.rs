@@ -14,6 +14,17 @@ use crate::{
 
 const COUNTRIES: [&str; 4] = ["DE", "AT", "US", "BR"];
 
+/// How destinations begin and end, most of them on the web.
+const LINKS: [(&str, &str); 7] = [
+    ("https", ""),
+    ("https", "{click_id}"),
+    ("https", "?s={sub1}"),
+    ("market", ""),
+    ("itms-apps", ""),
+    ("myapp", ""),
+    ("intent", "#Intent;scheme=https;end"),
+];
+
 fn pick<'a>(random: &mut Rng, list: &[&'a str]) -> &'a str {
     random.choice(list).copied().unwrap_or_default()
 }
@@ -77,10 +88,12 @@ fn destinations(random: &mut Rng, ids: &mut Ids, is_offers: bool) -> Vec<Destina
         };
         let overflow_offer_id =
             (is_offers && random.u8(..3) == 0).then(|| random.i64(1..40)).filter(|o| Some(*o) != id);
+        let (scheme, end) = *random.choice(&LINKS).unwrap();
         Destination {
             id,
             name: format!("d{}", ids.0),
-            url: format!("https://d{}.example/", ids.0),
+            url: format!("{scheme}://d{}.example/{end}", ids.0),
+            web_url: (scheme != "https" && random.bool()).then(|| format!("https://w{}.example/", ids.0)),
             weight,
             is_active,
             caps,
@@ -238,6 +251,23 @@ fn a_visit_is_always_decided_and_always_the_same_way() {
 }
 
 #[test]
+fn nobody_is_led_to_what_his_device_cannot_open() {
+    let (mut apps, mut web) = (0, 0);
+    each_case(10_000, |routes, visit, _| {
+        let decision = decide(routes, visit);
+        let Some(branch) = decision.landing_page.or(decision.offer) else { return };
+        let (os, target) = (visit.visitor.os, branch.target().unwrap());
+        assert_eq!(decision.template, target.for_os(os));
+        let template = decision.template.unwrap();
+        // of a listed app nobody knows where else it can be had
+        assert!(template.opens_on(os) || template.canonical().starts_with("myapp:"), "{template} on {os:?}");
+        apps += usize::from(template.is_app_link());
+        web += usize::from(target.link().is_app_link() && !template.is_app_link());
+    });
+    assert!(apps > 1_000 && web > 1_000, "{apps} {web}");
+}
+
+#[test]
 fn bots_and_people_never_differ() {
     each_case(10_000, |routes, visit, _| {
         let other = Visitor { is_bot: !visit.visitor.is_bot, ..*visit.visitor };
@@ -307,6 +337,7 @@ fn probabilities_are_the_shares_of_many_visits() {
                 seed: random.u64(..),
                 visitor_key: None,
                 bound_offer_id: None,
+                os: visit.visitor.os,
                 is_full: visit.is_full,
             };
             let offer_id = match decision.landing_page {

@@ -30,7 +30,7 @@ use crate::{
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
-    routing::{self, Routes, Visit, destination::Values},
+    routing::{self, Routes, Visit, destination::Known},
     visitor::Signs,
 };
 
@@ -292,7 +292,7 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     click.routed = decision.routed;
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
-    let location = template.expand(&Values { click: &click, cid: campaign.key.as_str() }, pass_through);
+    let location = template.expand(&routes.values(&decision, Known::Click(&click)), pass_through);
     let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
     count(&click, is_click, unexpanded);
     let mut response = redirect(app, &head.method, location, Some(id));

@@ -26,7 +26,7 @@ use crate::{
     metrics::{self, CLICK_ROUTE},
     model::{
         id::ClickId,
-        link::{Params, key_text},
+        link::{Params, Unexpanded, key_text},
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
@@ -293,7 +293,7 @@ fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
     }
 }
 
-fn count(click: &Click<'_>, is_click: bool, unexpanded: u32) {
+fn count(click: &Click<'_>, is_click: bool, unexpanded: Unexpanded) {
     if is_click && !click.adjusted.is_empty() {
         metrics::click_adjusted(click.adjusted, unexpanded);
     }

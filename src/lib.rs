@@ -54,4 +54,5 @@ pub mod routing;
 pub mod server;
 pub(crate) mod tasks;
 pub mod telemetry;
+pub(crate) mod templates;
 pub mod visitor;

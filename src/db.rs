@@ -47,7 +47,8 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, stats, tokens, visitor_keys,
+    affiliate_networks, campaigns, clicks, dead_letters, erasures, events, idempotency, installation, stats,
+    tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -61,6 +62,7 @@ pub const FAR_FUTURE: chrono::DateTime<chrono::Utc> =
 pub fn statements() -> impl Iterator<Item = Statement> {
     let modules = [
         STATEMENTS,
+        affiliate_networks::STATEMENTS,
         campaigns::STATEMENTS,
         clicks::STATEMENTS,
         clock::STATEMENTS,
@@ -77,7 +79,9 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         server_status::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,
+        traffic_sources::STATEMENTS,
         transfer::STATEMENTS,
+        uses::STATEMENTS,
         visitor_keys::STATEMENTS,
     ];
     modules.into_iter().chain(ingest::STATEMENTS).flatten().copied()

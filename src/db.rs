@@ -47,7 +47,7 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, clicks, dead_letters, erasures, events, idempotency, installation, stats,
+    affiliate_networks, campaigns, clicks, dead_letters, erasures, events, idempotency, installation, library, stats,
     tokens, traffic_sources, uses, visitor_keys,
 };
 
@@ -71,6 +71,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         events::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,
+        library::STATEMENTS,
         migrations::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,

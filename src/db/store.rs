@@ -8,6 +8,7 @@ pub mod erasures;
 pub mod events;
 pub mod idempotency;
 pub mod installation;
+pub mod library;
 pub mod stats;
 pub mod tokens;
 pub mod traffic_sources;

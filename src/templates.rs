@@ -19,7 +19,7 @@ use crate::model::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SourceTemplate {
     /// What `template` of a traffic source names.
-    #[serde(skip_deserializing)]
+    #[serde(default)]
     #[schema(example = "propellerads")]
     pub key: String,
     #[serde(flatten)]
@@ -35,7 +35,7 @@ pub struct SourceTemplate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NetworkTemplate {
     /// What `template` of an affiliate network names.
-    #[serde(skip_deserializing)]
+    #[serde(default)]
     #[schema(example = "everflow")]
     pub key: String,
     #[serde(flatten)]

@@ -16,7 +16,7 @@ use rust_decimal::Decimal;
 use crate::model::{
     click::{Adjusted, Adjustment},
     money::{self, Currency, Reading},
-    source::{CostUnit, Parameter, Slot as SourceSlot, Source},
+    source::{CostUnit, Mapping, Slot as SourceSlot, Source},
     text::{LINK_VALUE_CHARS_MAX, clean_and_cut},
     unexpanded::is_unexpanded,
 };
@@ -233,7 +233,7 @@ impl<'a> Params<'a> {
 
     fn fill_as<'v>(
         &mut self,
-        &Parameter { slot, unit, .. }: &Parameter,
+        &Mapping { slot, unit, .. }: &Mapping,
         raw: &'v str,
         own: impl Fn(Cow<'v, str>) -> Cow<'a, str>,
     ) {
@@ -478,7 +478,7 @@ fn is_punctuation(c: char) -> bool {
 
 /// A value, and what a second `?` in it begins: `?name=`, as somebody adds it who does not see that the link has a query.
 /// Not in what is an address itself, which may have a query of its own.
-fn split_tail(value: &str) -> (&str, Option<&str>) {
+pub fn split_tail(value: &str) -> (&str, Option<&str>) {
     let Some((head, tail)) = value.split_once('?') else { return (value, None) };
     let is_in_names = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'~' | b'-');
     let is_next =

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 use utoipa::ToSchema;
 
@@ -62,7 +63,8 @@ pub struct Parameter {
     pub currency: Option<Currency>,
 }
 
-/// The source of a campaign, as nodes keep it beside it: what a click needs.
+/// The source of a campaign, as nodes keep it beside it: what a click needs. It is written to disk and to Redis too, so
+/// fields are added to it only, with a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// Ours.
@@ -70,7 +72,35 @@ pub struct Source {
     /// For people.
     pub name: String,
     /// What its links carry.
-    pub parameters: Vec<Parameter>,
+    pub parameters: Vec<Mapping>,
+}
+
+/// A [`Parameter`] without its macro, which no click has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Its name in the link.
+    pub name: ParameterName,
+    /// Where its value goes.
+    pub slot: Slot,
+    /// Of a cost: what it is the price of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<CostUnit>,
+    /// Of a cost: its currency, where the link says none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<Currency>,
+}
+
+impl Source {
+    /// The source that a stored object holds. A parameter that was written by hand and is none is left out: it must not
+    /// keep a node from reading its campaigns.
+    pub fn of_stored(stored: &Value) -> Option<Self> {
+        let parameters = stored["parameters"].as_array().into_iter().flatten();
+        Some(Self {
+            id: stored["id"].as_i64()?,
+            name: stored["name"].as_str()?.to_owned(),
+            parameters: parameters.filter_map(|p| Mapping::deserialize(p).ok()).collect(),
+        })
+    }
 }
 
 /// Where a click keeps what a source says.
@@ -224,6 +254,18 @@ mod tests {
         for free in ["keyword", "zone", "Sub1"] {
             assert!(!free.parse::<ParameterName>().unwrap().is_taken_for(Slot::Placement), "{free}");
         }
+    }
+
+    #[test]
+    fn a_parameter_that_was_written_by_hand_and_is_none_is_left_out() {
+        let stored = serde_json::json!({"id": 3, "name": "Ads", "parameters": [
+            {"name": "zone", "macro": "{zone}", "slot": "placement"}, {"name": "a b", "slot": "sub1"},
+            {"name": "x", "slot": "nowhere"}, 7,
+        ]});
+        let source = Source::of_stored(&stored).unwrap();
+        assert_eq!((source.id, source.parameters.len()), (3, 1));
+        assert_eq!(serde_json::from_value::<Source>(serde_json::json!(source)).unwrap(), source);
+        assert!(Source::of_stored(&serde_json::json!({"id": 3})).is_none());
     }
 
     #[test]

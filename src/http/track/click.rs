@@ -245,6 +245,9 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     let sender = sender(app, peer, head);
     let agent = sender.user_agent.as_deref().unwrap_or_default();
     let visitor = app.enricher.describe(agent, Some(sender.ip));
+    if let Some(source) = &routes.campaign.source {
+        params.read_as(source);
+    }
     let decision = routing::decide(
         routes,
         &Visit {
@@ -281,6 +284,7 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     click.rule_id = decision.rule_id;
     click.path_id = decision.path_id();
     click.routed = decision.routed;
+    click.source_id = campaign.terms.traffic_source_id;
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let location = template.expand(&Values { click: &click, cid: campaign.key.as_str() }, pass_through);

@@ -31,13 +31,14 @@ ALTER TABLE landing_pages ADD COLUMN made_by uuid;
 CREATE UNIQUE INDEX landing_pages_made_by ON landing_pages (made_by) WHERE made_by IS NOT NULL;
 ALTER TABLE offers ADD COLUMN made_by uuid;
 CREATE UNIQUE INDEX offers_made_by ON offers (made_by) WHERE made_by IS NOT NULL;
+CREATE INDEX landing_pages_library ON landing_pages (id) WHERE campaign_id IS NULL;
+CREATE INDEX offers_library ON offers (id) WHERE campaign_id IS NULL;
 
--- Small tables all: what is used cannot go.
+-- Small tables: what is used cannot go.
 ALTER TABLE campaigns
     ADD CONSTRAINT campaigns_traffic_source_id_fkey FOREIGN KEY (traffic_source_id) REFERENCES traffic_sources (id);
 ALTER TABLE offers
-    ADD CONSTRAINT offers_affiliate_network_id_fkey FOREIGN KEY (affiliate_network_id) REFERENCES affiliate_networks (id),
-    ADD CONSTRAINT offers_overflow_offer_id_fkey FOREIGN KEY (overflow_offer_id) REFERENCES offers (id);
+    ADD CONSTRAINT offers_affiliate_network_id_fkey FOREIGN KEY (affiliate_network_id) REFERENCES affiliate_networks (id);
 CREATE INDEX offers_affiliate_network_id ON offers (affiliate_network_id) WHERE affiliate_network_id IS NOT NULL;
 CREATE INDEX offers_overflow_offer_id ON offers (overflow_offer_id) WHERE overflow_offer_id IS NOT NULL;
 

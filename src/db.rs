@@ -47,8 +47,8 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, clicks, dead_letters, erasures, events, idempotency, installation, library, stats,
-    tokens, traffic_sources, uses, visitor_keys,
+    affiliate_networks, campaigns, clicks, dead_letters, erasures, events, idempotency, installation,
+    landing_pages, library, offers, stats, tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -71,8 +71,10 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         events::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,
+        landing_pages::STATEMENTS,
         library::STATEMENTS,
         migrations::STATEMENTS,
+        offers::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
         pool::connector::STATEMENTS,

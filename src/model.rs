@@ -3,6 +3,7 @@
 pub mod campaign;
 pub mod click;
 pub mod id;
+pub mod library;
 pub mod link;
 pub mod money;
 pub mod network;

@@ -5,8 +5,10 @@ pub(crate) mod campaigns;
 pub(crate) mod clicks;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
+pub(crate) mod landing_pages;
 mod library;
 pub(crate) mod manners;
+pub(crate) mod offers;
 pub(crate) mod openapi;
 pub(crate) mod stats;
 pub(crate) mod system;
@@ -23,6 +25,8 @@ use crate::{app::App, http::api::manners::answer::ROOT};
 pub(crate) fn router() -> OpenApiRouter<App> {
     let nouns = OpenApiRouter::default()
         .merge(campaigns::router())
+        .merge(offers::router())
+        .merge(landing_pages::router())
         .merge(traffic_sources::router())
         .merge(affiliate_networks::router())
         .merge(templates::router())

@@ -24,6 +24,7 @@ mod tracking {
     mod event_inputs;
     mod event_sources;
     mod privacy;
+    mod sources;
     mod valid_traffic;
 }
 
@@ -36,11 +37,13 @@ mod api {
     mod documented;
     mod erasure;
     mod idempotency;
+    mod libraries;
     mod manners;
     mod python_client;
     mod queries;
     mod schemathesis;
     mod scopes;
+    mod sources;
     mod statements;
 }
 

@@ -123,15 +123,27 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
 /// With what its words mean.
 #[utoipa::path(
     get, path = "/affiliate-networks/{id}", tag = "affiliate networks", operation_id = "get_affiliate_network",
-    params(("id" = i64, Path, description = "Its id.", minimum = 1, example = 3)),
+    params(
+        ("id" = i64, Path, description = "Its id.", minimum = 1, example = 3),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one.", example = "\"3\""),
+    ),
     responses(
         (status = 200, description = "The affiliate network.", body = AffiliateNetworkBody,
-            headers(("ETag" = String, description = "Its version, for If-Match."))),
+            headers(("ETag" = String, description = "Its version."))),
         Problems,
     ),
 )]
-async fn get(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
-    show(StatusCode::OK, find(&app, &id).await?)
+async fn get(
+    _: Read,
+    State(app): State<App>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let network = find(&app, &id).await?;
+    if etag::if_none_match(&headers, network.version) {
+        return Ok(etag::not_modified(network.version));
+    }
+    show(StatusCode::OK, network)
 }
 
 /// Change a affiliate network

@@ -1,5 +1,7 @@
 //! What the nouns of the library have in common: their lists, who uses them, and that what is used cannot go.
 
+use std::borrow::Cow;
+
 use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
 use serde_json::Value;
@@ -19,13 +21,17 @@ use crate::{
         uses::{self, Thing, Use},
     },
     http::{
-        api::manners::{
-            answer::{ROOT, answer},
-            page::{Page, Params, id_cursor, rows_for},
+        api::{
+            campaigns::Allowed,
+            manners::{
+                answer::{ROOT, answer},
+                page::{Page, Params, id_cursor, rows_for},
+            },
         },
         error::Problem,
+        fields::{Fields, Given},
     },
-    model::campaign::Status,
+    model::{campaign::Status, link::split_tail},
 };
 
 /// Attempts at a change that others keep overtaking.
@@ -61,11 +67,16 @@ impl From<Use> for CampaignUse {
 /// What a list is asked for: which ones, before which, how many.
 pub(super) fn read_list(query: Option<&str>) -> Result<(Filter, Option<i64>, usize), Problem> {
     let mut params = Params::parse(query, &["q", "is_archived", "limit", "cursor"]);
-    let q = search(&mut params);
-    let is_archived = params.boolean("is_archived");
-    let (limit, after) = (params.limit(), params.number_cursor());
+    let asked = list_query(&mut params);
     params.finish()?;
-    Ok((Filter { q, is_archived }, after, limit))
+    Ok(asked)
+}
+
+/// [`read_list`] of parameters among which are others.
+pub(super) fn list_query(params: &mut Params<'_>) -> (Filter, Option<i64>, usize) {
+    let q = search(params);
+    let is_archived = params.boolean("is_archived");
+    (Filter { q, is_archived }, params.number_cursor(), params.limit())
 }
 
 /// `q`: part of a name.
@@ -129,5 +140,67 @@ pub(super) fn names(schema: RefOr<Schema>) -> Vec<String> {
     match schema {
         RefOr::T(Schema::Object(object)) => object.properties.into_keys().collect(),
         _ => Vec::new(),
+    }
+}
+
+/// Reads the `url` of a landing page or an offer that `was`; what stays as it was is not checked again.
+pub(super) fn read_url(f: &mut Fields<'_>, was: Option<&str>, allowed: &Allowed) -> Option<String> {
+    match (f.given("url"), was) {
+        (Given::Absent, Some(was)) => Some(was.to_owned()),
+        (Given::Value(Value::String(text)), Some(was)) if text == was => Some(was.to_owned()),
+        _ => {
+            let url = allowed.url(f, "url")?;
+            Some(with_one_query(&url).into_owned())
+        }
+    }
+}
+
+/// Reads the `web_url` of a landing page or an offer that `was`.
+pub(super) fn read_web_url(f: &mut Fields<'_>, was: Option<String>, allowed: &Allowed) -> Option<String> {
+    match f.given("web_url") {
+        Given::Absent => was,
+        _ => allowed.web_url(f, "web_url"),
+    }
+}
+
+/// A URL in which a second `?` is `&`, where it begins a parameter: who pastes `?tid=..` behind a link with a query means
+/// that. Not in what is an address itself, which may have a query of its own.
+fn with_one_query(url: &str) -> Cow<'_, str> {
+    let end = url.find('#').unwrap_or(url.len());
+    let Some(begin) = url[..end].find('?') else { return Cow::Borrowed(url) };
+    let (head, rest) = url.split_at(begin + 1);
+    let (query, fragment) = rest.split_at(end - begin - 1);
+    if !query.contains('?') {
+        return Cow::Borrowed(url);
+    }
+    let parts: Vec<String> = query.split('&').map(with_ampersands).collect();
+    Cow::Owned(format!("{head}{}{fragment}", parts.join("&")))
+}
+
+fn with_ampersands(part: &str) -> String {
+    let mut pieces = vec![part];
+    while let (value, Some(tail)) = split_tail(pieces[pieces.len() - 1]) {
+        pieces.pop();
+        pieces.extend([value, tail]);
+    }
+    pieces.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_question_mark_is_an_ampersand_where_a_parameter_begins() {
+        for (url, wanted) in [
+            ("https://o.example/?a=1?b={click_id}", "https://o.example/?a=1&b={click_id}"),
+            ("https://o.example/?a=1?b=2?c=3&d=4?e=5#x?f=6", "https://o.example/?a=1&b=2&c=3&d=4&e=5#x?f=6"),
+            ("https://o.example/?a=what?", "https://o.example/?a=what?"),
+            ("https://o.example/?u=https://x.example/?b=2", "https://o.example/?u=https://x.example/?b=2"),
+            ("https://o.example/#a?b=1?c=2", "https://o.example/#a?b=1?c=2"),
+            ("https://o.example/", "https://o.example/"),
+        ] {
+            assert_eq!(with_one_query(url), wanted);
+        }
     }
 }

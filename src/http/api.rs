@@ -11,6 +11,7 @@ pub(crate) mod manners;
 pub(crate) mod offers;
 pub(crate) mod openapi;
 pub(crate) mod stats;
+pub(crate) mod story;
 pub(crate) mod system;
 pub(crate) mod templates;
 pub(crate) mod tokens;
@@ -31,6 +32,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(affiliate_networks::router())
         .merge(templates::router())
         .merge(stats::router())
+        .merge(story::router())
         .merge(clicks::router())
         .merge(events::router())
         .merge(dead_letters::router())

@@ -24,8 +24,10 @@ mod tracking {
     mod event_inputs;
     mod event_sources;
     mod privacy;
+    mod rules;
     mod sources;
     mod valid_traffic;
+    mod visitor;
 }
 
 /// `/api/v1`, and what its questions cost.

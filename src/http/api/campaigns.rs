@@ -4,6 +4,7 @@
 //! if it is still in the version that was read: one set of rules, and no lost update.
 
 mod copy;
+mod explain;
 mod input;
 mod links;
 mod rules;
@@ -63,6 +64,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(resume))
         .routes(routes!(copy::copy))
         .routes(routes!(links::links))
+        .merge(explain::router())
 }
 
 /// A campaign as it is shown.

@@ -192,14 +192,11 @@ pub async fn chain(db: &Db, id: Option<i64>, overflow_offer_id: i64) -> Result<C
 pub async fn insert(db: &Db, made_by: Uuid, may_exist: bool, terms: OfferTerms) -> Result<Offer, Error> {
     db.write(INSERT, move |c| {
         Box::pin(async move {
-            let made = match may_exist {
-                true => FIND_MADE.query_scalar::<i64>().bind(made_by).fetch_optional(c).await?,
-                false => None,
-            };
-            if made.is_none() {
+            let find = || FIND_MADE.query_scalar::<i64>().bind(made_by);
+            if !may_exist || find().fetch_optional(c).await?.is_none() {
                 bind_terms(INSERT.query(), terms).bind(made_by).execute(c).await?;
             }
-            let id = FIND_MADE.query_scalar::<i64>().bind(made_by).fetch_one(c).await?;
+            let id = find().fetch_one(c).await?;
             select(c, id).await?.ok_or(sqlx::Error::RowNotFound)
         })
     })

@@ -93,6 +93,27 @@ async fn parameters_of_a_source_pass_through_as_they_were_sent() {
 }
 
 #[tokio::test]
+async fn rules_macros_and_explanations_see_what_the_source_says() {
+    let tracker = Tracker::start("sources_rules").await;
+    let ads = source(&tracker).await;
+    let offer = |url: &str| json!([{ "name": "o", "url": url }]);
+    let when = json!([{ "dimension": "parameter", "name": "sub1", "is": ["vip"] }]);
+    let body = json!({
+        "key": "demo", "name": "demo", "traffic_source_id": ads["id"], "offers": offer("https://offer.example/?n={source_name}"),
+        "rules": [{ "when": when, "paths": [{ "offers": offer("https://vip.example/") }] }],
+    });
+    tracker.campaign(body).await;
+    for (query, wanted) in [("camp=vip", "https://vip.example/"), ("camp=x", "https://offer.example/?n=Ads")]
+    {
+        let (response, _) = tracker.click(&format!("/c/demo?{query}")).await;
+        assert_eq!(header(&response, "location"), wanted);
+        let made_up = json!({ "url": format!("https://t.example/c/demo?{query}") });
+        let (_, told) = answer(tracker.api(Method::POST, "/campaigns/demo/explain").json(&made_up)).await;
+        assert_eq!(told["location"], wanted, "{told}");
+    }
+}
+
+#[tokio::test]
 async fn an_edit_of_a_source_reaches_every_node_and_changes_no_old_click() {
     let tracker = Tracker::start("sources_edit").await;
     let other = Octo::builder().database_url(tracker.database.url()).start().await;

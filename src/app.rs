@@ -193,7 +193,8 @@ fn open_judge(config: &Config, keys: Arc<Keys>, has_redis: bool) -> Result<(Judg
     Ok((judge, is_shared.then_some(receiver)))
 }
 
-fn open_enricher(tracking: &crate::config::Tracking) -> anyhow::Result<Enricher> {
+/// Prepares what describes visitors, with the files that the configuration names.
+pub(crate) fn open_enricher(tracking: &crate::config::Tracking) -> anyhow::Result<Enricher> {
     let files = Files {
         country: tracking.country_file.as_deref(),
         city: tracking.city_file.as_deref(),

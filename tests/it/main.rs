@@ -24,6 +24,7 @@ mod tracking {
     mod event_inputs;
     mod event_sources;
     mod privacy;
+    mod rules;
     mod valid_traffic;
     mod visitor;
 }

@@ -74,10 +74,10 @@ impl Places {
     pub(super) fn get(&self, ip: IpAddr) -> Found<'_> {
         let mut found = self.cities.as_ref().map_or_else(Found::default, |cities| cities.get(ip));
         if let Some((database, place)) = &self.providers {
-            found.isp = database.get(ip).and_then(|record| name(&record, *place));
+            found.isp = database.get(ip).and_then(|record| name(&record, place));
         }
         if let Some((database, place)) = &self.connections {
-            found.connection = database.get(ip).and_then(|record| connection(text_at(&record, *place)?));
+            found.connection = database.get(ip).and_then(|record| connection(text_at(&record, place)?));
         }
         found
     }

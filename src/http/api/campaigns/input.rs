@@ -96,6 +96,10 @@ pub(super) fn read(
             Some(url) if is_same(&f, "fallback_url", &url) => Some(url),
             url => given(&mut f, "fallback_url", url, |f, field| {
                 let template = f.optional_url_template(field, &allowed.app_schemes)?;
+                refuse_out_macros(&template, field, f);
+                if template.is_store_link() {
+                    f.refuse(field, "device", "must open on every device");
+                }
                 allowed.check(&template, field, f)
             }),
         },
@@ -186,26 +190,41 @@ fn read_name(f: &mut Fields<'_>) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Reads an entry of a list that was `was`: one that keeps its id and its URL keeps that, whatever is allowed now.
+/// Reads an entry of a list that was `was`: one that keeps its id and its URL keeps that, whatever is allowed now. Only a
+/// landing page `may_lead_out` to offers.
 pub(super) fn read_destination(
     f: &mut Fields<'_>,
     was: &[Destination],
+    may_lead_out: bool,
     allowed: &Allowed,
 ) -> Option<Destination> {
     let name = read_name(f);
     let kept = was.iter().find(|d| is_kept(f, d));
-    let url = if let Some(kept) = kept {
-        Some(kept.url.clone())
-    } else {
-        let template = f.url_template("url", &allowed.app_schemes);
-        template.and_then(|template| allowed.check(&template, "url", f))
+    let template = match kept {
+        Some(kept) => Template::parse_stored(&kept.url).ok(),
+        None => f.url_template("url", &allowed.app_schemes),
+    };
+    let is_app_link = template.as_ref().is_none_or(Template::is_app_link);
+    let url = match kept {
+        Some(kept) => Some(kept.url.clone()),
+        None => template.and_then(|template| {
+            if !may_lead_out {
+                refuse_out_macros(&template, "url", f);
+            }
+            allowed.check(&template, "url", f)
+        }),
     };
     let web_url = match kept.and_then(|kept| kept.web_url.clone()) {
         Some(url) if is_same(f, "web_url", &url) => Some(url),
-        _ => {
-            let template = f.optional_url_template("web_url", &[]);
-            template.and_then(|template| allowed.check(&template, "web_url", f))
-        }
+        _ => f.optional_web_template("web_url").and_then(|template| {
+            if !is_app_link {
+                f.refuse("web_url", "conflict", "is for a url that leads into an app");
+            }
+            if !may_lead_out {
+                refuse_out_macros(&template, "web_url", f);
+            }
+            allowed.check(&template, "web_url", f)
+        }),
     };
     let standard = Destination::default();
     let id = f.optional_integer("id", 1..=i64::MAX);
@@ -213,6 +232,14 @@ pub(super) fn read_destination(
     let is_active = f.boolean("is_active", standard.is_active);
     let weight = i32::try_from(weight).unwrap_or(i32::MAX);
     Some(Destination { id, name: name?, url: url?, weight, is_active, web_url, ..standard })
+}
+
+fn refuse_out_macros(template: &Template, field: &str, f: &mut Fields<'_>) {
+    if template.has_out_macros() {
+        let detail =
+            "has {out_url} or {click_token}, which lead from landing pages to offers, and is no landing page";
+        f.refuse(field, "macro", detail);
+    }
 }
 
 fn is_kept(f: &Fields<'_>, was: &Destination) -> bool {
@@ -742,6 +769,53 @@ mod tests {
         for other in ["https://track.example/thanks", "https://other.example/click?cid=x"] {
             assert_eq!(faults(create(&with(other))), [], "{other}");
         }
+    }
+
+    #[test]
+    fn only_a_landing_page_leads_out_and_only_an_app_has_a_web_address() {
+        let out = "https://l.example/?next={out_url:2}";
+        let body = json!({
+            "name": "n", "fallback_url": out, "landing_pages": [{"name": "l", "url": out}],
+            "offers": [{"name": "o", "url": out}, {"name": "o", "url": "market://details?id=a", "web_url": out}],
+        });
+        let wanted =
+            named([("/fallback_url", "macro"), ("/offers/0/url", "macro"), ("/offers/1/web_url", "macro")]);
+        assert_eq!(faults(create(&body)), wanted);
+
+        let (store, web) = ("itms-apps://apps.apple.com/app/id1", "https://w.example/");
+        let body = json!({
+            "name": "n", "fallback_url": store,
+            "offers": [
+                {"name": "o", "url": web, "web_url": web},
+                {"name": "o", "url": store, "web_url": store},
+                {"name": "o", "url": store, "web_url": "https://track.example/click?cid=x"},
+                {"name": "o", "url": store, "web_url": web},
+                {"name": "o", "url": store},
+                {"name": "o", "url": "intent://a.example/#Intent;package={sub1};end"},
+            ],
+        });
+        let wanted = named([
+            ("/fallback_url", "device"),
+            ("/offers/0/web_url", "conflict"),
+            ("/offers/1/web_url", "url"),
+            ("/offers/2/web_url", "redirect_loop"),
+            ("/offers/5/url", "url"),
+        ]);
+        assert_eq!(faults(create(&body)), wanted);
+    }
+
+    #[test]
+    fn a_web_address_is_kept_and_can_be_taken_away() {
+        let (app, web) = ("market://details?id=a", "https://w.example/");
+        let body = json!({"name": "n", "offers": [{"id": 6, "name": "o", "url": app, "web_url": web}]});
+        let campaign = Campaign::of("k".parse().unwrap(), create(&body).unwrap().terms);
+        let offer =
+            |offer: Value| change(&campaign, &json!({"offers": [offer]})).unwrap().terms.offers.remove(0);
+        let kept = offer(json!({"id": 6, "name": "o", "url": app, "web_url": web}));
+        assert_eq!(kept.web_url.as_deref(), Some(web));
+        assert_eq!(offer(json!({"id": 6, "name": "o", "url": app})).web_url, None);
+        let on_the_web = json!({"offers": [{"id": 6, "name": "o", "url": web, "web_url": web}]});
+        assert_eq!(faults(change(&campaign, &on_the_web)), named([("/offers/0/web_url", "conflict")]));
     }
 
     #[test]

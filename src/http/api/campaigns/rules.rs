@@ -139,7 +139,7 @@ pub(super) fn read_landing_page(f: &mut Fields<'_>, was: &Was, allowed: &Allowed
     if f.boolean("library", false) {
         return read_library_entry(f, |id| allowed.library.landing_pages.contains(&id));
     }
-    read_destination(f, &was.landing_pages, allowed)
+    read_destination(f, &was.landing_pages, true, allowed)
 }
 
 pub(super) fn read_offer(f: &mut Fields<'_>, was: &Was, allowed: &Allowed) -> Option<Destination> {
@@ -150,7 +150,7 @@ pub(super) fn read_offer(f: &mut Fields<'_>, was: &Was, allowed: &Allowed) -> Op
     let payout = f.money("payout");
     let caps = read_caps(f);
     let overflow_offer_id = f.optional_integer("overflow_offer_id", 1..=i64::MAX);
-    Some(Destination { payout, caps, overflow_offer_id, ..read_destination(f, &was.offers, allowed)? })
+    Some(Destination { payout, caps, overflow_offer_id, ..read_destination(f, &was.offers, false, allowed)? })
 }
 
 /// An entry that names one of the library. What else it says of it is not looked at: the library's counts.

@@ -1022,8 +1022,8 @@ pub(crate) mod tests {
         let one = campaign(vec![], vec![url(7)]);
         assert_eq!(expand(one, ""), format!("demo.Default.Default..d7.7.{id}"));
         let two = campaign(vec![], vec![url(7), url(8)]);
-        let named = "campaign_offer_id=8";
-        assert_eq!(expand(two, named), format!("demo.Default.Default..d8.8.{id}.8"), "a leg");
+        let by_id = "campaign_offer_id=8";
+        assert_eq!(expand(two, by_id), format!("demo.Default.Default..d8.8.{id}.8"), "a leg");
         let lander = campaign(vec![url(6)], vec![url(7), url(8)]);
         assert_eq!(expand(lander, ""), format!("demo.Default.Default.d6...{id}"), "a page is no leg");
     }

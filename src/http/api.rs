@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod manners;
 pub(crate) mod openapi;
 pub(crate) mod stats;
+pub(crate) mod story;
 pub(crate) mod system;
 pub(crate) mod tokens;
 pub(crate) mod views;
@@ -20,6 +21,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     let nouns = OpenApiRouter::default()
         .merge(campaigns::router())
         .merge(stats::router())
+        .merge(story::router())
         .merge(clicks::router())
         .merge(events::router())
         .merge(dead_letters::router())

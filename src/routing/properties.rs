@@ -67,9 +67,9 @@ fn criteria(random: &mut Rng, max: usize) -> Vec<Criterion> {
 struct Ids(i64);
 
 impl Ids {
-    fn next(&mut self) -> Option<i64> {
+    fn next(&mut self) -> i64 {
         self.0 += 1;
-        Some(self.0)
+        self.0
     }
 }
 
@@ -80,7 +80,7 @@ fn destinations(random: &mut Rng, ids: &mut Ids, is_offers: bool) -> Vec<Destina
         if !is_offers && random.u8(..6) == 0 {
             return Destination { weight, is_active, ..Destination::direct() };
         }
-        let id = ids.next();
+        let id = Some(ids.next());
         let caps = if is_offers && random.u8(..3) == 0 {
             vec![Cap { of: CapOf::Clicks, limit: 1, per: CapPer::Day, time_zone: None }]
         } else {
@@ -109,7 +109,7 @@ fn destinations(random: &mut Rng, ids: &mut Ids, is_offers: bool) -> Vec<Destina
 
 fn paths(random: &mut Rng, ids: &mut Ids) -> Vec<rule::Path> {
     let one = |random: &mut Rng, ids: &mut Ids| rule::Path {
-        id: ids.next(),
+        id: Some(ids.next()),
         name: format!("p{}", ids.0),
         weight: if random.u8(..6) == 0 { 0 } else { random.i32(1..10) },
         is_active: random.u8(..6) > 0,
@@ -130,7 +130,7 @@ fn terms(random: &mut Rng) -> Terms {
     let mut ids = Ids(0);
     let zone = |random: &mut Rng| *random.choice(&[Tz::UTC, Tz::Europe__Berlin, Tz::Asia__Kolkata]).unwrap();
     let rule = |random: &mut Rng, ids: &mut Ids| rule::Rule {
-        id: ids.next(),
+        id: Some(ids.next()),
         name: format!("r{}", ids.0),
         is_active: random.u8(..6) > 0,
         when: std::iter::once(criterion(random)).chain(criteria(random, 2)).collect(),
@@ -241,9 +241,9 @@ fn a_visit_is_always_decided_and_always_the_same_way() {
         assert_eq!(decision.refused.is_none(), decision.landing_page.is_some() || decision.offer.is_some());
         assert!(decision.refused.is_some() || decision.template.is_some());
         if decision.refused.is_some() {
-            refused += 1
+            refused += 1;
         } else {
-            taken += 1
+            taken += 1;
         }
         assert!(!decision.routed.contains(Why::Bound) || visit.bound.is_some());
     });

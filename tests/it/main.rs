@@ -24,7 +24,9 @@ mod tracking {
     mod event_inputs;
     mod event_sources;
     mod privacy;
+    mod rules;
     mod valid_traffic;
+    mod visitor;
 }
 
 /// `/api/v1`, and what its questions cost.

@@ -49,7 +49,7 @@ use crate::{
 };
 use input::{Asked, CampaignInput, CampaignPatch};
 
-pub(super) use input::Allowed;
+pub(super) use input::{Allowed, Kind};
 pub(super) use rules::read_caps;
 
 /// Attempts at a change that others keep overtaking.

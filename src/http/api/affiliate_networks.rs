@@ -14,10 +14,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{App, Parts},
-    db::store::{
-        affiliate_networks::{self, AffiliateNetwork},
-        campaigns::Written,
-        uses::{Removal, Thing},
+    db::{
+        self,
+        store::{
+            affiliate_networks::{self, AffiliateNetwork},
+            campaigns::Written,
+            uses::{Removal, Thing},
+        },
     },
     http::{
         api::{
@@ -213,7 +216,12 @@ async fn delete(
     let network = find(&app, &id).await?;
     etag::if_match(&headers, network.version)?;
     let expected = headers.contains_key(header::IF_MATCH).then_some(network.version);
-    match affiliate_networks::delete(&app.db, network.id, expected).await? {
+    // used since it was looked at: the constraint says so
+    let removal = match affiliate_networks::delete(&app.db, network.id, expected).await {
+        Err(db::Error::Conflict { .. }) => Removal::InUse,
+        removal => removal?,
+    };
+    match removal {
         Removal::Done => Ok(no_content()),
         Removal::Missing => Err(Problem::not_found("affiliate network")),
         Removal::Stale => Err(Problem::precondition_failed()),

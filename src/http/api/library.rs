@@ -104,9 +104,12 @@ pub(super) async fn in_use(app: &Parts, thing: Thing, path: &str) -> Result<Prob
     let named: Vec<_> = rows.iter().take(NAMED_MAX).map(|row| row.key.as_str()).collect();
     let more = if rows.len() > NAMED_MAX { " and others" } else { "" };
     let remedy = "Take it out there first, or archive it.";
-    let detail = match named.as_slice() {
-        [] => format!("It is used by something that is no campaign. {remedy}"),
-        named => {
+    let detail = match (named.as_slice(), thing) {
+        ([], Thing::AffiliateNetwork(id)) => {
+            format!("Offers name it; GET {ROOT}/offers?affiliate_network_id={id} lists them. {remedy}")
+        }
+        ([], _) => format!("Other offers lead to it by overflow_offer_id. {remedy}"),
+        (named, _) => {
             let all = format!("GET {ROOT}{path}/campaigns lists them");
             format!("It is used by campaigns: {}{more}; {all}. {remedy}", named.join(", "))
         }

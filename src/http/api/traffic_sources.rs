@@ -14,10 +14,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{App, Parts},
-    db::store::{
-        campaigns::Written,
-        traffic_sources::{self, RECENT_DAYS, Recent, TrafficSource},
-        uses::{Removal, Thing},
+    db::{
+        self,
+        store::{
+            campaigns::Written,
+            traffic_sources::{self, RECENT_DAYS, Recent, TrafficSource},
+            uses::{Removal, Thing},
+        },
     },
     http::{
         api::{
@@ -218,7 +221,12 @@ async fn delete(
     let source = find(&app, &id).await?;
     etag::if_match(&headers, source.version)?;
     let expected = headers.contains_key(header::IF_MATCH).then_some(source.version);
-    match traffic_sources::delete(&app.db, source.id, expected).await? {
+    // used since it was looked at: the constraint says so
+    let removal = match traffic_sources::delete(&app.db, source.id, expected).await {
+        Err(db::Error::Conflict { .. }) => Removal::InUse,
+        removal => removal?,
+    };
+    match removal {
         Removal::Done => Ok(no_content()),
         Removal::Missing => Err(Problem::not_found("traffic source")),
         Removal::Stale => Err(Problem::precondition_failed()),

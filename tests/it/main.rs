@@ -20,6 +20,7 @@ mod tracking {
     mod cache;
     mod cache_hints;
     mod click;
+    mod destinations;
     mod event;
     mod event_inputs;
     mod event_sources;

@@ -47,7 +47,8 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, stats, tokens, visitor_keys,
+    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, out_clicks,
+    stats, tokens, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -70,6 +71,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         idempotency::STATEMENTS,
         installation::STATEMENTS,
         migrations::STATEMENTS,
+        out_clicks::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
         pool::connector::STATEMENTS,

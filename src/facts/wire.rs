@@ -18,6 +18,7 @@ use crate::{
         click::{Adjusted, InvalidReason},
         id::ClickId,
         money::{Currency, parse_amount},
+        out_click::{Carrier, Problem},
     },
 };
 
@@ -132,6 +133,7 @@ always! {
     ClickId: ClickId::from_uuid(Uuid::from_u128(0x7000 << 64)).expect("version 7");
     DateTime<Utc>: DateTime::UNIX_EPOCH;
     Cow<'a, str>: Cow::Borrowed("");
+    Carrier: Carrier::None;
 }
 
 impl<'a, T: One<'a>, const N: usize> Kept<'a> for [Option<T>; N] {
@@ -381,27 +383,34 @@ impl One<'_> for Currency {
     }
 }
 
-impl One<'_> for InvalidReason {
-    fn put(&self, tag: u8, out: &mut Vec<u8>) {
-        put(out, tag, <&str>::from(self).as_bytes());
-    }
+/// Closed choices, written as their texts.
+macro_rules! choices {
+    ($($type:ty),+) => {$(
+        impl One<'_> for $type {
+            fn put(&self, tag: u8, out: &mut Vec<u8>) {
+                put(out, tag, <&str>::from(self).as_bytes());
+            }
 
-    fn read(field: &Field<'_>) -> Result<Self, Malformed> {
-        field.parsed()
-    }
+            fn read(field: &Field<'_>) -> Result<Self, Malformed> {
+                field.parsed()
+            }
 
-    fn value(this: Option<&Self>) -> Value<'_> {
-        Value::Text(this.map(|reason| Cow::Borrowed(reason.into())))
-    }
+            fn value(this: Option<&Self>) -> Value<'_> {
+                Value::Text(this.map(|choice| Cow::Borrowed(choice.into())))
+            }
 
-    #[cfg(test)]
-    fn sample(random: &mut fastrand::Rng) -> Self {
-        random
-            .choice(<Self as strum::VariantNames>::VARIANTS)
-            .and_then(|name| name.parse().ok())
-            .expect("a name of the list")
-    }
+            #[cfg(test)]
+            fn sample(random: &mut fastrand::Rng) -> Self {
+                random
+                    .choice(<Self as strum::VariantNames>::VARIANTS)
+                    .and_then(|name| name.parse().ok())
+                    .expect("a name of the list")
+            }
+        }
+    )+};
 }
+
+choices!(InvalidReason, Carrier, Problem);
 
 /// Appends one field.
 pub(super) fn put(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {

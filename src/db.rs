@@ -47,7 +47,7 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, out_clicks,
+    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, out_clicks, seal_keys,
     stats, tokens, visitor_keys,
 };
 
@@ -76,6 +76,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         pool::STATEMENTS,
         pool::connector::STATEMENTS,
         replicas::probe::STATEMENTS,
+        seal_keys::STATEMENTS,
         server_status::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,

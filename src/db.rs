@@ -47,8 +47,8 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, out_clicks, seal_keys,
-    stats, tokens, visitor_keys,
+    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, library, out_clicks,
+    seal_keys, stats, tokens, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -70,6 +70,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         events::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,
+        library::STATEMENTS,
         migrations::STATEMENTS,
         out_clicks::STATEMENTS,
         partitions::STATEMENTS,

@@ -6,6 +6,8 @@ pub mod id;
 pub mod link;
 pub mod money;
 pub mod out_click;
+pub mod rule;
 pub mod scheme;
+pub mod stored_rules;
 pub mod text;
 pub mod token;

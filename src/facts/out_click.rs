@@ -12,7 +12,7 @@ use crate::{
         wire::Malformed,
     },
     model::{
-        click::InvalidReason,
+        click::{InvalidReason, Routed},
         id::{ClickId, time_of_uuid},
         out_click::{Carrier, Problem},
     },
@@ -44,6 +44,8 @@ fact! {
         carrier: Carrier = 61 => Text "carrier";
         /// Why there is no click, or not the one that the link named.
         problem: Option<Problem> = 62 => Text "problem";
+        /// Why it went where it went, where that was not the first choice.
+        routed: Routed = 31 => Texts "routed";
         /// Why the click does not count, or else this out-click.
         reason: Option<InvalidReason> = 7;
         /// Whether the link says that it is not to be counted.

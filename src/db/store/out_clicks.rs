@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     db::{Db, Error, statement::statements, text::Text},
-    facts::{self, Fact as _},
+    facts::{self, Fact as _, table::Sql},
     model::id::ClickId,
 };
 
@@ -31,6 +31,8 @@ pub struct OutClick {
     pub offer_id: Option<i64>,
     /// The offer that the link named, by its place in the path from 1.
     pub position: Option<i64>,
+    /// Why it went where it went, where that was not the first choice: a `Why` each.
+    pub routed: Vec<String>,
     /// What told of the click: a `Carrier`.
     pub carrier: String,
     /// Why there is no click, or not the one that the link named: a `Problem`.
@@ -67,6 +69,7 @@ impl From<&facts::out_click::OutClick<'_>> for OutClick {
             landing_page_id: out.landing_page_id,
             offer_id: out.offer_id,
             position: out.position,
+            routed: out.routed.iter().map(|why| why.to_string()).collect(),
             carrier: out.carrier.to_string(),
             problem: out.problem.map(|problem| problem.to_string()),
             is_valid: out.is_valid(),
@@ -88,7 +91,11 @@ const fn select(tail: &str) -> Text<2048> {
     let mut i = 0;
     while i < columns.len() {
         if columns[i].is_stored {
-            text = text.and(",\n        o.").and(columns[i].name);
+            let name = columns[i].name;
+            text = match columns[i].sql {
+                Sql::Texts => text.and(",\n        coalesce(o.").and(name).and(", '{}') AS ").and(name),
+                _ => text.and(",\n        o.").and(name),
+            };
         }
         i += 1;
     }

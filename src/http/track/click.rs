@@ -245,8 +245,13 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     let sender = sender(app, peer, head);
     let agent = sender.user_agent.as_deref().unwrap_or_default();
     let visitor = app.enricher.describe(agent, Some(sender.ip));
-    let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
-    let decision = routing::decide(routes, &visit);
+    let decision = routing::decide(
+        routes,
+        &Visit {
+            referrer: sender.referrer.as_deref(),
+            ..Visit::new(&params, &visitor, id.created_at(), id.seed())
+        },
+    );
     let Some(template) = decision.template else {
         metrics::click("no_destination");
         return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into();
@@ -271,8 +276,11 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     visitor.describe(&mut click);
     app.privacy.describe(sender, &mut click);
     click.invalid_reason = invalid_reason;
-    click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
-    click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
+    click.landing_page_id = decision.landing_page_id().or(click.landing_page_id);
+    click.campaign_offer_id = decision.offer_id().or(click.campaign_offer_id);
+    click.rule_id = decision.rule_id;
+    click.path_id = decision.path_id();
+    click.routed = decision.routed;
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let location = template.expand(&Values::of_click(&click, campaign.key.as_str()), pass_through);

@@ -34,6 +34,10 @@ pub(crate) struct OutClick {
     /// The offer that the link named, by its place in the path from 1.
     #[schema(example = 2)]
     pub(crate) position: Option<i64>,
+    /// Why it went where it went, where that was not the first choice: `named` (the link names the offer), `bound`, `cap`,
+    /// `inactive`, `overflow`, `fallback`.
+    #[schema(example = json!(["named"]))]
+    pub(crate) routed: Vec<String>,
     /// What told of the click: `token`, `cookie` or `none`.
     #[schema(example = "token")]
     pub(crate) carrier: String,
@@ -76,6 +80,7 @@ impl From<out_clicks::OutClick> for OutClick {
             landing_page_id: out.landing_page_id,
             offer_id: out.offer_id,
             position: out.position,
+            routed: out.routed,
             carrier: out.carrier,
             problem: out.problem,
             is_valid: out.is_valid,

@@ -23,6 +23,7 @@ mod tracking {
     mod event;
     mod event_inputs;
     mod event_sources;
+    mod out;
     mod privacy;
     mod valid_traffic;
 }

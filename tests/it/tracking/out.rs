@@ -568,7 +568,17 @@ async fn tokens_open_at_every_node_and_after_a_new_key_has_taken_over() {
     for token in [&old, &new] {
         assert!(leads_on(&a, token).await && leads_on(&b, token).await);
     }
-    // after another month nothing of the first one is alive
+    // after another month nothing of the first one is alive; what the nodes know of its age they are told first
+    let long_ago = "UPDATE seal_keys SET created_at = '2020-01-01 00:00:00+00'";
+    sqlx::query(long_ago).execute(&pool).await.unwrap();
+    eventually(SOON, async || {
+        for octo in [&a, &b] {
+            let kept = fs::read_to_string(octo.data_dir().join("token-keys.json"))?;
+            anyhow::ensure!(kept.matches("2020-01-01").count() == 2, "{kept}");
+        }
+        Ok(())
+    })
+    .await;
     let month = "UPDATE seal_keys SET seals_from = seals_from - interval '33 days'";
     sqlx::query(month).execute(&pool).await.unwrap();
     eventually(SOON, async || {

@@ -145,7 +145,7 @@ impl Destination {
     }
 }
 
-// serde hands over a reference
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
 }

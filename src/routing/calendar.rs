@@ -143,13 +143,12 @@ fn dates(text: &str) -> Result<(NaiveDateTime, NaiveDateTime), String> {
             .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S"))
             .ok()
     };
-    let (from, to) = match text.split_once('/') {
-        Some((from, to)) => (time(from).ok_or(WANTED)?, time(to).ok_or(WANTED)?),
-        None => {
-            let date = text.trim().parse::<NaiveDate>().map_err(|_| WANTED)?;
-            let from = date.and_time(NaiveTime::MIN);
-            (from, from.checked_add_signed(TimeDelta::days(1)).ok_or(WANTED)?)
-        }
+    let (from, to) = if let Some((from, to)) = text.split_once('/') {
+        (time(from).ok_or(WANTED)?, time(to).ok_or(WANTED)?)
+    } else {
+        let date = text.trim().parse::<NaiveDate>().map_err(|_| WANTED)?;
+        let from = date.and_time(NaiveTime::MIN);
+        (from, from.checked_add_signed(TimeDelta::days(1)).ok_or(WANTED)?)
     };
     if from < to { Ok((from, to)) } else { Err("must end after it begins".to_owned()) }
 }

@@ -25,7 +25,9 @@ mod tracking {
     mod event_sources;
     mod out;
     mod privacy;
+    mod rules;
     mod valid_traffic;
+    mod visitor;
 }
 
 /// `/api/v1`, and what its questions cost.

@@ -669,7 +669,8 @@ mod tests {
         ]);
         let mut found = faults(create(&body));
         let mut all = wanted.clone();
-        (found.sort(), all.sort());
+        found.sort();
+        all.sort();
         assert_eq!(found, all);
     }
 

@@ -8,6 +8,7 @@ mod explain;
 mod input;
 mod links;
 mod rules;
+mod test_link;
 
 use axum::{
     extract::{RawQuery, State},
@@ -64,6 +65,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(resume))
         .routes(routes!(copy::copy))
         .routes(routes!(links::links))
+        .routes(routes!(test_link::make))
         .merge(explain::router())
 }
 

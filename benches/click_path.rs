@@ -71,7 +71,7 @@ fn whole(query: &str, ip: IpAddr, enricher: &Enricher, routes: &Routes) -> (Stri
     let decision = routing::decide(routes, &visit);
     let unknown = std::mem::take(&mut params.unknown);
     let click = click(id, ip, params, routes, &decision, visitor);
-    let values = Values { click: &click, cid: routes.campaign.key.as_str() };
+    let values = Values::of_click(&click, routes.campaign.key.as_str());
     let template = decision.template.expect("the campaign has offers");
     let location = template.expand(&values, &unknown);
     let mut bytes = Vec::with_capacity(512);
@@ -90,7 +90,7 @@ fn click_path(c: &mut Criterion) {
     let decision = routing::decide(&routes, &visit);
     let template = decision.template.expect("the campaign has offers");
     let click = click(id, ip, params.clone(), &routes, &decision, visitor);
-    let values = Values { click: &click, cid: "demo" };
+    let values = Values::of_click(&click, "demo");
     let mut bytes = Vec::with_capacity(512);
 
     let mut group = c.benchmark_group("click");

@@ -24,6 +24,7 @@ use crate::{
     limits::Limits,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
+    seal::keys::Keyring,
     telemetry::Metrics,
     visitor::Enricher,
 };
@@ -67,6 +68,8 @@ pub struct Parts {
     pub privacy: Privacy,
     /// What visitors are hashed under.
     pub keys: Arc<Keys>,
+    /// What tokens are sealed under.
+    pub keyring: Arc<Keyring>,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.
@@ -106,6 +109,7 @@ impl App {
         let enricher = Enricher::open(config.tracking.country_file.as_deref())
             .map_err(|error| unreadable("tracking.country_file", error))?;
         let keys = Arc::new(Keys::new(random_key()?));
+        let keyring = open_keyring(&config)?;
         let (judge, new_visits) = open_judge(&config, keys.clone(), redis.is_some())?;
         let referrer_policy =
             HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
@@ -123,6 +127,7 @@ impl App {
             judge: Arc::new(judge),
             privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
             keys,
+            keyring,
             metrics,
             state: State::default(),
             public_url,
@@ -184,6 +189,14 @@ fn random_key() -> anyhow::Result<[u8; 16]> {
     getrandom::fill(&mut key)
         .map_err(|error| anyhow::anyhow!("the system provides no random numbers: {error}"))?;
     Ok(key)
+}
+
+/// Beside the campaigns: what a start without stores needs of earlier ones.
+fn open_keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
+    let keyring = Keyring::open(config.server.data_dir.join("token-keys.json"));
+    let keyring =
+        keyring.map_err(|error| anyhow::anyhow!("the system provides no random numbers: {error}"))?;
+    Ok(Arc::new(keyring))
 }
 
 fn open_judge(config: &Config, keys: Arc<Keys>, has_redis: bool) -> Result<(Judge, NewVisits), CannotStart> {

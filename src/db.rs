@@ -47,8 +47,8 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, library, stats, tokens,
-    visitor_keys,
+    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, library, out_clicks,
+    seal_keys, stats, tokens, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -72,10 +72,12 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         installation::STATEMENTS,
         library::STATEMENTS,
         migrations::STATEMENTS,
+        out_clicks::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
         pool::connector::STATEMENTS,
         replicas::probe::STATEMENTS,
+        seal_keys::STATEMENTS,
         server_status::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,

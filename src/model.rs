@@ -5,6 +5,7 @@ pub mod click;
 pub mod id;
 pub mod link;
 pub mod money;
+pub mod out_click;
 pub mod rule;
 pub mod scheme;
 pub mod stored_rules;

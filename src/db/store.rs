@@ -8,6 +8,8 @@ pub mod events;
 pub mod idempotency;
 pub mod installation;
 pub mod library;
+pub mod out_clicks;
+pub mod seal_keys;
 pub mod stats;
 pub mod tokens;
 pub mod visitor_keys;

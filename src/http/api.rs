@@ -6,6 +6,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod manners;
 pub(crate) mod openapi;
+pub(crate) mod out_clicks;
 pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod tokens;
@@ -22,6 +23,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(stats::router())
         .merge(clicks::router())
         .merge(events::router())
+        .merge(out_clicks::router())
         .merge(dead_letters::router())
         .merge(tokens::router())
         .merge(system::router());

@@ -283,7 +283,7 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     click.routed = decision.routed;
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
-    let location = template.expand(&Values { click: &click, cid: campaign.key.as_str() }, pass_through);
+    let location = template.expand(&Values::of_click(&click, campaign.key.as_str()), pass_through);
     let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
     count(&click, is_click, unexpanded);
     Answer { response: redirect(app, &head.method, location, Some(id)), pending }

@@ -49,11 +49,6 @@ impl Privacy {
         }
     }
 
-    /// Whether addresses are hashed under the keys of days.
-    pub fn uses_keys(&self) -> bool {
-        self.ip_mode == IpMode::Hash
-    }
-
     /// What `privacy.ip_mode` leaves of an address.
     fn kept_address(&self, ip: IpAddr, now_s: u64) -> Option<IpAddr> {
         match self.ip_mode {

@@ -47,7 +47,7 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, library, out_clicks,
+    campaigns, caps, clicks, dead_letters, erasures, events, idempotency, installation, library, out_clicks,
     seal_keys, stats, tokens, visitor_keys,
 };
 
@@ -67,6 +67,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         clock::STATEMENTS,
         dead_letters::STATEMENTS,
         erasures::STATEMENTS,
+        caps::STATEMENTS,
         events::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,

@@ -1,6 +1,7 @@
 //! What is stored, one file a noun: the statements that read and change it.
 
 pub mod campaigns;
+pub mod caps;
 pub mod clicks;
 pub mod dead_letters;
 pub mod erasures;

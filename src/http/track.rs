@@ -9,6 +9,7 @@ mod fuzz;
 pub(crate) mod pixel;
 pub(crate) mod robots;
 pub(crate) mod signals;
+pub(crate) mod sticky;
 
 use axum::{
     http::Method,

@@ -1,6 +1,7 @@
 //! The admin API: one file a noun, and in [`manners`] what they have in common.
 
 pub(crate) mod campaigns;
+pub(crate) mod caps;
 pub(crate) mod clicks;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
@@ -20,6 +21,7 @@ use crate::{app::App, http::api::manners::answer::ROOT};
 pub(crate) fn router() -> OpenApiRouter<App> {
     let nouns = OpenApiRouter::default()
         .merge(campaigns::router())
+        .merge(caps::router())
         .merge(stats::router())
         .merge(clicks::router())
         .merge(events::router())

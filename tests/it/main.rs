@@ -19,11 +19,13 @@ use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
 mod tracking {
     mod cache;
     mod cache_hints;
+    mod caps;
     mod click;
     mod event;
     mod event_inputs;
     mod event_sources;
     mod privacy;
+    mod sticky;
     mod valid_traffic;
 }
 
@@ -66,6 +68,7 @@ mod breaks {
     /// Servers of one's own that stop, freeze and fail over: one at a time.
     mod servers {
         mod cache_outage;
+        mod caps;
         mod outage;
         mod replicas;
     }

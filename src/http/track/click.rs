@@ -19,7 +19,7 @@ use crate::{
         body,
         client::{self, Peer},
         error::Problem,
-        track::signals,
+        track::{signals, sticky::Known},
     },
     journal::{AppendError, Pending},
     judge::Evidence,
@@ -245,18 +245,24 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     let sender = sender(app, peer, head);
     let agent = sender.user_agent.as_deref().unwrap_or_default();
     let visitor = app.enricher.describe(agent, Some(sender.ip));
+    let (now, is_click) = (id.created_at(), head.method != Method::HEAD);
+    let known = Known::of(app, &head.headers, routes, &sender, now, is_click);
     let decision = routing::decide(
         routes,
         &Visit {
             referrer: sender.referrer.as_deref(),
-            ..Visit::new(&params, &visitor, id.created_at(), id.seed())
+            visitor_key: Some(known.key()),
+            bound: known.bound(routes),
+            is_returning: known.is_returning,
+            is_unique: known.is_unique,
+            is_full: &|target| app.caps.is_full(routes, target, now, known.visit),
+            ..Visit::new(&params, &visitor, now, id.seed())
         },
     );
     let Some(template) = decision.template else {
         metrics::click("no_destination");
         return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into();
     };
-    let is_click = head.method != Method::HEAD;
     let campaign = &routes.campaign;
     // what the campaign does not take, and what is no click, begins no visit and is not counted against its address
     let judged = || {
@@ -265,7 +271,7 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
             is_bot: visitor.is_bot,
             ip: sender.ip,
             user_agent: agent,
-            campaign_id: campaign.id,
+            visit: known.visit,
             now_s: id.timestamp_ms() / 1000,
         })
     };
@@ -281,12 +287,21 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     click.rule_id = decision.rule_id;
     click.path_id = decision.path_id();
     click.routed = decision.routed;
+    if is_click && click.is_valid() {
+        click.is_unique = app.uniques.is_first_counted(known.visit, id.timestamp_ms() / 1000);
+        let offer_id = decision.offer_id().filter(|_| decision.landing_page.is_none());
+        app.caps.count_click(routes, decision.path_id(), offer_id, now, known.visit);
+    }
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let location = template.expand(&Values::of_click(&click, campaign.key.as_str()), pass_through);
     let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
     count(&click, is_click, unexpanded);
-    Answer { response: redirect(app, &head.method, location, Some(id)), pending }
+    let mut response = redirect(app, &head.method, location, Some(id));
+    if is_click && let Some(cookie) = known.cookie(app, routes, &decision, now) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Answer { response, pending }
 }
 
 /// Who sent the request.

@@ -83,6 +83,8 @@ pub struct Parts {
     pub state: State,
     /// What links are built from, without a trailing slash.
     pub public_url: String,
+    /// Where links from landing pages to offers begin.
+    pub out_base: String,
     /// `Referrer-Policy` of a redirect; `None` sends none.
     pub referrer_policy: Option<HeaderValue>,
 }
@@ -147,6 +149,7 @@ impl App {
             keyring,
             metrics,
             state: State::default(),
+            out_base: format!("{public_url}/out"),
             public_url,
             referrer_policy,
             config,

@@ -16,11 +16,12 @@ use std::{collections::HashMap, hash::Hasher as _};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use rust_decimal::Decimal;
 use siphasher::sip::SipHasher13;
 
 use self::{
     condition::{Asked, Condition, Fault},
-    destination::{Error, Template},
+    destination::{Error, MacroSet, Named, Names, Template},
     rotation::{Drawn, Item, draw},
 };
 use crate::{
@@ -88,6 +89,8 @@ pub struct Path {
     landing_pages: Vec<Branch>,
     offers: Vec<Branch>,
     offer_choice: OfferChoice,
+    /// What its offers, and whatever else may take a visitor who leaves a landing page of it, ask of the click.
+    out_macros: MacroSet,
     is_capped: bool,
 }
 
@@ -284,15 +287,13 @@ impl Routes {
             paths: paths(&terms.default_paths(), &mut dimensions)?,
         });
         let fallback = terms.fallback_url.as_deref().map(|url| parse("fallback_url", url)).transpose()?;
-        Ok(Self {
-            salt: salt_of(&campaign),
-            rules,
-            overflow: branches(&campaign.overflow_offers)?,
-            fallback,
-            dimensions,
-            caps: caps_of(&campaign),
-            campaign,
-        })
+        let overflow = branches(&campaign.overflow_offers)?;
+        let elsewhere = macros(overflow.iter().filter_map(Branch::template).chain(&fallback));
+        for path in rules.iter_mut().flat_map(|rule| &mut rule.paths) {
+            path.out_macros = elsewhere | macros(path.offers.iter().filter_map(Branch::template));
+        }
+        let caps = caps_of(&campaign);
+        Ok(Self { salt: salt_of(&campaign), rules, overflow, fallback, dimensions, caps, campaign })
     }
 
     /// What must be known of a visit.
@@ -341,6 +342,37 @@ impl Routes {
         self.rules.iter().flat_map(|rule| &rule.paths).find(|path| path.id == id)
     }
 
+    /// What the owner calls what was decided. The default rule and its only path have no name.
+    pub fn names<'r>(&'r self, decision: &Decision<'r>, landing_page: Option<&'r Branch>) -> Names<'r> {
+        let named = |id: Option<i64>, name: Option<&'r str>| Named {
+            id,
+            name: name.filter(|_| id != Some(DEFAULT_RULE)).unwrap_or_default(),
+        };
+        let branch = |branch: Option<&'r Branch>| branch.map_or("", |branch| &branch.name);
+        Names {
+            campaign: &self.campaign.terms.name,
+            source: "",
+            lander: branch(landing_page),
+            offer: branch(decision.offer),
+            rule: named(decision.rule_id, decision.rule_id.and_then(|id| self.rule_name(id))),
+            path: named(decision.path_id(), decision.path.map(|path| &*path.name)),
+        }
+    }
+
+    /// What a conversion pays: what that of the offer does, else that of the campaign.
+    pub fn payout(&self, offer_id: Option<i64>) -> Option<Decimal> {
+        let terms = &self.campaign.terms;
+        let mut offers = terms.all_offers().chain(&self.campaign.overflow_offers);
+        let of_offer = offer_id.and_then(|id| offers.find(|offer| offer.id == Some(id))?.payout.as_ref());
+        of_offer.or(terms.payout.as_ref()).map(|payout| payout.amount)
+    }
+
+    /// The path that takes a visitor whose click is not known.
+    pub fn default_path(&self) -> Option<&Path> {
+        let mut paths = self.rules.iter().rev().flat_map(|rule| &rule.paths);
+        paths.find(|path| path.offers.iter().any(is_open))
+    }
+
     /// Where clicks go that the campaign does not take.
     pub fn fallback(&self) -> Option<&Template> {
         self.fallback.as_ref()
@@ -384,7 +416,10 @@ enum Stage {
 /// Chooses the destination of a visit; the same arguments always give the same answer.
 pub fn decide<'r>(routes: &'r Routes, visit: &Visit<'_>) -> Decision<'r> {
     let mut why = Routed::default();
-    if let Some(refused) = refusal(&routes.campaign.terms, visit.now) {
+    // a test link leads there before the campaign begins, too
+    if visit.forced.is_none()
+        && let Some(refused) = refusal(&routes.campaign.terms, visit.now)
+    {
         return routes.nowhere(refused, why);
     }
     if let Some(decision) = named(routes, visit, &mut why) {
@@ -476,6 +511,16 @@ impl Path {
     /// Its landing pages.
     pub fn landing_pages(&self) -> &[Branch] {
         &self.landing_pages
+    }
+
+    /// One of its landing pages.
+    pub fn landing_page(&self, id: i64) -> Option<&Branch> {
+        self.landing_pages.iter().find(|page| page.id == Some(id))
+    }
+
+    /// What its offers, and whatever else may take a visitor who leaves a landing page of it, ask of the click.
+    pub fn out_macros(&self) -> MacroSet {
+        self.out_macros
     }
 
     /// Its offers, in the order in which out-links name them.
@@ -815,6 +860,7 @@ fn paths(given: &[rule::Path], all: &mut Dimensions) -> Result<Vec<Path>, Broken
             landing_pages: branches(&given.landing_pages)?,
             offers: branches(&given.offers)?,
             offer_choice: given.offer_choice,
+            out_macros: MacroSet::default(),
             is_capped: !given.caps.is_empty(),
         })
     };
@@ -839,6 +885,10 @@ fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, Broken> {
         })
     };
     destinations.iter().map(branch).collect()
+}
+
+fn macros<'t>(templates: impl Iterator<Item = &'t Template>) -> MacroSet {
+    templates.fold(MacroSet::default(), |all, template| all | template.macros())
 }
 
 fn parse(name: &str, url: &str) -> Result<Template, Broken> {

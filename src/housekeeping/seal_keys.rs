@@ -39,7 +39,7 @@ pub(crate) async fn share(app: &App) -> Result<(), db::Error> {
     let tracking = &app.config.tracking;
     let days = |time: Duration| u32::try_from(time.as_secs() / 86_400).unwrap_or(u32::MAX);
     let (seal_days, live_days) = (days(tracking.token_key), days(tracking.token));
-    let keys = seal_keys::share(&app.db, app.keyring.keys(), fresh, seal_days, live_days).await?;
+    let keys = seal_keys::share(&app.db, app.keyring.offered(), fresh, seal_days, live_days).await?;
     let keyring = app.keyring.clone();
     let _ = tokio::task::spawn_blocking(move || keyring.share(keys)).await; // it writes the file
     Ok(())

@@ -11,12 +11,15 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
@@ -25,6 +28,9 @@ use super::{NotOpened, Purpose, open, read, seal};
 
 /// Bytes of a key.
 pub const SECRET_BYTES: usize = 32;
+
+/// How long a key of one node alone may have been there that the others do not know yet.
+const OFFERED_WITHIN: TimeDelta = TimeDelta::minutes(10);
 
 /// Of the file: nobody else may seal.
 const MODE: u32 = 0o600;
@@ -81,6 +87,8 @@ impl fmt::Debug for Key {
 pub struct Keyring {
     ring: ArcSwap<Ring>,
     path: PathBuf,
+    /// Whether the only key is this node's own and sealed nothing: nobody need know it.
+    is_unused: AtomicBool,
     /// Whether the file is behind what is known, as far as a failure is concerned.
     unsaved: Mutex<bool>,
     /// Told where a text names a key that is not known: another node may have made it.
@@ -106,14 +114,20 @@ impl Keyring {
         let own = keys.first().map_or(0, Key::id);
         let by_id = keys.into_iter().map(|key| (key.id, key)).collect();
         let ring = ArcSwap::from_pointee(Ring { by_id, own });
-        let keyring = Self { ring, path, unsaved: Mutex::new(is_new), wanted: Notify::new() };
+        let (is_unused, unsaved) = (AtomicBool::new(is_new), Mutex::new(is_new));
+        let keyring = Self { ring, path, is_unused, unsaved, wanted: Notify::new() };
         keyring.save();
         Ok(keyring)
     }
 
     /// Seals bytes at this time.
     pub fn seal(&self, purpose: Purpose, bytes: &[u8], now: DateTime<Utc>) -> String {
-        seal(self.ring.load().sealing(now), purpose, bytes)
+        let ring = self.ring.load();
+        let key = ring.sealing(now);
+        if key.seals_from.is_none() {
+            self.is_unused.store(false, Ordering::Release);
+        }
+        seal(key, purpose, bytes)
     }
 
     /// What was sealed. A text of an unknown key has it asked for.
@@ -132,12 +146,25 @@ impl Keyring {
         self.ring.load().by_id.values().cloned().collect()
     }
 
+    /// Those that other nodes are to know: all but one that was only made in case Postgres is away.
+    pub fn offered(&self) -> Vec<Key> {
+        if self.is_unused.load(Ordering::Acquire) { Vec::new() } else { self.keys() }
+    }
+
     /// Takes the keys that all nodes have in the place of those known, and writes the file if they are others. It
     /// blocks. Without any, those known stay.
     pub fn share(&self, keys: Vec<Key>) {
         let Some(own) = keys.first().map(Key::id) else { return };
-        let by_id: BTreeMap<u32, Key> = keys.into_iter().map(|key| (key.id, key)).collect();
-        if by_id != self.ring.load().by_id {
+        let mut by_id: BTreeMap<u32, Key> = keys.into_iter().map(|key| (key.id, key)).collect();
+        let before = self.ring.load();
+        if !self.is_unused.swap(false, Ordering::AcqRel) {
+            // what this node sealed with while its keys were being shared is offered the next time
+            let is_new = |key: &&Key| key.seals_from.is_none() && Utc::now() - key.made_at < OFFERED_WITHIN;
+            for key in before.by_id.values().filter(is_new) {
+                by_id.entry(key.id).or_insert_with(|| key.clone());
+            }
+        }
+        if by_id != before.by_id {
             self.ring.store(Ring { by_id, own }.into());
             *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = true;
         }
@@ -220,8 +247,6 @@ fn write(path: &Path, keys: &[Key]) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use chrono::TimeDelta;
-
     use super::*;
 
     fn ring(dir: &Path) -> Keyring {
@@ -257,11 +282,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ring = ring(dir.path());
         let (now, hour) = (Utc::now(), TimeDelta::hours(1));
-        let own = ring.keys();
+        let mut own = ring.keys();
+        assert!(ring.offered().is_empty(), "it has sealed nothing");
         let of_own = ring.seal(Purpose::Out, b"own", now);
         let key = |byte, seals_from| Key { seals_from: Some(seals_from), ..Key::new([byte; 32], now) };
         let (first, second) = (key(1, now - hour), key(2, now + hour));
-        ring.share([own, vec![first.clone(), second.clone()]].concat());
+        assert_eq!(ring.offered(), own);
+        ring.share(vec![first.clone(), second.clone()]);
+        assert!(ring.open_text(Purpose::Out, &of_own).is_ok(), "others are about to know it");
+        ring.share([own.clone(), vec![first.clone(), second.clone()]].concat());
         let id = |text: &str| read(text).unwrap().0;
         let of_first = ring.seal(Purpose::Out, b"first", now);
         assert_eq!(id(&of_first), first.id());
@@ -269,6 +298,10 @@ mod tests {
         for text in [&of_own, &of_first] {
             assert!(ring.open_text(Purpose::Out, text).is_ok());
         }
+        for key in &mut own {
+            key.made_at = now - hour; // long enough ago to have been offered
+        }
+        ring.share([own, vec![second.clone()]].concat());
         ring.share(vec![second]);
         assert_eq!(ring.open_text(Purpose::Out, &of_first), Err(NotOpened::UnknownKey), "it is gone");
         assert!(

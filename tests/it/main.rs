@@ -24,6 +24,7 @@ mod tracking {
     mod event;
     mod event_inputs;
     mod event_sources;
+    mod out;
     mod privacy;
     mod sticky;
     mod valid_traffic;

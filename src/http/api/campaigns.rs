@@ -5,6 +5,7 @@
 
 mod input;
 mod rules;
+mod test_link;
 
 use axum::{
     extract::{RawQuery, State},
@@ -53,6 +54,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get, update, delete))
         .routes(routes!(pause))
         .routes(routes!(resume))
+        .routes(routes!(test_link::make))
 }
 
 /// A campaign as it is shown.

@@ -1,6 +1,6 @@
 //! What may be kept of a visitor, and for how long somebody can be told apart.
 
-pub(crate) mod keys;
+pub mod keys;
 
 use std::{
     borrow::Cow,

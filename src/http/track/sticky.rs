@@ -85,29 +85,23 @@ impl Known {
         choices.note(&routes.campaign, decision);
         choices.knows(&routes.campaign).then(|| set(app, &choices, now)).flatten()
     }
-}
 
-/// The offer that a visitor went to from a landing page, for `Set-Cookie`: `None` where it is kept already or is not to be.
-/// To be called with the decision of the out-click.
-pub(crate) fn cookie_of_offer(
-    app: &Parts,
-    headers: &HeaderMap,
-    routes: &Routes,
-    decision: &Decision<'_>,
-    asks_for_privacy: bool,
-    now: DateTime<Utc>,
-) -> Option<HeaderValue> {
-    let mut choices = choices(app, headers, routes, asks_for_privacy)?;
-    choices.note_offer(&routes.campaign, decision).then(|| set(app, &choices, now)).flatten()
+    /// The cookie that keeps the offer too that he went to from a landing page, for `Set-Cookie`; `None` where it is kept
+    /// already, or is not to be.
+    pub(crate) fn cookie_of_offer(
+        self,
+        app: &Parts,
+        routes: &Routes,
+        decision: &Decision<'_>,
+        now: DateTime<Utc>,
+    ) -> Option<HeaderValue> {
+        let mut choices = self.choices?;
+        choices.note_offer(&routes.campaign, decision).then(|| set(app, &choices, now)).flatten()
+    }
 }
 
 /// The choices of whoever sends these headers, where the campaign keeps them; one that did not come from here is none.
-pub(crate) fn choices(
-    app: &Parts,
-    headers: &HeaderMap,
-    routes: &Routes,
-    asks_for_privacy: bool,
-) -> Option<Choices> {
+fn choices(app: &Parts, headers: &HeaderMap, routes: &Routes, asks_for_privacy: bool) -> Option<Choices> {
     if routes.campaign.terms.sticky == Sticky::Off || asks_for_privacy {
         return None;
     }

@@ -206,6 +206,44 @@ async fn a_cookie_that_was_changed_is_none_and_one_of_a_hundred_campaigns_is_no_
 }
 
 #[tokio::test]
+async fn the_offer_behind_a_landing_page_is_kept_from_the_out_click_on() {
+    let tracker = Tracker::start("sticky_out").await;
+    let offer = |name: &str| json!({"name": name, "url": format!("https://{name}.example/")});
+    let made = tracker
+        .campaign(json!({
+            "key": "demo", "name": "demo", "sticky": "all",
+            "landing_pages": [{"name": "page", "url": "https://page.example/?k={click_token}"}],
+            "offers": [offer("one"), offer("two")],
+        }))
+        .await;
+    let mut went = Vec::new();
+    for i in 0..8 {
+        let mut browser = Browser::new(i);
+        let mut offers = Vec::new();
+        for round in 0..3 {
+            let click = browser.ask(&tracker, "demo").await;
+            browser.cookie = Some(cookie_of(&click).expect("sticky"));
+            let page = header(&click, "location");
+            let token = page.strip_prefix("https://page.example/?k=").expect("the page").to_owned();
+            let request = tracker.octo.client().get(tracker.octo.url(&format!("/out?k={token}")));
+            let request = request.header("user-agent", &browser.agent);
+            let cookie = format!("octo_s={}", browser.cookie.as_ref().unwrap());
+            let out = request.header("cookie", cookie).send().await.unwrap();
+            assert_eq!(cookie_of(&out).is_some(), round == 0, "it is noted once");
+            browser.cookie = cookie_of(&out).or(browser.cookie);
+            offers.push(header(&out, "location"));
+            // nothing but the cookie says who it is
+            browser.agent.push('x');
+        }
+        assert!(offers.iter().all(|offer| *offer == offers[0]), "{offers:?}");
+        went.push(offers[0].clone());
+    }
+    went.sort();
+    went.dedup();
+    assert_eq!(went.len(), 2, "{made} {went:?}");
+}
+
+#[tokio::test]
 async fn the_first_valid_click_of_a_visitor_is_unique_and_rules_tell_new_from_returning_ones() {
     let tracker = Tracker::start("sticky_unique").await;
     let rule = |name: &str, dimension: &str, is: &str| json!({"name": name, "when": [{"dimension": dimension, "is": [is]}], "paths": [path(name, 1)]});

@@ -726,7 +726,11 @@ fn take<'r>(
     let needs_offer = page.is_none() || path.offer_choice == OfferChoice::Lander;
     let offer = if needs_offer {
         let bound = bound.and_then(|bound| path.offers.iter().find(|offer| offer.id == bound.offer_id));
-        match bound.filter(|offer| offer.is_active && !is_full(offer, visit.is_full)) {
+        let is_moved = bound.is_some_and(|offer| offer.is_active && is_full(offer, visit.is_full));
+        if is_moved {
+            why.insert(Why::Cap);
+        }
+        match bound.filter(|offer| offer.is_active && !is_moved) {
             Some(offer) => Some(offer),
             None => choose_offer(routes, path, key, visit.is_full, &mut why),
         }

@@ -57,6 +57,17 @@ fn cookie_of(response: &Response) -> Option<String> {
     Some(ours.split(';').next().unwrap().to_owned())
 }
 
+/// Why a click went where it went.
+async fn routed(tracker: &Tracker, response: &Response) -> Vec<String> {
+    let id = header(response, "x-click-id");
+    let why: Option<Vec<String>> = eventually(SOON, async || {
+        let sql = "SELECT routed FROM clicks WHERE id = $1::uuid";
+        Ok(sqlx::query_scalar(sql).bind(&id).fetch_one(&tracker.pool).await?)
+    })
+    .await;
+    why.unwrap_or_default()
+}
+
 fn path(name: &str, weight: u32) -> Value {
     json!({"name": name, "weight": weight, "offers": [{"name": name, "url": format!("https://{name}.example/")}]})
 }
@@ -114,7 +125,7 @@ async fn who_is_bound_stays_when_weights_change_and_where_no_new_visitors_come()
     for browser in &mut browsers {
         assert_eq!(browser.click(&tracker, "demo").await, "two");
     }
-    tracker.octo.wait_drained(SOON).await;
+    tracker.wait_rows(Table::Clicks, 6 * 12 + 10).await;
     let bound: i64 = sqlx::query_scalar("SELECT count(*) FROM clicks WHERE routed @> '{bound}'")
         .fetch_one(&tracker.pool)
         .await
@@ -178,14 +189,7 @@ async fn a_cookie_that_was_changed_is_none_and_one_of_a_hundred_campaigns_is_no_
         let bent = Browser { cookie: Some(bent), ..Browser::new(1) };
         let response = bent.ask(&tracker, "demo").await;
         assert!(cookie_of(&response).is_some(), "a new one");
-        let routed = header(&response, "x-click-id");
-        tracker.octo.wait_drained(SOON).await;
-        let why: Option<Vec<String>> = sqlx::query_scalar("SELECT routed FROM clicks WHERE id = $1::uuid")
-            .bind(routed)
-            .fetch_one(&tracker.pool)
-            .await
-            .unwrap();
-        assert_eq!(why.unwrap_or_default(), Vec::<String>::new());
+        assert_eq!(routed(&tracker, &response).await, Vec::<String>::new());
     }
     for i in 0..100 {
         let key = format!("c{i}");
@@ -196,13 +200,7 @@ async fn a_cookie_that_was_changed_is_none_and_one_of_a_hundred_campaigns_is_no_
         assert!(length <= 1024, "{length}");
     }
     let response = browser.ask(&tracker, "c99").await;
-    tracker.octo.wait_drained(SOON).await;
-    let why: Option<Vec<String>> = sqlx::query_scalar("SELECT routed FROM clicks WHERE id = $1::uuid")
-        .bind(header(&response, "x-click-id"))
-        .fetch_one(&tracker.pool)
-        .await
-        .unwrap();
-    assert_eq!(why, Some(vec!["bound".to_owned()]));
+    assert_eq!(routed(&tracker, &response).await, ["bound"]);
 }
 
 #[tokio::test]
@@ -297,25 +295,28 @@ async fn a_visitor_is_unique_once_for_two_nodes_and_after_a_restart() {
     };
     // until both have the key of the day and hear each other, a visitor is unique at each
     let pool = database.pool().await;
-    let uniques = async || {
-        one.octo.wait_drained(SOON).await;
-        other.octo.wait_drained(SOON).await;
-        let sql = "SELECT count(*) FILTER (WHERE is_unique), count(*) FROM clicks";
-        sqlx::query_as::<_, (i64, i64)>(sql).fetch_one(&pool).await.unwrap()
+    let uniques = async |clicks: i64| {
+        eventually(SOON, async || {
+            let sql = "SELECT count(*) FILTER (WHERE is_unique), count(*) FROM clicks";
+            let (unique, stored): (i64, i64) = sqlx::query_as(sql).fetch_one(&pool).await?;
+            anyhow::ensure!(stored == clicks, "{stored} of {clicks} are stored");
+            Ok(unique)
+        })
+        .await
     };
-    let mut visitor = 0;
-    eventually(SOON, async || {
-        visitor += 1;
-        let before = uniques().await;
+    let (mut clicks, mut unique) = (0, 0);
+    for visitor in 0..20 {
         click(&one, visitor).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         click(&other, visitor).await;
-        let after = uniques().await;
-        anyhow::ensure!(after.1 == before.1 + 2 && after.0 == before.0 + 1, "{before:?} {after:?}");
-        Ok(())
-    })
-    .await;
-    let before = uniques().await.0;
+        let before = unique;
+        clicks += 2;
+        unique = uniques(clicks).await;
+        if unique == before + 1 {
+            break;
+        }
+    }
+    let before = unique;
     for visitor in 100..120 {
         click(&one, visitor).await;
     }
@@ -323,7 +324,7 @@ async fn a_visitor_is_unique_once_for_two_nodes_and_after_a_restart() {
     for visitor in 100..120 {
         click(&other, visitor).await;
     }
-    assert_eq!(uniques().await.0, before + 20);
+    assert_eq!(uniques(clicks + 40).await, before + 20);
 
     one.octo.sigterm();
     one.octo.wait_exit(SOON).await;
@@ -339,8 +340,5 @@ async fn a_visitor_is_unique_once_for_two_nodes_and_after_a_restart() {
     for visitor in 100..120 {
         click(&one, visitor).await;
     }
-    one.octo.wait_drained(SOON).await;
-    let unique: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM clicks WHERE is_unique").fetch_one(&pool).await.unwrap();
-    assert_eq!(unique, before + 20);
+    assert_eq!(uniques(clicks + 60).await, before + 20);
 }

@@ -2,23 +2,29 @@
 //!
 //! `cargo bench --bench click_path`
 
-use std::{hint::black_box, net::IpAddr};
+use std::{hint::black_box, net::IpAddr, sync::Arc};
 
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
 };
 use octo::{
+    caps::Caps,
     facts::click::Click,
+    judge::uniques::{Uniques, visitor_key},
     model::{
         campaign::{Campaign, Destination, Terms},
         click::InvalidReason,
         id::ClickId,
         link::Params,
+        rule::{Cap, CapOf, CapPer, Sticky},
     },
+    privacy::keys::Keys,
     routing::{
         self, Decision, Routes, Visit,
         destination::{Known, Values},
+        sticky::Choices,
     },
+    seal::{Purpose, keys::Keyring},
     visitor::{Enricher, Files, Hints, Signs, Visitor},
 };
 
@@ -142,6 +148,106 @@ fn describe(group: &mut BenchmarkGroup<'_, WallTime>, ip: IpAddr) {
     });
 }
 
+/// The same campaign with a cap on its path and on each offer, and with choices that are kept.
+fn capped_and_sticky() -> Routes {
+    let cap = |of| Cap { of, limit: 1_000_000_000, per: CapPer::Day, time_zone: None };
+    let mut campaign = routes().campaign;
+    campaign.terms.sticky = Sticky::All;
+    campaign.terms.caps = vec![cap(CapOf::Clicks)];
+    for offer in &mut campaign.terms.offers {
+        offer.caps = vec![cap(CapOf::Clicks)];
+    }
+    Routes::new(campaign).expect("the destinations are templates")
+}
+
+/// What knows visitors and caps.
+struct Memory {
+    keys: Keys,
+    uniques: Arc<Uniques>,
+    caps: Caps,
+    keyring: Keyring,
+}
+
+impl Memory {
+    fn open(dir: &std::path::Path) -> Self {
+        let uniques = Arc::new(Uniques::open(458_752, dir.join("visitors"), None));
+        let caps = Caps::new(1000, uniques.clone());
+        let keyring = Keyring::open(dir.join("keys.json")).expect("random numbers");
+        Self { keys: Keys::new([7; 16]), uniques, caps, keyring }
+    }
+}
+
+/// As [`whole`], with what is known and kept of the visitor, as `http::track` does it: whether he is unique, and where the
+/// campaign says so, caps and the cookie, in and out.
+fn whole_of_visitor(
+    query: &str,
+    ip: IpAddr,
+    enricher: &Enricher,
+    routes: &Routes,
+    memory: &Memory,
+    cookie: &str,
+) -> (String, Vec<u8>, Option<String>) {
+    let mut params = Params::parse(query);
+    let id = ClickId::now();
+    let (now, now_s) = (id.created_at(), id.timestamp_ms() / 1000);
+    let visitor = enricher.describe(&signs(ip));
+    let seen = memory.keys.hash_visit(ip, USER_AGENT, routes.campaign.id, now_s);
+    let choices = (routes.campaign.terms.sticky != Sticky::Off).then(|| {
+        let bytes = memory.keyring.open_text(Purpose::Sticky, cookie);
+        bytes.map(|bytes| Choices::read(&bytes)).unwrap_or_default()
+    });
+    let visit = Visit {
+        visitor_key: Some(visitor_key(seen)),
+        bound: choices.as_ref().and_then(|choices| choices.bound(&routes.campaign)),
+        is_full: &|target| memory.caps.is_full(routes, target, now, seen),
+        ..Visit::new(&params, &visitor, now, id.seed())
+    };
+    let decision = routing::decide(routes, &visit);
+    let unknown = std::mem::take(&mut params.unknown);
+    let mut click = click(id, ip, params, routes, &decision, visitor);
+    click.is_unique = memory.uniques.is_first_counted(seen, now_s);
+    memory.caps.count_click(routes, decision.path_id(), decision.offer_id(), now, seen);
+    let values = routes.values(&decision, Known::Click(&click));
+    let template = decision.template.expect("the campaign has offers");
+    let location = template.expand(&values, &unknown);
+    let mut bytes = Vec::with_capacity(512);
+    click.encode(&mut bytes);
+    let cookie = choices.map(|mut choices| {
+        choices.note(&routes.campaign, &decision);
+        memory.keyring.seal(Purpose::Sticky, &choices.to_bytes(), now)
+    });
+    (location, bytes, cookie)
+}
+
+/// What visitors and caps cost, beside a click without them.
+fn visitors(c: &mut Criterion) {
+    let enricher = Enricher::open(&Files::default()).expect("the built-in data");
+    let ip: IpAddr = [8, 8, 8, 8].into();
+    let dir = tempfile::tempdir().expect("a directory");
+    let memory = Memory::open(dir.path());
+    let mut group = c.benchmark_group("visitors");
+    let off = routes();
+    group.bench_function("nothing", |b| b.iter(|| whole(black_box(QUERY), ip, &enricher, &off)));
+    let mut bench = |name: &str, routes: &Routes| {
+        let (_, _, cookie) = whole_of_visitor(QUERY, ip, &enricher, routes, &memory, "");
+        let cookie = cookie.unwrap_or_default();
+        group.bench_function(name, |b| {
+            b.iter(|| whole_of_visitor(black_box(QUERY), ip, &enricher, routes, &memory, &cookie));
+        });
+    };
+    bench("unique", &off);
+    let mut sticky = routes();
+    sticky.campaign.terms.sticky = Sticky::All;
+    let sticky = Routes::new(sticky.campaign).expect("the destinations are templates");
+    bench("unique, sticky", &sticky);
+    let mut caps = capped_and_sticky();
+    caps.campaign.terms.sticky = Sticky::Off;
+    let caps = Routes::new(caps.campaign).expect("the destinations are templates");
+    bench("unique, caps", &caps);
+    bench("unique, sticky, caps", &capped_and_sticky());
+    group.finish();
+}
+
 fn click_path(c: &mut Criterion) {
     let routes = routes();
     let enricher = Enricher::open(&Files::default()).expect("the built-in data");
@@ -176,5 +282,5 @@ fn click_path(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, click_path);
+criterion_group!(benches, click_path, visitors);
 criterion_main!(benches);

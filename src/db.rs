@@ -47,7 +47,7 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, clicks, dead_letters, erasures, events, idempotency, installation,
+    affiliate_networks, campaigns, caps, clicks, dead_letters, erasures, events, idempotency, installation,
     landing_pages, library, offers, out_clicks, seal_keys, stats, tokens, traffic_sources, uses,
     visitor_keys,
 };
@@ -69,6 +69,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         clock::STATEMENTS,
         dead_letters::STATEMENTS,
         erasures::STATEMENTS,
+        caps::STATEMENTS,
         events::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,

@@ -2,6 +2,7 @@
 
 pub mod affiliate_networks;
 pub mod campaigns;
+pub mod caps;
 pub mod clicks;
 pub mod dead_letters;
 pub mod erasures;

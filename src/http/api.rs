@@ -2,6 +2,7 @@
 
 pub(crate) mod affiliate_networks;
 pub(crate) mod campaigns;
+pub(crate) mod caps;
 pub(crate) mod clicks;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
@@ -32,6 +33,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(traffic_sources::router())
         .merge(affiliate_networks::router())
         .merge(templates::router())
+        .merge(caps::router())
         .merge(stats::router())
         .merge(story::router())
         .merge(clicks::router())

@@ -19,6 +19,7 @@ use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
 mod tracking {
     mod cache;
     mod cache_hints;
+    mod caps;
     mod click;
     mod destinations;
     mod event;
@@ -28,6 +29,7 @@ mod tracking {
     mod privacy;
     mod rules;
     mod sources;
+    mod sticky;
     mod valid_traffic;
     mod visitor;
 }
@@ -73,6 +75,7 @@ mod breaks {
     /// Servers of one's own that stop, freeze and fail over: one at a time.
     mod servers {
         mod cache_outage;
+        mod caps;
         mod outage;
         mod replicas;
     }

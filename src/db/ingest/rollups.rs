@@ -15,16 +15,19 @@ use crate::{
 statements! {
     UPSERT_STATS = "stats.upsert_batch": "
 INSERT INTO campaign_stats_hourly AS s (
-    campaign_id, hour, clicks, valid_clicks, bot_clicks, events, lander_views, lander_clicks
+    campaign_id, hour, clicks, valid_clicks, bot_clicks, events, lander_views, lander_clicks,
+    unique_clicks
 )
-SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[])
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[],
+    $9::int8[])
 ON CONFLICT (campaign_id, hour) DO UPDATE SET
     clicks = s.clicks + excluded.clicks,
     valid_clicks = s.valid_clicks + excluded.valid_clicks,
     bot_clicks = s.bot_clicks + excluded.bot_clicks,
     events = s.events + excluded.events,
     lander_views = s.lander_views + excluded.lander_views,
-    lander_clicks = s.lander_clicks + excluded.lander_clicks";
+    lander_clicks = s.lander_clicks + excluded.lander_clicks,
+    unique_clicks = s.unique_clicks + excluded.unique_clicks";
 
     UPSERT_SOURCES = "source_stats.upsert_batch": "
 INSERT INTO source_stats_daily AS s (source_id, day, clicks, unexpanded)
@@ -63,6 +66,7 @@ pub(super) struct Hour {
     events: i64,
     lander_views: i64,
     lander_clicks: i64,
+    unique_clicks: i64,
 }
 
 impl Stats {
@@ -72,6 +76,7 @@ impl Stats {
             valid_clicks: click.is_valid().into(),
             bot_clicks: click.is_bot.into(),
             lander_views: (click.is_valid() && click.landing_page_id.is_some()).into(),
+            unique_clicks: click.is_unique.into(),
             ..Hour::new(click.campaign_id, click.id.created_at())
         });
     }
@@ -104,8 +109,18 @@ impl Hour {
     fn new(campaign_id: Uuid, at: DateTime<Utc>) -> Self {
         let begin = hour_of(at);
         let (clicks, valid_clicks, bot_clicks, events) = (0, 0, 0, 0);
-        let (lander_views, lander_clicks) = (0, 0);
-        Self { campaign_id, begin, clicks, valid_clicks, bot_clicks, events, lander_views, lander_clicks }
+        let (lander_views, lander_clicks, unique_clicks) = (0, 0, 0);
+        Self {
+            campaign_id,
+            begin,
+            clicks,
+            valid_clicks,
+            bot_clicks,
+            events,
+            lander_views,
+            lander_clicks,
+            unique_clicks,
+        }
     }
 
     fn key(&self) -> (Uuid, DateTime<Utc>) {
@@ -119,6 +134,7 @@ impl Hour {
         self.events += other.events;
         self.lander_views += other.lander_views;
         self.lander_clicks += other.lander_clicks;
+        self.unique_clicks += other.unique_clicks;
     }
 }
 
@@ -139,6 +155,7 @@ pub(super) async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::R
         .bind(column(hours, |h| h.events))
         .bind(column(hours, |h| h.lander_views))
         .bind(column(hours, |h| h.lander_clicks))
+        .bind(column(hours, |h| h.unique_clicks))
         .execute(c)
         .await?;
     Ok(())

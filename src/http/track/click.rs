@@ -21,7 +21,9 @@ use crate::{
         error::Problem,
         track::{
             out::{self, OUT_ROUTE, OutPath},
-            signals, test_link,
+            signals,
+            sticky::Past,
+            test_link,
         },
     },
     journal::{AppendError, Pending},
@@ -277,20 +279,26 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     if let Some(source) = &routes.campaign.source {
         params.read_as(source);
     }
-    let forced = test_link::choices(app, head, routes, id.created_at());
+    let (now, is_click) = (id.created_at(), head.method != Method::HEAD);
+    let past = Past::of(app, &head.headers, routes, &sender, now, is_click);
+    let forced = test_link::choices(app, head, routes, now);
     let decision = routing::decide(
         routes,
         &Visit {
             referrer: sender.referrer.as_deref(),
             forced,
-            ..Visit::new(&params, &visitor, id.created_at(), id.seed())
+            visitor_key: Some(past.key()),
+            bound: past.bound(routes),
+            is_returning: past.is_returning,
+            is_unique: past.is_unique,
+            is_full: &|target| app.caps.is_full(routes, target, now, past.visit),
+            ..Visit::new(&params, &visitor, now, id.seed())
         },
     );
     let Some(template) = decision.template else {
         metrics::click("no_destination");
         return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into();
     };
-    let is_click = head.method != Method::HEAD;
     let campaign = &routes.campaign;
     // what the campaign does not take, and what is no click, begins no visit and is not counted against its address
     let judged = || {
@@ -299,7 +307,7 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
             is_bot: visitor.is_bot,
             ip: sender.ip,
             user_agent: agent,
-            campaign_id: campaign.id,
+            visit: past.visit,
             now_s: id.timestamp_ms() / 1000,
         })
     };
@@ -324,6 +332,11 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     click.path_id = decision.path_id();
     click.routed = decision.routed;
     click.source_id = campaign.terms.traffic_source_id;
+    if is_click && click.is_valid() {
+        click.is_unique = app.uniques.is_first_counted(past.visit, id.timestamp_ms() / 1000);
+        let offer_id = decision.offer_id().filter(|_| decision.landing_page.is_none());
+        app.caps.count_click(routes, decision.path_id(), offer_id, now, past.visit);
+    }
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let token = out::token(app, routes, &decision, &click, is_click, may_set_cookie);
@@ -338,6 +351,9 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     let mut response = redirect(app, &head.method, location, Some(id));
     if asks_for_hints {
         signals::ask_for_hints(response.headers_mut());
+    }
+    if is_click && let Some(cookie) = past.cookie(app, routes, &decision, now) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     if let Some(token) = token.filter(|_| may_set_cookie) {
         out::set_cookie(app, &mut response, &token);

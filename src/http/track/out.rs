@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     click::{self, Answer},
     signals,
+    sticky::Past,
 };
 use crate::{
     app::App,
@@ -341,7 +342,10 @@ fn go(app: &App, peer: Peer, head: &Head, mut asked: Asked<'_>) -> Answer {
     });
     let click_id = ticket.as_ref().map(|ticket| ticket.click_id);
 
-    let decision = routes.as_deref().map(|routes| decide(routes, ticket.as_ref(), &asked, visitor.os, id));
+    let past = routes.as_deref().map(|routes| Past::of(app, &head.headers, routes, &sender, now, false));
+    let decision = routes.as_deref().zip(past.as_ref());
+    let decision =
+        decision.map(|(routes, past)| decide(app, routes, past, ticket.as_ref(), &asked, visitor.os, id));
     let unknown = std::mem::take(&mut asked.params.unknown);
     // of a visitor without a click what the link and the request say stands in its place
     let mut own = Click::of_link(click_id.unwrap_or_else(ClickId::now), Uuid::nil(), asked.params);
@@ -384,7 +388,16 @@ fn go(app: &App, peer: Peer, head: &Head, mut asked: Asked<'_>) -> Answer {
         ..OutClick::new(id)
     };
     let pending = is_out.then(|| app.journal.append_with(|bytes| out.encode(bytes)));
-    Answer { response: click::redirect(app, &head.method, location, click_id), pending }
+    let mut response = click::redirect(app, &head.method, location, click_id);
+    if is_out && let (Some(routes), Some(decision), Some(past)) = (routes.as_deref(), decision, past) {
+        if let Some(offer_id) = decision.offer_id().filter(|_| out.is_valid()) {
+            app.caps.count_offer(routes, offer_id, now, past.visit);
+        }
+        if let Some(cookie) = past.cookie_of_offer(app, routes, &decision, now) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+    Answer { response, pending }
 }
 
 fn outcome(method: &Method, decision: Option<&Decision<'_>>, goes_on: bool, has_click: bool) -> &'static str {
@@ -401,12 +414,17 @@ fn outcome(method: &Method, decision: Option<&Decision<'_>>, goes_on: bool, has_
 
 /// The same click gets the same offer, as long as nothing has changed.
 fn decide<'r>(
+    app: &App,
     routes: &'r Routes,
+    past: &Past,
     ticket: Option<&Ticket>,
     asked: &Asked<'_>,
     os: &str,
     id: Uuid,
 ) -> Decision<'r> {
+    let now = time_of_uuid(id);
+    let bound =
+        past.bound(routes).filter(|bound| ticket.and_then(|ticket| ticket.path_id) == Some(bound.path_id));
     let path_id = ticket.and_then(|ticket| ticket.path_id);
     let path = path_id.and_then(|id| routes.path(id)).or_else(|| routes.default_path());
     let seed =
@@ -416,12 +434,12 @@ fn decide<'r>(
         path_id,
         offer_id: ticket.and_then(|ticket| ticket.offer_id),
         nth: asked.nth(path),
-        now: time_of_uuid(id),
+        now,
         seed,
-        visitor_key: None,
-        bound_offer_id: None,
+        visitor_key: Some(past.key()),
+        bound_offer_id: bound.and_then(|bound| bound.offer_id),
         os,
-        is_full: &|_| false,
+        is_full: &|target| app.caps.is_full(routes, target, now, past.visit),
     };
     routing::decide_out(routes, &visit)
 }

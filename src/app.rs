@@ -24,6 +24,7 @@ use crate::{
     limits::Limits,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
+    seal::keys::Keyring,
     telemetry::Metrics,
     visitor::{Enricher, Files},
 };
@@ -67,12 +68,16 @@ pub struct Parts {
     pub privacy: Privacy,
     /// What visitors are hashed under.
     pub keys: Arc<Keys>,
+    /// What tokens are sealed under.
+    pub keyring: Arc<Keyring>,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.
     pub state: State,
     /// What links are built from, without a trailing slash.
     pub public_url: String,
+    /// Where links from landing pages to offers begin.
+    pub out_base: String,
     /// `Referrer-Policy` of a redirect; `None` sends none.
     pub referrer_policy: Option<HeaderValue>,
 }
@@ -105,6 +110,7 @@ impl App {
         may_start_unrecorded(&config, &journal, &campaigns)?;
         let enricher = open_enricher(&config.tracking)?;
         let keys = Arc::new(Keys::new(random_key()?));
+        let keyring = open_keyring(&config)?;
         let (judge, new_visits) = open_judge(&config, keys.clone(), redis.is_some())?;
         let referrer_policy =
             HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
@@ -122,8 +128,10 @@ impl App {
             judge: Arc::new(judge),
             privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
             keys,
+            keyring,
             metrics,
             state: State::default(),
+            out_base: format!("{public_url}/out"),
             public_url,
             referrer_policy,
             config,
@@ -183,6 +191,14 @@ fn random_key() -> anyhow::Result<[u8; 16]> {
     getrandom::fill(&mut key)
         .map_err(|error| anyhow::anyhow!("the system provides no random numbers: {error}"))?;
     Ok(key)
+}
+
+/// Beside the campaigns: what a start without stores needs of earlier ones.
+fn open_keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
+    let keyring = Keyring::open(config.server.data_dir.join("token-keys.json"));
+    let keyring =
+        keyring.map_err(|error| anyhow::anyhow!("the system provides no random numbers: {error}"))?;
+    Ok(Arc::new(keyring))
 }
 
 fn open_judge(config: &Config, keys: Arc<Keys>, has_redis: bool) -> Result<(Judge, NewVisits), CannotStart> {

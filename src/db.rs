@@ -48,7 +48,8 @@ use session::Session;
 use statement::statements;
 use store::{
     affiliate_networks, campaigns, clicks, dead_letters, erasures, events, idempotency, installation,
-    landing_pages, library, offers, stats, tokens, traffic_sources, uses, visitor_keys,
+    landing_pages, library, offers, out_clicks, seal_keys, stats, tokens, traffic_sources, uses,
+    visitor_keys,
 };
 
 pub use statement::Statement;
@@ -75,10 +76,12 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         library::STATEMENTS,
         migrations::STATEMENTS,
         offers::STATEMENTS,
+        out_clicks::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
         pool::connector::STATEMENTS,
         replicas::probe::STATEMENTS,
+        seal_keys::STATEMENTS,
         server_status::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,

@@ -5,6 +5,7 @@
 pub mod click;
 pub mod erasure;
 pub mod event;
+pub mod out_click;
 pub mod record;
 pub mod table;
 mod wire;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use self::{
     click::Click,
     event::Event,
+    out_click::OutClick,
     table::{Column, Value},
 };
 
@@ -25,17 +27,20 @@ pub enum Kind {
     Click,
     /// What a page or a pixel reports.
     Event,
+    /// From a landing page to an offer.
+    OutClick,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are stored: what names another comes after it.
-    pub const ALL: [Self; 2] = [Self::Click, Self::Event];
+    pub const ALL: [Self; 3] = [Self::Click, Self::Event, Self::OutClick];
 
     /// The table in Postgres that its facts are rows of; it has a partition for each day of `created_at`.
     pub const fn table(self) -> &'static str {
         match self {
             Self::Click => "clicks",
             Self::Event => "events",
+            Self::OutClick => "out_clicks",
         }
     }
 
@@ -44,6 +49,7 @@ impl Kind {
         match self {
             Self::Click => Click::COLUMNS,
             Self::Event => Event::COLUMNS,
+            Self::OutClick => OutClick::COLUMNS,
         }
     }
 }

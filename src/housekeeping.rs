@@ -1,6 +1,7 @@
 //! What keeps the house in order beside the traffic: the database's schema and partitions, retention, this node's
-//! clock, erasures in its journal. Nobody's click waits for any of it.
+//! clock, erasures in its journal, the keys of tokens. Nobody's click waits for any of it.
 
 pub(crate) mod clock;
 pub(crate) mod database;
 pub(crate) mod erasure;
+pub(crate) mod seal_keys;

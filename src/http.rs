@@ -84,7 +84,8 @@ impl Service {
         bound: impl FnOnce(Incoming) -> Body,
     ) -> Response {
         let path = request.uri().path();
-        let link = if self.has_links { Link::of(path) } else { None };
+        let link =
+            if self.has_links { Link::of(path, request.uri().query().unwrap_or_default()) } else { None };
         let is_tracked = link.is_some() || (self.has_links && track::is_event(path));
         if !is_tracked {
             return self.respond(peer, None, request, bound).await;
@@ -224,7 +225,7 @@ mod tests {
 
     /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/api/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
-    const WITHOUT_TOKEN: [&str; 16] = [
+    const WITHOUT_TOKEN: [&str; 20] = [
         "GET /api/v1/openapi.json",
         "GET /c/{key}",
         "GET /click",
@@ -234,6 +235,8 @@ mod tests {
         "GET /health",
         "GET /livez",
         "GET /metrics",
+        "GET /out",
+        "GET /out/{n}",
         "GET /readyz",
         "GET /readyz/redirect",
         "GET /robots.txt",
@@ -241,10 +244,21 @@ mod tests {
         "POST /click",
         "POST /event",
         "POST /events",
+        "POST /out",
+        "POST /out/{n}",
     ];
 
     /// What is answered ahead of the router.
-    const LINKS: [&str; 4] = ["GET /click", "GET /c/{key}", "POST /click", "POST /c/{key}"];
+    const LINKS: [&str; 8] = [
+        "GET /click",
+        "GET /c/{key}",
+        "POST /click",
+        "POST /c/{key}",
+        "GET /out",
+        "GET /out/{n}",
+        "POST /out",
+        "POST /out/{n}",
+    ];
 
     /// `METHOD /path` of each route; axum tells them only to Debug.
     fn routes_of(router: &Router<App>) -> BTreeSet<String> {

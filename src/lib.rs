@@ -52,6 +52,7 @@ pub(crate) mod net;
 pub(crate) mod privacy;
 pub mod redis;
 pub mod routing;
+pub mod seal;
 pub mod server;
 pub(crate) mod tasks;
 pub mod telemetry;

@@ -7,6 +7,7 @@ pub mod library;
 pub mod link;
 pub mod money;
 pub mod network;
+pub mod out_click;
 pub mod rule;
 pub mod scheme;
 pub mod source;

@@ -20,7 +20,7 @@ use siphasher::sip::SipHasher13;
 
 use self::{
     condition::{Asked, Condition, Fault},
-    destination::{Error, Known, Macro, Named, Names, Target, Template, Values},
+    destination::{Error, Known, Macro, MacroSet, Named, Names, Target, Template, Values},
     rotation::{Drawn, Item, draw},
 };
 use crate::{
@@ -87,6 +87,8 @@ pub struct Path {
     landing_pages: Vec<Branch>,
     offers: Vec<Branch>,
     offer_choice: OfferChoice,
+    /// What its offers, and whatever else may take a visitor who leaves a landing page of it, ask of the click.
+    out_macros: MacroSet,
     is_capped: bool,
 }
 
@@ -286,14 +288,13 @@ impl Routes {
             paths: paths(&terms.default_paths(), &mut dimensions)?,
         });
         let fallback = terms.fallback_url.as_deref().map(|url| parse("fallback_url", url)).transpose()?;
-        Ok(Self {
-            salt: salt_of(&campaign),
-            rules,
-            overflow: branches(&campaign.overflow_offers)?,
-            fallback,
-            dimensions,
-            campaign,
-        })
+        let overflow = branches(&campaign.overflow_offers)?;
+        let of_fallback = fallback.as_ref().map(Template::macros).unwrap_or_default();
+        let elsewhere = macros(&overflow) | of_fallback;
+        for path in rules.iter_mut().flat_map(|rule| &mut rule.paths) {
+            path.out_macros = elsewhere | macros(&path.offers);
+        }
+        Ok(Self { salt: salt_of(&campaign), rules, overflow, fallback, dimensions, campaign })
     }
 
     /// What must be known of a visit.
@@ -314,6 +315,12 @@ impl Routes {
     /// A path that may take visits.
     pub fn path(&self, id: i64) -> Option<&Path> {
         self.rules.iter().flat_map(|rule| &rule.paths).find(|path| path.id == id)
+    }
+
+    /// The path that takes a visitor whose click is not known.
+    pub fn default_path(&self) -> Option<&Path> {
+        let mut paths = self.rules.iter().rev().flat_map(|rule| &rule.paths);
+        paths.find(|path| path.offers.iter().any(|offer| offer.weight() > 0))
     }
 
     /// Where clicks go that the campaign does not take.
@@ -385,7 +392,10 @@ enum Stage {
 /// Chooses the destination of a visit; the same arguments always give the same answer.
 pub fn decide<'r>(routes: &'r Routes, visit: &Visit<'_>) -> Decision<'r> {
     let mut why = Routed::default();
-    if let Some(refused) = refusal(&routes.campaign.terms, visit.now) {
+    // a test link leads there before the campaign begins, too
+    if visit.forced.is_none()
+        && let Some(refused) = refusal(&routes.campaign.terms, visit.now)
+    {
         return routes.nowhere(refused, why);
     }
     if let Some(decision) = named(routes, visit, &mut why) {
@@ -479,6 +489,16 @@ impl Path {
     /// Its landing pages.
     pub fn landing_pages(&self) -> &[Branch] {
         &self.landing_pages
+    }
+
+    /// One of its landing pages.
+    pub fn landing_page(&self, id: i64) -> Option<&Branch> {
+        self.landing_pages.iter().find(|page| page.id == Some(id))
+    }
+
+    /// What its offers, and whatever else may take a visitor who leaves a landing page of it, ask of the click.
+    pub fn out_macros(&self) -> MacroSet {
+        self.out_macros
     }
 
     /// Its offers, in the order in which out-links name them.
@@ -830,6 +850,7 @@ fn paths(given: &[rule::Path], all: &mut Dimensions) -> Result<Vec<Path>, Broken
             landing_pages: branches(&given.landing_pages)?,
             offers: branches(&given.offers)?,
             offer_choice: given.offer_choice,
+            out_macros: MacroSet::default(),
             is_capped: !given.caps.is_empty(),
         })
     };
@@ -855,6 +876,11 @@ fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, Broken> {
         })
     };
     destinations.iter().map(branch).collect()
+}
+
+fn macros(branches: &[Branch]) -> MacroSet {
+    let targets = branches.iter().filter_map(Branch::target);
+    targets.fold(MacroSet::default(), |all, target| all | target.macros())
 }
 
 fn parse(name: &str, url: &str) -> Result<Template, Broken> {

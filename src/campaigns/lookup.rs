@@ -17,6 +17,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
+use uuid::Uuid;
 
 use super::{
     Campaigns,
@@ -71,6 +72,18 @@ impl Campaigns {
     /// The campaign of a key, if it is in memory.
     pub fn in_memory(&self, key: &str) -> Option<Arc<Routes>> {
         let routes = self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.get(key).cloned();
+        if routes.is_some() {
+            let is_stale = self.is_stale.load(Ordering::Relaxed);
+            metrics::cache_request(Process, if is_stale { CacheOutcome::Stale } else { CacheOutcome::Hit });
+        }
+        routes
+    }
+
+    /// A campaign by its id, if it is in memory.
+    pub fn in_memory_by_id(&self, id: Uuid) -> Option<Arc<Routes>> {
+        let set = self.set.read().unwrap_or_else(PoisonError::into_inner);
+        let routes = set.by_id(id).cloned();
+        drop(set);
         if routes.is_some() {
             let is_stale = self.is_stale.load(Ordering::Relaxed);
             metrics::cache_request(Process, if is_stale { CacheOutcome::Stale } else { CacheOutcome::Hit });

@@ -77,6 +77,12 @@ impl Set {
         }
     }
 
+    pub(super) fn by_id(&self, id: Uuid) -> Option<&Arc<Routes>> {
+        let routes = self.by_key.get(self.keys.get(&id)?)?;
+        // the key may be another campaign's by now
+        (routes.campaign.id == id).then_some(routes)
+    }
+
     pub(super) fn bent(&self, key: &str) -> Option<&Arc<Routes>> {
         let bare = key.trim_matches(['.', '-', '_']);
         let in_any_case = |key: &str| match self.by_small_letters.get(&key.to_ascii_lowercase())?.as_slice() {

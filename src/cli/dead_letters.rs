@@ -87,6 +87,7 @@ fn text(letter: &DeadLetter) -> String {
     let what = match &letter.record {
         Content::Click(click) => format!("click {}", click.id),
         Content::Event(event) => format!("event {}", event.id),
+        Content::OutClick(out) => format!("out-click {}", out.id),
         Content::Hex(_) => "unreadable".to_owned(),
         Content::Omitted => "long".to_owned(),
     };

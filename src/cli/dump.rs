@@ -57,7 +57,8 @@ impl Dump {
 impl std::fmt::Display for Dump {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let known = [("campaigns", "campaigns"), ("clicks", "clicks"), ("events", "events")];
-        let known = known.into_iter().chain([("api_tokens", "tokens"), ("dead_letters", "dead letters")]);
+        let known = known.into_iter().chain([("out_clicks", "out-clicks"), ("api_tokens", "tokens")]);
+        let known = known.chain([("dead_letters", "dead letters")]);
         let mut others = self.all_rows();
         for (table, name) in known {
             let rows = self.rows.get(table).copied().unwrap_or(0);
@@ -193,7 +194,7 @@ mod tests {
         assert!(dump.is_whole);
         assert_eq!(
             dump.to_string(),
-            "2 campaigns, 4 clicks, 0 events, 0 tokens, 0 dead letters, 2 other rows"
+            "2 campaigns, 4 clicks, 0 events, 0 out-clicks, 0 tokens, 0 dead letters, 2 other rows"
         );
     }
 

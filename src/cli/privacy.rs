@@ -1,5 +1,5 @@
 //! `octo privacy export|erase`: everything of one click, of all clicks whose link said something, or all events of a
-//! user or session. It covers PostgreSQL (clicks, events, dead letters) and the journal of this node; a running octo blanks its own journal.
+//! user or session. It covers PostgreSQL (clicks, events, out-clicks, dead letters) and the journal of this node; a running octo blanks its own journal.
 
 use std::{
     path::Path,
@@ -18,13 +18,13 @@ use crate::{
     config::Config,
     db::{
         Db,
-        store::{clicks, dead_letters, erasures, events},
+        store::{clicks, dead_letters, erasures, events, out_clicks},
     },
     facts::{
         erasure::{Erasure, Erasures, Sub, Subject, What},
         record::Record,
     },
-    http::api::views::{click::Click, dead_letter::Content, event::Event},
+    http::api::views::{click::Click, dead_letter::Content, event::Event, out_click::OutClick},
     journal::{self, Lock, disk::RealDisk},
     model::id::ClickId,
 };
@@ -87,6 +87,7 @@ struct Found {
 struct Counts {
     clicks: u64,
     events: u64,
+    out_clicks: u64,
     dead_letters: u64,
     journal_records: u64,
 }
@@ -120,9 +121,11 @@ async fn export(db: &Db, root: &Path, subject: Subject) -> anyhow::Result<ExitCo
     let clicks: Vec<Click> = clicks.into_iter().map(Click::from).collect();
     let events = match &subject {
         Subject::Person(person) => events::list_of_person(db, person.clone()).await?,
-        Subject::Click(_) | Subject::Sub(_) => events::list_of_clicks(db, ids).await?,
+        Subject::Click(_) | Subject::Sub(_) => events::list_of_clicks(db, ids.clone()).await?,
     };
     let events: Vec<Event> = events.into_iter().map(Event::from).collect();
+    let out_clicks = out_clicks::list_of_clicks(db, ids).await?;
+    let out_clicks: Vec<OutClick> = out_clicks.into_iter().map(OutClick::from).collect();
     let mut letters = Vec::new();
     for letter in letters_of(db, &erasures).await? {
         letters.push(serde_json::to_value(Content::from(dead_letters::content(&letter.record)))?);
@@ -138,14 +141,16 @@ async fn export(db: &Db, root: &Path, subject: Subject) -> anyhow::Result<ExitCo
         "exported_at": Utc::now(),
         "clicks": clicks,
         "events": events,
+        "out_clicks": out_clicks,
         "dead_letters": letters,
         "journal": journal,
         "not_reached": NOT_REACHED,
     });
     eprintln!(
-        "{} clicks, {} events, {} dead letters; {} records in the journal {}, stored ones among them",
+        "{} clicks, {} events, {} out-clicks, {} dead letters; {} records in the journal {}, stored ones among them",
         clicks.len(),
         events.len(),
+        out_clicks.len(),
         letters.len(),
         journal.len(),
         root.display()
@@ -170,6 +175,7 @@ async fn erase(db: &Db, root: &Path, subject: Subject, wait: Duration) -> anyhow
     };
     let mut counts = Counts {
         events,
+        out_clicks: erasures::delete_out_clicks(db, ids.clone(), before).await?,
         clicks: erasures::delete_clicks(db, ids).await?,
         dead_letters: erasures::delete_letters(db, letters).await?,
         journal_records: 0,
@@ -186,9 +192,10 @@ async fn erase(db: &Db, root: &Path, subject: Subject, wait: Duration) -> anyhow
         "not_reached": NOT_REACHED,
     });
     print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
-    let Counts { clicks, events, dead_letters, journal_records } = counts;
+    let Counts { clicks, events, out_clicks, dead_letters, journal_records } = counts;
     eprintln!(
-        "erased {clicks} clicks, {events} events, {dead_letters} dead letters and {journal_records} records of the journal"
+        "erased {clicks} clicks, {events} events, {out_clicks} out-clicks, {dead_letters} dead letters and \
+         {journal_records} records of the journal"
     );
     if left > 0 {
         eprintln!(

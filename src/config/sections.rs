@@ -453,6 +453,14 @@ pub struct Tracking {
     pub duplicate_share: Duration,
     #[serde(with = "AtLeast::<1>")]
     pub duplicate_share_max: usize,
+    #[serde(rename = "token_days", with = "Days::<1>")]
+    pub token: Duration,
+    #[serde(rename = "token_key_days", with = "Days::<1>")]
+    pub token_key: Duration,
+    #[serde(rename = "token_keys_poll_s", with = "Seconds::<1>")]
+    pub token_keys_poll: Duration,
+    #[serde(rename = "test_link_s", with = "Seconds::<1>")]
+    pub test_link: Duration,
     #[serde(deserialize_with = "optional")]
     pub datacenter_networks_file: Option<PathBuf>,
 }

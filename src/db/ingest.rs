@@ -5,6 +5,7 @@
 
 mod arrays;
 mod copy;
+mod out_clicks;
 mod rollups;
 pub(in crate::db) mod rows;
 mod transaction;
@@ -13,14 +14,14 @@ use uuid::Uuid;
 
 use crate::{
     db::Statement,
-    facts::{Fact, click::Click, erasure::Erasures, event::Event, record::Record},
+    facts::{Fact, click::Click, erasure::Erasures, event::Event, out_click::OutClick, record::Record},
 };
 
-pub use self::transaction::Ingest;
+pub use self::{out_clicks::count_waiting as count_waiting_out_clicks, transaction::Ingest};
 
 /// Every statement of the drain.
-pub(in crate::db) const STATEMENTS: [&[Statement]; 3] =
-    [transaction::STATEMENTS, rows::STATEMENTS, rollups::STATEMENTS];
+pub(in crate::db) const STATEMENTS: [&[Statement]; 4] =
+    [transaction::STATEMENTS, rows::STATEMENTS, out_clicks::STATEMENTS, rollups::STATEMENTS];
 
 /// How the constraints begin that keep a day out of a DEFAULT partition until it has its own (`octo_exclude_day`).
 const EXCLUSION: &str = "octo_day_";
@@ -38,6 +39,8 @@ pub struct Rows<'a> {
     pub clicks: Vec<&'a Click<'a>>,
     /// Events in order.
     pub events: Vec<&'a Event<'a>>,
+    /// Out-clicks in order.
+    pub out_clicks: Vec<&'a OutClick<'a>>,
     /// Records that cannot be stored as rows.
     pub dead_letters: Vec<DeadLetter<'a>>,
     /// How many of them [`Ingest::store`] left out because they are erased.
@@ -50,6 +53,7 @@ impl<'a> Rows<'a> {
         match record {
             Record::Click(click) => self.clicks.push(click),
             Record::Event(event) => self.events.push(event),
+            Record::OutClick(out) => self.out_clicks.push(out),
             Record::Erased => {}
         }
     }
@@ -57,12 +61,13 @@ impl<'a> Rows<'a> {
     /// All facts, kind by kind.
     pub fn facts(&self) -> impl Iterator<Item = &'a dyn Fact> {
         let clicks = self.clicks.iter().map(|click| *click as &dyn Fact);
-        clicks.chain(self.events.iter().map(|event| *event as &dyn Fact))
+        let events = self.events.iter().map(|event| *event as &dyn Fact);
+        clicks.chain(events).chain(self.out_clicks.iter().map(|out| *out as &dyn Fact))
     }
 
     /// Leaves out what is erased; gives the clicks that only now are known to be.
     fn leave_out(&mut self, erasures: &mut Erasures) -> Vec<Uuid> {
-        let count = |rows: &Self| rows.clicks.len() + rows.events.len() + rows.dead_letters.len();
+        let count = |rows: &Self| rows.facts().count() + rows.dead_letters.len();
         let before = count(self);
         let decoded: Vec<_> = self.dead_letters.iter().map(|letter| Record::decode(letter.record)).collect();
         let letters = decoded.iter().filter_map(|record| record.as_ref().ok()?.fact());
@@ -70,6 +75,7 @@ impl<'a> Rows<'a> {
         let learnt: Vec<Uuid> = learnt.map(Fact::id).collect();
         self.clicks.retain(|click| !erasures.has_fact(*click));
         self.events.retain(|event| !erasures.has_fact(*event));
+        self.out_clicks.retain(|out| !erasures.has_fact(*out));
         let mut decoded = decoded.iter();
         self.dead_letters.retain(|_| {
             !decoded.next().is_some_and(|record| record.as_ref().is_ok_and(|record| erasures.has(record)))

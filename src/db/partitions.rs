@@ -1,4 +1,4 @@
-//! Day partitions of `clicks` and `events`: made ahead, dropped when retention says so; and what else retention
+//! Day partitions of `clicks`, `events` and `out_clicks`: made ahead, dropped when retention says so; and what else retention
 //! deletes. All of it by the clock of the database.
 //!
 //! Each partition is a transaction of its own under a short `lock_timeout`: a lock request that waits keeps everybody
@@ -92,7 +92,12 @@ statements! {
     DELETE_EVENTS = "retention.events":
         delete_old!("events_default", " AND created_at >= '2020-01-01 00:00:00+00'");
 
+    DELETE_OUT_CLICKS = "retention.out_clicks":
+        delete_old!("out_clicks_default", " AND created_at >= '2020-01-01 00:00:00+00'");
+
     DELETE_EVENT_KEYS = "retention.event_keys": delete_old!("event_keys", "");
+
+    DELETE_OUT_CLICK_KEYS = "retention.out_click_keys": delete_old!("out_click_keys", "");
 
     DELETE_DEAD_LETTERS = "retention.dead_letters": delete_old!("dead_letters", "");
 }
@@ -236,15 +241,14 @@ pub async fn drop_old(db: &Db, keep_days: u32, options: Options) -> Result<Round
 }
 
 /// Deletes what is older than `keep_days` (1 at least) outside the day partitions: rows of the DEFAULT ones, keys of
-/// events, dead letters. A chunk a transaction: it holds no lock for long, and goes on where it was cut off.
+/// events and out-clicks, dead letters. A chunk a transaction: it holds no lock for long, and goes on where it was cut off.
 pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64, Error> {
     let rows = i64::from(options.delete_rows);
     let mut deleted = 0;
     loop {
         let mut most = 0;
-        for statement in
-            Kind::ALL.map(delete_old_of).into_iter().chain([DELETE_EVENT_KEYS, DELETE_DEAD_LETTERS])
-        {
+        let others = [DELETE_EVENT_KEYS, DELETE_OUT_CLICK_KEYS, DELETE_DEAD_LETTERS];
+        for statement in Kind::ALL.map(delete_old_of).into_iter().chain(others) {
             let query = statement.query().bind(int(keep_days)).bind(rows);
             let chunk = db
                 .maintain(statement, move |c| {
@@ -277,6 +281,7 @@ fn delete_old_of(kind: Kind) -> Statement {
     match kind {
         Kind::Click => DELETE_CLICKS,
         Kind::Event => DELETE_EVENTS,
+        Kind::OutClick => DELETE_OUT_CLICKS,
     }
 }
 

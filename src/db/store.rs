@@ -11,6 +11,8 @@ pub mod installation;
 pub mod landing_pages;
 pub mod library;
 pub mod offers;
+pub mod out_clicks;
+pub mod seal_keys;
 pub mod stats;
 pub mod tokens;
 pub mod traffic_sources;

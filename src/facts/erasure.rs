@@ -1,4 +1,4 @@
-//! What was erased: clicks by their id, or by a value of the link, and the events that belong to them.
+//! What was erased: clicks by their id, or by a value of the link, and the events and out-clicks that belong to them.
 
 use std::{collections::HashMap, str::FromStr};
 

@@ -1,13 +1,13 @@
 //! The bytes of one fact in the journal.
 //!
 //! ```text
-//! record = kind u8 | field*          kind: 1 click, 2 event, 3 erased (zeros follow)
+//! record = kind u8 | field*          kind: 1 click, 2 event, 3 erased (zeros follow), 4 out-click
 //! field  = tag u8 | length varint (LEB128) | bytes
 //! ```
 //! Which tag is which field's stands in the table of each fact. A reader skips tags it does not know, so an older octo
 //! can drain a newer journal; a tag is never used again for something else.
 
-use super::{Fact, click::Click, event::Event};
+use super::{Fact, click::Click, event::Event, out_click::OutClick};
 
 pub use super::wire::Malformed;
 
@@ -18,6 +18,8 @@ pub enum Record<'a> {
     Click(Box<Click<'a>>),
     /// An event.
     Event(Box<Event<'a>>),
+    /// An out-click.
+    OutClick(Box<OutClick<'a>>),
     /// What it was is gone.
     Erased,
 }
@@ -38,6 +40,9 @@ impl<'a> Record<'a> {
         match bytes.split_first() {
             Some((&Click::KIND_BYTE, fields)) => Click::decode(fields).map(|c| Self::Click(Box::new(c))),
             Some((&Event::KIND_BYTE, fields)) => Event::decode(fields).map(|e| Self::Event(Box::new(e))),
+            Some((&OutClick::KIND_BYTE, fields)) => {
+                OutClick::decode(fields).map(|o| Self::OutClick(Box::new(o)))
+            }
             Some((&ERASED, _)) => Ok(Self::Erased),
             Some((&kind, _)) => Err(Malformed::Kind(kind)),
             None => Err(Malformed::Truncated),
@@ -49,6 +54,7 @@ impl<'a> Record<'a> {
         match self {
             Self::Click(click) => Some(&**click),
             Self::Event(event) => Some(&**event),
+            Self::OutClick(out) => Some(&**out),
             Self::Erased => None,
         }
     }
@@ -83,13 +89,18 @@ mod tests {
             bytes.clear();
             event.encode(&mut bytes);
             prop_assert_eq!(Record::decode(&bytes), Ok(Record::Event(Box::new(event))));
+            let out = OutClick::sample(&mut random);
+            bytes.clear();
+            out.encode(&mut bytes);
+            prop_assert_eq!(Record::decode(&bytes), Ok(Record::OutClick(Box::new(out))));
         }
 
         #[test]
         fn each_column_of_a_fact_has_a_value_of_its_type(seed in any::<u64>()) {
             let mut random = fastrand::Rng::with_seed(seed);
             let (click, event) = (Click::sample(&mut random), Event::sample(&mut random));
-            let facts: [&dyn Fact; 2] = [&click, &event];
+            let out = OutClick::sample(&mut random);
+            let facts: [&dyn Fact; 3] = [&click, &event, &out];
             for fact in facts {
                 let mut seen = Vec::new();
                 fact.see_values(&mut |column, value| {

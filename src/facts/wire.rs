@@ -18,6 +18,7 @@ use crate::{
         click::{Adjusted, InvalidReason, Routed, Via},
         id::ClickId,
         money::{Currency, parse_amount},
+        out_click::{Carrier, Problem},
     },
 };
 
@@ -132,6 +133,7 @@ always! {
     ClickId: ClickId::from_uuid(Uuid::from_u128(0x7000 << 64)).expect("version 7");
     DateTime<Utc>: DateTime::UNIX_EPOCH;
     Cow<'a, str>: Cow::Borrowed("");
+    Carrier: Carrier::None;
 }
 
 impl<'a, T: One<'a>, const N: usize> Kept<'a> for [Option<T>; N] {
@@ -414,7 +416,7 @@ macro_rules! choices {
     )+};
 }
 
-choices!(InvalidReason, Via);
+choices!(InvalidReason, Via, Carrier, Problem);
 
 /// Appends one field.
 pub(super) fn put(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {

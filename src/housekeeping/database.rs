@@ -130,6 +130,7 @@ async fn delete_old(app: &App) -> Result<(), db::Error> {
             tracing::info!(rows, retention_days = days, "deleted old rows outside the day partitions");
         }
     }
+    db::ingest::count_waiting_out_clicks(&app.db).await?;
     erasures::forget_old(&app.db, whole_days(app.config.privacy.erasure_keep)).await?;
     visitor_keys::delete_old(&app.db).await
 }

@@ -10,6 +10,7 @@ mod library;
 pub(crate) mod manners;
 pub(crate) mod offers;
 pub(crate) mod openapi;
+pub(crate) mod out_clicks;
 pub(crate) mod stats;
 pub(crate) mod story;
 pub(crate) mod system;
@@ -35,6 +36,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(story::router())
         .merge(clicks::router())
         .merge(events::router())
+        .merge(out_clicks::router())
         .merge(dead_letters::router())
         .merge(tokens::router())
         .merge(system::router());

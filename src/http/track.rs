@@ -6,9 +6,11 @@ pub(crate) mod cors;
 pub(crate) mod event;
 #[cfg(test)]
 mod fuzz;
+pub(crate) mod out;
 pub(crate) mod pixel;
 pub(crate) mod robots;
 pub(crate) mod signals;
+pub(crate) mod test_link;
 
 use axum::{
     http::Method,
@@ -16,7 +18,10 @@ use axum::{
 };
 use utoipa::{
     OpenApi as _,
-    openapi::{OpenApi, RefOr, path::ParameterIn},
+    openapi::{
+        ObjectBuilder, OpenApi, RefOr, Required, Type,
+        path::{ParameterBuilder, ParameterIn},
+    },
 };
 use utoipa_axum::router::OpenApiRouter;
 
@@ -28,11 +33,11 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 }
 
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(click::follow, click::follow_posted))]
+#[openapi(paths(click::follow, click::follow_posted, out::follow, out::follow_posted))]
 struct LongLinks;
 
 /// What the document says of links: they are answered ahead of the router. The short form is the long one with the key
-/// in the path.
+/// in the path; of an out-link the path may say which offer.
 pub(crate) fn links() -> OpenApi {
     let mut links = LongLinks::openapi();
     let Some(mut short) = links.paths.paths.get("/click").cloned() else { return links };
@@ -53,6 +58,26 @@ pub(crate) fn links() -> OpenApi {
         }
     }
     links.paths.paths.insert("/c/{key}".to_owned(), short);
+    let Some(mut numbered) = links.paths.paths.get("/out").cloned() else { return links };
+    for (operation, id, summary) in [
+        (&mut numbered.get, "out_to", "Go on to one of the offers"),
+        (&mut numbered.post, "post_out_to", "Go on to one of the offers by POST"),
+    ] {
+        let Some(operation) = operation else { continue };
+        operation.operation_id = Some(id.to_owned());
+        operation.summary = Some(summary.to_owned());
+        let nth = ParameterBuilder::new()
+            .name("n")
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some(
+                "Which offer of the path, from 1; what is no number is as if it were not there.",
+            ))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .example(Some("2".into()));
+        operation.parameters.get_or_insert_default().insert(0, RefOr::T(nth.build()));
+    }
+    links.paths.paths.insert("/out/{n}".to_owned(), numbered);
     links
 }
 

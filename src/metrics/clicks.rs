@@ -26,6 +26,19 @@ families! {
         zeros Plain
         => /// A click was answered but is not on disk.
            click_unrecorded(): 1;
+    counter out_clicks("octo_out_clicks_total", outcome) =
+        "Out-clicks, from landing pages to offers, by outcome; `unrecorded` ones are in another outcome too.",
+        zeros Each(&[
+            "redirected",
+            "without_click",
+            "fallback",
+            "unknown_campaign",
+            "nowhere",
+            "head",
+            "unrecorded",
+        ])
+        => /// What became of an out-click: one of those outcomes.
+           out_click(outcome: &'static str): 1;
     counter values_adjusted("octo_click_values_adjusted_total", reason) =
         "Clicks with a value in their link that could not be kept as it was sent, by reason.",
         zeros Each(<Adjustment as strum::VariantNames>::VARIANTS);

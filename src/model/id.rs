@@ -67,13 +67,14 @@ impl fmt::Display for ClickId {
     }
 }
 
-/// With or without hyphens, or short; `Err` for anything that is not a UUIDv7. What `{click_id}` is in an offer of a path
-/// that has several, the id, a point and the offer's id, is taken too: it is the click that counts.
+/// With or without hyphens, or short, and as a [`Leg`]; `Err` for anything that is not a UUIDv7.
 impl FromStr for ClickId {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let text = text.split_once('.').filter(|(_, leg)| is_leg(leg)).map_or(text, |(id, _)| id);
+        if text.contains('.') {
+            return text.parse().map(|leg: Leg| leg.click_id);
+        }
         let uuid = if text.len() == SHORT_CHARS {
             let mut bytes = [0; 18]; // the decoder wants room for whole groups of four characters
             BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).map_err(drop)?;
@@ -85,9 +86,35 @@ impl FromStr for ClickId {
     }
 }
 
-/// Whether it is the id of an offer.
-fn is_leg(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<i64>().is_ok()
+/// One way on from a click whose path has several offers, written as `<click id>.<offer id>`: so whoever tells of a
+/// conversion tells of which offer. At most 56 characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leg {
+    /// The click.
+    pub click_id: ClickId,
+    /// The offer; `None` is written as the click's id alone.
+    pub offer_id: Option<i64>,
+}
+
+impl fmt::Display for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.click_id.fmt(f)?;
+        self.offer_id.map_or(Ok(()), |id| write!(f, ".{id}"))
+    }
+}
+
+/// The id of the click in any form; `Err` also where no number above 0 follows the point.
+impl FromStr for Leg {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let Some((click_id, offer_id)) = text.split_once('.') else {
+            return Ok(Self { click_id: text.parse()?, offer_id: None });
+        };
+        let is_number = offer_id.bytes().all(|b| b.is_ascii_digit());
+        let offer_id = offer_id.parse().ok().filter(|id| is_number && *id > 0).ok_or(())?;
+        Ok(Self { click_id: click_id.parse()?, offer_id: Some(offer_id) })
+    }
 }
 
 /// A new UUIDv7 of this moment: the wall clock's milliseconds and 74 random bits.
@@ -219,6 +246,21 @@ mod tests {
         ] {
             assert!(bad.parse::<ClickId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_click_id_with_an_offer_behind_it_is_the_same_click() {
+        let id = ClickId::now();
+        let leg = Leg { click_id: id, offer_id: Some(i64::MAX) };
+        assert_eq!(leg.to_string().len(), 56);
+        for text in [leg.to_string(), format!("{}.9223372036854775807", id.short())] {
+            assert_eq!((text.parse(), text.parse()), (Ok(leg), Ok(id)), "{text}");
+        }
+        assert_eq!(id.to_string().parse(), Ok(Leg { click_id: id, offer_id: None }));
+        for bad in ["", "0", "-1", "+1", "1.2", "a", "9223372036854775808"] {
+            assert!(format!("{id}.{bad}").parse::<ClickId>().is_err(), "{bad}");
+        }
+        assert!(".1".parse::<ClickId>().is_err());
     }
 
     #[test]

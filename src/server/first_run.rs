@@ -21,7 +21,10 @@ use crate::{
         self, Db,
         store::{campaigns, tokens},
     },
-    housekeeping::database::{bring_schema_up, make_partitions, plain, share_keys},
+    housekeeping::{
+        database::{bring_schema_up, make_partitions, plain, share_keys},
+        seal_keys,
+    },
     model::{
         campaign::Terms,
         token::{self, Scope},
@@ -160,6 +163,7 @@ async fn set_up_rest(app: &App) -> Vec<(&'static str, anyhow::Error)> {
     }
     app.campaigns.refresh().await;
     note("the key of the day", share_keys(app).await.map_err(Into::into));
+    note("the keys of tokens", seal_keys::share(app).await.map_err(Into::into));
     note("the partitions", make_partitions(app).await.map_err(Into::into));
     failed
 }

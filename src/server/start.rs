@@ -13,7 +13,7 @@ use crate::{
     app::{App, CannotStart, NewVisits, SharedLock},
     config::Config,
     drain,
-    housekeeping::{clock, database, erasure},
+    housekeeping::{clock, database, erasure, seal_keys},
     http::{self, api::manners::idempotency},
     journal::Lock,
     judge::sharing,
@@ -109,6 +109,7 @@ pub(super) fn spawn_tasks(
         "idempotency-housekeeping",
         idempotency::housekeeping(app.clone(), stop()),
     );
+    tasks.spawn_after(schema_ready, "token-keys", seal_keys::run(app.clone(), stop()));
     tasks.spawn_after(first_run, "clock", clock::run(app.clone(), stop()));
 
     let server_status = app.server_status.clone().run(db(), config.database.clone(), stop());

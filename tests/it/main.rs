@@ -20,9 +20,11 @@ mod tracking {
     mod cache;
     mod cache_hints;
     mod click;
+    mod destinations;
     mod event;
     mod event_inputs;
     mod event_sources;
+    mod out;
     mod privacy;
     mod rules;
     mod sources;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
-use super::column;
+use super::{column, out_clicks::Counted};
 use crate::{
     db::{session::Session, statement::statements},
     facts::click::Click,
@@ -14,13 +14,17 @@ use crate::{
 
 statements! {
     UPSERT_STATS = "stats.upsert_batch": "
-INSERT INTO campaign_stats_hourly AS s (campaign_id, hour, clicks, valid_clicks, bot_clicks, events)
-SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
+INSERT INTO campaign_stats_hourly AS s (
+    campaign_id, hour, clicks, valid_clicks, bot_clicks, events, lander_views, lander_clicks
+)
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[])
 ON CONFLICT (campaign_id, hour) DO UPDATE SET
     clicks = s.clicks + excluded.clicks,
     valid_clicks = s.valid_clicks + excluded.valid_clicks,
     bot_clicks = s.bot_clicks + excluded.bot_clicks,
-    events = s.events + excluded.events";
+    events = s.events + excluded.events,
+    lander_views = s.lander_views + excluded.lander_views,
+    lander_clicks = s.lander_clicks + excluded.lander_clicks";
 
     UPSERT_SOURCES = "source_stats.upsert_batch": "
 INSERT INTO source_stats_daily AS s (source_id, day, clicks, unexpanded)
@@ -57,6 +61,8 @@ pub(super) struct Hour {
     valid_clicks: i64,
     bot_clicks: i64,
     events: i64,
+    lander_views: i64,
+    lander_clicks: i64,
 }
 
 impl Stats {
@@ -65,12 +71,18 @@ impl Stats {
             clicks: 1,
             valid_clicks: click.is_valid().into(),
             bot_clicks: click.is_bot.into(),
+            lander_views: (click.is_valid() && click.landing_page_id.is_some()).into(),
             ..Hour::new(click.campaign_id, click.id.created_at())
         });
     }
 
     pub(super) fn add_event(&mut self, campaign_id: Uuid, created_at: DateTime<Utc>) {
         self.0.push(Hour { events: 1, ..Hour::new(campaign_id, created_at) });
+    }
+
+    /// Of the hour of the click.
+    pub(super) fn add_lander_click(&mut self, counted: Counted) {
+        self.0.push(Hour { lander_clicks: 1, ..Hour::new(counted.campaign_id, counted.created_at) });
     }
 
     /// Each hour once, in the order of the key: two drains lock rows in the same order.
@@ -90,7 +102,10 @@ impl Stats {
 
 impl Hour {
     fn new(campaign_id: Uuid, at: DateTime<Utc>) -> Self {
-        Self { campaign_id, begin: hour_of(at), clicks: 0, valid_clicks: 0, bot_clicks: 0, events: 0 }
+        let begin = hour_of(at);
+        let (clicks, valid_clicks, bot_clicks, events) = (0, 0, 0, 0);
+        let (lander_views, lander_clicks) = (0, 0);
+        Self { campaign_id, begin, clicks, valid_clicks, bot_clicks, events, lander_views, lander_clicks }
     }
 
     fn key(&self) -> (Uuid, DateTime<Utc>) {
@@ -102,6 +117,8 @@ impl Hour {
         self.valid_clicks += other.valid_clicks;
         self.bot_clicks += other.bot_clicks;
         self.events += other.events;
+        self.lander_views += other.lander_views;
+        self.lander_clicks += other.lander_clicks;
     }
 }
 
@@ -120,6 +137,8 @@ pub(super) async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::R
         .bind(column(hours, |h| h.valid_clicks))
         .bind(column(hours, |h| h.bot_clicks))
         .bind(column(hours, |h| h.events))
+        .bind(column(hours, |h| h.lander_views))
+        .bind(column(hours, |h| h.lander_clicks))
         .execute(c)
         .await?;
     Ok(())

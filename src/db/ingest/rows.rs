@@ -9,22 +9,28 @@ use uuid::Uuid;
 use super::{
     DeadLetter, Rows, StoreError, bigint, column,
     copy::CopyData,
+    out_clicks,
     rollups::{self, Sources, Stats},
 };
 use crate::{
     db::{Statement, session::Session, statement::statements, text::Text},
-    facts::{Fact, Kind, click::Click, event::Event},
+    facts::{Fact, Kind, click::Click, event::Event, out_click::OutClick, table::Column},
 };
 
 pub(in crate::db) use super::arrays::arguments;
 
-const COPY_CLICKS_TEXT: Text<1024> =
-    Text::new().and("COPY clicks (").names(Click::COLUMNS, true).and(") FROM STDIN (FORMAT binary)");
-
 /// COPY, for few rows too: one that stored 1, 5, 20, 100, 1,000 and 5,000 clicks took 0.86, 0.76, 0.96, 0.95, 0.75 and
 /// 0.48 of the time of an INSERT of arrays, over TCP with Nagle's algorithm off, and less CPU. It is no statement that
 /// can be prepared; parsing it takes less than storing one row.
-const COPY_CLICKS: Statement = Statement::new("clicks.copy_batch", COPY_CLICKS_TEXT.as_str());
+const COPY_CLICKS: Statement = Statement::new("clicks.copy_batch", const { copy_text(Kind::Click) }.as_str());
+
+const COPY_OUT_CLICKS: Statement =
+    Statement::new("out_clicks.copy_batch", const { copy_text(Kind::OutClick) }.as_str());
+
+const fn copy_text(kind: Kind) -> Text<1024> {
+    let text = Text::new().and("COPY ").and(kind.table()).and(" (");
+    text.names(kind.columns(), true).and(") FROM STDIN (FORMAT binary)")
+}
 
 /// Bytes in one message of a COPY.
 const COPY_PIECE_BYTES: usize = 64 * 1024;
@@ -122,10 +128,10 @@ pub(super) async fn find_stored(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<
 
 /// Inserts the facts and adds them to the roll-ups, within the caller's transaction.
 pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), StoreError> {
-    let Rows { clicks, events, .. } = rows;
+    let Rows { clicks, events, out_clicks, .. } = rows;
     let (mut stats, mut sources) = (Stats::default(), Sources::default());
     if !clicks.is_empty() {
-        c.run(COPY_CLICKS, async |c| copy_clicks(c, clicks).await).await?;
+        c.run(COPY_CLICKS, async |c| copy(c, COPY_CLICKS, Click::COLUMNS, clicks).await).await?;
     }
     for click in clicks {
         stats.add_click(click);
@@ -133,6 +139,13 @@ pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), S
     }
     if !events.is_empty() {
         insert_events(c, events, &mut stats).await?;
+    }
+    if !out_clicks.is_empty() {
+        let columns = OutClick::COLUMNS;
+        c.run(COPY_OUT_CLICKS, async |c| copy(c, COPY_OUT_CLICKS, columns, out_clicks).await).await?;
+        for counted in out_clicks::count(c, out_clicks).await? {
+            stats.add_lander_click(counted);
+        }
     }
     let hours = stats.into_hours();
     if !hours.is_empty() {
@@ -149,11 +162,16 @@ pub(in crate::db) async fn insert_checked(c: &mut Session<'_>, rows: &Rows<'_>) 
     Ok(())
 }
 
-async fn copy_clicks(c: &mut PgConnection, clicks: &[&Click<'_>]) -> sqlx::Result<()> {
-    let mut data = CopyData::new(Click::COLUMNS);
-    let mut copy = c.copy_in_raw(COPY_CLICKS.sql()).await?;
-    for click in clicks {
-        data.row(*click);
+async fn copy<F: Fact>(
+    c: &mut PgConnection,
+    statement: Statement,
+    columns: &[Column],
+    facts: &[&F],
+) -> sqlx::Result<()> {
+    let mut data = CopyData::new(columns);
+    let mut copy = c.copy_in_raw(statement.sql()).await?;
+    for fact in facts {
+        data.row(*fact);
         // piece by piece: Postgres stores one while the next is encoded
         if data.bytes().len() >= COPY_PIECE_BYTES {
             copy.send(data.bytes()).await?;

@@ -159,8 +159,8 @@ async fn store_in(
     if !erasures.is_empty() {
         let clicks = rows.leave_out(erasures);
         if !clicks.is_empty() {
-            // their events may have come here before them, by another node
-            erasures::delete_events_on(transaction, &clicks).await?;
+            // what followed them may have come here before them, by another node
+            erasures::delete_followers_on(transaction, &clicks).await?;
         }
     }
     if !rows.dead_letters.is_empty() {

@@ -378,9 +378,14 @@ statements! {
         RETURNING k.*
     ), counted AS (
         UPDATE campaign_stats_hourly s
-        SET valid_clicks = s.valid_clicks + corrected.is_valid::integer - old.is_valid::integer
+        SET valid_clicks = s.valid_clicks + delta,
+            lander_views = s.lander_views + delta * (corrected.landing_page_id IS NOT NULL)::integer,
+            lander_clicks = s.lander_clicks + delta * EXISTS (
+                SELECT FROM out_click_keys o WHERE o.click_id = corrected.id AND o.is_counted
+            )::integer
         FROM corrected
         JOIN old USING (created_at, id)
+        CROSS JOIN LATERAL (SELECT corrected.is_valid::integer - old.is_valid::integer AS delta) change
         WHERE s.campaign_id = corrected.campaign_id
           AND s.hour = date_trunc('hour', created_at, 'UTC')
           AND corrected.is_valid <> old.is_valid

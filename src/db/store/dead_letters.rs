@@ -13,7 +13,7 @@ use crate::{
         ingest::{self, MALFORMED, Rows, StoreError},
         session::Session,
         statement::statements,
-        store::{clicks, events},
+        store::{clicks, events, out_clicks},
     },
     facts::record::Record,
     metrics,
@@ -90,6 +90,9 @@ statements! {
         ELSE EXISTS (SELECT FROM events WHERE created_at = $1 AND id = $2)
     END";
 
+    HAS_OUT_CLICK = "dead_letter.has_out_click": "
+    SELECT EXISTS (SELECT FROM out_clicks WHERE created_at = $1 AND id = $2)";
+
     KEEP = "dead_letter.keep": "
     UPDATE dead_letters
     SET sqlstate = $3,
@@ -131,6 +134,8 @@ pub enum Content {
     Click(Box<clicks::Click>),
     /// An event, as it would be stored; what it was told is text where it is no JSON.
     Event(Box<events::Event>),
+    /// An out-click, as it would be stored.
+    OutClick(Box<out_clicks::OutClick>),
     /// Bytes that are no record, as hexadecimal digits.
     Hex(String),
     /// Too long for a list: ask for it alone.
@@ -270,6 +275,7 @@ async fn is_stored(c: &mut Session<'_>, record: &Record<'_>) -> sqlx::Result<boo
     let Some(fact) = record.fact() else { return Ok(true) };
     let (statement, key) = match record {
         Record::Event(event) => (HAS_EVENT, Some(event.key())),
+        Record::OutClick(_) => (HAS_OUT_CLICK, None),
         Record::Click(_) | Record::Erased => (HAS_CLICK, None),
     };
     let mut query = statement.query_scalar().bind(fact.at()).bind(fact.id());
@@ -331,6 +337,7 @@ pub fn content(record: &[u8]) -> Content {
     match Record::decode(record) {
         Ok(Record::Click(click)) => Content::Click(Box::new(click.as_ref().into())),
         Ok(Record::Event(event)) => Content::Event(Box::new(event.as_ref().into())),
+        Ok(Record::OutClick(out)) => Content::OutClick(Box::new(out.as_ref().into())),
         Ok(Record::Erased) | Err(_) => Content::Hex(hex(record)),
     }
 }

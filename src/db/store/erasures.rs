@@ -79,6 +79,14 @@ statements! {
     WHERE click_id = ANY ($1)
       AND created_at < $2";
 
+    DELETE_OUT_CLICKS = "erasures.delete_out_clicks": "
+    DELETE FROM out_clicks
+    WHERE click_id = ANY ($1)
+      AND created_at < $2";
+
+    DELETE_OUT_CLICK_KEYS = "erasures.delete_out_click_keys":
+        "DELETE FROM out_click_keys WHERE click_id = ANY ($1)";
+
     // no index leads there, as for clicks
     DELETE_EVENTS_OF_PERSON = "erasures.delete_events_of_person": "
     DELETE FROM events
@@ -205,6 +213,18 @@ pub async fn delete_events(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) ->
     .await
 }
 
+/// Deletes the stored out-clicks of clicks that came before `before`, and that the clicks had any; returns how many
+/// there were.
+pub async fn delete_out_clicks(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) -> Result<u64, Error> {
+    db.maintain(DELETE_OUT_CLICKS, move |c| {
+        Box::pin(async move {
+            DELETE_OUT_CLICK_KEYS.query().bind(&clicks).execute(c).await?;
+            Ok(DELETE_OUT_CLICKS.query().bind(clicks).bind(before).execute(c).await?.rows_affected())
+        })
+    })
+    .await
+}
+
 /// Deletes the stored events that name this user or session and came before `before`; returns how many there were.
 pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<u64, Error> {
     db.maintain(DELETE_EVENTS_OF_PERSON, move |c| {
@@ -216,9 +236,11 @@ pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -
     .await
 }
 
-/// All stored events of clicks, within the caller's transaction.
-pub(crate) async fn delete_events_on(c: &mut Session<'_>, clicks: &[Uuid]) -> sqlx::Result<()> {
-    DELETE_EVENTS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await.map(drop)
+/// All that is stored of what followed these clicks, within the caller's transaction.
+pub(crate) async fn delete_followers_on(c: &mut Session<'_>, clicks: &[Uuid]) -> sqlx::Result<()> {
+    DELETE_EVENTS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await?;
+    DELETE_OUT_CLICK_KEYS.query().bind(clicks).execute(c).await?;
+    DELETE_OUT_CLICKS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await.map(drop)
 }
 
 /// Dead letters, oldest first, after (newer than) `after`, at most `limit`.

@@ -154,10 +154,7 @@ pub async fn list(
     let (after_time, after_id) = after.unwrap_or((crate::db::FAR_FUTURE, Uuid::max()));
     match click_id {
         Some(click) => {
-            // a click of the future has its time from a clock that was wrong, and its events from one that may not be
-            let is_of_the_future = click.created_at() > Utc::now();
-            let from =
-                if is_of_the_future { DateTime::UNIX_EPOCH } else { click.created_at() - CLOCKS_DIFFER_BY };
+            let from = earliest_of(click);
             db.read(LIST_OF_CLICK, move |c| {
                 let query = LIST_OF_CLICK.query_as().bind(after_time).bind(after_id).bind(limit);
                 Box::pin(query.bind(click.uuid()).bind(from).fetch_all(c))
@@ -171,6 +168,13 @@ pub async fn list(
             .await
         }
     }
+}
+
+/// Before this time nothing can have followed a click.
+pub(super) fn earliest_of(click: ClickId) -> DateTime<Utc> {
+    // a click of the future has its time from a clock that was wrong, and its events from one that may not be
+    let is_of_the_future = click.created_at() > Utc::now();
+    if is_of_the_future { DateTime::UNIX_EPOCH } else { click.created_at() - CLOCKS_DIFFER_BY }
 }
 
 /// Stores an event and counts it in its roll-up, in one statement; `false` when one of the same source with the

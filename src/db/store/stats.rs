@@ -39,6 +39,12 @@ pub struct Bucket {
     pub bot_clicks: i64,
     /// Events.
     pub events: i64,
+    /// Clicks that count and were sent to a landing page.
+    #[serde(default)] // in Redis a release before may have kept an answer without
+    pub lander_views: i64,
+    /// Those of them that had an out-click: their visitor went on to an offer.
+    #[serde(default)]
+    pub lander_clicks: i64,
 }
 
 statements! {
@@ -49,7 +55,9 @@ statements! {
         clicks,
         valid_clicks,
         bot_clicks,
-        events
+        events,
+        lander_views,
+        lander_clicks
     FROM campaign_stats_hourly
     WHERE campaign_id = $1
       AND hour >= $2
@@ -64,7 +72,9 @@ statements! {
         sum(clicks)::bigint AS clicks,
         sum(valid_clicks)::bigint AS valid_clicks,
         sum(bot_clicks)::bigint AS bot_clicks,
-        sum(events)::bigint AS events
+        sum(events)::bigint AS events,
+        sum(lander_views)::bigint AS lander_views,
+        sum(lander_clicks)::bigint AS lander_clicks
     FROM campaign_stats_hourly
     WHERE campaign_id = $1
       AND hour >= $2

@@ -8,6 +8,7 @@ mod explain;
 mod input;
 mod links;
 mod rules;
+mod test_link;
 
 use axum::{
     extract::{RawQuery, State},
@@ -49,7 +50,7 @@ use crate::{
 };
 use input::{Asked, CampaignInput, CampaignPatch};
 
-pub(super) use input::Allowed;
+pub(super) use input::{Allowed, Kind};
 pub(super) use rules::read_caps;
 
 /// Attempts at a change that others keep overtaking.
@@ -64,6 +65,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(resume))
         .routes(routes!(copy::copy))
         .routes(routes!(links::links))
+        .routes(routes!(test_link::make))
         .merge(explain::router())
 }
 

@@ -22,7 +22,7 @@ use crate::{
     },
     http::{
         api::{
-            campaigns::Allowed,
+            campaigns::{Allowed, Kind},
             manners::{
                 answer::{ROOT, answer},
                 page::{Page, Params, id_cursor, rows_for},
@@ -147,22 +147,33 @@ pub(super) fn names(schema: RefOr<Schema>) -> Vec<String> {
 }
 
 /// Reads the `url` of a landing page or an offer that `was`; what stays as it was is not checked again.
-pub(super) fn read_url(f: &mut Fields<'_>, was: Option<&str>, allowed: &Allowed) -> Option<String> {
+pub(super) fn read_url(
+    f: &mut Fields<'_>,
+    was: Option<&str>,
+    kind: Kind,
+    allowed: &Allowed,
+) -> Option<String> {
     match (f.given("url"), was) {
         (Given::Absent, Some(was)) => Some(was.to_owned()),
         (Given::Value(Value::String(text)), Some(was)) if text == was => Some(was.to_owned()),
         _ => {
-            let url = allowed.url(f, "url")?;
+            let url = allowed.url(f, "url", kind)?;
             Some(with_one_query(&url).into_owned())
         }
     }
 }
 
 /// Reads the `web_url` of a landing page or an offer that `was`.
-pub(super) fn read_web_url(f: &mut Fields<'_>, was: Option<String>, allowed: &Allowed) -> Option<String> {
+pub(super) fn read_web_url(
+    f: &mut Fields<'_>,
+    was: Option<String>,
+    url: Option<&str>,
+    kind: Kind,
+    allowed: &Allowed,
+) -> Option<String> {
     match f.given("web_url") {
         Given::Absent => was,
-        _ => allowed.web_url(f, "web_url"),
+        _ => allowed.web_url(f, "web_url", url, kind),
     }
 }
 

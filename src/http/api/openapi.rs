@@ -57,7 +57,7 @@ fn describe(document: &mut utoipa::openapi::OpenApi) {
             position::describe(it);
             etag::describe(it);
             problems::describe(it);
-            if click::Link::of(path).is_none() {
+            if click::Link::of(path, "").is_none() {
                 request_id::describe(it);
             }
         }

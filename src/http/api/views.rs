@@ -4,5 +4,6 @@
 pub(crate) mod click;
 pub(crate) mod dead_letter;
 pub(crate) mod event;
+pub(crate) mod out_click;
 pub(crate) mod stats;
 pub(crate) mod system;

@@ -19,18 +19,25 @@ use crate::{
         body,
         client::{self, Peer},
         error::Problem,
-        track::signals,
+        track::{
+            out::{self, OUT_ROUTE, OutPath},
+            signals, test_link,
+        },
     },
     journal::{AppendError, Pending},
     judge::Evidence,
     metrics::{self, CLICK_ROUTE},
     model::{
+        click::InvalidReason,
         id::ClickId,
         link::{Params, Unexpanded, key_text},
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
-    routing::{self, Routes, Visit, destination::Known},
+    routing::{
+        self, Routes, Visit,
+        destination::{Known, Values},
+    },
     visitor::Signs,
 };
 
@@ -51,7 +58,7 @@ const NO_CID: &str = "The parameter cid is missing.\n";
 const NO_CAMPAIGN: &str = "There is no such campaign.\n";
 
 /// The methods of a link.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+pub(super) const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
 
 /// The path of a link, read once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,14 +70,19 @@ pub(crate) enum Link {
         /// Where the key ends, in bytes of the path.
         key_end: usize,
     },
+    /// From a landing page to an offer.
+    Out(OutPath),
 }
 
 /// What the path of a short link begins with.
 const SHORT: &str = "/c/";
 
 impl Link {
-    /// `None`: the path is no link's.
-    pub(crate) fn of(path: &str) -> Option<Self> {
+    /// `None`: the path is no link's. Of some out-links the query says that they are.
+    pub(crate) fn of(path: &str, query: &str) -> Option<Self> {
+        if let Some(out) = OutPath::of(path, query) {
+            return Some(Self::Out(out));
+        }
         if let Some(rest) = path.strip_prefix(CLICK_ROUTE) {
             return (rest.is_empty() || rest == "/").then_some(Self::Long);
         }
@@ -83,13 +95,14 @@ impl Link {
         match self {
             Self::Long => CLICK_ROUTE,
             Self::Short { .. } => "/c/{key}",
+            Self::Out(_) => OUT_ROUTE,
         }
     }
 
     /// The key in the path that it was read from.
     fn key(self, path: &str) -> Option<&str> {
         match self {
-            Self::Long => None,
+            Self::Long | Self::Out(_) => None,
             Self::Short { key_end } => path.get(SHORT.len()..key_end),
         }
     }
@@ -97,6 +110,9 @@ impl Link {
 
 /// Answers a link, once its click is on disk. `body` is the one of a `POST`.
 pub(crate) async fn answer(app: &App, peer: Peer, link: Link, head: &Head, body: Option<Body>) -> Response {
+    if let Link::Out(path) = link {
+        return out::answer(app, peer, path, head, body).await;
+    }
     match head.method {
         Method::GET | Method::HEAD => follow(app, peer, link, head).await,
         Method::POST => follow_posted(app, peer, link, head, body.unwrap_or_default()).await,
@@ -170,7 +186,7 @@ pub(super) async fn follow_posted(app: &App, peer: Peer, link: Link, head: &Head
 }
 
 /// What a form says, as a query; nothing where the body is something else, or is not there in time.
-async fn read_form(head: &Head, body: Body) -> String {
+pub(super) async fn read_form(head: &Head, body: Body) -> String {
     let Ok(bytes) = body::read(body, BODY_BYTES_MAX).await else { return String::new() };
     let media_type = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let form = b"application/x-www-form-urlencoded";
@@ -179,7 +195,7 @@ async fn read_form(head: &Head, body: Body) -> String {
 }
 
 /// `OPTIONS`, where no page asks what it may send: `cors` answers that.
-fn options() -> Response {
+pub(super) fn options() -> Response {
     (StatusCode::NO_CONTENT, [(header::ALLOW, METHODS)]).into_response()
 }
 
@@ -196,9 +212,14 @@ async fn redirected(app: &App, peer: Peer, link: Link, head: &Head, form: &str) 
         None => look_up(app, key).await,
     };
     let Lookup::Found(routes) = found else { return unknown(app, &head.method, &found) };
-    let Answer { mut response, pending } = visit(app, peer, head, &routes, params);
+    finish(app, visit(app, peer, head, &routes, params), metrics::click_unrecorded).await
+}
+
+/// The answer, once the disk has the record or cannot take it.
+pub(super) async fn finish(app: &App, answer: Answer, unrecorded: fn()) -> Response {
+    let Answer { mut response, pending } = answer;
     if let Some(pending) = pending
-        && !is_on_disk(app, pending).await
+        && !is_on_disk(app, pending, unrecorded).await
     {
         response.headers_mut().insert(X_OCTO_RECORDED, HeaderValue::from_static("0"));
     }
@@ -231,9 +252,9 @@ async fn look_up(app: &App, key: &str) -> Lookup {
 }
 
 /// What a visitor is told, as soon as the click is on disk.
-struct Answer {
-    response: Response,
-    pending: Option<Pending>,
+pub(super) struct Answer {
+    pub(super) response: Response,
+    pub(super) pending: Option<Pending>,
 }
 
 impl From<Response> for Answer {
@@ -256,10 +277,12 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     if let Some(source) = &routes.campaign.source {
         params.read_as(source);
     }
+    let forced = test_link::choices(app, head, routes, id.created_at());
     let decision = routing::decide(
         routes,
         &Visit {
             referrer: sender.referrer.as_deref(),
+            forced,
             ..Visit::new(&params, &visitor, id.created_at(), id.seed())
         },
     );
@@ -280,9 +303,16 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
             now_s: id.timestamp_ms() / 1000,
         })
     };
-    let invalid_reason = decision.refused.or_else(|| is_click.then(judged).flatten());
+    let invalid_reason = match forced {
+        Some(_) => Some(InvalidReason::Test),
+        None => decision.refused.or_else(|| is_click.then(judged).flatten()),
+    };
+    let may_set_cookie = is_click && !sender.asks_for_privacy;
 
-    let (unexpanded, unknown) = (params.unexpanded, std::mem::take(&mut params.unknown));
+    let (unexpanded, mut unknown) = (params.unexpanded, std::mem::take(&mut params.unknown));
+    if forced.is_some() {
+        unknown.retain(|part| !test_link::is_ours(part));
+    }
     let mut click = Click::of_link(id, campaign.id, params);
     visitor.describe(&mut click);
     let asks_for_hints = routes.wants_hints() && !sender.asks_for_privacy;
@@ -296,18 +326,27 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     click.source_id = campaign.terms.traffic_source_id;
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
-    let location = template.expand(&routes.values(&decision, Known::Click(&click)), pass_through);
+    let token = out::token(app, routes, &decision, &click, is_click, may_set_cookie);
+    let values = Values {
+        token: token.as_deref().unwrap_or_default(),
+        out_base: &app.out_base,
+        ..routes.values(&decision, Known::Click(&click))
+    };
+    let location = template.expand(&values, pass_through);
     let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
     count(&click, is_click, unexpanded);
     let mut response = redirect(app, &head.method, location, Some(id));
     if asks_for_hints {
         signals::ask_for_hints(response.headers_mut());
     }
+    if let Some(token) = token.filter(|_| may_set_cookie) {
+        out::set_cookie(app, &mut response, &token);
+    }
     Answer { response, pending }
 }
 
 /// Who sent the request.
-fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
+pub(super) fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
     let headers = &head.headers;
     let text = |name| headers.get(name).map(|v| clean_bytes(v.as_bytes(), HEADER_CHARS_MAX));
     Sender {
@@ -329,27 +368,27 @@ fn count(click: &Click<'_>, is_click: bool, unexpanded: Unexpanded) {
     });
 }
 
-/// Waits until the click is on disk and says whether it is; if it cannot be, the visitor is redirected all the
-/// same and the click is counted.
-async fn is_on_disk(app: &App, mut pending: Pending) -> bool {
+/// Waits until the record is on disk and says whether it is; if it cannot be, the visitor is redirected all the
+/// same and it is counted.
+async fn is_on_disk(app: &App, mut pending: Pending, unrecorded: fn()) -> bool {
     let Ok(answer) = timeout(app.config.journal.append_timeout, pending.durable()).await else {
-        count_later(pending);
+        count_later(pending, unrecorded);
         return false;
     };
-    count_unrecorded(&answer);
+    count_unrecorded(&answer, unrecorded);
     answer.is_ok()
 }
 
-/// The disk did not answer in time, but it may yet: the click counts as unrecorded only if it is not.
-fn count_later(mut pending: Pending) {
+/// The disk did not answer in time, but it may yet: the record counts as unrecorded only if it is not.
+fn count_later(mut pending: Pending, unrecorded: fn()) {
     #[expect(clippy::disallowed_methods, reason = "waits for the journal's answer only, which always comes")]
-    tokio::spawn(async move { count_unrecorded(&pending.durable().await) });
+    tokio::spawn(async move { count_unrecorded(&pending.durable().await, unrecorded) });
 }
 
-fn count_unrecorded(answer: &Result<u64, AppendError>) {
+fn count_unrecorded(answer: &Result<u64, AppendError>, unrecorded: fn()) {
     if let Err(error) = answer {
-        metrics::click_unrecorded();
-        tracing::debug!(%error, "a click was redirected but not recorded");
+        unrecorded();
+        tracing::debug!(%error, "a visitor was redirected but not recorded");
     }
 }
 
@@ -366,7 +405,7 @@ fn unknown(app: &App, method: &Method, found: &Lookup) -> Response {
     }
 }
 
-fn redirect(app: &App, method: &Method, location: String, id: Option<ClickId>) -> Response {
+pub(super) fn redirect(app: &App, method: &Method, location: String, id: Option<ClickId>) -> Response {
     let mut response = Response::new(Body::empty());
     // what was posted here is not to be posted there
     *response.status_mut() = if method == Method::POST { StatusCode::SEE_OTHER } else { StatusCode::FOUND };
@@ -390,7 +429,7 @@ fn redirect(app: &App, method: &Method, location: String, id: Option<ClickId>) -
     response
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response {
+pub(super) fn plain(status: StatusCode, text: &'static str) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], text).into_response()
 }
 
@@ -409,13 +448,13 @@ mod tests {
             ("/c/", None),
             ("/c//", None),
             ("/c/a/b", None),
-            ("/click/1", None),
+            ("/click/1", Some((OUT_ROUTE, None))),
             ("/clicks", None),
             ("/c", None),
             ("/", None),
             ("", None),
         ] {
-            let link = Link::of(path);
+            let link = Link::of(path, "");
             assert_eq!(link.map(|link| (link.route(), link.key(path))), wanted, "{path}");
         }
     }

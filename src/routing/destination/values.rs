@@ -363,6 +363,15 @@ impl<'a> Texts<'a> {
         self.0.iter().find(|(of, _)| *of == m).map_or("", |(_, text)| text)
     }
 
+    /// These, and in their place what `other` has of `macros`.
+    pub fn with(mut self, other: &Self, macros: MacroSet) -> Self {
+        for (m, text) in other.0.iter().filter(|(m, _)| macros.contains(*m)) {
+            self.0.retain(|(of, _)| of != m);
+            self.0.push((*m, text.clone()));
+        }
+        self
+    }
+
     /// Appends them to what is sealed, each as `number u8 | length u16 (big-endian) | UTF-8`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for (m, text) in &self.0 {

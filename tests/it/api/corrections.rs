@@ -44,7 +44,7 @@ async fn a_click_is_corrected_and_the_figures_follow_at_once() {
     tracker.wait_rows(Table::Clicks, 1).await;
     assert_eq!(
         totals(&tracker).await,
-        json!({ "clicks": 1, "valid_clicks": 1, "bot_clicks": 0, "events": 0 })
+        json!({ "clicks": 1, "valid_clicks": 1, "bot_clicks": 0, "events": 0, "lander_views": 0, "lander_clicks": 0 })
     );
 
     let fraud = json!({ "is_valid": false, "invalid_reason": "fraud", "cost": { "amount": "0.25", "currency": "eur" } });

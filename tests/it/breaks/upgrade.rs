@@ -8,7 +8,7 @@ use sqlx::PgPool;
 
 use crate::{
     harness::{Octo, PrivatePostgres, PrivateRedis, Scratch, api::answer, eventually},
-    tracker::{Table, assert_roll_ups_agree, header},
+    tracker::{Table, assert_old_roll_ups_agree, header},
 };
 
 const OLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/v0.1.0");
@@ -72,7 +72,7 @@ async fn a_database_a_journal_and_a_token_of_0_1_0_are_taken_over() {
         .await
         .unwrap();
     assert_eq!(late, 1, "the click of the old journal");
-    assert_roll_ups_agree(&pool).await;
+    assert_old_roll_ups_agree(&pool).await;
 
     let api = octo.api(token.trim());
     let campaign = api.show("/campaigns/summer").await;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, str::FromStr};
 use chrono_tz::Tz;
 use serde_json::Value;
 
-use super::input::{Allowed, read_destination};
+use super::input::{Allowed, Kind, read_destination};
 use crate::{
     http::fields::{Fields, Given},
     model::{
@@ -134,7 +134,7 @@ pub(super) fn read_landing_page(f: &mut Fields<'_>, was: &Was, allowed: &Allowed
     if f.boolean("library", false) {
         return read_library_entry(f, |id| allowed.library.landing_pages.contains(&id));
     }
-    read_destination(f, &was.landing_pages, allowed)
+    read_destination(f, &was.landing_pages, Kind::LandingPage, allowed)
 }
 
 pub(super) fn read_offer(f: &mut Fields<'_>, was: &Was, allowed: &Allowed) -> Option<Destination> {
@@ -145,7 +145,12 @@ pub(super) fn read_offer(f: &mut Fields<'_>, was: &Was, allowed: &Allowed) -> Op
     let payout = f.money("payout");
     let caps = read_caps(f);
     let overflow_offer_id = f.optional_integer("overflow_offer_id", 1..=i64::MAX);
-    Some(Destination { payout, caps, overflow_offer_id, ..read_destination(f, &was.offers, allowed)? })
+    Some(Destination {
+        payout,
+        caps,
+        overflow_offer_id,
+        ..read_destination(f, &was.offers, Kind::Offer, allowed)?
+    })
 }
 
 /// An entry that names one of the library. What else it says of it is not looked at: the library's counts.

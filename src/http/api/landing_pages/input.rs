@@ -11,7 +11,7 @@ use utoipa::{
 use crate::{
     http::{
         api::{
-            campaigns::Allowed,
+            campaigns::{Allowed, Kind},
             library::{asked_schema, names, read_url, read_web_url},
         },
         error::FieldError,
@@ -37,8 +37,8 @@ pub(super) fn read(
         Given::Absent if was.is_some() => base.name,
         _ => f.name("name").unwrap_or_default(),
     };
-    let url = read_url(&mut f, was.map(|was| was.url.as_str()), allowed);
-    let web_url = read_web_url(&mut f, base.web_url, allowed);
+    let url = read_url(&mut f, was.map(|was| was.url.as_str()), Kind::LandingPage, allowed);
+    let web_url = read_web_url(&mut f, base.web_url, url.as_deref(), Kind::LandingPage, allowed);
     let is_archived = f.boolean("is_archived", base.is_archived);
     f.refuse_unknown(&FIELDS, READ_ONLY_FIELDS);
     f.finish_with(url.map(|url| LandingPageTerms { name, url, web_url, is_archived }))

@@ -11,7 +11,7 @@ use utoipa::{
 use crate::{
     http::{
         api::{
-            campaigns::{Allowed, read_caps},
+            campaigns::{Allowed, Kind, read_caps},
             library::{asked_schema, names, read_url, read_web_url},
         },
         error::FieldError,
@@ -37,8 +37,8 @@ pub(super) fn read(
         Given::Absent if was.is_some() => base.name,
         _ => f.name("name").unwrap_or_default(),
     };
-    let url = read_url(&mut f, was.map(|was| was.url.as_str()), allowed);
-    let web_url = read_web_url(&mut f, base.web_url, allowed);
+    let url = read_url(&mut f, was.map(|was| was.url.as_str()), Kind::Offer, allowed);
+    let web_url = read_web_url(&mut f, base.web_url, url.as_deref(), Kind::Offer, allowed);
     let payout = match f.given("payout") {
         Given::Absent => base.payout,
         _ => f.money("payout"),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{click::Click, event::Event};
+use super::{click::Click, event::Event, out_click::OutClick};
 use crate::db::store::dead_letters;
 
 /// A record of the journal that is no row, and why.
@@ -37,6 +37,8 @@ pub(crate) enum Content {
     Click(Box<Click>),
     /// An event, as it would be stored; what it was told is text where it is no JSON.
     Event(Box<Event>),
+    /// An out-click, as it would be stored.
+    OutClick(Box<OutClick>),
     /// Bytes that are no record, as hexadecimal digits.
     Hex(String),
     /// Too long for a list: ask for it alone.
@@ -62,6 +64,7 @@ impl From<dead_letters::Content> for Content {
         match content {
             dead_letters::Content::Click(click) => Self::Click(Box::new((*click).into())),
             dead_letters::Content::Event(event) => Self::Event(Box::new((*event).into())),
+            dead_letters::Content::OutClick(out) => Self::OutClick(Box::new((*out).into())),
             dead_letters::Content::Hex(digits) => Self::Hex(digits),
             dead_letters::Content::Omitted => Self::Omitted,
         }

@@ -42,6 +42,12 @@ pub(crate) struct Totals {
     /// Events.
     #[schema(example = 75)]
     pub(crate) events: i64,
+    /// Clicks that count and were sent to a landing page.
+    #[schema(example = 900)]
+    pub(crate) lander_views: i64,
+    /// Those of them that had an out-click, in the hour of the click: never more than `lander_views`.
+    #[schema(example = 310)]
+    pub(crate) lander_clicks: i64,
 }
 
 /// The figures of one hour or day; those without any are left out.
@@ -63,12 +69,27 @@ pub(crate) struct Bucket {
     /// Events.
     #[schema(example = 75)]
     pub(crate) events: i64,
+    /// Clicks that count and were sent to a landing page.
+    #[schema(example = 900)]
+    pub(crate) lander_views: i64,
+    /// Those of them that had an out-click, in the hour of the click: never more than `lander_views`.
+    #[schema(example = 310)]
+    pub(crate) lander_clicks: i64,
 }
 
 impl From<stats::Bucket> for Bucket {
     fn from(bucket: stats::Bucket) -> Self {
-        let stats::Bucket { start_at, date, clicks, valid_clicks, bot_clicks, events } = bucket;
-        Self { start_at, date, clicks, valid_clicks, bot_clicks, events }
+        let stats::Bucket {
+            start_at,
+            date,
+            clicks,
+            valid_clicks,
+            bot_clicks,
+            events,
+            lander_views,
+            lander_clicks,
+        } = bucket;
+        Self { start_at, date, clicks, valid_clicks, bot_clicks, events, lander_views, lander_clicks }
     }
 }
 
@@ -80,6 +101,8 @@ impl Totals {
             valid_clicks: sum.valid_clicks + bucket.valid_clicks,
             bot_clicks: sum.bot_clicks + bucket.bot_clicks,
             events: sum.events + bucket.events,
+            lander_views: sum.lander_views + bucket.lander_views,
+            lander_clicks: sum.lander_clicks + bucket.lander_clicks,
         })
     }
 }

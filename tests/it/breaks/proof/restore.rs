@@ -290,7 +290,10 @@ async fn the_private_postgres_moves_to_ones_own_and_tokens_links_and_reports_go_
     let text = said(&moved);
     assert!(moved.status.success(), "{text}");
     assert_eq!(String::from_utf8_lossy(&moved.stdout), format!("DATABASE_URL={}\n", new.url()));
-    assert!(text.contains("copied 2 campaigns, 1 clicks, 0 events, 2 tokens, 0 dead letters"), "{text}");
+    assert!(
+        text.contains("copied 2 campaigns, 1 clicks, 0 events, 0 out-clicks, 2 tokens, 0 dead letters"),
+        "{text}"
+    );
     assert!(text.contains("is unchanged") && !text.contains("password"), "{text}");
     println!("{text}");
 
@@ -378,7 +381,11 @@ async fn a_dump_that_is_cut_off_or_broken_restores_nothing() {
     tracker.wait_rows(Table::Clicks, 20).await;
     let output = tracker.octo.run(&["database", "dump"]).await;
     assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("1 campaigns, 20 clicks, 0 events, 1 tokens"), "{}", said(&output));
+    assert!(
+        said(&output).contains("1 campaigns, 20 clicks, 0 events, 0 out-clicks, 1 tokens"),
+        "{}",
+        said(&output)
+    );
     let whole = output.stdout;
 
     let target = PrivatePostgres::start().await;

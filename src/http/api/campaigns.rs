@@ -139,7 +139,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let filter = Filter {
         q: search(&mut params),
         status: params.parsed("status", "choice"),
-        traffic_source_id: params.parsed("source", "type"),
+        traffic_source_id: params.id("source"),
     };
     let (limit, after) = (params.limit(), params.id_cursor());
     params.finish()?;

@@ -140,7 +140,7 @@ async fn create(
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut params =
         Params::parse(query.as_deref(), &["q", "is_archived", "affiliate_network_id", "limit", "cursor"]);
-    let network = params.parsed("affiliate_network_id", "type");
+    let network = params.id("affiliate_network_id");
     let (filter, after, limit) = list_query(&mut params);
     params.finish()?;
     let rows = offers::list(&app.db, filter, network, after, rows_for(limit)).await?;

@@ -275,16 +275,16 @@ async fn the_api_answers_as_the_document_says() {
     let request = tracker.api(Method::PATCH, "/campaigns/demo").json(&use_all);
     documented.check("/api/v1/campaigns/{id}", request).await;
     for (noun, id) in &ids {
-        let (one, path) = (format!("/api/v1{noun}/{{id}}"), format!("{noun}/{id}"));
-        documented.check(&one, tracker.api(Method::GET, &path)).await;
-        let patch = tracker.api(Method::PATCH, &path).json(&json!({ "is_archived": true }));
-        documented.check(&one, patch).await;
-        let patch = tracker.api(Method::PATCH, &path).json(&json!({ "is_archived": false }));
-        documented.check(&one, patch.header("if-match", "\"1\"")).await;
+        let (one, at) = (format!("/api/v1{noun}/{{id}}"), format!("{noun}/{id}"));
+        documented.check(&one, tracker.api(Method::GET, &at)).await;
+        let change = tracker.api(Method::PATCH, &at).json(&json!({ "is_archived": true }));
+        documented.check(&one, change).await;
+        let change = tracker.api(Method::PATCH, &at).json(&json!({ "is_archived": false }));
+        documented.check(&one, change.header("if-match", "\"1\"")).await;
         documented
-            .check(&format!("{one}/campaigns"), tracker.api(Method::GET, &format!("{path}/campaigns")))
+            .check(&format!("{one}/campaigns"), tracker.api(Method::GET, &format!("{at}/campaigns")))
             .await;
-        documented.check(&one, tracker.api(Method::DELETE, &path)).await;
+        documented.check(&one, tracker.api(Method::DELETE, &at)).await;
     }
     for (method, template, path, body) in [
         (Method::GET, "/campaigns", "/campaigns".to_owned(), None),

@@ -38,16 +38,16 @@ async fn sources_and_networks_are_made_changed_archived_and_deleted() {
         assert_eq!(response.status(), StatusCode::CREATED);
         let (location, etag) = (header(&response, "location"), header(&response, "etag"));
         let made = json_of(response).await;
-        let path = format!("{noun}/{}", made["id"]);
-        assert_eq!((location, etag.as_str()), (format!("/api/v1{path}"), "\"1\""));
+        let one = format!("{noun}/{}", made["id"]);
+        assert_eq!((location, etag.as_str()), (format!("/api/v1{one}"), "\"1\""));
         for (field, value) in body.as_object().unwrap() {
             assert_eq!(&made[field], value, "{made}");
         }
         assert_eq!((&made["is_archived"], &made["template"]), (&json!(false), &Value::Null));
-        assert_eq!(tracker.show(&path).await, made);
+        assert_eq!(tracker.show(&one).await, made);
 
         let patch = |body: &Value, if_match: &str| {
-            tracker.api(Method::PATCH, &path).json(body).header("if-match", if_match)
+            tracker.api(Method::PATCH, &one).json(body).header("if-match", if_match)
         };
         let (status, changed) = answer(patch(&change, &etag)).await;
         assert_eq!((status, &changed["version"]), (StatusCode::OK, &json!(2)), "{changed}");
@@ -68,13 +68,13 @@ async fn sources_and_networks_are_made_changed_archived_and_deleted() {
         let (_, back) = answer(patch(&json!({ "is_archived": false }), "*")).await;
         assert_eq!((&back["archived_at"], &back["is_archived"]), (&Value::Null, &json!(false)));
 
-        let delete = |if_match: &str| tracker.api(Method::DELETE, &path).header("if-match", if_match);
+        let delete = |if_match: &str| tracker.api(Method::DELETE, &one).header("if-match", if_match);
         assert_eq!(answer(delete("\"1\"")).await.0, StatusCode::PRECONDITION_FAILED);
         assert_eq!(answer(delete("\"4\"")).await.0, StatusCode::NO_CONTENT);
-        assert_eq!(answer(tracker.api(Method::GET, &path)).await.0, StatusCode::NOT_FOUND);
+        assert_eq!(answer(tracker.api(Method::GET, &one)).await.0, StatusCode::NOT_FOUND);
         for nothing in ["0", "x", "-1", "99999999999999999999", "1.0", "%2b1"] {
-            let path = format!("{noun}/{nothing}");
-            assert_eq!(answer(tracker.api(Method::GET, &path)).await.0, StatusCode::NOT_FOUND, "{path}");
+            let nobody = format!("{noun}/{nothing}");
+            assert_eq!(answer(tracker.api(Method::GET, &nobody)).await.0, StatusCode::NOT_FOUND, "{nobody}");
         }
     }
 }

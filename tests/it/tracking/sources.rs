@@ -120,9 +120,9 @@ async fn an_edit_of_a_source_reaches_every_node_and_changes_no_old_click() {
     let ads = source(&tracker).await;
     let made = campaign(&tracker, "demo", &ads).await;
     let (_, before) = tracker.click("/c/demo?camp=old&site=new").await;
-    let path = format!("/traffic-sources/{}", ads["id"]);
-    let change = json!({ "parameters": [{ "name": "site", "macro": "{site}", "slot": "sub1" }] });
-    assert_eq!(answer(tracker.api(Method::PATCH, &path).json(&change)).await.0, StatusCode::OK);
+    let noun = format!("/traffic-sources/{}", ads["id"]);
+    let patch = json!({ "parameters": [{ "name": "site", "macro": "{site}", "slot": "sub1" }] });
+    assert_eq!(answer(tracker.api(Method::PATCH, &noun).json(&patch)).await.0, StatusCode::OK);
     let (response, after) = tracker.click("/c/demo?camp=old&site=new").await;
     assert_eq!(header(&response, "location"), "https://offer.example/?s=new&id=", "at once here");
     eventually(SOON, async || {
@@ -139,7 +139,7 @@ async fn an_edit_of_a_source_reaches_every_node_and_changes_no_old_click() {
     for (patch, more) in
         [(json!({ "postback_url": "https://ads.example/" }), 1), (json!({ "name": "New" }), 2)]
     {
-        assert_eq!(answer(tracker.api(Method::PATCH, &path).json(&patch)).await.0, StatusCode::OK);
+        assert_eq!(answer(tracker.api(Method::PATCH, &noun).json(&patch)).await.0, StatusCode::OK);
         let version = tracker.show("/campaigns/demo").await["version"].as_i64();
         assert_eq!(version, made["version"].as_i64().map(|version| version + more), "{patch}");
     }

@@ -55,4 +55,5 @@ pub mod routing;
 pub mod server;
 pub(crate) mod tasks;
 pub mod telemetry;
+pub(crate) mod templates;
 pub mod visitor;

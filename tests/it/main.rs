@@ -26,6 +26,7 @@ mod tracking {
     mod event_sources;
     mod privacy;
     mod rules;
+    mod sources;
     mod valid_traffic;
     mod visitor;
 }
@@ -39,11 +40,13 @@ mod api {
     mod documented;
     mod erasure;
     mod idempotency;
+    mod libraries;
     mod manners;
     mod python_client;
     mod queries;
     mod schemathesis;
     mod scopes;
+    mod sources;
     mod statements;
 }
 

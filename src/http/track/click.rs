@@ -26,7 +26,7 @@ use crate::{
     metrics::{self, CLICK_ROUTE},
     model::{
         id::ClickId,
-        link::{Params, key_text},
+        link::{Params, Unexpanded, key_text},
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
@@ -253,6 +253,9 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
         accept_language: signals::accept_language(&head.headers),
         ip: Some(sender.ip),
     });
+    if let Some(source) = &routes.campaign.source {
+        params.read_as(source);
+    }
     let decision = routing::decide(
         routes,
         &Visit {
@@ -290,6 +293,7 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     click.rule_id = decision.rule_id;
     click.path_id = decision.path_id();
     click.routed = decision.routed;
+    click.source_id = campaign.terms.traffic_source_id;
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let location = template.expand(&routes.values(&decision, Known::Click(&click)), pass_through);
@@ -314,7 +318,7 @@ fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
     }
 }
 
-fn count(click: &Click<'_>, is_click: bool, unexpanded: u32) {
+fn count(click: &Click<'_>, is_click: bool, unexpanded: Unexpanded) {
     if is_click && !click.adjusted.is_empty() {
         metrics::click_adjusted(click.adjusted, unexpanded);
     }

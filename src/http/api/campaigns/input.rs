@@ -78,7 +78,7 @@ pub(super) fn read(
     let destinations = Was::of(before);
     let name = match f.given("name") {
         Given::Absent if campaign.is_some() => was.name,
-        _ => read_name(&mut f).unwrap_or_default(),
+        _ => f.name("name").unwrap_or_default(),
     };
     let terms = Terms {
         name,
@@ -181,50 +181,20 @@ fn is_same(f: &Fields<'_>, field: &str, was: &str) -> bool {
     matches!(f.given(field), Given::Value(Value::String(text)) if text == was)
 }
 
-fn read_name(f: &mut Fields<'_>) -> Option<String> {
-    let name = f.text("name", 1..=255)?;
-    if name.trim().is_empty() {
-        f.refuse("name", "length", "must not be blank");
-        return None;
-    }
-    Some(name.to_owned())
-}
-
-/// Reads an entry of a list that was `was`: one that keeps its id and its URL keeps that, whatever is allowed now. Only a
-/// landing page `may_lead_out` to offers.
+/// Reads an entry of a list that was `was`: one that keeps its id and its URL keeps that, whatever is allowed now. What
+/// `is_page` leads on to offers.
 pub(super) fn read_destination(
     f: &mut Fields<'_>,
     was: &[Destination],
-    may_lead_out: bool,
+    is_page: bool,
     allowed: &Allowed,
 ) -> Option<Destination> {
-    let name = read_name(f);
+    let name = f.name("name");
     let kept = was.iter().find(|d| is_kept(f, d));
-    let template = match kept {
-        Some(kept) => Template::parse_stored(&kept.url).ok(),
-        None => f.url_template("url", &allowed.app_schemes),
-    };
-    let is_app_link = template.as_ref().is_none_or(Template::is_app_link);
-    let url = match kept {
-        Some(kept) => Some(kept.url.clone()),
-        None => template.and_then(|template| {
-            if !may_lead_out {
-                refuse_out_macros(&template, "url", f);
-            }
-            allowed.check(&template, "url", f)
-        }),
-    };
+    let url = if let Some(kept) = kept { Some(kept.url.clone()) } else { allowed.url(f, "url", is_page) };
     let web_url = match kept.and_then(|kept| kept.web_url.clone()) {
-        Some(url) if is_same(f, "web_url", &url) => Some(url),
-        _ => f.optional_web_template("web_url").and_then(|template| {
-            if !is_app_link {
-                f.refuse("web_url", "conflict", "is for a url that leads into an app");
-            }
-            if !may_lead_out {
-                refuse_out_macros(&template, "web_url", f);
-            }
-            allowed.check(&template, "web_url", f)
-        }),
+        Some(kept) if is_same(f, "web_url", &kept) => Some(kept),
+        _ => allowed.web_url(f, "web_url", url.as_deref(), is_page),
     };
     let standard = Destination::default();
     let id = f.optional_integer("id", 1..=i64::MAX);
@@ -250,7 +220,7 @@ fn is_kept(f: &Fields<'_>, was: &Destination) -> bool {
 /// What may be asked for here: which destinations (a web address or a listed app's, but no click link of this tracker, which
 /// would send visitors round and round), which conditions, and what of the library there is.
 #[derive(Debug)]
-pub(super) struct Allowed {
+pub(in crate::http::api) struct Allowed {
     own_hosts: Vec<String>,
     app_schemes: Vec<Scheme>,
     knows: Knows,
@@ -259,7 +229,7 @@ pub(super) struct Allowed {
 
 impl Allowed {
     /// For this request; `library` is what its body names of the library.
-    pub(super) fn new(app: &Parts, headers: &HeaderMap, library: Named) -> Self {
+    pub(in crate::http::api) fn new(app: &Parts, headers: &HeaderMap, library: Named) -> Self {
         let knows = app.enricher.knows();
         Self::of(&app.public_url, headers, &app.config.tracking.app_schemes, knows, library)
     }
@@ -293,6 +263,33 @@ impl Allowed {
             _ => (true, ""),
         };
         (!is_known).then_some(why)
+    }
+
+    /// The destination of a landing page or an offer, which must be there, in canonical form.
+    pub(in crate::http::api) fn url(&self, f: &mut Fields<'_>, field: &str, is_page: bool) -> Option<String> {
+        let template = f.url_template(field, &self.app_schemes)?;
+        if !is_page {
+            refuse_out_macros(&template, field, f);
+        }
+        self.check(&template, field, f)
+    }
+
+    /// Where visitors go whose devices do not open the app that `url` leads to, if anywhere; on the web.
+    pub(in crate::http::api) fn web_url(
+        &self,
+        f: &mut Fields<'_>,
+        field: &str,
+        url: Option<&str>,
+        is_page: bool,
+    ) -> Option<String> {
+        let template = f.optional_web_template(field)?;
+        if url.and_then(|url| Template::parse_stored(url).ok()).is_some_and(|url| !url.is_app_link()) {
+            f.refuse(field, "conflict", "is for a url that leads into an app");
+        }
+        if !is_page {
+            refuse_out_macros(&template, field, f);
+        }
+        self.check(&template, field, f)
     }
 
     /// The template in canonical form, unless it leads to a click link of ours.

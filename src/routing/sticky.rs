@@ -121,8 +121,9 @@ impl Choices {
 fn name_of(campaign: &Campaign) -> Name {
     let mut hasher = SipHasher13::new();
     hasher.write(campaign.id.as_bytes());
-    let [a, b, c, d, e, f, ..] = hasher.finish().to_le_bytes();
-    [a, b, c, d, e, f]
+    let mut name = Name::default();
+    name.copy_from_slice(&hasher.finish().to_le_bytes()[..NAME_BYTES]);
+    name
 }
 
 fn write_choice(choice: &Choice, out: &mut Vec<u8>) {

@@ -29,7 +29,7 @@ use crate::{
     redis::Redis,
     seal::keys::Keyring,
     telemetry::Metrics,
-    visitor::Enricher,
+    visitor::{Enricher, Files},
 };
 
 /// Why octo did not start: one plain sentence with the remedy. Exit code 3.
@@ -120,8 +120,7 @@ impl App {
         let redis = Redis::open(&config.redis)?;
         let campaigns = Arc::new(Campaigns::new(db.clone(), redis.clone(), &config));
         may_start_unrecorded(&config, &journal, &campaigns)?;
-        let enricher = Enricher::open(config.tracking.country_file.as_deref())
-            .map_err(|error| unreadable("tracking.country_file", error))?;
+        let enricher = open_enricher(&config.tracking)?;
         let keys = Arc::new(Keys::new(random_key()?));
         let keyring = open_keyring(&config)?;
         let (judge, visits) = open_judge(&config, redis.is_some())?;
@@ -240,6 +239,18 @@ fn open_judge(
     let judge = Judge::open(config, is_shared.then_some(sender))
         .map_err(|error| unreadable("tracking.datacenter_networks_file", error))?;
     Ok((judge, is_shared.then_some(receiver)))
+}
+
+/// Prepares what describes visitors, with the files that the configuration names.
+pub(crate) fn open_enricher(tracking: &crate::config::Tracking) -> anyhow::Result<Enricher> {
+    let files = Files {
+        country: tracking.country_file.as_deref(),
+        city: tracking.city_file.as_deref(),
+        isp: tracking.isp_file.as_deref(),
+        connection: tracking.connection_file.as_deref(),
+    };
+    // the error names the key
+    Enricher::open(&files).map_err(|error| CannotStart(format!("{:#}", anyhow::Error::new(error))).into())
 }
 
 fn unreadable(key: &str, error: impl Into<anyhow::Error>) -> CannotStart {

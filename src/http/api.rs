@@ -9,6 +9,7 @@ pub(crate) mod manners;
 pub(crate) mod openapi;
 pub(crate) mod out_clicks;
 pub(crate) mod stats;
+pub(crate) mod story;
 pub(crate) mod system;
 pub(crate) mod tokens;
 pub(crate) mod views;
@@ -23,6 +24,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(campaigns::router())
         .merge(caps::router())
         .merge(stats::router())
+        .merge(story::router())
         .merge(clicks::router())
         .merge(events::router())
         .merge(out_clicks::router())

@@ -211,6 +211,13 @@ mod tests {
         let id: ClickId = "019aaf3c-5f00-7abc-8def-0123456789ab".parse().unwrap();
         assert_eq!(id.created_at().timestamp_millis(), 0x019a_af3c_5f00);
         assert_eq!("019aaf3c5f007abc8def0123456789ab".parse(), Ok(id));
+        for leg in ["7", "9223372036854775807"] {
+            assert_eq!(format!("{id}.{leg}").parse(), Ok(id));
+            assert_eq!(format!("{}.{leg}", id.short()).parse(), Ok(id));
+        }
+        for bad in ["", "x", "-7", "+7", "7.7", "9223372036854775808"] {
+            assert!(format!("{id}.{bad}").parse::<ClickId>().is_err(), "{bad}");
+        }
         assert!("00000000-0000-0000-0000-000000000000".parse::<ClickId>().is_err());
         assert!(Uuid::new_v4().to_string().parse::<ClickId>().is_err());
     }

@@ -1,7 +1,6 @@
 //! Destination URLs and their macros: `https://offer.example/?click={click_id}`.
 //!
-//! A template is checked when a campaign is saved: http or https (or an app's scheme, where the installation lists
-//! it), a host, no user part, and no macro in scheme, user, host or port, so the origin of every `Location` is the
+//! A template is checked when a campaign is saved: http or https (or a link into an app, see `app_link`), a host, no user part, and no macro in scheme, user, host or port, so the origin of every `Location` is the
 //! stored one. Values are
 //! percent-encoded in one pass (all but the unreserved characters of RFC 3986 section 2.3), as often as the text they
 //! stand in (see `place`); a value that looks like a macro stays text. `{{` and `}}` are literal braces.
@@ -10,6 +9,7 @@
 //! URL that nobody encoded (`?u=https://shop.example/?ref=7`): read as `&`, it would take that URL its parameters.
 //! Whoever appends a parameter to a stored URL has to see that it has a query already.
 
+mod app_link;
 mod encode;
 mod macros;
 mod place;
@@ -20,8 +20,9 @@ use std::{borrow::Cow, fmt};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
-use self::{macros::Use, values::Value};
+use self::{app_link::Opener, macros::Use, values::Value};
 pub use self::{
+    app_link::Target,
     macros::{Macro, MacroSet},
     values::{Carried, Known, Named, Names, Texts, Values},
 };
@@ -46,6 +47,7 @@ pub struct Template {
     has_query: bool,
     host: String,
     macros: MacroSet,
+    opener: Opener,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +63,9 @@ pub enum Error {
     #[error("is longer than {TEMPLATE_BYTES_MAX} bytes")]
     TooLong,
     /// Not `http://`, `https://` or a scheme that can be listed.
-    #[error("must begin with http:// or https:// (or a scheme of tracking.app_schemes)")]
+    #[error(
+        "must begin with http:// or https:// (or lead into an app: intent, market, itms-apps, a scheme of tracking.app_schemes)"
+    )]
     Scheme,
     /// `mailto:`, `myapp:` where it is not listed.
     #[error("must begin with http:// or https://; the scheme {0}: is not in tracking.app_schemes")]
@@ -75,6 +79,9 @@ pub enum Error {
     /// `https://{sub1}.example/`
     #[error("must not have a macro in scheme, host or port (without a host: before the first / ? or #)")]
     Origin,
+    /// `intent://...#Intent;package={sub1};end`
+    #[error("is not a safe intent: {0}")]
+    Intent(&'static str),
     /// `{no_such}`
     #[error("has the unknown macro {{{0}}}{hint}; known are {known}", hint = hint(.0), known = macros::KNOWN)]
     UnknownMacro(String),
@@ -102,9 +109,9 @@ impl Template {
         Self::parse_with(text, |_| false)
     }
 
-    /// Parses and checks a destination on the web or in one of these apps.
+    /// Parses and checks a destination on the web, in a shop for apps or in one of these apps.
     pub fn parse_for(text: &str, app_schemes: &[Scheme]) -> Result<Self, Error> {
-        Self::parse_with(text, |scheme| app_schemes.contains(scheme))
+        Self::parse_with(text, |scheme| app_link::is_store(scheme) || app_schemes.contains(scheme))
     }
 
     /// Parses a destination that passed [`Self::parse_for`] once. Its scheme need not be listed any more: links
@@ -122,7 +129,8 @@ impl Template {
         let (url, marks) = with_marks(&parts);
         let url = Url::parse(&url).map_err(|e| Error::Url(e.to_string()))?;
         let host = check_host(&url)?;
-        let template = Self::from_canonical(url.as_str(), &marks, host);
+        let template = Self::from_canonical(url.as_str(), &marks, host, Opener::of_scheme(url.scheme()));
+        template.check_intent()?;
         // what is stored is the canonical form, which may be longer: it has to parse again
         if template.canonical().len() > TEMPLATE_BYTES_MAX { Err(Error::TooLong) } else { Ok(template) }
     }
@@ -182,7 +190,7 @@ impl Template {
         out
     }
 
-    fn from_canonical(url: &str, marks: &[(String, Part)], host: String) -> Self {
+    fn from_canonical(url: &str, marks: &[(String, Part)], host: String, opener: Opener) -> Self {
         let mut parts = Vec::new();
         let mut rest = url;
         for (mark, part) in marks {
@@ -202,7 +210,7 @@ impl Template {
         let (parts, fragment) = split_fragment(parts);
         let has_query = parts[..fragment].iter().any(|p| matches!(p, Part::Literal(l) if l.contains('?')));
         let macros = parts.iter().filter_map(Part::used).map(|used| used.name).collect();
-        Self { parts, fragment, has_query, host, macros }
+        Self { parts, fragment, has_query, host, macros, opener }
     }
 }
 
@@ -251,7 +259,8 @@ fn put_in_place(parts: &mut [Part]) {
         Part::Literal(text) => Some(text.as_str()),
         Part::Macro(_) => None,
     });
-    let mut places = place::places(texts).into_iter();
+    let is_intent = matches!(parts.first(), Some(Part::Literal(first)) if first.starts_with("intent:"));
+    let mut places = place::places(texts, is_intent).into_iter();
     for part in parts {
         if let Part::Macro(used) = part {
             used.place = places.next().unwrap_or_default();
@@ -428,6 +437,13 @@ mod tests {
                 browser: text(1),
                 user_agent: text(2),
                 referrer: text(3),
+                keyword: text(4),
+                creative: text(5),
+                placement: text(6),
+                region: text(0),
+                city: text(1),
+                language: text(2),
+                isp: text(3),
                 ip: Some([192, 0, 2, 1].into()),
                 campaign_offer_id: self.ids[0],
                 landing_page_id: self.ids[1],

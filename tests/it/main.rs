@@ -26,8 +26,10 @@ mod tracking {
     mod event_sources;
     mod out;
     mod privacy;
+    mod rules;
     mod sticky;
     mod valid_traffic;
+    mod visitor;
 }
 
 /// `/api/v1`, and what its questions cost.

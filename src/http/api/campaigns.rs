@@ -3,6 +3,7 @@
 //! A change reads the campaign, lays over it what the request changes, which is checked as in a new one, and writes it
 //! if it is still in the version that was read: one set of rules, and no lost update.
 
+mod explain;
 mod input;
 mod rules;
 mod test_link;
@@ -55,6 +56,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(test_link::make))
+        .merge(explain::router())
 }
 
 /// A campaign as it is shown.

@@ -36,7 +36,11 @@ use crate::{
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
-    routing::{self, Routes, Visit, destination::Values},
+    routing::{
+        self, Routes, Visit,
+        destination::{Known, Values},
+    },
+    visitor::Signs,
 };
 
 /// The header that carries our id of a click.
@@ -147,6 +151,7 @@ pub(crate) async fn answer(app: &App, peer: Peer, link: Link, head: &Head, body:
             ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
             ("X-Robots-Tag" = String, description = "`noindex`."),
             ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
+            ("Accept-CH" = String, description = "Client hints that the campaign's rules can use; not sent where they need none, and not to who asks for privacy."),
         )),
         (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!(NO_CID)),
         (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!(NO_CAMPAIGN)),
@@ -171,6 +176,7 @@ pub(super) async fn follow(app: &App, peer: Peer, link: Link, head: &Head) -> Re
             ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
             ("X-Robots-Tag" = String, description = "`noindex`."),
             ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
+            ("Accept-CH" = String, description = "Client hints that the campaign's rules can use; not sent where they need none, and not to who asks for privacy."),
         )),
         (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!(NO_CID)),
         (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!(NO_CAMPAIGN)),
@@ -260,11 +266,16 @@ impl From<Response> for Answer {
 }
 
 /// Turns a visit into a click in the journal's queue and the answer to it, without waiting for anything.
-fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params<'_>) -> Answer {
+fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut params: Params<'a>) -> Answer {
     let id = ClickId::now();
     let sender = sender(app, peer, head);
     let agent = sender.user_agent.as_deref().unwrap_or_default();
-    let visitor = app.enricher.describe(agent, Some(sender.ip));
+    let visitor = app.enricher.describe(&Signs {
+        user_agent: agent,
+        hints: signals::hints(&head.headers),
+        accept_language: signals::accept_language(&head.headers),
+        ip: Some(sender.ip),
+    });
     let (now, is_click) = (id.created_at(), head.method != Method::HEAD);
     let known = Known::of(app, &head.headers, routes, &sender, now, is_click);
     let forced = test_link::choices(app, head, routes, now);
@@ -309,6 +320,7 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     }
     let mut click = Click::of_link(id, campaign.id, params);
     visitor.describe(&mut click);
+    let asks_for_hints = routes.wants_hints() && !sender.asks_for_privacy;
     app.privacy.describe(sender, &mut click);
     click.invalid_reason = invalid_reason;
     click.landing_page_id = decision.landing_page_id().or(click.landing_page_id);
@@ -325,11 +337,9 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let token = out::token(app, routes, &decision, &click, is_click, may_set_cookie);
     let values = Values {
-        names: routes.names(&decision, decision.landing_page),
-        payout: routes.payout(decision.offer_id()),
         token: token.as_deref().unwrap_or_default(),
         out_base: &app.out_base,
-        ..Values::of_click(&click, campaign.key.as_str())
+        ..routes.values(&decision, Known::Click(&click))
     };
     let location = template.expand(&values, pass_through);
     let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
@@ -337,6 +347,9 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params
     let mut response = redirect(app, &head.method, location, Some(id));
     if is_click && let Some(cookie) = known.cookie(app, routes, &decision, now) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    if asks_for_hints {
+        signals::ask_for_hints(response.headers_mut());
     }
     if let Some(token) = token.filter(|_| may_set_cookie) {
         out::set_cookie(app, &mut response, &token);

@@ -33,12 +33,13 @@ use crate::{
     },
     routing::{
         self, Decision, OutVisit, Path, Routes,
-        destination::{Carried, Macro, MacroSet, Texts, Values},
+        destination::{Carried, Known, Macro, MacroSet, Texts, Values},
     },
     seal::{
         Purpose,
         token::{Refused, TEXTS_BYTES_MAX, Ticket},
     },
+    visitor::Signs,
 };
 
 /// The route of every form of an out-link, for metrics.
@@ -227,7 +228,7 @@ pub(super) fn token(
     may_set_cookie: bool,
 ) -> Option<String> {
     let (page, path) = (decision.landing_page?, decision.path?);
-    if !may_set_cookie && !page.template()?.has_out_macros() {
+    if !may_set_cookie && !decision.template?.has_out_macros() {
         return None;
     }
     let values = Values::of_click(click, routes.campaign.key.as_str());
@@ -333,12 +334,18 @@ fn go(app: &App, peer: Peer, head: &Head, mut asked: Asked<'_>) -> Answer {
     let Found { ticket, routes, carrier, problem } = find(app, &head.headers, &asked, now);
     let sender = click::sender(app, peer, head);
     let agent = sender.user_agent.as_deref().unwrap_or_default();
-    let visitor = app.enricher.describe(agent, Some(sender.ip));
+    let visitor = app.enricher.describe(&Signs {
+        user_agent: agent,
+        hints: signals::hints(&head.headers),
+        accept_language: signals::accept_language(&head.headers),
+        ip: Some(sender.ip),
+    });
     let click_id = ticket.as_ref().map(|ticket| ticket.click_id);
 
     let known = routes.as_deref().map(|routes| Known::of(app, &head.headers, routes, &sender, now, false));
     let decision = routes.as_deref().zip(known.as_ref());
-    let decision = decision.map(|(routes, known)| decide(app, routes, known, ticket.as_ref(), &asked, id));
+    let decision =
+        decision.map(|(routes, known)| decide(app, routes, known, ticket.as_ref(), &asked, visitor.os, id));
     let unknown = std::mem::take(&mut asked.params.unknown);
     // of a visitor without a click what the link and the request say stands in its place
     let mut own = Click::of_link(click_id.unwrap_or_else(ClickId::now), Uuid::nil(), asked.params);
@@ -412,6 +419,7 @@ fn decide<'r>(
     known: &Known,
     ticket: Option<&Ticket>,
     asked: &Asked<'_>,
+    os: &str,
     id: Uuid,
 ) -> Decision<'r> {
     let now = time_of_uuid(id);
@@ -431,6 +439,7 @@ fn decide<'r>(
         visitor_key: Some(known.key()),
         bound_offer_id: bound.and_then(|bound| bound.offer_id),
         is_full: &|target| app.caps.is_full(routes, target, now, known.visit),
+        os,
     };
     routing::decide_out(routes, &visit)
 }
@@ -458,24 +467,14 @@ fn location(
     };
     let landing_page =
         decision.path.zip(carried.landing_page_id).and_then(|(path, id)| path.landing_page(id));
-    let values = Values {
-        names: routes.names(decision, landing_page),
-        payout: routes.payout(decision.offer_id()),
-        // also of one that takes what is over: the path's own is another
-        leg_offer: decision.offer_id().filter(|id| !is_only_offer(decision.path, *id)),
-        ..Values::of_carried(&carried, cid)
-    };
+    let mut values = routes.values(decision, Known::Carried(&carried));
+    values.names.lander = landing_page.map_or("", |page| &page.name);
     let is_theirs = |part: &&Cow<'_, str>| !OURS.contains(&part.split('=').next().unwrap_or_default());
     let theirs: Vec<_> = match campaign.terms.pass_through {
         true => unknown.iter().filter(is_theirs).cloned().collect(),
         false => Vec::new(),
     };
     Some(template.expand(&values, &theirs))
-}
-
-/// Whether a path has this offer and no other.
-fn is_only_offer(path: Option<&Path>, id: i64) -> bool {
-    matches!(path.map(Path::offers), Some([only]) if only.id == Some(id))
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ const KEPT_IN_RAW: &AsciiSet =
 
 /// Appends a value where it stands.
 pub(super) fn append(out: &mut String, text: &str, is_raw: bool, place: Place) {
-    let are_replaced = place.dots != Dots::Kept;
-    match dots_alone(text, is_raw).filter(|_| are_replaced) {
+    let dots = if place.dots == Dots::Kept { None } else { dots_alone(text, is_raw) };
+    match dots {
         Some(0) if place.dots == Dots::Replaced => {}
         Some(dots) => out.extend(iter::repeat_n('_', dots.max(1))),
         None if is_raw => encode_raw(out, text, place.times),

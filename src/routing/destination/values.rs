@@ -137,7 +137,8 @@ impl<'a> Values<'a> {
         Self::of(Known::Carried(carried), cid)
     }
 
-    fn of(click: Known<'a>, cid: &'a str) -> Self {
+    /// The values of a click, as far as it is known.
+    pub fn of(click: Known<'a>, cid: &'a str) -> Self {
         let names = Names::default();
         Self { click, cid, names, payout: None, leg_offer: None, token: "", out_base: "" }
     }
@@ -243,7 +244,14 @@ fn of_click<'a>(click: &'a Click<'a>, m: Macro) -> Cow<'a, str> {
         Macro::AffSub4 => &click.aff_subs[3],
         Macro::AffSub5 => &click.aff_subs[4],
         Macro::ExternalClickId => &click.click_id_param,
+        Macro::Keyword => &click.keyword,
+        Macro::Creative => &click.creative,
+        Macro::Placement => &click.placement,
         Macro::Country => &click.country,
+        Macro::Region => &click.region,
+        Macro::City => &click.city,
+        Macro::Language => &click.language,
+        Macro::Isp => &click.isp,
         Macro::Device => &click.device,
         Macro::Os => &click.os,
         Macro::Browser => &click.browser,
@@ -437,12 +445,22 @@ mod tests {
         let mut click = click();
         click.cost = Some(Decimal::new(12_500, 6));
         click.subs[0] = Some("a%20b".into());
+        let places = [&mut click.region, &mut click.city, &mut click.language, &mut click.isp];
+        for (place, text) in places.into_iter().zip(["BY", "M\u{fc}nchen", "de", "A&B"]) {
+            *place = Some(text.into());
+        }
+        let ad = [&mut click.keyword, &mut click.creative, &mut click.placement];
+        for (part, text) in ad.into_iter().zip(["cheap flights", "c1", "p1"]) {
+            *part = Some(text.into());
+        }
         let values = values(&click);
         for (query, wanted) in [
             ("{campaign_name}", "Summer%20sale"),
             ("{source_name}", "A%26B"),
             ("{lander_name}-{offer_name}", "L-O"),
             ("{rule}-{path}", "Germans-9"),
+            ("{region}-{city}-{language}-{isp}", "BY-M%C3%BCnchen-de-A%26B"),
+            ("{keyword}-{creative}-{placement}", "cheap%20flights-c1-p1"),
             ("{cost}", "0.0125"),
             ("{payout}", "1.5"),
             ("{date}", "2025-11-23"),

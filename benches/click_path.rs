@@ -141,7 +141,7 @@ fn whole_of_visitor(
     let mut params = Params::parse(query);
     let id = ClickId::now();
     let (now, now_s) = (id.created_at(), id.timestamp_ms() / 1000);
-    let visitor = enricher.describe(USER_AGENT, Some(ip));
+    let visitor = enricher.describe(&signs(ip));
     let seen = memory.keys.hash_visit(ip, USER_AGENT, routes.campaign.id, now_s);
     let choices = (routes.campaign.terms.sticky != Sticky::Off).then(|| {
         let bytes = memory.keyring.open_text(Purpose::Sticky, cookie);
@@ -158,7 +158,7 @@ fn whole_of_visitor(
     let mut click = click(id, ip, params, routes, &decision, visitor);
     click.is_unique = memory.uniques.is_first_counted(seen, now_s);
     memory.caps.count_click(routes, decision.path_id(), decision.offer_id(), now, seen);
-    let values = Values::of_click(&click, routes.campaign.key.as_str());
+    let values = routes.values(&decision, Known::Click(&click));
     let template = decision.template.expect("the campaign has offers");
     let location = template.expand(&values, &unknown);
     let mut bytes = Vec::with_capacity(512);
@@ -172,7 +172,7 @@ fn whole_of_visitor(
 
 /// What visitors and caps cost, beside a click without them.
 fn visitors(c: &mut Criterion) {
-    let enricher = Enricher::open(None).expect("the built-in data");
+    let enricher = Enricher::open(&Files::default()).expect("the built-in data");
     let ip: IpAddr = [8, 8, 8, 8].into();
     let dir = tempfile::tempdir().expect("a directory");
     let memory = Memory::open(dir.path());

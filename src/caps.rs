@@ -166,11 +166,12 @@ impl Caps {
     /// # let routes = Routes::new(Campaign::of("demo".parse().unwrap(), Terms::demo("https://a.example/"))).unwrap();
     /// # let (now, visit) = (Utc::now(), 7);
     /// let is_full = |target| caps.is_full(&routes, target, now, visit);
-    /// # let (rule_id, path_id, offer_id, nth, seed, visitor_key, bound_offer_id) = (None, None, None, None, 1, None, None);
+    /// # let (rule_id, path_id, offer_id, nth, seed, visitor_key, bound_offer_id, os) =
+    /// #     (None, None, None, None, 1, None, None, "");
     /// let asked = OutVisit {
     ///     is_full: &is_full,
     ///     // ..
-    /// #   rule_id, path_id, offer_id, nth, now, seed, visitor_key, bound_offer_id,
+    /// #   rule_id, path_id, offer_id, nth, now, seed, visitor_key, bound_offer_id, os,
     /// };
     /// let decision = routing::decide_out(&routes, &asked);
     /// // once the out-click is judged, and it counts

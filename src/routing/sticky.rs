@@ -176,7 +176,7 @@ mod tests {
     use crate::{
         model::{click::Routed, link::Params},
         routing::{self, CapTarget, Routes, Visit, tests},
-        visitor::Enricher,
+        visitor::{Enricher, Files, Signs},
     };
 
     fn campaign(id: u128, sticky: Sticky, epoch: i32) -> Campaign {
@@ -224,8 +224,8 @@ mod tests {
             offer.caps = vec![serde_json::from_str(cap).unwrap()];
         }
         let routes = Routes::new(campaign).unwrap();
-        let (params, enricher) = (Params::default(), Enricher::open(None).unwrap());
-        let visitor = enricher.describe("", None);
+        let (params, enricher) = (Params::default(), Enricher::open(&Files::default()).unwrap());
+        let visitor = enricher.describe(&Signs::default());
         let mut choices = Choices::default();
         let visit = |choices: &Choices, full: Option<i64>| {
             let is_full = |target| full.is_some_and(|id| target == CapTarget::Offer(id));

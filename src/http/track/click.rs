@@ -22,7 +22,7 @@ use crate::{
         track::{
             out::{self, OUT_ROUTE, OutPath},
             signals,
-            sticky::Known,
+            sticky::Remembered,
             test_link,
         },
     },
@@ -277,7 +277,7 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
         ip: Some(sender.ip),
     });
     let (now, is_click) = (id.created_at(), head.method != Method::HEAD);
-    let known = Known::of(app, &head.headers, routes, &sender, now, is_click);
+    let known = Remembered::of(app, &head.headers, routes, &sender, now, is_click);
     let forced = test_link::choices(app, head, routes, now);
     let decision = routing::decide(
         routes,

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{
     click::{self, Answer},
     signals,
-    sticky::Known,
+    sticky::Remembered,
 };
 use crate::{
     app::App,
@@ -342,7 +342,8 @@ fn go(app: &App, peer: Peer, head: &Head, mut asked: Asked<'_>) -> Answer {
     });
     let click_id = ticket.as_ref().map(|ticket| ticket.click_id);
 
-    let known = routes.as_deref().map(|routes| Known::of(app, &head.headers, routes, &sender, now, false));
+    let known =
+        routes.as_deref().map(|routes| Remembered::of(app, &head.headers, routes, &sender, now, false));
     let decision = routes.as_deref().zip(known.as_ref());
     let decision =
         decision.map(|(routes, known)| decide(app, routes, known, ticket.as_ref(), &asked, visitor.os, id));
@@ -416,7 +417,7 @@ fn outcome(method: &Method, decision: Option<&Decision<'_>>, goes_on: bool, has_
 fn decide<'r>(
     app: &App,
     routes: &'r Routes,
-    known: &Known,
+    known: &Remembered,
     ticket: Option<&Ticket>,
     asked: &Asked<'_>,
     os: &str,

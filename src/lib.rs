@@ -57,4 +57,5 @@ pub mod seal;
 pub mod server;
 pub(crate) mod tasks;
 pub mod telemetry;
+pub(crate) mod templates;
 pub mod visitor;

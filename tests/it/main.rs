@@ -21,12 +21,14 @@ mod tracking {
     mod cache_hints;
     mod caps;
     mod click;
+    mod destinations;
     mod event;
     mod event_inputs;
     mod event_sources;
     mod out;
     mod privacy;
     mod rules;
+    mod sources;
     mod sticky;
     mod valid_traffic;
     mod visitor;
@@ -41,11 +43,13 @@ mod api {
     mod documented;
     mod erasure;
     mod idempotency;
+    mod libraries;
     mod manners;
     mod python_client;
     mod queries;
     mod schemathesis;
     mod scopes;
+    mod sources;
     mod statements;
 }
 

@@ -32,7 +32,7 @@ use crate::{
     model::{
         click::InvalidReason,
         id::ClickId,
-        link::{Params, key_text},
+        link::{Params, Unexpanded, key_text},
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
@@ -276,6 +276,9 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
         accept_language: signals::accept_language(&head.headers),
         ip: Some(sender.ip),
     });
+    if let Some(source) = &routes.campaign.source {
+        params.read_as(source);
+    }
     let (now, is_click) = (id.created_at(), head.method != Method::HEAD);
     let known = Remembered::of(app, &head.headers, routes, &sender, now, is_click);
     let forced = test_link::choices(app, head, routes, now);
@@ -333,6 +336,7 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
         let offer_id = decision.offer_id().filter(|_| decision.landing_page.is_none());
         app.caps.count_click(routes, decision.path_id(), offer_id, now, known.visit);
     }
+    click.source_id = campaign.terms.traffic_source_id;
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let token = out::token(app, routes, &decision, &click, is_click, may_set_cookie);
@@ -369,7 +373,7 @@ pub(super) fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
     }
 }
 
-fn count(click: &Click<'_>, is_click: bool, unexpanded: u32) {
+fn count(click: &Click<'_>, is_click: bool, unexpanded: Unexpanded) {
     if is_click && !click.adjusted.is_empty() {
         metrics::click_adjusted(click.adjusted, unexpanded);
     }

@@ -104,50 +104,6 @@ fn whole(query: &str, ip: IpAddr, enricher: &Enricher, routes: &Routes) -> (Stri
     (location, bytes)
 }
 
-/// A visitor by its agent and address alone, with hints and language, and with the operator's files too; and one whose
-/// agent was not seen before.
-fn describe(group: &mut BenchmarkGroup<'_, WallTime>, ip: IpAddr) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = |kind: &str, record: Value| {
-        let path = directory.path().join(kind);
-        mmdb::write(&path, kind, &[("8.8.8.0/24", record)]);
-        path
-    };
-    let city = file(
-        "GeoLite2-City",
-        json!({
-            "city": { "names": { "en": "Munich" } },
-            "country": { "iso_code": "DE" },
-            "subdivisions": [{ "iso_code": "BY" }],
-        }),
-    );
-    let isp = file("GeoIP2-ISP", json!({ "isp": "Example Net" }));
-    let connection = file("GeoIP2-Connection-Type", json!({ "connection_type": "Cellular" }));
-    let files = Files { country: None, city: Some(&city), isp: Some(&isp), connection: Some(&connection) };
-    let enricher = Enricher::open(&Files::default()).expect("the built-in data");
-    let with_files = Enricher::open(&files).expect("files just written");
-    let all = signs(ip);
-    let plain = Signs { hints: Hints::default(), accept_language: "", ..all };
-    for (name, enricher, signs) in [
-        ("describe visitor (agent cached)", &enricher, plain),
-        ("describe visitor (agent cached, hints, language)", &enricher, all),
-        ("describe visitor (agent cached, hints, language, three files)", &with_files, all),
-    ] {
-        group.bench_function(name, |b| b.iter(|| enricher.describe(black_box(&signs))));
-    }
-    let mut build = 0_u64;
-    group.bench_function("describe visitor (new agent, hints, language)", |b| {
-        b.iter_batched(
-            || {
-                build += 1;
-                USER_AGENT.replace("SM-S918B", &format!("SM-{build}"))
-            },
-            |agent| enricher.describe(black_box(&Signs { user_agent: &agent, ..all })).is_bot,
-            BatchSize::SmallInput,
-        );
-    });
-}
-
 /// The same campaign with a cap on its path and on each offer, and with choices that are kept.
 fn capped_and_sticky() -> Routes {
     let cap = |of| Cap { of, limit: 1_000_000_000, per: CapPer::Day, time_zone: None };
@@ -246,6 +202,50 @@ fn visitors(c: &mut Criterion) {
     bench("unique, caps", &caps);
     bench("unique, sticky, caps", &capped_and_sticky());
     group.finish();
+}
+
+/// A visitor by its agent and address alone, with hints and language, and with the operator's files too; and one whose
+/// agent was not seen before.
+fn describe(group: &mut BenchmarkGroup<'_, WallTime>, ip: IpAddr) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |kind: &str, record: Value| {
+        let path = directory.path().join(kind);
+        mmdb::write(&path, kind, &[("8.8.8.0/24", record)]);
+        path
+    };
+    let city = file(
+        "GeoLite2-City",
+        json!({
+            "city": { "names": { "en": "Munich" } },
+            "country": { "iso_code": "DE" },
+            "subdivisions": [{ "iso_code": "BY" }],
+        }),
+    );
+    let isp = file("GeoIP2-ISP", json!({ "isp": "Example Net" }));
+    let connection = file("GeoIP2-Connection-Type", json!({ "connection_type": "Cellular" }));
+    let files = Files { country: None, city: Some(&city), isp: Some(&isp), connection: Some(&connection) };
+    let enricher = Enricher::open(&Files::default()).expect("the built-in data");
+    let with_files = Enricher::open(&files).expect("files just written");
+    let all = signs(ip);
+    let plain = Signs { hints: Hints::default(), accept_language: "", ..all };
+    for (name, enricher, signs) in [
+        ("describe visitor (agent cached)", &enricher, plain),
+        ("describe visitor (agent cached, hints, language)", &enricher, all),
+        ("describe visitor (agent cached, hints, language, three files)", &with_files, all),
+    ] {
+        group.bench_function(name, |b| b.iter(|| enricher.describe(black_box(&signs))));
+    }
+    let mut build = 0_u64;
+    group.bench_function("describe visitor (new agent, hints, language)", |b| {
+        b.iter_batched(
+            || {
+                build += 1;
+                USER_AGENT.replace("SM-S918B", &format!("SM-{build}"))
+            },
+            |agent| enricher.describe(black_box(&Signs { user_agent: &agent, ..all })).is_bot,
+            BatchSize::SmallInput,
+        );
+    });
 }
 
 fn click_path(c: &mut Criterion) {

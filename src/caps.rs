@@ -124,9 +124,11 @@ pub struct Usage {
     pub is_heard: bool,
 }
 
+type Shard = RwLock<HashMap<CounterId, Arc<Counter>, foldhash::fast::FixedState>>;
+
 /// All counters of this process.
 pub struct Caps {
-    shards: Box<[RwLock<HashMap<CounterId, Arc<Counter>, foldhash::fast::FixedState>>]>,
+    shards: Box<[Shard]>,
     len: AtomicUsize,
     len_max: usize,
     /// This process.
@@ -164,11 +166,12 @@ impl Caps {
     /// # let routes = Routes::new(Campaign::of("demo".parse().unwrap(), Terms::demo("https://a.example/"))).unwrap();
     /// # let (now, visit) = (Utc::now(), 7);
     /// let is_full = |target| caps.is_full(&routes, target, now, visit);
-    /// # let (rule_id, path_id, offer_id, nth, seed, visitor_key, bound_offer_id) = (None, None, None, None, 1, None, None);
+    /// # let (rule_id, path_id, offer_id, nth, seed, visitor_key, bound_offer_id, os) =
+    /// #     (None, None, None, None, 1, None, None, "");
     /// let asked = OutVisit {
     ///     is_full: &is_full,
     ///     // ..
-    /// #   rule_id, path_id, offer_id, nth, now, seed, visitor_key, bound_offer_id,
+    /// #   rule_id, path_id, offer_id, nth, now, seed, visitor_key, bound_offer_id, os,
     /// };
     /// let decision = routing::decide_out(&routes, &asked);
     /// // once the out-click is judged, and it counts
@@ -178,7 +181,7 @@ impl Caps {
     /// ```
     pub fn is_full(&self, routes: &Routes, target: CapTarget, at: DateTime<Utc>, visit: u64) -> bool {
         routes.caps(target).iter().any(|cap| {
-            let Some(counter) = self.counter(CounterId::of(routes, target, cap)) else { return false };
+            let Some(counter) = self.counter(CounterId::of(routes, target, *cap)) else { return false };
             let mut count = counter.at(at, self);
             count.limit = cap.limit;
             let is_over = count.total >= cap.limit.into();
@@ -219,14 +222,14 @@ impl Caps {
     ) {
         for target in [path_id.map(CapTarget::Path), offer_id.map(CapTarget::Offer)].into_iter().flatten() {
             for cap in routes.caps(target).iter().filter(|cap| cap.of == CapOf::Conversions) {
-                self.count_one(CounterId::of(routes, target, cap), cap.limit, at);
+                self.count_one(CounterId::of(routes, target, *cap), cap.limit, at);
             }
         }
     }
 
     fn count(&self, routes: &Routes, target: CapTarget, at: DateTime<Utc>, visit: u64) {
         for cap in routes.caps(target) {
-            let id = CounterId::of(routes, target, cap);
+            let id = CounterId::of(routes, target, *cap);
             match cap.of {
                 CapOf::Clicks => self.count_one(id, cap.limit, at),
                 CapOf::Visitors => {
@@ -253,7 +256,7 @@ impl Caps {
     /// How far the caps of a path or an offer are used up at a time.
     pub fn usage(&self, routes: &Routes, target: CapTarget, at: DateTime<Utc>) -> Vec<Usage> {
         let usage = |cap: &Cap| {
-            let counter = self.counter(CounterId::of(routes, target, cap))?;
+            let counter = self.counter(CounterId::of(routes, target, *cap))?;
             let count = counter.at(at, self);
             Some(Usage { cap: *cap, used: count.total, window: count.window, is_heard: count.is_heard })
         };
@@ -280,14 +283,14 @@ impl Caps {
         Some(counter)
     }
 
-    fn shard(&self, id: &CounterId) -> &RwLock<HashMap<CounterId, Arc<Counter>, foldhash::fast::FixedState>> {
+    fn shard(&self, id: &CounterId) -> &Shard {
         let hash = foldhash::fast::FixedState::default().hash_one(id);
         // the map inside goes by the lower bits
         &self.shards[usize::try_from(hash >> 57).unwrap_or(0) % SHARDS]
     }
 
     fn all(&self) -> Vec<Arc<Counter>> {
-        let counters = |shard: &RwLock<HashMap<_, Arc<Counter>, _>>| {
+        let counters = |shard: &Shard| {
             shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(counters).collect()
@@ -324,7 +327,7 @@ fn seconds(at: DateTime<Utc>) -> u64 {
 }
 
 impl CounterId {
-    fn of(routes: &Routes, target: CapTarget, cap: &Cap) -> Self {
+    fn of(routes: &Routes, target: CapTarget, cap: Cap) -> Self {
         let target = match target {
             CapTarget::Path(ONLY_PATH) => Target::Campaign(routes.campaign.id),
             CapTarget::Path(id) => Target::Path(id),
@@ -422,15 +425,12 @@ impl Count {
 
     /// Takes the higher number of each process.
     fn merge(&mut self, node: Uuid, count: u64) {
-        match self.tallies.iter_mut().find(|tally| tally.node == node) {
-            Some(tally) => {
-                self.total += count.saturating_sub(tally.count);
-                tally.count = tally.count.max(count);
-            }
-            None => {
-                self.total += count;
-                self.tallies.push(Tally { node, count, stored: [0; 2] });
-            }
+        if let Some(tally) = self.tallies.iter_mut().find(|tally| tally.node == node) {
+            self.total += count.saturating_sub(tally.count);
+            tally.count = tally.count.max(count);
+        } else {
+            self.total += count;
+            self.tallies.push(Tally { node, count, stored: [0; 2] });
         }
     }
 

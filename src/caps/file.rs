@@ -43,7 +43,7 @@ pub(super) fn load(caps: &Caps, path: &Path, now: DateTime<Utc>) {
             saved.counters.into_iter().for_each(|counter| take(caps, counter, now));
         }
         Ok(saved) => {
-            tracing::warn!(schema = saved.schema, "the counts of caps are of another release; ignored")
+            tracing::warn!(schema = saved.schema, "the counts of caps are of another release; ignored");
         }
         Err(error) => {
             let path = path.display();
@@ -77,7 +77,9 @@ pub(super) fn save(caps: &Caps, path: &Path, bytes_max: usize) -> io::Result<usi
     }
     let written = write(&counters, path, bytes_max);
     if written.is_err() {
-        counters.iter().for_each(|counter| counter.lock().is_unsaved = true);
+        for counter in &counters {
+            counter.lock().is_unsaved = true;
+        }
     }
     written
 }

@@ -146,7 +146,7 @@ impl Sharing {
                             .into_iter()
                             .filter_map(|(node, count)| Some((node.parse().ok()?, count)))
                             .collect();
-                        self.caps.hear(Store::Redis, told, &has);
+                        hear(Store::Redis, told, &has);
                     }
                     metrics::caps_shared("redis");
                 }
@@ -203,7 +203,7 @@ impl Sharing {
                     }
                     for told in told {
                         let has = has.remove(&told.counter.id.to_string()).unwrap_or_default();
-                        self.caps.hear(Store::Postgres, told, &has);
+                        hear(Store::Postgres, told, &has);
                     }
                     metrics::caps_shared("postgres");
                 }
@@ -272,16 +272,17 @@ impl Caps {
         };
         self.all().into_iter().filter_map(told).collect()
     }
+}
 
-    fn hear(&self, store: Store, told: &Told, has: &[(Uuid, u64)]) {
-        let mut count = told.counter.lock();
-        if count.window != told.window {
-            return;
-        }
-        let over = count.hear(store, has, &told.counts);
-        drop(count);
-        if over > 0 && told.counter.id.of != CapOf::Conversions {
-            metrics::cap_overshoot(over);
-        }
+/// Takes what a store has of a counter after it was told.
+fn hear(store: Store, told: &Told, has: &[(Uuid, u64)]) {
+    let mut count = told.counter.lock();
+    if count.window != told.window {
+        return;
+    }
+    let over = count.hear(store, has, &told.counts);
+    drop(count);
+    if over > 0 && told.counter.id.of != CapOf::Conversions {
+        metrics::cap_overshoot(over);
     }
 }

@@ -83,7 +83,7 @@ fn the_only_path_of_each_campaign_and_each_window_has_a_counter_of_its_own_and_a
         let mut campaign_ = Campaign::of("demo".parse().unwrap(), Terms::demo("https://a.example/"));
         campaign_.id = Uuid::from_u128(campaign);
         let routes = Routes::new(campaign_).unwrap();
-        CounterId::of(&routes, target, &cap)
+        CounterId::of(&routes, target, cap)
     };
     let one = id(1, PATH, zoned(None));
     assert_ne!(one, id(2, PATH, zoned(None)));
@@ -186,9 +186,9 @@ fn a_cap_counts_in_its_zone_else_in_the_campaigns_and_of_the_library_in_utc() {
     let path = rule::Path { id: Some(41), caps: vec![day, zoned], ..rule::Path::default() };
     campaign.terms.paths = vec![path];
     let routes = Routes::new(campaign).unwrap();
-    let zones = |target| routes.caps(target).iter().map(|cap| cap.time_zone.unwrap()).collect::<Vec<_>>();
-    assert_eq!(zones(OFFER), [Tz::Asia__Tokyo]);
-    assert_eq!([6, 7].map(CapTarget::Offer).map(zones), [[Tz::UTC], [Tz::UTC]]);
-    assert_eq!(zones(CapTarget::Path(41)), [Tz::Asia__Tokyo, Tz::Europe__Berlin]);
+    let of_caps = |target| routes.caps(target).iter().map(|cap| cap.time_zone.unwrap()).collect::<Vec<_>>();
+    assert_eq!(of_caps(OFFER), [Tz::Asia__Tokyo]);
+    assert_eq!([6, 7].map(CapTarget::Offer).map(of_caps), [[Tz::UTC], [Tz::UTC]]);
+    assert_eq!(of_caps(CapTarget::Path(41)), [Tz::Asia__Tokyo, Tz::Europe__Berlin]);
     assert_eq!(routes.capped(), [CapTarget::Path(41), OFFER, CapTarget::Offer(6), CapTarget::Offer(7)]);
 }

@@ -55,7 +55,7 @@ impl Uniques {
             Ok(None) => {}
             Ok(Some(slots)) if seen.restore(&slots) => {}
             Ok(Some(_)) => {
-                tracing::info!("tracking.unique_visitors_max changed; visitors of today are forgotten")
+                tracing::info!("tracking.unique_visitors_max changed; visitors of today are forgotten");
             }
             Err(error) => {
                 let path = path.display();

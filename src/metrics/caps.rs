@@ -11,7 +11,7 @@ families! {
         zeros Each(&["redis", "postgres", "failed"])
         => /// Counts were shared by `redis` or `postgres`, or that `failed`.
            caps_shared(outcome: &'static str): 1;
-    counter without_counter("octo_cap_without_counter_total") =
+    counter without_counter("octo_caps_uncounted_total") =
         "Times a cap was not looked at, because caps.counters_max was reached.",
         zeros Plain
         => /// A cap could not be counted.

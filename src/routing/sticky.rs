@@ -121,8 +121,9 @@ impl Choices {
 fn name_of(campaign: &Campaign) -> Name {
     let mut hasher = SipHasher13::new();
     hasher.write(campaign.id.as_bytes());
-    let [a, b, c, d, e, f, ..] = hasher.finish().to_le_bytes();
-    [a, b, c, d, e, f]
+    let mut name = Name::default();
+    name.copy_from_slice(&hasher.finish().to_le_bytes()[..NAME_BYTES]);
+    name
 }
 
 fn write_choice(choice: &Choice, out: &mut Vec<u8>) {
@@ -175,7 +176,7 @@ mod tests {
     use crate::{
         model::{click::Routed, link::Params},
         routing::{self, CapTarget, Routes, Visit, tests},
-        visitor::Visitor,
+        visitor::{Enricher, Files, Signs},
     };
 
     fn campaign(id: u128, sticky: Sticky, epoch: i32) -> Campaign {
@@ -223,7 +224,8 @@ mod tests {
             offer.caps = vec![serde_json::from_str(cap).unwrap()];
         }
         let routes = Routes::new(campaign).unwrap();
-        let (params, visitor) = (Params::default(), Visitor::default());
+        let (params, enricher) = (Params::default(), Enricher::open(&Files::default()).unwrap());
+        let visitor = enricher.describe(&Signs::default());
         let mut choices = Choices::default();
         let visit = |choices: &Choices, full: Option<i64>| {
             let is_full = |target| full.is_some_and(|id| target == CapTarget::Offer(id));

@@ -22,7 +22,7 @@ use crate::{
         track::{
             out::{self, OUT_ROUTE, OutPath},
             signals,
-            sticky::Past,
+            sticky::Remembered,
             test_link,
         },
     },
@@ -280,18 +280,18 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
         params.read_as(source);
     }
     let (now, is_click) = (id.created_at(), head.method != Method::HEAD);
-    let past = Past::of(app, &head.headers, routes, &sender, now, is_click);
+    let known = Remembered::of(app, &head.headers, routes, &sender, now, is_click);
     let forced = test_link::choices(app, head, routes, now);
     let decision = routing::decide(
         routes,
         &Visit {
             referrer: sender.referrer.as_deref(),
             forced,
-            visitor_key: Some(past.key()),
-            bound: past.bound(routes),
-            is_returning: past.is_returning,
-            is_unique: past.is_unique,
-            is_full: &|target| app.caps.is_full(routes, target, now, past.visit),
+            visitor_key: Some(known.key()),
+            bound: known.bound(routes),
+            is_returning: known.is_returning,
+            is_unique: known.is_unique,
+            is_full: &|target| app.caps.is_full(routes, target, now, known.visit),
             ..Visit::new(&params, &visitor, now, id.seed())
         },
     );
@@ -307,7 +307,7 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
             is_bot: visitor.is_bot,
             ip: sender.ip,
             user_agent: agent,
-            visit: past.visit,
+            visit: known.visit,
             now_s: id.timestamp_ms() / 1000,
         })
     };
@@ -331,12 +331,12 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     click.rule_id = decision.rule_id;
     click.path_id = decision.path_id();
     click.routed = decision.routed;
-    click.source_id = campaign.terms.traffic_source_id;
     if is_click && click.is_valid() {
-        click.is_unique = app.uniques.is_first_counted(past.visit, id.timestamp_ms() / 1000);
+        click.is_unique = app.uniques.is_first_counted(known.visit, id.timestamp_ms() / 1000);
         let offer_id = decision.offer_id().filter(|_| decision.landing_page.is_none());
-        app.caps.count_click(routes, decision.path_id(), offer_id, now, past.visit);
+        app.caps.count_click(routes, decision.path_id(), offer_id, now, known.visit);
     }
+    click.source_id = campaign.terms.traffic_source_id;
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let token = out::token(app, routes, &decision, &click, is_click, may_set_cookie);
@@ -349,11 +349,11 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
     count(&click, is_click, unexpanded);
     let mut response = redirect(app, &head.method, location, Some(id));
+    if is_click && let Some(cookie) = known.cookie(app, routes, &decision, now) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     if asks_for_hints {
         signals::ask_for_hints(response.headers_mut());
-    }
-    if is_click && let Some(cookie) = past.cookie(app, routes, &decision, now) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     if let Some(token) = token.filter(|_| may_set_cookie) {
         out::set_cookie(app, &mut response, &token);

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{
     click::{self, Answer},
     signals,
-    sticky::Past,
+    sticky::Remembered,
 };
 use crate::{
     app::App,
@@ -342,10 +342,11 @@ fn go(app: &App, peer: Peer, head: &Head, mut asked: Asked<'_>) -> Answer {
     });
     let click_id = ticket.as_ref().map(|ticket| ticket.click_id);
 
-    let past = routes.as_deref().map(|routes| Past::of(app, &head.headers, routes, &sender, now, false));
-    let decision = routes.as_deref().zip(past.as_ref());
+    let known =
+        routes.as_deref().map(|routes| Remembered::of(app, &head.headers, routes, &sender, now, false));
+    let decision = routes.as_deref().zip(known.as_ref());
     let decision =
-        decision.map(|(routes, past)| decide(app, routes, past, ticket.as_ref(), &asked, visitor.os, id));
+        decision.map(|(routes, known)| decide(app, routes, known, ticket.as_ref(), &asked, visitor.os, id));
     let unknown = std::mem::take(&mut asked.params.unknown);
     // of a visitor without a click what the link and the request say stands in its place
     let mut own = Click::of_link(click_id.unwrap_or_else(ClickId::now), Uuid::nil(), asked.params);
@@ -389,11 +390,11 @@ fn go(app: &App, peer: Peer, head: &Head, mut asked: Asked<'_>) -> Answer {
     };
     let pending = is_out.then(|| app.journal.append_with(|bytes| out.encode(bytes)));
     let mut response = click::redirect(app, &head.method, location, click_id);
-    if is_out && let (Some(routes), Some(decision), Some(past)) = (routes.as_deref(), decision, past) {
+    if is_out && let (Some(routes), Some(decision), Some(known)) = (routes.as_deref(), decision, known) {
         if let Some(offer_id) = decision.offer_id().filter(|_| out.is_valid()) {
-            app.caps.count_offer(routes, offer_id, now, past.visit);
+            app.caps.count_offer(routes, offer_id, now, known.visit);
         }
-        if let Some(cookie) = past.cookie_of_offer(app, routes, &decision, now) {
+        if let Some(cookie) = known.cookie_of_offer(app, routes, &decision, now) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }
@@ -416,7 +417,7 @@ fn outcome(method: &Method, decision: Option<&Decision<'_>>, goes_on: bool, has_
 fn decide<'r>(
     app: &App,
     routes: &'r Routes,
-    past: &Past,
+    known: &Remembered,
     ticket: Option<&Ticket>,
     asked: &Asked<'_>,
     os: &str,
@@ -424,7 +425,7 @@ fn decide<'r>(
 ) -> Decision<'r> {
     let now = time_of_uuid(id);
     let bound =
-        past.bound(routes).filter(|bound| ticket.and_then(|ticket| ticket.path_id) == Some(bound.path_id));
+        known.bound(routes).filter(|bound| ticket.and_then(|ticket| ticket.path_id) == Some(bound.path_id));
     let path_id = ticket.and_then(|ticket| ticket.path_id);
     let path = path_id.and_then(|id| routes.path(id)).or_else(|| routes.default_path());
     let seed =
@@ -436,10 +437,10 @@ fn decide<'r>(
         nth: asked.nth(path),
         now,
         seed,
-        visitor_key: Some(past.key()),
+        visitor_key: Some(known.key()),
         bound_offer_id: bound.and_then(|bound| bound.offer_id),
+        is_full: &|target| app.caps.is_full(routes, target, now, known.visit),
         os,
-        is_full: &|target| app.caps.is_full(routes, target, now, past.visit),
     };
     routing::decide_out(routes, &visit)
 }

@@ -22,7 +22,7 @@ const COOKIE_CHARS_MAX: usize = 1024;
 
 /// What is known of a visitor.
 #[derive(Debug)]
-pub(crate) struct Past {
+pub(crate) struct Remembered {
     /// Who visits the campaign, for a day.
     pub(crate) visit: u64,
     /// What he got before; `None`: the campaign keeps no choices, or he asks for privacy.
@@ -33,7 +33,7 @@ pub(crate) struct Past {
     pub(crate) is_returning: Option<bool>,
 }
 
-impl Past {
+impl Remembered {
     /// Of whoever clicks on a campaign at a time. What no rule of the campaign looks at is not found out.
     pub(crate) fn of(
         app: &Parts,

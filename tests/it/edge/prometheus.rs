@@ -115,6 +115,9 @@ async fn tour_links_and_events(tracker: &Tracker) {
     let octo = &tracker.octo;
     tracker.simple_campaign("demo").await;
     tracker.campaign(json!({ "key": "paused", "name": "p", "status": "paused" })).await;
+    let caps = json!([{ "of": "clicks", "limit": 1, "per": "day" }]);
+    tracker.campaign(json!({ "key": "capped", "name": "c", "status": "paused", "caps": caps })).await;
+    tracker.show("/campaigns/capped/caps").await;
     for path in
         ["/click?cid=demo", "/c/demo?sub1=a", "/click?cid=demo&sub1=poison", "/click?cid=demo&sub1=poison"]
     {

@@ -24,6 +24,7 @@ use crate::{
     limits::Limits,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
+    script::Script,
     telemetry::Metrics,
     visitor::Enricher,
 };
@@ -75,6 +76,8 @@ pub struct Parts {
     pub public_url: String,
     /// `Referrer-Policy` of a redirect; `None` sends none.
     pub referrer_policy: Option<HeaderValue>,
+    /// What landing pages run.
+    pub script: Script,
 }
 
 /// First clicks of visits, to be told to the other nodes; `None` where duplicates are not looked for, or there is no
@@ -127,6 +130,7 @@ impl App {
             state: State::default(),
             public_url,
             referrer_policy,
+            script: Script::new(&config.script, config.privacy.respect_gpc),
             config,
         };
         Ok((Self(Arc::new(parts)), new_visits))

@@ -51,6 +51,7 @@ pub(crate) mod net;
 pub(crate) mod privacy;
 pub mod redis;
 pub mod routing;
+pub(crate) mod script;
 pub mod server;
 pub(crate) mod tasks;
 pub mod telemetry;

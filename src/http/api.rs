@@ -6,6 +6,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod manners;
 pub(crate) mod openapi;
+pub(crate) mod script;
 pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod tokens;
@@ -23,6 +24,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(clicks::router())
         .merge(events::router())
         .merge(dead_letters::router())
+        .merge(script::router())
         .merge(tokens::router())
         .merge(system::router());
     OpenApiRouter::default().nest(ROOT, nouns)

@@ -4,6 +4,8 @@
 //! Nothing in a query can make a known campaign answer anything but a redirect, and nothing here knows a
 //! database: the campaign comes from memory, the click goes to the journal.
 
+use std::borrow::Cow;
+
 use axum::{
     body::{Body, Bytes},
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as Head},
@@ -30,7 +32,7 @@ use crate::{
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
-    routing::{self, Routes, Visit, destination::Values},
+    routing::{self, Decision, Routes, Visit, destination::Values},
 };
 
 /// The header that carries our id of a click.
@@ -188,10 +190,7 @@ async fn redirected(app: &App, peer: Peer, link: Link, head: &Head, form: &str) 
         return plain(StatusCode::BAD_REQUEST, NO_CID);
     };
     let key = key_text(cid);
-    let found = match app.campaigns.in_memory(key) {
-        Some(routes) => Lookup::Found(routes),
-        None => look_up(app, key).await,
-    };
+    let found = look_up(app, key).await;
     let Lookup::Found(routes) = found else { return unknown(app, &head.method, &found) };
     let Answer { mut response, pending } = visit(app, peer, head, &routes, params);
     if let Some(pending) = pending
@@ -213,8 +212,11 @@ fn parse<'a>(link: Link, head: &'a Head, form: &'a str) -> Params<'a> {
     params
 }
 
-/// What is found of a key that is not in memory; where that is no campaign, the one that a bent link means.
-async fn look_up(app: &App, key: &str) -> Lookup {
+/// What is found of a key, in memory first; where that is no campaign, the one that a bent link means.
+pub(super) async fn look_up(app: &App, key: &str) -> Lookup {
+    if let Some(routes) = app.campaigns.in_memory(key) {
+        return Lookup::Found(routes);
+    }
     let found = match key.parse() {
         Ok(key) => app.campaigns.look_up(&key).await,
         Err(_) => Lookup::Unknown,
@@ -240,49 +242,95 @@ impl From<Response> for Answer {
 }
 
 /// Turns a visit into a click in the journal's queue and the answer to it, without waiting for anything.
-fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, mut params: Params<'_>) -> Answer {
-    let id = ClickId::now();
-    let sender = sender(app, peer, head);
-    let agent = sender.user_agent.as_deref().unwrap_or_default();
-    let visitor = app.enricher.describe(agent, Some(sender.ip));
-    let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
-    let decision = routing::decide(routes, &visit);
+fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, params: Params<'_>) -> Answer {
+    let is_click = head.method != Method::HEAD;
+    let came = Came { is_click, is_prefetch: signals::is_prefetch(&head.headers) };
+    let accepted = accept(app, routes, came, sender(app, peer, head), params);
+    let Accepted { click, decision, unknown, .. } = &accepted;
     let Some(template) = decision.template else {
         metrics::click("no_destination");
         return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into();
     };
-    let is_click = head.method != Method::HEAD;
     let campaign = &routes.campaign;
+    let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
+    let location = template.expand(&Values { click, cid: campaign.key.as_str() }, pass_through);
+    let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
+    accepted.count(is_click, "redirected");
+    Answer { response: redirect(app, &head.method, location, Some(click.id)), pending }
+}
+
+/// How a visit came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came {
+    /// Whether it becomes a click; otherwise somebody only looks where it would lead.
+    pub(super) is_click: bool,
+    /// Whether it was fetched ahead of a visit.
+    pub(super) is_prefetch: bool,
+}
+
+/// A visit that became a click, described and judged, and where the campaign leads it.
+pub(super) struct Accepted<'a, 'r> {
+    pub(super) click: Click<'a>,
+    pub(super) decision: Decision<'r>,
+    /// What the link says beside what octo knows.
+    unknown: Vec<Cow<'a, str>>,
+    /// Values that were macros.
+    unexpanded: u32,
+}
+
+/// Makes a click of a visit, from memory only.
+pub(super) fn accept<'a, 'r>(
+    app: &'a App,
+    routes: &'r Routes,
+    came: Came,
+    sender: Sender<'a>,
+    mut params: Params<'a>,
+) -> Accepted<'a, 'r> {
+    let id = ClickId::now();
+    let agent = sender.user_agent.as_deref().unwrap_or_default();
+    let visitor = app.enricher.describe(agent, Some(sender.ip));
+    let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+    let decision = routing::decide(routes, &visit);
     // what the campaign does not take, and what is no click, begins no visit and is not counted against its address
     let judged = || {
         app.judge.judge(Evidence {
-            is_prefetch: signals::is_prefetch(&head.headers),
+            is_prefetch: came.is_prefetch,
             is_bot: visitor.is_bot,
             ip: sender.ip,
             user_agent: agent,
-            campaign_id: campaign.id,
+            campaign_id: routes.campaign.id,
             now_s: id.timestamp_ms() / 1000,
         })
     };
-    let invalid_reason = decision.refused.or_else(|| is_click.then(judged).flatten());
+    let invalid_reason = decision.refused.or_else(|| came.is_click.then(judged).flatten());
 
     let (unexpanded, unknown) = (params.unexpanded, std::mem::take(&mut params.unknown));
-    let mut click = Click::of_link(id, campaign.id, params);
+    let mut click = Click::of_link(id, routes.campaign.id, params);
     visitor.describe(&mut click);
     app.privacy.describe(sender, &mut click);
     click.invalid_reason = invalid_reason;
     click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
     click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
+    Accepted { click, decision, unknown, unexpanded }
+}
 
-    let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
-    let location = template.expand(&Values { click: &click, cid: campaign.key.as_str() }, pass_through);
-    let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
-    count(&click, is_click, unexpanded);
-    Answer { response: redirect(app, &head.method, location, Some(id)), pending }
+impl Accepted<'_, '_> {
+    /// Counts it; `valid` is what becomes of one that is valid.
+    pub(super) fn count(&self, is_click: bool, valid: &'static str) {
+        let click = &self.click;
+        if is_click && !click.adjusted.is_empty() {
+            metrics::click_adjusted(click.adjusted, self.unexpanded);
+        }
+        metrics::click(match (is_click, click.is_valid()) {
+            (false, _) => "head",
+            (true, true) => valid,
+            (true, false) => "invalid",
+        });
+    }
 }
 
 /// Who sent the request.
-fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
+pub(super) fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
     let headers = &head.headers;
     let text = |name| headers.get(name).map(|v| clean_bytes(v.as_bytes(), HEADER_CHARS_MAX));
     Sender {
@@ -291,17 +339,6 @@ fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
         referrer: text(header::REFERER),
         asks_for_privacy: signals::asks_for_privacy(headers, &app.config.privacy),
     }
-}
-
-fn count(click: &Click<'_>, is_click: bool, unexpanded: u32) {
-    if is_click && !click.adjusted.is_empty() {
-        metrics::click_adjusted(click.adjusted, unexpanded);
-    }
-    metrics::click(match (is_click, click.is_valid()) {
-        (false, _) => "head",
-        (true, true) => "redirected",
-        (true, false) => "invalid",
-    });
 }
 
 /// Waits until the click is on disk and says whether it is; if it cannot be, the visitor is redirected all the

@@ -1,0 +1,196 @@
+//! `POST /visit`: a page tells that somebody came who was not redirected. The visit becomes a click as a link's does,
+//! by the same code, and is on disk before the answer.
+
+use std::borrow::Cow;
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tokio::time::timeout;
+use url::form_urlencoded;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use crate::{
+    app::App,
+    campaigns::Lookup,
+    http::{
+        client::Peer,
+        error::{FieldError, Problem},
+        track::{
+            click::{self, Accepted, Came},
+            event::{
+                input,
+                loose::{self, Members},
+            },
+            posted, signals,
+        },
+    },
+    metrics,
+    model::{
+        link::{Params, key_text},
+        text::{HEADER_CHARS_MAX, clean},
+    },
+};
+
+/// Bytes of a body.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const JSON_DEPTH_MAX: usize = 32;
+
+/// The routes of this module.
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::default().routes(routes!(visit))
+}
+
+/// A visit to store.
+#[derive(Debug, ToSchema)]
+#[schema(as = VisitInput)]
+struct Told<'a> {
+    /// The campaign's key.
+    #[schema(value_type = String, example = "demo")]
+    cid: Cow<'a, str>,
+    /// The page that was visited. Its query is read as that of a link: `sub1`, `cost` and the like.
+    #[schema(value_type = Option<String>, example = "https://shop.example/shoes?sub1=autumn")]
+    url: Option<Cow<'a, str>>,
+    /// What led to the page.
+    #[schema(value_type = Option<String>, example = "https://news.example/")]
+    referrer: Option<Cow<'a, str>>,
+    /// Parameters that count before those of the page: an object of names and values, or a text such as `sub1=a&sub2=b`.
+    #[schema(value_type = Option<Object>, example = json!({ "sub2": "header" }))]
+    params: String,
+}
+
+/// A visit that is on disk.
+#[derive(Debug, Serialize, ToSchema)]
+struct Visited {
+    /// Our id of the click that it became.
+    #[schema(example = "019aaf3c-5f00-7abc-8def-0123456789ab")]
+    click_id: Uuid,
+}
+
+/// Count a visit without a redirect
+///
+/// Answered once it is on disk: the click has the same labels and reasons as one of `GET /click`, and `via` says `script`.
+/// A campaign that takes no clicks is no reason to refuse it: it is stored with the reason. Any origin may send it, with
+/// credentials and any header, as JSON or as text that is JSON; at most 64 KiB.
+///
+/// The campaign's landing page that the visitor is on, by `url` or by the parameter `landing_page_id`, is that of the click.
+#[utoipa::path(
+    post, path = "/visit", tag = "tracking", operation_id = "visit", security(()),
+    request_body = Told<'static>,
+    responses(
+        (status = 202, description = "It is on disk.", body = Visited),
+        (status = 400, description = "The body is not JSON."),
+        (status = 408, description = "The body did not arrive in time."),
+        (status = 413, description = "The body is too long."),
+        (status = 415, description = "The body is neither JSON nor text."),
+        (status = 422, description = "It names no campaign that is known; `errors` names each fault."),
+        (status = 503, description = "The disk does not take it, or the campaign cannot be looked up; send it again after `Retry-After` seconds."),
+    ),
+)]
+async fn visit(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let Some(peer) = head.extensions.get::<Peer>().copied() else {
+        return Err(Problem::internal("a request without a peer"));
+    };
+    posted::media_type(&head.headers, false).inspect_err(|_| metrics::click("bad_request"))?;
+    let (body, _place) = posted::read(&app, &head.headers, body, BODY_BYTES_MAX, refused).await?;
+    let text = loose::text_of(&body);
+    let value = loose::parse(&text, JSON_DEPTH_MAX).inspect_err(|_| metrics::click("bad_request"))?;
+    let members = Members::of(value.get()).ok_or_else(|| bad_request(input::not_an_object("")))?;
+    let told = Told::read(members).map_err(bad_request)?;
+    let routes = match click::look_up(&app, key_text(&told.cid)).await {
+        Lookup::Found(routes) => routes,
+        Lookup::Unknown => {
+            metrics::click("unknown_campaign");
+            return Err(FieldError::new("/cid", "unknown_campaign", "there is no such campaign").into());
+        }
+        Lookup::Unavailable => {
+            metrics::click("unavailable");
+            return Err(Problem::unavailable(
+                "The campaign cannot be looked up at the moment; send it again.",
+            ));
+        }
+    };
+    let query = told.query();
+    let came = Came { is_click: true, is_prefetch: signals::is_prefetch(&head.headers) };
+    let mut sender = click::sender(&app, peer, &head);
+    sender.referrer = told.referrer; // that of the request is the page itself
+    let accepted = click::accept(&app, &routes, came, sender, params(&query));
+    let click_id = store(&app, &accepted).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(Visited { click_id })).into_response())
+}
+
+impl<'a> Told<'a> {
+    /// What a page tells. Only the campaign must be there; what cannot be read is left out.
+    fn read(mut members: Members<'a>) -> Result<Self, FieldError> {
+        let text =
+            |given: Option<loose::Given<'a>>| given.and_then(|given| given.said()).map(|said| said.text);
+        let cid = text(members.take("cid")).filter(|cid| !cid.trim().is_empty());
+        let cid = cid.ok_or_else(|| FieldError::new("/cid", "required", "is required"))?;
+        let url = text(members.take("url"));
+        let referrer = text(members.take("referrer"));
+        let referrer = referrer.map(|it| clean(&it, HEADER_CHARS_MAX).into_owned());
+        let params = members.take("params").map(|given| match given.members() {
+            Some(members) => query_of(members),
+            None => given.said().map(|said| said.text.into_owned()).unwrap_or_default(),
+        });
+        Ok(Self {
+            cid,
+            url,
+            referrer: referrer.filter(|it| !it.is_empty()).map(Cow::Owned),
+            params: params.unwrap_or_default(),
+        })
+    }
+
+    /// What a link would say: the parameters, then the page's own.
+    fn query(&self) -> String {
+        let url = self.url.as_deref().unwrap_or_default();
+        let (page, _fragment) = url.split_once('#').unwrap_or((url, ""));
+        let (_, query) = page.split_once('?').unwrap_or_default();
+        [&self.params, query].join("&")
+    }
+}
+
+/// Names and values as the query of a link has them.
+fn query_of(members: Members<'_>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, given) in members.rest() {
+        if let Some(said) = given.said() {
+            query.append_pair(&name, &said.text);
+        }
+    }
+    query.finish()
+}
+
+/// The parameters of a query; a `cid` in it is the page's, not ours.
+fn params(query: &str) -> Params<'_> {
+    let mut params = Params { cid: Some(Cow::Borrowed("")), ..Params::default() };
+    params.read(query);
+    params
+}
+
+/// Waits until the click is on disk; 503 otherwise, because nobody is kept waiting for it.
+async fn store(app: &App, accepted: &Accepted<'_, '_>) -> Result<Uuid, Problem> {
+    let click = &accepted.click;
+    let mut pending = app.journal.append_with(|out| click.encode(out));
+    if matches!(timeout(app.config.journal.append_timeout, pending.durable()).await, Ok(Ok(_))) {
+        accepted.count(true, "visited");
+        return Ok(click.id.uuid());
+    }
+    metrics::click("unrecorded");
+    Err(Problem::unavailable("The visit could not be stored; send it again."))
+}
+
+fn refused(outcome: &'static str) {
+    metrics::click(if outcome == "invalid" { "bad_request" } else { outcome });
+}
+
+fn bad_request(error: FieldError) -> Problem {
+    metrics::click("bad_request");
+    error.into()
+}

@@ -49,7 +49,7 @@ fn click<'a>(
     params: Params<'a>,
     routes: &Routes,
     decision: &Decision<'_>,
-    visitor: Visitor,
+    visitor: Visitor<'_>,
 ) -> Click<'a> {
     let mut click = Click::of_link(id, routes.campaign.id, params);
     visitor.describe(&mut click);
@@ -57,8 +57,8 @@ fn click<'a>(
     click.user_agent = Some(USER_AGENT.into());
     click.referrer = Some(REFERRER.into());
     click.invalid_reason = decision.refused.or(visitor.is_bot.then_some(InvalidReason::Bot));
-    click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
-    click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
+    click.landing_page_id = decision.landing_page_id().or(click.landing_page_id);
+    click.campaign_offer_id = decision.offer_id().or(click.campaign_offer_id);
     click
 }
 
@@ -67,7 +67,7 @@ fn whole(query: &str, ip: IpAddr, enricher: &Enricher, routes: &Routes) -> (Stri
     let mut params = Params::parse(query);
     let id = ClickId::now();
     let visitor = enricher.describe(USER_AGENT, Some(ip));
-    let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+    let visit = Visit::new(&params, &visitor, id.created_at(), id.seed());
     let decision = routing::decide(routes, &visit);
     let unknown = std::mem::take(&mut params.unknown);
     let click = click(id, ip, params, routes, &decision, visitor);
@@ -86,7 +86,7 @@ fn click_path(c: &mut Criterion) {
     let params = Params::parse(QUERY);
     let id = ClickId::now();
     let visitor = enricher.describe(USER_AGENT, Some(ip));
-    let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+    let visit = Visit::new(&params, &visitor, id.created_at(), id.seed());
     let decision = routing::decide(&routes, &visit);
     let template = decision.template.expect("the campaign has offers");
     let click = click(id, ip, params.clone(), &routes, &decision, visitor);

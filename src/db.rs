@@ -47,7 +47,8 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, stats, tokens, visitor_keys,
+    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, library, stats, tokens,
+    visitor_keys,
 };
 
 pub use statement::Statement;
@@ -69,6 +70,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         events::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,
+        library::STATEMENTS,
         migrations::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,

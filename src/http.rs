@@ -161,7 +161,7 @@ impl Ahead {
     async fn answer(self, app: &App, peer: Peer, head: &Head, body: Option<Body>) -> Response {
         match self {
             Self::Link(link) => click::answer(app, peer, link, head, body).await,
-            Self::Script(asked) => script::answer(app, asked, head).await,
+            Self::Script(asked) => script::answer(app, asked, head),
         }
     }
 

@@ -5,6 +5,8 @@ pub mod click;
 pub mod id;
 pub mod link;
 pub mod money;
+pub mod rule;
 pub mod scheme;
+pub mod stored_rules;
 pub mod text;
 pub mod token;

@@ -1,115 +1,733 @@
-//! Decides where a click goes. Pure: the campaign, what is known of the visit, the time and the seed are arguments.
+//! Decides where a click goes. Pure: the campaign, what is known of the visit, the time and the keys are arguments, and the
+//! same arguments always give the same answer.
+//!
+//! The first rule whose conditions hold takes the visit, and the last one has none. Of its paths those take part whose own
+//! conditions hold; one is drawn by weight, then one of its landing pages, then (with the click, or when the visitor leaves
+//! the page: [`decide_out`]) one of its offers.
 
+mod calendar;
+pub mod condition;
 pub mod destination;
+pub mod explain;
 mod rotation;
 
-use chrono::{DateTime, Utc};
+use std::hash::Hasher as _;
 
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use siphasher::sip::SipHasher13;
+
+use self::{
+    condition::{Asked, Condition, Fault},
+    destination::{Error, Template},
+    rotation::{Drawn, Item, draw},
+};
 use crate::{
     model::{
         campaign::{Campaign, Destination, Status, Terms},
-        click::InvalidReason,
+        click::{InvalidReason, Routed, Why},
         link::{Number, Params},
+        rule::{self, Criterion, DEFAULT_RULE, Dimension, OfferChoice, Sticky},
     },
-    routing::destination::{Error, Template},
     visitor::Visitor,
 };
 
-/// A campaign ready to route: its destinations parsed once, at load.
+/// Offers at most that one after the other take what is over.
+pub const OVERFLOW_STEPS_MAX: usize = 8;
+
+/// A campaign ready to route: its destinations and conditions read once, at load.
 #[derive(Debug, Clone)]
 pub struct Routes {
     /// The campaign as stored.
     pub campaign: Campaign,
+    rules: Vec<Rule>,
+    /// Offers that are in no path.
+    overflow: Vec<Branch>,
+    fallback: Option<Template>,
+    /// What the choices of this campaign hang on, in this epoch.
+    salt: u64,
+    dimensions: Dimensions,
+}
+
+/// Which dimensions the rules of a campaign look at: what must be known of a visit, and what need not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dimensions(u32);
+
+impl Dimensions {
+    fn insert(&mut self, dimension: Dimension) {
+        self.0 |= 1 << dimension as u32;
+    }
+
+    /// Whether one is looked at.
+    pub fn contains(self, dimension: Dimension) -> bool {
+        (self.0 >> (dimension as u32)) & 1 == 1
+    }
+}
+
+/// A rule ready to decide.
+#[derive(Debug, Clone)]
+struct Rule {
+    id: i64,
+    name: Box<str>,
+    when: Vec<Condition>,
+    zone: Tz,
+    paths: Vec<Path>,
+}
+
+/// A path ready to be taken.
+#[derive(Debug, Clone)]
+pub struct Path {
+    /// As clicks name it.
+    pub id: i64,
+    /// For people.
+    pub name: Box<str>,
+    weight: u32,
+    when: Vec<Condition>,
     landing_pages: Vec<Branch>,
     offers: Vec<Branch>,
-    fallback: Option<Template>,
+    offer_choice: OfferChoice,
+    is_capped: bool,
 }
 
+/// A landing page or an offer, ready to lead there.
 #[derive(Debug, Clone)]
-struct Branch {
-    id: Option<i64>,
+pub struct Branch {
+    /// As clicks name it; `None` is no page, but straight to the offers.
+    pub id: Option<i64>,
+    /// For people.
+    pub name: Box<str>,
     weight: u32,
-    template: Template,
+    is_active: bool,
+    template: Option<Template>,
+    is_capped: bool,
+    overflow: Option<i64>,
 }
 
-/// Where one click goes.
-#[derive(Debug, Clone, Copy)]
-pub struct Decision<'a> {
-    /// `None`: nowhere, the answer is 404.
-    pub template: Option<&'a Template>,
-    /// The landing page it goes to.
+/// What a cap is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CapTarget {
+    /// A path; the only path of a default rule, which has the same id everywhere, is told apart by its campaign.
+    Path(i64),
+    /// An offer.
+    Offer(i64),
+}
+
+/// What a visitor got before, in the epoch that the campaign is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bound {
+    /// The path.
+    pub path_id: i64,
+    /// The landing page; `None`: straight to an offer.
     pub landing_page_id: Option<i64>,
-    /// The offer it goes to.
+    /// The offer, once there was one.
     pub offer_id: Option<i64>,
-    /// Why the campaign did not take it.
-    pub refused: Option<InvalidReason>,
 }
 
-impl Routes {
-    /// Parses the destinations of a campaign. An inactive one is left out; a broken one is an error that
-    /// names it (the API never stores one, but a hand in the database may).
-    pub fn new(campaign: Campaign) -> Result<Self, (String, Error)> {
-        Ok(Self {
-            landing_pages: branches(&campaign.terms.landing_pages)?,
-            offers: branches(&campaign.terms.offers)?,
-            fallback: campaign
-                .terms
-                .fallback_url
-                .as_deref()
-                .map(|url| parse("fallback_url", url))
-                .transpose()?,
-            campaign,
-        })
-    }
+/// Where a signed test link leads, whatever the rules say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Forced {
+    /// The rule; what is not given is decided.
+    pub rule_id: Option<i64>,
+    /// The path.
+    pub path_id: Option<i64>,
+    /// The landing page.
+    pub landing_page_id: Option<i64>,
+    /// The offer.
+    pub offer_id: Option<i64>,
 }
 
 /// Everything of a visit that may decide where it goes. Whether it counts is not part of it: people and bots get the
 /// same destination.
-#[derive(Debug, Clone, Copy)]
-pub struct Visit<'v, 'a> {
+#[derive(Clone, Copy)]
+pub struct Visit<'v> {
     /// What the link says.
-    pub params: &'v Params<'a>,
+    pub params: &'v Params<'v>,
     /// Who came.
-    pub visitor: &'v Visitor,
+    pub visitor: &'v Visitor<'v>,
+    /// The page that led here, as the browser says it.
+    pub referrer: Option<&'v str>,
     /// When.
     pub now: DateTime<Utc>,
     /// Evenly spread over visits.
     pub seed: u64,
+    /// The same for all visits of a visitor, as long as he can be told apart.
+    pub visitor_key: Option<u64>,
+    /// What the visitor got before.
+    pub bound: Option<Bound>,
+    /// Whether the visitor came to the campaign before; `None`: not known.
+    pub is_returning: Option<bool>,
+    /// Whether it is the visitor's first click of the campaign today; `None`: not known.
+    pub is_unique: Option<bool>,
+    /// Where a test link leads.
+    pub forced: Option<Forced>,
+    /// Whether something has taken as much as it may; only asked of what has a cap.
+    pub is_full: &'v dyn Fn(CapTarget) -> bool,
+}
+
+impl std::fmt::Debug for Visit<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visit")
+            .field("params", &self.params)
+            .field("visitor", &self.visitor)
+            .field("now", &self.now)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'v> Visit<'v> {
+    /// A visit of which nothing is known but this; nothing is full for it.
+    pub fn new(params: &'v Params<'v>, visitor: &'v Visitor<'v>, now: DateTime<Utc>, seed: u64) -> Self {
+        Self {
+            params,
+            visitor,
+            referrer: None,
+            now,
+            seed,
+            visitor_key: None,
+            bound: None,
+            is_returning: None,
+            is_unique: None,
+            forced: None,
+            is_full: &|_| false,
+        }
+    }
+}
+
+/// Where one click goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Decision<'r> {
+    /// `None`: nowhere, the answer is 404.
+    pub template: Option<&'r Template>,
+    /// The rule that took it; 0 is the default rule.
+    pub rule_id: Option<i64>,
+    /// The path it takes.
+    pub path: Option<&'r Path>,
+    /// The landing page it goes to.
+    pub landing_page: Option<&'r Branch>,
+    /// The offer it goes to, or is meant for behind its landing page.
+    pub offer: Option<&'r Branch>,
+    /// Why, where it was not the first choice.
+    pub routed: Routed,
+    /// Why the campaign did not take it.
+    pub refused: Option<InvalidReason>,
+}
+
+/// A visitor who leaves a landing page for an offer.
+#[derive(Clone, Copy)]
+pub struct OutVisit<'v> {
+    /// The rule that took the click.
+    pub rule_id: Option<i64>,
+    /// The path it took.
+    pub path_id: Option<i64>,
+    /// The offer that was chosen with the page.
+    pub offer_id: Option<i64>,
+    /// Which offer of the path the link names, from 1.
+    pub nth: Option<usize>,
+    /// When.
+    pub now: DateTime<Utc>,
+    /// The seed of the click, so that the same visitor gets the same offer again.
+    pub seed: u64,
+    /// The same for all visits of a visitor, as long as he can be told apart.
+    pub visitor_key: Option<u64>,
+    /// The offer the visitor got before, where choices are kept.
+    pub bound_offer_id: Option<i64>,
+    /// Whether something has taken as much as it may; only asked of what has a cap.
+    pub is_full: &'v dyn Fn(CapTarget) -> bool,
+}
+
+/// What is wrong with a campaign that cannot be routed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// A destination.
+    #[error("{name}: {error}")]
+    Destination {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        error: Error,
+    },
+    /// A criterion.
+    #[error("{name}: {fault}")]
+    Criterion {
+        /// The name of the rule or path.
+        name: String,
+        /// What is wrong.
+        fault: Fault,
+    },
+}
+
+impl Routes {
+    /// Reads the destinations and conditions of a campaign. A broken one is an error that names it (the API never stores
+    /// one, but a hand in the database may).
+    pub fn new(campaign: Campaign) -> Result<Self, Broken> {
+        let terms = &campaign.terms;
+        let mut dimensions = Dimensions::default();
+        let zone = |own: Option<Tz>| own.unwrap_or(terms.time_zone);
+        let mut rules = Vec::with_capacity(terms.rules.len() + 1);
+        for given in terms.rules.iter().filter(|rule| rule.is_active) {
+            rules.push(Rule {
+                id: given.id.unwrap_or(DEFAULT_RULE),
+                name: given.name.as_str().into(),
+                when: conditions(&given.name, &given.when, &mut dimensions)?,
+                zone: zone(given.time_zone),
+                paths: paths(&given.paths, &mut dimensions)?,
+            });
+        }
+        rules.push(Rule {
+            id: DEFAULT_RULE,
+            name: "Default".into(),
+            when: Vec::new(),
+            zone: terms.time_zone,
+            paths: paths(&terms.default_paths(), &mut dimensions)?,
+        });
+        let fallback = terms.fallback_url.as_deref().map(|url| parse("fallback_url", url)).transpose()?;
+        Ok(Self {
+            salt: salt_of(&campaign),
+            rules,
+            overflow: branches(&campaign.overflow_offers)?,
+            fallback,
+            dimensions,
+            campaign,
+        })
+    }
+
+    /// What must be known of a visit.
+    pub fn dimensions(&self) -> Dimensions {
+        self.dimensions
+    }
+
+    /// Whether rules look at what browsers tell in Client Hints only.
+    pub fn wants_hints(&self) -> bool {
+        [Dimension::Os, Dimension::Browser].into_iter().any(|d| self.dimensions.contains(d))
+    }
+
+    /// The name of a rule that takes visits; `None`: there is none.
+    pub fn rule_name(&self, id: i64) -> Option<&str> {
+        self.rules.iter().find(|rule| rule.id == id).map(|rule| &*rule.name)
+    }
+
+    /// A path that may take visits.
+    pub fn path(&self, id: i64) -> Option<&Path> {
+        self.rules.iter().flat_map(|rule| &rule.paths).find(|path| path.id == id)
+    }
+
+    /// Where clicks go that the campaign does not take.
+    pub fn fallback(&self) -> Option<&Template> {
+        self.fallback.as_ref()
+    }
+
+    /// An offer, in whichever path, or one that takes what is over.
+    fn offer(&self, id: i64) -> Option<&Branch> {
+        let of_paths = self.rules.iter().flat_map(|rule| &rule.paths).flat_map(|path| &path.offers);
+        of_paths.chain(&self.overflow).find(|offer| offer.id == Some(id))
+    }
+
+    fn nowhere(&self, refused: InvalidReason, mut why: Routed) -> Decision<'_> {
+        if self.fallback.is_some() {
+            why.insert(Why::Fallback);
+        }
+        Decision {
+            template: self.fallback.as_ref(),
+            rule_id: None,
+            path: None,
+            landing_page: None,
+            offer: None,
+            routed: why,
+            refused: Some(refused),
+        }
+    }
+
+    /// The key and salt of a choice in a path.
+    fn stage(&self, stage: Stage, of: i64) -> u64 {
+        self.salt ^ (stage as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ of.cast_unsigned().rotate_left(32)
+    }
+}
+
+/// What is chosen.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Path = 1,
+    LandingPage = 2,
+    Offer = 3,
 }
 
 /// Chooses the destination of a visit; the same arguments always give the same answer.
-pub fn decide<'r>(routes: &'r Routes, visit: &Visit<'_, '_>) -> Decision<'r> {
-    let refused = refusal(&routes.campaign.terms, visit.now);
-    if refused.is_none() {
-        if let Some(page) = named(&routes.landing_pages, visit.params.landing_page_id) {
-            return Decision::landing_page(page);
+pub fn decide<'r>(routes: &'r Routes, visit: &Visit<'_>) -> Decision<'r> {
+    let mut why = Routed::default();
+    if let Some(refused) = refusal(&routes.campaign.terms, visit.now) {
+        return routes.nowhere(refused, why);
+    }
+    if let Some(decision) = named(routes, visit, &mut why) {
+        return decision;
+    }
+    let asked = Asked::of(visit);
+    for rule in &routes.rules {
+        if !rule.holds(&asked) {
+            continue;
         }
-        if let Some(offer) = named(&routes.offers, visit.params.campaign_offer_id) {
-            return Decision::offer(offer);
+        if let Some(path) = choose_path(routes, rule, visit, &asked, &mut why) {
+            return take(routes, rule, path, visit, why);
         }
-        if let Some(page) = rotation::pick(&routes.landing_pages, |b| b.weight, visit.seed) {
-            return Decision::landing_page(page);
-        }
-        if let Some(offer) = rotation::pick(&routes.offers, |b| b.weight, visit.seed) {
-            return Decision::offer(offer);
+        if rule.id != DEFAULT_RULE {
+            why.insert(Why::NextRule);
         }
     }
+    routes.nowhere(InvalidReason::NoDestination, why)
+}
+
+/// Chooses the offer of a visitor who leaves a landing page. What the token of the click names may be gone meanwhile: then
+/// another offer of the campaign takes him, else its fallback.
+pub fn decide_out<'r>(routes: &'r Routes, visit: &OutVisit<'_>) -> Decision<'r> {
+    let mut why = Routed::default();
+    let paths = || routes.rules.iter().rev().flat_map(|rule| rule.paths.iter().map(move |path| (rule, path)));
+    let is_named = |(rule, path): &(&Rule, &Path)| {
+        Some(path.id) == visit.path_id && visit.rule_id.is_none_or(|id| id == rule.id)
+    };
+    let named = paths().find(is_named);
+    if named.is_none() && visit.path_id.is_some() {
+        why.insert(Why::Inactive);
+    }
+    // the default rule's first
+    let Some((rule, path)) = named.or_else(|| paths().find(|(_, path)| path.offers.iter().any(is_open)))
+    else {
+        return routes.nowhere(InvalidReason::NoDestination, why);
+    };
+    let mut wish = |id: Option<i64>, reason: Option<Why>| {
+        let offer = path.offers.iter().find(|offer| id.is_some() && offer.id == id)?;
+        if !offer.is_active {
+            why.insert(Why::Inactive);
+            return None;
+        }
+        if is_full(offer, visit.is_full) {
+            why.insert(Why::Cap);
+            return None;
+        }
+        if let Some(reason) = reason {
+            why.insert(reason);
+        }
+        Some(offer)
+    };
+    let nth = visit.nth.and_then(|nth| path.offers.get(nth.checked_sub(1)?)).and_then(|offer| offer.id);
+    let wished = wish(nth, Some(Why::Named))
+        .or_else(|| wish(visit.offer_id, None))
+        .or_else(|| wish(visit.bound_offer_id, Some(Why::Bound)));
+    let offer = wished.or_else(|| {
+        let key = key_of(routes, Sticky::All, visit.seed, visit.visitor_key);
+        choose_offer(routes, path, key, visit.is_full, &mut why)
+    });
+    let Some(offer) = offer else {
+        let decision = routes.nowhere(InvalidReason::NoDestination, why);
+        return Decision { rule_id: Some(rule.id), path: Some(path), ..decision };
+    };
     Decision {
-        template: routes.fallback.as_ref(),
-        landing_page_id: None,
-        offer_id: None,
-        refused: Some(refused.unwrap_or(InvalidReason::NoDestination)),
+        template: offer.template.as_ref(),
+        rule_id: Some(rule.id),
+        path: Some(path),
+        landing_page: None,
+        offer: Some(offer),
+        routed: why,
+        refused: None,
     }
 }
 
-impl<'a> Decision<'a> {
-    fn landing_page(branch: &'a Branch) -> Self {
-        Self { template: Some(&branch.template), landing_page_id: branch.id, offer_id: None, refused: None }
+impl Rule {
+    fn holds(&self, asked: &Asked<'_>) -> bool {
+        self.when.iter().all(|condition| condition.holds(asked, self.zone))
+    }
+}
+
+impl Path {
+    /// Whether it takes part: it is met, and somebody is there.
+    fn takes_part(&self, zone: Tz, asked: &Asked<'_>) -> bool {
+        let goes_somewhere = self.landing_pages.iter().any(is_open) || self.offers.iter().any(is_open);
+        goes_somewhere && self.when.iter().all(|condition| condition.holds(asked, zone))
     }
 
-    fn offer(branch: &'a Branch) -> Self {
-        Self { template: Some(&branch.template), landing_page_id: None, offer_id: branch.id, refused: None }
+    /// Its landing pages.
+    pub fn landing_pages(&self) -> &[Branch] {
+        &self.landing_pages
     }
+
+    /// Its offers, in the order in which out-links name them.
+    pub fn offers(&self) -> &[Branch] {
+        &self.offers
+    }
+
+    /// Whether something of it has a cap.
+    pub fn is_capped(&self) -> bool {
+        self.is_capped
+    }
+}
+
+impl Branch {
+    /// Where it leads; `None`: to the offers.
+    pub fn template(&self) -> Option<&Template> {
+        self.template.as_ref()
+    }
+
+    /// Whether it has a cap.
+    pub fn is_capped(&self) -> bool {
+        self.is_capped
+    }
+}
+
+impl Item for Branch {
+    fn id(&self) -> i64 {
+        self.id.unwrap_or(0)
+    }
+
+    fn weight(&self) -> u32 {
+        if self.is_active { self.weight } else { 0 }
+    }
+}
+
+impl Item for Path {
+    fn id(&self) -> i64 {
+        self.id
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+}
+
+impl Decision<'_> {
+    /// The path it takes.
+    pub fn path_id(&self) -> Option<i64> {
+        self.path.map(|path| path.id)
+    }
+
+    /// The landing page it goes to.
+    pub fn landing_page_id(&self) -> Option<i64> {
+        self.landing_page.and_then(|page| page.id)
+    }
+
+    /// The offer it goes to, or is meant for.
+    pub fn offer_id(&self) -> Option<i64> {
+        self.offer.and_then(|offer| offer.id)
+    }
+}
+
+/// Whether it may take new visitors.
+fn is_open(branch: &Branch) -> bool {
+    branch.weight() > 0
+}
+
+fn is_full(branch: &Branch, is_full: &dyn Fn(CapTarget) -> bool) -> bool {
+    branch.is_capped && branch.id.is_some_and(|id| is_full(CapTarget::Offer(id)))
+}
+
+/// What the choice of a stage hangs on: the visitor where choices of this stage are kept, else the visit.
+fn key_of(routes: &Routes, kept_from: Sticky, seed: u64, visitor_key: Option<u64>) -> u64 {
+    let sticky = routes.campaign.terms.sticky;
+    let is_kept = sticky == Sticky::All || (sticky == Sticky::Path && kept_from == Sticky::Path);
+    visitor_key.filter(|_| is_kept).unwrap_or(seed)
+}
+
+/// What the link or a test names, wherever it stands; `None`: nothing that takes clicks.
+fn named<'r>(routes: &'r Routes, visit: &Visit<'_>, why: &mut Routed) -> Option<Decision<'r>> {
+    let (page, offer) = match visit.forced {
+        Some(forced) => (forced.landing_page_id, forced.offer_id),
+        None => (number(visit.params.landing_page_id), number(visit.params.campaign_offer_id)),
+    };
+    if let Some(forced) = visit.forced
+        && page.is_none()
+        && offer.is_none()
+    {
+        return forced_path(routes, forced, visit, why);
+    }
+    if page.is_none() && offer.is_none() {
+        return None;
+    }
+    let is_wanted = |rule: &Rule, path: &Path| {
+        let Forced { rule_id, path_id, .. } = visit.forced.unwrap_or_default();
+        rule_id.is_none_or(|id| id == rule.id) && path_id.is_none_or(|id| id == path.id)
+    };
+    let paths = || {
+        let all = routes.rules.iter().flat_map(|rule| rule.paths.iter().map(move |path| (rule, path)));
+        all.filter(|(rule, path)| is_wanted(rule, path))
+    };
+    let find = |id: Option<i64>, list: fn(&'r Path) -> &'r [Branch]| {
+        let of_path = |(rule, path): (&'r Rule, &'r Path)| {
+            list(path).iter().find(|branch| branch.id == id).map(|branch| (rule, path, branch))
+        };
+        id.and_then(|_| paths().find_map(of_path))
+    };
+    let page = find(page, Path::landing_pages);
+    let offer = find(offer, Path::offers);
+    for (rule, path, branch) in [page, offer].into_iter().flatten() {
+        if !branch.is_active {
+            why.insert(Why::Inactive);
+            continue;
+        }
+        if visit.forced.is_none() && is_full(branch, visit.is_full) {
+            why.insert(Why::Cap);
+            continue;
+        }
+        why.insert(Why::Named);
+        let is_page = page.is_some_and(|(_, _, page)| std::ptr::eq(page, branch));
+        return Some(Decision {
+            template: branch.template.as_ref(),
+            rule_id: Some(rule.id),
+            path: Some(path),
+            landing_page: is_page.then_some(branch),
+            offer: (!is_page).then_some(branch),
+            routed: *why,
+            refused: None,
+        });
+    }
+    None
+}
+
+fn number(number: Number) -> Option<i64> {
+    number.get()
+}
+
+/// The rule or path of a test link; the rest is decided.
+fn forced_path<'r>(
+    routes: &'r Routes,
+    forced: Forced,
+    visit: &Visit<'_>,
+    why: &mut Routed,
+) -> Option<Decision<'r>> {
+    let rule = match (forced.rule_id, forced.path_id) {
+        (Some(id), _) => routes.rules.iter().find(|rule| rule.id == id)?,
+        (None, Some(id)) => routes.rules.iter().find(|rule| rule.paths.iter().any(|path| path.id == id))?,
+        (None, None) => return None,
+    };
+    let asked = Asked::of(visit);
+    let path = match forced.path_id {
+        Some(id) => rule.paths.iter().find(|path| path.id == id)?,
+        None => choose_path(routes, rule, visit, &asked, why)?,
+    };
+    why.insert(Why::Named);
+    Some(take(routes, rule, path, visit, *why))
+}
+
+fn choose_path<'r>(
+    routes: &Routes,
+    rule: &'r Rule,
+    visit: &Visit<'_>,
+    asked: &Asked<'_>,
+    why: &mut Routed,
+) -> Option<&'r Path> {
+    let is_full = |path: &Path| path.is_capped && (visit.is_full)(CapTarget::Path(path.id));
+    if routes.campaign.terms.sticky != Sticky::Off
+        && let Some(bound) = visit.bound
+        && let Some(path) = rule.paths.iter().find(|path| path.id == bound.path_id)
+        && path.takes_part(rule.zone, asked)
+    {
+        if !is_full(path) {
+            why.insert(Why::Bound);
+            return Some(path);
+        }
+        why.insert(Why::Cap);
+    }
+    let paths = rule.paths.iter().filter(|path| path.weight > 0 && path.takes_part(rule.zone, asked));
+    let key = key_of(routes, Sticky::Path, visit.seed, visit.visitor_key);
+    let drawn = draw(paths, key, routes.stage(Stage::Path, rule.id), is_full)?;
+    note_full(&drawn, why);
+    drawn.chosen
+}
+
+fn note_full<T>(drawn: &Drawn<'_, T>, why: &mut Routed) {
+    if drawn.is_first_full() {
+        why.insert(Why::Cap);
+    }
+}
+
+/// The way of a visit over a path.
+fn take<'r>(
+    routes: &'r Routes,
+    rule: &'r Rule,
+    path: &'r Path,
+    visit: &Visit<'_>,
+    mut why: Routed,
+) -> Decision<'r> {
+    let key = key_of(routes, Sticky::All, visit.seed, visit.visitor_key);
+    let bound =
+        visit.bound.filter(|bound| routes.campaign.terms.sticky == Sticky::All && bound.path_id == path.id);
+    let page = choose_page(routes, path, key, bound, &mut why);
+    let needs_offer = page.is_none() || path.offer_choice == OfferChoice::Lander;
+    let offer = if needs_offer {
+        let bound = bound.and_then(|bound| path.offers.iter().find(|offer| offer.id == bound.offer_id));
+        match bound.filter(|offer| offer.is_active && !is_full(offer, visit.is_full)) {
+            Some(offer) => Some(offer),
+            None => choose_offer(routes, path, key, visit.is_full, &mut why),
+        }
+    } else {
+        None
+    };
+    let Some(first) = page.or(offer) else {
+        let decision = routes.nowhere(InvalidReason::NoDestination, why);
+        return Decision { rule_id: Some(rule.id), path: Some(path), ..decision };
+    };
+    Decision {
+        template: first.template.as_ref(),
+        rule_id: Some(rule.id),
+        path: Some(path),
+        landing_page: page,
+        offer,
+        routed: why,
+        refused: None,
+    }
+}
+
+/// The landing page; `None`: straight to the offers.
+fn choose_page<'r>(
+    routes: &Routes,
+    path: &'r Path,
+    key: u64,
+    bound: Option<Bound>,
+    why: &mut Routed,
+) -> Option<&'r Branch> {
+    if let Some(bound) = bound
+        && let Some(page) = path.landing_pages.iter().find(|page| page.id == bound.landing_page_id)
+        && page.is_active
+    {
+        why.insert(Why::Bound);
+        return Some(page).filter(|page| page.template.is_some());
+    }
+    let salt = routes.stage(Stage::LandingPage, path.id);
+    let drawn = draw(path.landing_pages.iter(), key, salt, |_| false)?;
+    drawn.chosen.filter(|page| page.template.is_some())
+}
+
+/// The offer: by weight among those that may take more, else the one that takes what is over.
+fn choose_offer<'r>(
+    routes: &'r Routes,
+    path: &'r Path,
+    key: u64,
+    full: &dyn Fn(CapTarget) -> bool,
+    why: &mut Routed,
+) -> Option<&'r Branch> {
+    let salt = routes.stage(Stage::Offer, path.id);
+    let drawn = draw(path.offers.iter(), key, salt, |offer| is_full(offer, full))?;
+    note_full(&drawn, why);
+    if drawn.chosen.is_some() {
+        return drawn.chosen;
+    }
+    let offer = overflow_of(routes, drawn.first, full)?;
+    why.insert(Why::Overflow);
+    Some(offer)
+}
+
+/// The offer that takes what is over of a full one.
+fn overflow_of<'r>(
+    routes: &'r Routes,
+    first: &Branch,
+    full: &dyn Fn(CapTarget) -> bool,
+) -> Option<&'r Branch> {
+    let mut overflow = first.overflow;
+    for _ in 0..OVERFLOW_STEPS_MAX {
+        let offer = routes.offer(overflow?)?;
+        if offer.is_active && !is_full(offer, full) {
+            return Some(offer);
+        }
+        overflow = offer.overflow;
+    }
+    None
 }
 
 fn refusal(terms: &Terms, now: DateTime<Utc>) -> Option<InvalidReason> {
@@ -123,25 +741,67 @@ fn refusal(terms: &Terms, now: DateTime<Utc>) -> Option<InvalidReason> {
     }
 }
 
-/// The active branch whose id the link names.
-fn named(branches: &[Branch], id: Number) -> Option<&Branch> {
-    let id = id.get()?;
-    branches.iter().find(|b| b.id == Some(id))
+/// Different for every campaign and epoch.
+fn salt_of(campaign: &Campaign) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(campaign.id.as_bytes());
+    hasher.write_i32(campaign.terms.epoch);
+    hasher.finish()
 }
 
-fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, (String, Error)> {
-    let active = destinations.iter().filter(|d| d.is_active);
-    active
-        .map(|d| {
-            let template = parse(&d.name, &d.url)?;
-            Ok(Branch { id: d.id, weight: u32::try_from(d.weight).unwrap_or(0), template })
+fn conditions(name: &str, when: &[Criterion], all: &mut Dimensions) -> Result<Vec<Condition>, Broken> {
+    let condition = |criterion: &Criterion| {
+        let broken = |fault| Broken::Criterion { name: name.to_owned(), fault };
+        let condition = Condition::of(criterion).map_err(broken)?;
+        all.insert(condition.dimension());
+        Ok(condition)
+    };
+    when.iter().map(condition).collect()
+}
+
+fn paths(given: &[rule::Path], all: &mut Dimensions) -> Result<Vec<Path>, Broken> {
+    let path = |given: &rule::Path| {
+        Ok(Path {
+            id: given.id.unwrap_or(rule::ONLY_PATH),
+            name: given.name.as_str().into(),
+            weight: u32::try_from(given.weight).unwrap_or(0),
+            when: conditions(&given.name, &given.when, all)?,
+            landing_pages: branches(&given.landing_pages)?,
+            offers: branches(&given.offers)?,
+            offer_choice: given.offer_choice,
+            is_capped: !given.caps.is_empty(),
         })
-        .collect()
+    };
+    given.iter().filter(|path| path.is_active).map(path).collect()
 }
 
-fn parse(name: &str, url: &str) -> Result<Template, (String, Error)> {
-    Template::parse_stored(url).map_err(|e| (name.to_owned(), e))
+fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, Broken> {
+    let branch = |d: &Destination| {
+        Ok(Branch {
+            id: d.id.filter(|_| !d.direct),
+            name: d.name.as_str().into(),
+            weight: u32::try_from(d.weight).unwrap_or(0),
+            is_active: d.is_active,
+            // nobody is led to an inactive one, so it need not be valid
+            template: match parse(&d.name, &d.url) {
+                _ if d.direct => None,
+                Err(_) if !d.is_active => None,
+                template => Some(template?),
+            },
+            is_capped: !d.caps.is_empty(),
+            overflow: d.overflow_offer_id,
+        })
+    };
+    destinations.iter().map(branch).collect()
 }
+
+fn parse(name: &str, url: &str) -> Result<Template, Broken> {
+    Template::parse_stored(url).map_err(|error| Broken::Destination { name: name.to_owned(), error })
+}
+
+#[cfg(test)]
+#[path = "routing/properties.rs"]
+mod properties;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -151,7 +811,7 @@ pub(crate) mod tests {
 
     fn destination(id: i64, weight: i32, is_active: bool) -> Destination {
         let url = format!("https://d{id}.example/");
-        Destination { id: Some(id), name: format!("d{id}"), url, weight, is_active, payout: None }
+        Destination { id: Some(id), name: format!("d{id}"), url, weight, is_active, ..Destination::default() }
     }
 
     /// An active campaign, `demo`, with these destinations.
@@ -174,7 +834,7 @@ pub(crate) mod tests {
     ) -> (String, Option<InvalidReason>) {
         let routes = Routes::new(campaign.clone()).unwrap();
         let (params, visitor) = (Params::parse(query), Visitor::default());
-        let decision = decide(&routes, &Visit { params: &params, visitor: &visitor, now, seed });
+        let decision = decide(&routes, &Visit::new(&params, &visitor, now, seed));
         (decision.template.map_or(String::new(), |t| t.host().to_owned()), decision.refused)
     }
 

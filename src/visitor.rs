@@ -10,6 +10,7 @@
 mod bot;
 mod geo;
 mod user_agent;
+mod version;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -20,7 +21,8 @@ use moka::sync::Cache;
 use crate::facts::click::Click;
 
 pub use self::geo::{Country, InvalidCountry};
-pub use self::user_agent::Device;
+pub use self::user_agent::{Device, browsers, systems};
+pub use self::version::{InvalidRange, Version, VersionRange};
 use self::{bot::Bots, geo::Countries, user_agent::Rules};
 
 /// Bytes of a user agent that are looked at. Browsers send 100 to 400; the rest is somebody's payload.
@@ -30,21 +32,66 @@ const USER_AGENT_BYTES_MAX: usize = 1_024;
 /// the bound the least used make room, and each costs one parse more.
 const AGENTS_CACHED_MAX: u64 = 16_384;
 
-/// What we know of a visitor from its user agent and address.
+/// What we know of a visitor from its user agent and address. Device, system and browser are what the agent says, also where
+/// it is a bot's: rules must not tell bots from people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Visitor {
-    /// The kind of device; [`Device::Bot`] exactly when `is_bot`.
+pub struct Visitor<'e> {
+    /// The kind of device that the agent says it is.
     pub device: Device,
-    /// Operating system without its version, such as `Android`; empty when unknown, and for bots, whose
-    /// claims are disguise.
+    /// Operating system without its version, such as `Android`; empty when unknown.
     pub os: &'static str,
+    /// Its version.
+    pub os_version: Option<Version>,
     /// Browser without its version, such as `Samsung Internet`, or the app whose view shows the page, such as
-    /// `Instagram`; empty as `os` is.
+    /// `Instagram`; empty when unknown.
     pub browser: &'static str,
+    /// Its version.
+    pub browser_version: Option<Version>,
+    /// The language the browser asks for most.
+    pub language: Option<Language>,
     /// Where the address is registered; `None` for private and unassigned ones.
     pub country: Option<Country>,
+    /// The part of ISO 3166-2 behind the country, such as `BY`.
+    pub region: Option<&'e str>,
+    /// Its English name.
+    pub city: Option<&'e str>,
+    /// Who provides the connection.
+    pub isp: Option<&'e str>,
+    /// The kind of connection.
+    pub connection: Option<&'e str>,
     /// Whether the user agent says it is a program, or names nothing that people have.
     pub is_bot: bool,
+}
+
+/// The primary subtag of a language: two or three small letters of ISO 639.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Language([u8; 3]);
+
+impl Language {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default().trim_end_matches('\0')
+    }
+}
+
+impl std::fmt::Display for Language {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What can be known of a visitor's address, beside its country, with the files that the operator names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a file of its own")]
+pub struct Knows {
+    /// Its region.
+    pub region: bool,
+    /// Its city.
+    pub city: bool,
+    /// Its provider.
+    pub isp: bool,
+    /// The kind of its connection.
+    pub connection: bool,
 }
 
 /// Why the country data cannot be used.
@@ -66,13 +113,13 @@ pub enum Error {
     },
 }
 
-impl Visitor {
-    /// Puts what is known of the visitor into a click.
+impl Visitor<'_> {
+    /// Puts what is known of the visitor into a click. What a bot says of its device is disguise, and left out.
     pub fn describe(&self, click: &mut Click<'_>) {
-        let known = |text: &'static str| (!text.is_empty()).then_some(text.into());
+        let known = |text: &'static str| (!text.is_empty() && !self.is_bot).then_some(text.into());
         click.is_bot = self.is_bot;
         click.country = self.country.map(|c| c.as_str().into());
-        click.device = Some(self.device.as_str().into());
+        click.device = Some(if self.is_bot { Device::Bot } else { self.device }.as_str().into());
         click.os = known(self.os);
         click.browser = known(self.browser);
     }
@@ -95,6 +142,7 @@ struct Agent {
     device: Device,
     os: &'static str,
     browser: &'static str,
+    is_bot: bool,
 }
 
 impl Enricher {
@@ -111,10 +159,15 @@ impl Enricher {
     }
 
     /// Describes a visitor; unknown parts stay empty. The user agent may be anything a stranger can send.
-    pub fn describe(&self, user_agent: &str, ip: Option<IpAddr>) -> Visitor {
-        let Agent { device, os, browser } = self.agent(user_agent);
+    pub fn describe(&self, user_agent: &str, ip: Option<IpAddr>) -> Visitor<'_> {
+        let Agent { device, os, browser, is_bot } = self.agent(user_agent);
         let country = ip.and_then(|ip| self.countries.get(ip));
-        Visitor { device, os, browser, country, is_bot: device == Device::Bot }
+        Visitor { device, os, browser, country, is_bot, ..Visitor::default() }
+    }
+
+    /// What can be known of an address beside its country.
+    pub fn knows(&self) -> Knows {
+        Knows::default()
     }
 
     /// Where countries come from, for the start-up line: the name of the data, its licence or path, its date.
@@ -134,17 +187,17 @@ impl Enricher {
 
     fn parse(&self, user_agent: &str) -> Agent {
         let agent = self.rules.parse(user_agent);
-        if self.bots.matches(user_agent) || bot::is_nobody(user_agent, agent) {
-            Agent { device: Device::Bot, ..Agent::default() }
-        } else {
-            agent
-        }
+        let is_bot = self.bots.matches(user_agent) || bot::is_nobody(user_agent, agent);
+        Agent { is_bot, ..agent }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use crate::model::id::ClickId;
 
     const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1";
 
@@ -156,7 +209,7 @@ mod tests {
             os: "iOS",
             browser: "Safari",
             country: Some("US".parse().unwrap()),
-            is_bot: false,
+            ..Visitor::default()
         };
         for _ in 0..2 {
             assert_eq!(enricher.describe(IPHONE, Some("8.8.8.8".parse().unwrap())), expected);
@@ -167,11 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bot_is_a_device_of_its_own_whatever_it_claims() {
+    fn a_bot_is_routed_as_what_it_claims_and_stored_as_a_bot() {
         let enricher = Enricher::open(None).unwrap();
         let agent = format!("{IPHONE} (compatible; Googlebot/2.1; +http://www.google.com/bot.html)");
-        let expected = Visitor { device: Device::Bot, is_bot: true, ..Visitor::default() };
-        assert_eq!(enricher.describe(&agent, None), expected);
+        let (bot, person) = (enricher.describe(&agent, None), enricher.describe(IPHONE, None));
+        assert_eq!(bot, Visitor { is_bot: true, ..person });
+        let mut click = Click::new(ClickId::now(), Uuid::nil());
+        bot.describe(&mut click);
+        assert_eq!((click.device.as_deref(), click.os, click.browser), (Some("bot"), None, None));
     }
 
     #[test]

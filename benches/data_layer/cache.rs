@@ -161,8 +161,7 @@ async fn from_redis_pipelined(
             let key = format!("{KEY_PREFIX}campaign_v1:{}", keys[number % keys.len()]);
             let value: Vec<u8> = redis::cmd("GET").arg(key).query_async(&mut connection).await?;
             let Kept { campaign } = serde_json::from_slice(&value)?;
-            let routes =
-                Routes::new(campaign.into()).map_err(|(destination, _)| anyhow::anyhow!("{destination}"))?;
+            let routes = Routes::new(campaign.into()).map_err(anyhow::Error::from)?;
             black_box(routes);
             Ok(1)
         }

@@ -3,6 +3,7 @@
 //! an older one could not read needs a `CampaignV2`, under a schema and a key of its own.
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -10,6 +11,8 @@ use crate::model::{
     campaign::{Campaign, CostModel, Destination, Status, Terms},
     id::CampaignKey,
     money::Money,
+    rule::{Cap, Path, Sticky},
+    stored_rules::StoredRules,
 };
 
 /// A campaign as 0.1.0 wrote it, and everything since.
@@ -33,6 +36,28 @@ pub struct CampaignV1 {
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    /// Since rules: what 0.1.0 leaves out, and routes by the lists alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rules: Option<StoredRules>,
+    /// Landing pages and offers of rules and paths, of the library, and those that take what is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more_landing_pages: Vec<DestinationV1>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more_offers: Vec<DestinationV1>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    overflow_offers: Vec<DestinationV1>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    sticky: Sticky,
+    #[serde(default, skip_serializing_if = "is_default")]
+    epoch: i32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    time_zone: Tz,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traffic_source_id: Option<i64>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,12 +69,35 @@ struct DestinationV1 {
     is_active: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payout: Option<Money>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    direct: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    library: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    caps: Vec<Cap>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    overflow_offer_id: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    web_url: Option<String>,
 }
 
 impl From<Campaign> for CampaignV1 {
     fn from(campaign: Campaign) -> Self {
-        let Campaign { id, key, terms, version, created_at, updated_at } = campaign;
+        let Campaign { id, key, terms, overflow_offers, version, created_at, updated_at } = campaign;
+        let rules = StoredRules::of(&terms);
+        let of_paths = |list: fn(&Path) -> &Vec<Destination>| {
+            let all = terms.all_paths().flat_map(list).filter(|d| !d.direct);
+            all.cloned().map(DestinationV1::from).collect()
+        };
         Self {
+            rules,
+            more_landing_pages: of_paths(|path| &path.landing_pages),
+            more_offers: of_paths(|path| &path.offers),
+            overflow_offers: overflow_offers.into_iter().map(Into::into).collect(),
+            sticky: terms.sticky,
+            epoch: terms.epoch,
+            time_zone: terms.time_zone,
+            traffic_source_id: terms.traffic_source_id,
             id,
             key,
             name: terms.name,
@@ -74,7 +122,9 @@ impl From<Campaign> for CampaignV1 {
 
 impl From<CampaignV1> for Campaign {
     fn from(v1: CampaignV1) -> Self {
-        let terms = Terms {
+        let destinations =
+            |list: Vec<DestinationV1>| list.into_iter().map(Destination::from).collect::<Vec<_>>();
+        let mut terms = Terms {
             name: v1.name,
             description: v1.description,
             status: v1.status,
@@ -85,26 +135,63 @@ impl From<CampaignV1> for Campaign {
             daily_budget: v1.daily_budget,
             total_budget: v1.total_budget,
             fallback_url: v1.fallback_url,
-            landing_pages: v1.landing_pages.into_iter().map(Into::into).collect(),
-            offers: v1.offers.into_iter().map(Into::into).collect(),
+            landing_pages: destinations(v1.landing_pages),
+            offers: destinations(v1.offers),
             pass_through: v1.pass_through,
+            sticky: v1.sticky,
+            epoch: v1.epoch,
+            time_zone: v1.time_zone,
+            traffic_source_id: v1.traffic_source_id,
+            ..Terms::default()
         };
+        if let Some(rules) = v1.rules {
+            let mut landing_pages = terms.landing_pages.clone();
+            let mut offers = terms.offers.clone();
+            landing_pages.extend(destinations(v1.more_landing_pages));
+            offers.extend(destinations(v1.more_offers));
+            rules.put_into(&mut terms, &landing_pages, &offers);
+        }
+        let overflow_offers = destinations(v1.overflow_offers);
         let CampaignV1 { id, key, version, created_at, updated_at, .. } = v1;
-        Self { id, key, terms, version, created_at, updated_at }
+        Self { id, key, terms, overflow_offers, version, created_at, updated_at }
     }
 }
 
 impl From<Destination> for DestinationV1 {
     fn from(destination: Destination) -> Self {
-        let Destination { id, name, url, weight, is_active, payout } = destination;
-        Self { id, name, url, weight, is_active, payout }
+        let Destination {
+            id,
+            name,
+            url,
+            weight,
+            is_active,
+            payout,
+            direct,
+            library,
+            caps,
+            overflow_offer_id,
+            web_url,
+        } = destination;
+        Self { id, name, url, weight, is_active, payout, direct, library, caps, overflow_offer_id, web_url }
     }
 }
 
 impl From<DestinationV1> for Destination {
     fn from(v1: DestinationV1) -> Self {
-        let DestinationV1 { id, name, url, weight, is_active, payout } = v1;
-        Self { id, name, url, weight, is_active, payout }
+        let DestinationV1 {
+            id,
+            name,
+            url,
+            weight,
+            is_active,
+            payout,
+            direct,
+            library,
+            caps,
+            overflow_offer_id,
+            web_url,
+        } = v1;
+        Self { id, name, url, weight, is_active, payout, direct, library, caps, overflow_offer_id, web_url }
     }
 }
 

@@ -99,8 +99,8 @@ pub(super) fn compile(campaign: Campaign) -> Option<Arc<Routes>> {
     let key = campaign.key.clone();
     match Routes::new(campaign) {
         Ok(routes) => Some(Arc::new(routes)),
-        Err((destination, error)) => {
-            tracing::error!(campaign = %key, destination, %error, "a destination is not valid; the campaign is not served");
+        Err(error) => {
+            tracing::error!(campaign = %key, %error, "a destination or a criterion is not valid; the campaign is not served");
             None
         }
     }

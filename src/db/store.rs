@@ -7,6 +7,7 @@ pub mod erasures;
 pub mod events;
 pub mod idempotency;
 pub mod installation;
+pub mod library;
 pub mod stats;
 pub mod tokens;
 pub mod visitor_keys;

@@ -14,7 +14,7 @@ use crate::{
         wire::Malformed,
     },
     model::{
-        click::{Adjusted, InvalidReason},
+        click::{Adjusted, InvalidReason, Routed, Via},
         id::ClickId,
         link::{Cost, Params},
         money::Currency,
@@ -65,6 +65,38 @@ fact! {
         currency: Option<Currency> = 27 => Text "currency";
         /// What of the link could not be kept as it was sent.
         adjusted: Adjusted = 28 => Texts "adjusted";
+        /// The rule that took it; 0 is the default rule, `None` none.
+        rule_id: Option<i64> = 29 => Int8 "rule_id";
+        /// The path it took; 0 is the only path of the default rule.
+        path_id: Option<i64> = 30 => Int8 "path_id";
+        /// Why it went where it went, where that was not the first choice.
+        routed: Routed = 31 => Texts "routed";
+        /// The primary subtag of the language the browser asks for most.
+        language: Option<Cow<'a, str>> = 32 => Text "language";
+        /// The part of ISO 3166-2 behind the country.
+        region: Option<Cow<'a, str>> = 33 => Text "region";
+        /// Its English name.
+        city: Option<Cow<'a, str>> = 34 => Text "city";
+        /// Who provides the connection.
+        isp: Option<Cow<'a, str>> = 35 => Text "isp";
+        /// The kind of connection.
+        connection: Option<Cow<'a, str>> = 36 => Text "connection";
+        /// Version of the operating system, such as `17.5`.
+        os_version: Option<Cow<'a, str>> = 37 => Text "os_version";
+        /// Version of the browser, such as `126.0`.
+        browser_version: Option<Cow<'a, str>> = 38 => Text "browser_version";
+        /// The traffic source of its campaign, in the library.
+        source_id: Option<i64> = 39 => Int8 "source_id";
+        /// The keyword the source says.
+        keyword: Option<Cow<'a, str>> = 40 => Text "keyword";
+        /// The creative the source says.
+        creative: Option<Cow<'a, str>> = 41 => Text "creative";
+        /// The placement the source says.
+        placement: Option<Cow<'a, str>> = 42 => Text "placement";
+        /// Whether it is the first valid one of its visitor in this campaign on its day (UTC).
+        is_unique: bool = 43 => Bool "is_unique";
+        /// How it came; `None` is a link that redirected.
+        via: Option<Via> = 44 => Text "via";
     }
     derived {
         Bool "is_valid" = |click| Value::Bool(click.is_valid());

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     facts::table::Value,
     model::{
-        click::{Adjusted, InvalidReason},
+        click::{Adjusted, InvalidReason, Routed, Via},
         id::ClickId,
         money::{Currency, parse_amount},
     },
@@ -189,33 +189,39 @@ impl<'a> Kept<'a> for bool {
     }
 }
 
-/// One byte: a bit for each adjustment, and no field where there is none.
-impl<'a> Kept<'a> for Adjusted {
-    fn nothing() -> Self {
-        Self::default()
-    }
+/// Sets in one byte: a bit for each member, and no field where there is none.
+macro_rules! sets {
+    ($($type:ty),+) => {$(
+        impl<'a> Kept<'a> for $type {
+            fn nothing() -> Self {
+                Self::default()
+            }
 
-    fn put(&self, tag: u8, out: &mut Vec<u8>) {
-        if !self.is_empty() {
-            put(out, tag, &[self.bits()]);
+            fn put(&self, tag: u8, out: &mut Vec<u8>) {
+                if !self.is_empty() {
+                    put(out, tag, &[self.bits()]);
+                }
+            }
+
+            fn take(&mut self, _: u8, field: &Field<'a>) -> Result<(), Malformed> {
+                *self = Self::from_bits(field.bytes.first().copied().unwrap_or(0));
+                Ok(())
+            }
+
+            fn values(&self) -> impl Iterator<Item = Value<'_>> {
+                let names = || self.iter().map(Into::into).collect();
+                iter::once(Value::Texts((!self.is_empty()).then(names)))
+            }
+
+            #[cfg(test)]
+            fn sample(random: &mut fastrand::Rng) -> Self {
+                Self::from_bits(random.u8(..))
+            }
         }
-    }
-
-    fn take(&mut self, _: u8, field: &Field<'a>) -> Result<(), Malformed> {
-        *self = Self::from_bits(field.bytes.first().copied().unwrap_or(0));
-        Ok(())
-    }
-
-    fn values(&self) -> impl Iterator<Item = Value<'_>> {
-        let names = || self.iter().map(Into::into).collect();
-        iter::once(Value::Texts((!self.is_empty()).then(names)))
-    }
-
-    #[cfg(test)]
-    fn sample(random: &mut fastrand::Rng) -> Self {
-        Self::from_bits(random.u8(..))
-    }
+    )+};
 }
+
+sets!(Adjusted, Routed);
 
 impl One<'_> for Uuid {
     fn put(&self, tag: u8, out: &mut Vec<u8>) {
@@ -381,27 +387,34 @@ impl One<'_> for Currency {
     }
 }
 
-impl One<'_> for InvalidReason {
-    fn put(&self, tag: u8, out: &mut Vec<u8>) {
-        put(out, tag, <&str>::from(self).as_bytes());
-    }
+/// Closed choices, by their names.
+macro_rules! choices {
+    ($($type:ty),+) => {$(
+        impl One<'_> for $type {
+            fn put(&self, tag: u8, out: &mut Vec<u8>) {
+                put(out, tag, <&str>::from(self).as_bytes());
+            }
 
-    fn read(field: &Field<'_>) -> Result<Self, Malformed> {
-        field.parsed()
-    }
+            fn read(field: &Field<'_>) -> Result<Self, Malformed> {
+                field.parsed()
+            }
 
-    fn value(this: Option<&Self>) -> Value<'_> {
-        Value::Text(this.map(|reason| Cow::Borrowed(reason.into())))
-    }
+            fn value(this: Option<&Self>) -> Value<'_> {
+                Value::Text(this.map(|choice| Cow::Borrowed(choice.into())))
+            }
 
-    #[cfg(test)]
-    fn sample(random: &mut fastrand::Rng) -> Self {
-        random
-            .choice(<Self as strum::VariantNames>::VARIANTS)
-            .and_then(|name| name.parse().ok())
-            .expect("a name of the list")
-    }
+            #[cfg(test)]
+            fn sample(random: &mut fastrand::Rng) -> Self {
+                random
+                    .choice(<Self as strum::VariantNames>::VARIANTS)
+                    .and_then(|name| name.parse().ok())
+                    .expect("a name of the list")
+            }
+        }
+    )+};
 }
+
+choices!(InvalidReason, Via);
 
 /// Appends one field.
 pub(super) fn put(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {

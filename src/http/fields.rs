@@ -241,6 +241,42 @@ impl<'v> Fields<'v> {
         list
     }
 
+    /// A list of texts, by how many and by the length of each in characters; it must be there.
+    pub fn texts(
+        &mut self,
+        name: &str,
+        items: RangeInclusive<usize>,
+        chars: RangeInclusive<usize>,
+    ) -> Option<Vec<String>> {
+        if !self.required(name) {
+            return None;
+        }
+        let Given::Value(Value::Array(values)) = self.given(name) else {
+            self.refuse(name, "type", "must be a list of texts");
+            return None;
+        };
+        if !items.contains(&values.len()) {
+            let detail = format!("must have {} to {} entries", items.start(), items.end());
+            self.refuse(name, "length", detail);
+            return None;
+        }
+        let errors_before = self.errors.len();
+        let mut texts = Vec::with_capacity(values.len());
+        for (i, value) in values.iter().enumerate() {
+            match value.as_str() {
+                Some(text) if chars.contains(&text.chars().take(chars.end() + 1).count()) => {
+                    texts.push(text.to_owned());
+                }
+                Some(_) => {
+                    let detail = format!("must have at most {} characters", chars.end());
+                    self.refuse_below(&format!("{name}/{i}"), "length", detail);
+                }
+                None => self.refuse_below(&format!("{name}/{i}"), "type", "must be a text"),
+            }
+        }
+        (self.errors.len() == errors_before).then_some(texts)
+    }
+
     /// Refuses every field that is not in `known`, with the nearest name; those in `read_only` are refused as
     /// such.
     pub fn refuse_unknown(&mut self, known: &[impl AsRef<str>], read_only: &[&str]) {
@@ -260,6 +296,11 @@ impl<'v> Fields<'v> {
     pub fn refuse(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
         let pointer = self.pointer_to(name);
         self.errors.push(FieldError::new(pointer, code, detail));
+    }
+
+    /// Notes a fault at a place below this object, such as `is/2`.
+    pub fn refuse_below(&mut self, place: &str, code: &'static str, detail: impl Into<String>) {
+        self.errors.push(FieldError::new(format!("{}/{place}", self.pointer), code, detail));
     }
 
     /// Whether nothing was found wrong so far.

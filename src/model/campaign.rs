@@ -1,12 +1,18 @@
 //! A campaign: what identifies it, and its terms, which are what is asked for, stored, changed and shown.
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{id::CampaignKey, money::Money, text::must_be_one_of};
+use super::{
+    id::CampaignKey,
+    money::Money,
+    rule::{Cap, ONLY_PATH, OfferChoice, Path, Rule, Sticky},
+    text::must_be_one_of,
+};
 
 /// Where clicks of one key go, when, and on what terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +23,8 @@ pub struct Campaign {
     pub key: CampaignKey,
     /// What its owner says of it.
     pub terms: Terms,
+    /// Offers of the library that others of this campaign lead to once they are full.
+    pub overflow_offers: Vec<Destination>,
     /// Counts changes; the ETag.
     pub version: i64,
     /// When it was made.
@@ -53,12 +61,37 @@ pub struct Terms {
     /// Where clicks go that the campaign does not take; a template, as the `url` of an offer.
     #[schema(format = "url-template")]
     pub fallback_url: Option<String>,
-    /// First choice of a click; at most 100.
+    /// The only path of the default rule: where a click goes first; at most 100. Empty where there are `paths`.
     #[schema(max_items = 100)]
     pub landing_pages: Vec<Destination>,
-    /// Choice of a click where there are no landing pages; at most 100.
+    /// The only path of the default rule: where landing pages lead, or the click itself where there are none; at most 100.
+    /// Empty where there are `paths`.
     #[schema(max_items = 100)]
     pub offers: Vec<Destination>,
+    /// The only path of the default rule: when the offer of a visit that sees a landing page is chosen.
+    pub offer_choice: OfferChoice,
+    /// The only path of the default rule: how much it takes; at most 8.
+    #[schema(max_items = 8)]
+    pub caps: Vec<Cap>,
+    /// The paths of the default rule where there are several; one without conditions is shown as `landing_pages` and
+    /// `offers`. At most 64.
+    #[schema(max_items = 64)]
+    pub paths: Vec<Path>,
+    /// Looked at in order before the default rule; the first whose conditions hold takes the visit. At most 64. A last one
+    /// without conditions is the default rule, and is shown as `paths` or as `landing_pages` and `offers`.
+    #[schema(max_items = 64)]
+    pub rules: Vec<Rule>,
+    /// Who gets again what he got before.
+    pub sticky: Sticky,
+    /// One more, and everybody is drawn anew.
+    #[schema(minimum = 0, example = 0)]
+    pub epoch: i32,
+    /// Where hours, days and weeks of rules and caps begin.
+    #[schema(value_type = String, format = "time-zone", example = "UTC")]
+    pub time_zone: Tz,
+    /// The traffic source whose parameters its links have.
+    #[schema(minimum = 1, example = 3)]
+    pub traffic_source_id: Option<i64>,
     /// Whether unknown parameters of a click go to the destination too, as they were sent.
     pub pass_through: bool,
 }
@@ -85,6 +118,36 @@ pub struct Destination {
     /// Offers only: what a conversion of this offer pays us.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payout: Option<Money>,
+    /// Landing pages only: no page, straight to the offers.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub direct: bool,
+    /// Whether it is one of the library, whose name, URL, payout and caps count.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub library: bool,
+    /// Offers only: how much it takes; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 8)]
+    pub caps: Vec<Cap>,
+    /// Offers only: the offer that gets what this one may not take any more, where no other of the path does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, example = 7)]
+    pub overflow_offer_id: Option<i64>,
+    /// Where a visitor goes whose device cannot open the app that `url` leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = "url-template", example = "https://shop.example/app")]
+    pub web_url: Option<String>,
+}
+
+impl Destination {
+    /// No landing page, but straight to the offers.
+    pub fn direct() -> Self {
+        Self { name: "Direct".to_owned(), direct: true, ..Self::default() }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Terms {
@@ -99,12 +162,56 @@ impl Terms {
             ..Self::default()
         }
     }
+
+    /// The paths of the default rule.
+    pub fn default_paths(&self) -> Vec<Path> {
+        if !self.paths.is_empty() {
+            return self.paths.clone();
+        }
+        let only = Path {
+            id: Some(ONLY_PATH),
+            name: "Default".to_owned(),
+            landing_pages: self.landing_pages.clone(),
+            offers: self.offers.clone(),
+            offer_choice: self.offer_choice,
+            caps: self.caps.clone(),
+            ..Path::default()
+        };
+        vec![only]
+    }
+
+    /// The path of a campaign, wherever it stands.
+    pub fn all_paths(&self) -> impl Iterator<Item = &Path> {
+        self.rules.iter().flat_map(|rule| &rule.paths).chain(&self.paths)
+    }
+
+    /// Every landing page of every path.
+    pub fn all_landing_pages(&self) -> impl Iterator<Item = &Destination> {
+        self.landing_pages.iter().chain(self.all_paths().flat_map(|path| &path.landing_pages))
+    }
+
+    /// Every offer of every path.
+    pub fn all_offers(&self) -> impl Iterator<Item = &Destination> {
+        self.offers.iter().chain(self.all_paths().flat_map(|path| &path.offers))
+    }
 }
 
 /// What holds where nothing is said; name and URL are empty, which no stored one's are.
 impl Default for Destination {
     fn default() -> Self {
-        Self { id: None, name: String::new(), url: String::new(), weight: 1, is_active: true, payout: None }
+        Self {
+            id: None,
+            name: String::new(),
+            url: String::new(),
+            weight: 1,
+            is_active: true,
+            payout: None,
+            direct: false,
+            library: false,
+            caps: Vec::new(),
+            overflow_offer_id: None,
+            web_url: None,
+        }
     }
 }
 
@@ -112,7 +219,15 @@ impl Campaign {
     /// A campaign of these terms in its first version, made now; it is nowhere stored. For tests and benchmarks.
     pub fn of(key: CampaignKey, terms: Terms) -> Self {
         let now = Utc::now();
-        Self { id: super::id::new_uuid(), key, terms, version: 1, created_at: now, updated_at: now }
+        Self {
+            id: super::id::new_uuid(),
+            key,
+            terms,
+            overflow_offers: Vec::new(),
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        }
     }
 }
 

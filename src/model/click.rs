@@ -105,6 +105,83 @@ pub enum InvalidReason {
     Duplicate,
     /// The address clicked more often than `limits.clicks_per_minute`.
     RateLimited,
+    /// A signed link to try a campaign with.
+    Test,
+}
+
+/// Why a click went where it went, where that was not its first choice. A value is never written again for something else:
+/// journals hold its place in this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
+pub enum Why {
+    /// The link names the landing page or offer.
+    Named,
+    /// The visitor came before, and gets what he got then.
+    Bound,
+    /// What was chosen first has taken as much as it may.
+    Cap,
+    /// What the link, a token or a cookie names takes no clicks.
+    Inactive,
+    /// Everything of the path has taken as much as it may: to the offer that takes what is over.
+    Overflow,
+    /// Nothing of the campaign takes the click: to its fallback.
+    Fallback,
+    /// A rule held, and none of its paths took part.
+    NextRule,
+}
+
+impl Why {
+    /// Every value, in order.
+    pub const ALL: [Self; 7] =
+        [Self::Named, Self::Bound, Self::Cap, Self::Inactive, Self::Overflow, Self::Fallback, Self::NextRule];
+}
+
+/// A set of reasons; the first choice has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Routed(u8);
+
+impl Routed {
+    /// The set of the bits, one for each reason in order; bits of none are left out.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits & ((1 << Why::ALL.len()) - 1))
+    }
+
+    /// One bit for each reason in order.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whether it was the first choice.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Puts one in.
+    pub fn insert(&mut self, why: Why) {
+        self.0 |= 1 << why as u8;
+    }
+
+    /// Whether it is in.
+    pub fn contains(self, why: Why) -> bool {
+        (self.0 >> (why as u8)) & 1 == 1
+    }
+
+    /// Those that are in it, in order.
+    pub fn iter(self) -> impl Iterator<Item = Why> {
+        Why::ALL.into_iter().filter(move |why| self.contains(*why))
+    }
+}
+
+/// How a click came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
+pub enum Via {
+    /// A page told of the visit (`POST /visit`): nobody was redirected.
+    Script,
 }
 
 #[cfg(test)]
@@ -115,11 +192,13 @@ mod tests {
     #[test]
     fn what_is_stored_of_a_choice_stays_the_same() {
         let reasons = "draft paused ended not_started no_destination prefetch bot no_user_agent datacenter duplicate \
-                       rate_limited";
+                       rate_limited test";
         assert_eq!(InvalidReason::VARIANTS.join(" "), reasons);
         for reason in InvalidReason::VARIANTS {
             assert_eq!(reason.parse::<InvalidReason>().unwrap().to_string(), *reason);
         }
+        assert_eq!(Why::VARIANTS.join(" "), "named bound cap inactive overflow fallback next_rule");
+        assert_eq!(Via::VARIANTS.join(" "), "script");
         let adjustments = "cut id_too_long unexpanded_macro cost_unreadable cost_negative currency_unknown";
         assert_eq!(Adjustment::VARIANTS.join(" "), adjustments);
         let error = "no".parse::<Adjustment>().unwrap_err();

@@ -134,6 +134,33 @@ impl<'a> Params<'a> {
         }
     }
 
+    /// The value of any parameter, decoded; the first one of that name. One that holds a macro which the source did not
+    /// fill is none.
+    pub fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        let number = |number: Number| number.get().map(|number| Cow::Owned(number.to_string()));
+        match name {
+            "sub1" | "sub2" | "sub3" | "sub4" | "sub5" => {
+                let nth = usize::from(name.as_bytes()[3] - b'1');
+                self.subs[nth].as_deref().map(Cow::Borrowed)
+            }
+            "aff_sub" => self.aff_subs[0].as_deref().map(Cow::Borrowed),
+            "aff_sub2" => self.aff_subs[1].as_deref().map(Cow::Borrowed),
+            "aff_sub3" => self.aff_subs[2].as_deref().map(Cow::Borrowed),
+            "aff_sub4" => self.aff_subs[3].as_deref().map(Cow::Borrowed),
+            "aff_sub5" => self.aff_subs[4].as_deref().map(Cow::Borrowed),
+            "click_id" => self.click_id.as_deref().map(Cow::Borrowed),
+            "landing_page_id" => number(self.landing_page_id),
+            "campaign_offer_id" => number(self.campaign_offer_id),
+            "traffic_source_id" => self.traffic_source_id.as_deref().map(Cow::Borrowed),
+            "cost" => self.cost.as_deref().map(Cow::Borrowed),
+            "currency" => self.currency.as_deref().map(Cow::Borrowed),
+            _ => self.unknown.iter().find_map(|part| {
+                let (raw, value) = part.split_once('=').unwrap_or((part, ""));
+                (decode(raw, usize::MAX) == name).then(|| read_value(name, value).0)?
+            }),
+        }
+    }
+
     /// What the click cost, as the link says, and what of that could not be kept. The currency of the link counts, else
     /// the one beside the amount; an amount of an unknown one is of none.
     pub fn read_cost(&self) -> Cost {

@@ -125,6 +125,16 @@ const BROWSERS: &[Line<&str>] = &[
     ("WebView", &["AppleWebKit/"]), // an app's own view does not say Safari
 ];
 
+/// Every system that a visitor may have; some more than once.
+pub fn systems() -> impl Iterator<Item = &'static str> {
+    SYSTEMS.iter().map(|(name, _)| *name)
+}
+
+/// Every browser that a visitor may have; some more than once.
+pub fn browsers() -> impl Iterator<Item = &'static str> {
+    BROWSERS.iter().map(|(name, _)| *name).chain(["Android Browser"])
+}
+
 const DEVICES: &[Line<Device>] = &[
     (Device::Console, &["PlayStation", "Nintendo", "; Xbox", "Xbox One", "XBOX_"]), // says SmartTV too
     // televisions run Android, Linux and Tizen
@@ -288,7 +298,7 @@ impl Rules {
         // a view inside an iPad's app says it is a Mac, and Mobile, which no Mac does
         let (os, device) =
             if os == "macOS" && device == Device::Mobile { ("iOS", Device::Tablet) } else { (os, device) };
-        Agent { device, os, browser: named_by_system(browser, os) }
+        Agent { device, os, browser: named_by_system(browser, os), is_bot: false }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A node learns of changes by [`changed_since`], which polls by transaction id instead of by time: a
 //! transaction that commits late is still seen, because every answer says from where to ask next.
 
-use std::{fmt::Display, str::FromStr};
+use std::{collections::HashSet, fmt::Display, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
@@ -22,6 +22,8 @@ use crate::{
         campaign::{Campaign, Destination, Terms},
         id::{CampaignKey, new_uuid},
         money::{Money, parse_amount},
+        rule::Cap,
+        stored_rules::StoredRules,
     },
 };
 
@@ -66,7 +68,7 @@ pub enum Written<T> {
     Stale,
 }
 
-/// The columns that a request decides: `$2` to `$16`, as [`bind_columns`] gives them.
+/// The columns that a request decides: `$2` to `$23`, as [`bind_columns`] gives them.
 macro_rules! written_columns {
     () => {
         "key,
@@ -83,13 +85,21 @@ macro_rules! written_columns {
         total_budget_amount,
         total_budget_currency,
         fallback_url,
-        pass_through"
+        pass_through,
+        rules,
+        sticky,
+        epoch,
+        time_zone,
+        traffic_source_id,
+        library_landing_pages,
+        library_offers"
     };
 }
 
 macro_rules! written_values {
     () => {
-        "$2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16"
+        "$2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+         octo_with_overflow($23)"
     };
 }
 
@@ -115,6 +125,11 @@ macro_rules! select_campaigns {
         c.total_budget_currency,
         c.fallback_url,
         c.pass_through,
+        c.rules,
+        c.sticky,
+        c.epoch,
+        c.time_zone,
+        c.traffic_source_id,
         c.version,
         c.created_at,
         c.updated_at,
@@ -125,10 +140,13 @@ macro_rules! select_campaigns {
                 'name', d.name,
                 'url', d.url,
                 'weight', d.weight,
-                'is_active', d.is_active
+                'is_active', d.is_active AND d.archived_at IS NULL,
+                'library', d.campaign_id IS NULL,
+                'web_url', d.web_url
             ) ORDER BY d.position, d.id), '[]')
             FROM landing_pages d
             WHERE d.campaign_id = c.id
+               OR d.id = ANY (c.library_landing_pages)
         ) AS landing_pages,
         (
             SELECT coalesce(jsonb_agg(jsonb_build_object(
@@ -136,12 +154,17 @@ macro_rules! select_campaigns {
                 'name', d.name,
                 'url', d.url,
                 'weight', d.weight,
-                'is_active', d.is_active,
+                'is_active', d.is_active AND d.archived_at IS NULL,
                 'payout_amount', d.payout_amount::text,
-                'payout_currency', d.payout_currency
+                'payout_currency', d.payout_currency,
+                'library', d.campaign_id IS NULL,
+                'web_url', d.web_url,
+                'caps', d.caps,
+                'overflow_offer_id', d.overflow_offer_id
             ) ORDER BY d.position, d.id), '[]')
             FROM offers d
             WHERE d.campaign_id = c.id
+               OR d.id = ANY (c.library_offers)
         ) AS offers
     FROM campaigns c",
             $tail
@@ -231,7 +254,7 @@ statements! {
         ")
     WHERE id = $1
       AND deleted_at IS NULL
-      AND version = coalesce($17, version)"
+      AND version = coalesce($24, version)"
     );
 
     DELETE = "campaign.delete": "
@@ -241,13 +264,21 @@ statements! {
       AND deleted_at IS NULL
       AND version = coalesce($2, version)";
 
+    /// New ids of rules and paths, of landing pages and of offers; never given out again.
+    NEW_IDS = "campaign.new_ids": "
+    SELECT
+        array(SELECT nextval('route_ids') FROM generate_series(1, $1)) AS routes,
+        array(SELECT nextval(pg_get_serial_sequence('landing_pages', 'id')) FROM generate_series(1, $2))
+            AS landing_pages,
+        array(SELECT nextval(pg_get_serial_sequence('offers', 'id')) FROM generate_series(1, $3)) AS offers";
+
     /// Deletes what is not in the list, changes what is and differs, inserts the rest. A trigger tells the
     /// campaign.
     REPLACE_LANDING_PAGES = "campaign.replace_landing_pages": "
     WITH given AS (
         SELECT *
-        FROM unnest($2::bigint[], $3::text[], $4::text[], $5::integer[], $6::boolean[])
-            WITH ORDINALITY AS g (id, name, url, weight, is_active, position)
+        FROM unnest($2::bigint[], $3::text[], $4::text[], $5::integer[], $6::boolean[], $7::text[])
+            WITH ORDINALITY AS g (id, name, url, weight, is_active, web_url, position)
     ), gone AS (
         DELETE FROM landing_pages d
         WHERE d.campaign_id = $1
@@ -258,32 +289,50 @@ statements! {
             name = g.name,
             url = g.url,
             weight = g.weight,
-            is_active = g.is_active
+            is_active = g.is_active,
+            web_url = g.web_url
         FROM given g
         WHERE d.campaign_id = $1
           AND d.id = g.id
-          AND (d.position, d.name, d.url, d.weight, d.is_active)
-              IS DISTINCT FROM (g.position, g.name, g.url, g.weight, g.is_active)
+          AND (d.position, d.name, d.url, d.weight, d.is_active, d.web_url)
+              IS DISTINCT FROM (g.position, g.name, g.url, g.weight, g.is_active, g.web_url)
     )
-    INSERT INTO landing_pages (campaign_id, position, name, url, weight, is_active)
+    INSERT INTO landing_pages (id, campaign_id, position, name, url, weight, is_active, web_url)
+    OVERRIDING SYSTEM VALUE
     SELECT
+        g.id,
         $1,
         g.position,
         g.name,
         g.url,
         g.weight,
-        g.is_active
+        g.is_active,
+        g.web_url
     FROM given g
     WHERE NOT EXISTS (SELECT FROM landing_pages d WHERE d.campaign_id = $1 AND d.id = g.id)
     ORDER BY g.position";
 
-    /// As [`REPLACE_LANDING_PAGES`], with payouts.
+    /// As [`REPLACE_LANDING_PAGES`], with what only offers have.
     REPLACE_OFFERS = "campaign.replace_offers": "
     WITH given AS (
-        SELECT *
-        FROM unnest($2::bigint[], $3::text[], $4::text[], $5::integer[], $6::boolean[], $7::numeric[], $8::text[])
-            WITH ORDINALITY
-            AS g (id, name, url, weight, is_active, payout_amount, payout_currency, position)
+        SELECT
+            g.id,
+            g.name,
+            g.url,
+            g.weight,
+            g.is_active,
+            g.web_url,
+            g.payout_amount,
+            g.payout_currency,
+            g.caps::jsonb AS caps,
+            g.overflow_offer_id,
+            g.position
+        FROM unnest(
+            $2::bigint[], $3::text[], $4::text[], $5::integer[], $6::boolean[], $7::text[],
+            $8::numeric[], $9::text[], $10::text[], $11::bigint[]
+        ) WITH ORDINALITY
+            AS g (id, name, url, weight, is_active, web_url, payout_amount, payout_currency, caps,
+                  overflow_offer_id, position)
     ), gone AS (
         DELETE FROM offers d
         WHERE d.campaign_id = $1
@@ -295,25 +344,38 @@ statements! {
             url = g.url,
             weight = g.weight,
             is_active = g.is_active,
+            web_url = g.web_url,
             payout_amount = g.payout_amount,
-            payout_currency = g.payout_currency
+            payout_currency = g.payout_currency,
+            caps = g.caps,
+            overflow_offer_id = g.overflow_offer_id
         FROM given g
         WHERE d.campaign_id = $1
           AND d.id = g.id
-          AND (d.position, d.name, d.url, d.weight, d.is_active, d.payout_amount, d.payout_currency)
+          AND (d.position, d.name, d.url, d.weight, d.is_active, d.web_url, d.payout_amount, d.payout_currency,
+               d.caps, d.overflow_offer_id)
               IS DISTINCT FROM
-              (g.position, g.name, g.url, g.weight, g.is_active, g.payout_amount, g.payout_currency)
+              (g.position, g.name, g.url, g.weight, g.is_active, g.web_url, g.payout_amount, g.payout_currency,
+               g.caps, g.overflow_offer_id)
     )
-    INSERT INTO offers (campaign_id, position, name, url, weight, is_active, payout_amount, payout_currency)
+    INSERT INTO offers (
+        id, campaign_id, position, name, url, weight, is_active, web_url, payout_amount, payout_currency, caps,
+        overflow_offer_id
+    )
+    OVERRIDING SYSTEM VALUE
     SELECT
+        g.id,
         $1,
         g.position,
         g.name,
         g.url,
         g.weight,
         g.is_active,
+        g.web_url,
         g.payout_amount,
-        g.payout_currency
+        g.payout_currency,
+        g.caps,
+        g.overflow_offer_id
     FROM given g
     WHERE NOT EXISTS (SELECT FROM offers d WHERE d.campaign_id = $1 AND d.id = g.id)
     ORDER BY g.position";
@@ -464,12 +526,13 @@ async fn insert_on(
     id: Uuid,
     may_exist: bool,
     key: CampaignKey,
-    terms: Terms,
+    mut terms: Terms,
 ) -> sqlx::Result<Campaign> {
     if may_exist && let Some(made) = select(c, id).await? {
         return Ok(made);
     }
     let mut tx = c.begin().await?;
+    give_ids(&mut tx, &mut terms, &Terms::default()).await?;
     bind_columns(INSERT.query().bind(id), &key, &terms).execute(&mut tx).await?;
     replace_lists(&mut tx, id, &terms).await?;
     let campaign = select(&mut tx, id).await?.ok_or(sqlx::Error::RowNotFound)?;
@@ -482,9 +545,11 @@ async fn update_on(
     id: Uuid,
     expected: Option<i64>,
     key: CampaignKey,
-    terms: Terms,
+    mut terms: Terms,
 ) -> sqlx::Result<Written<Campaign>> {
     let mut tx = c.begin().await?;
+    let was = select(&mut tx, id).await?.map(|campaign| campaign.terms).unwrap_or_default();
+    give_ids(&mut tx, &mut terms, &was).await?;
     let update = bind_columns(UPDATE.query().bind(id), &key, &terms).bind(expected);
     if update.execute(&mut tx).await?.rows_affected() == 0 {
         let why = why_not(&mut tx, id).await?;
@@ -512,7 +577,7 @@ async fn select_by_key(c: &mut Session<'_>, key: &str) -> sqlx::Result<Option<Ca
     Ok(row.map(|row| row.campaign))
 }
 
-/// `$2` to `$16` of [`INSERT`] and [`UPDATE`]: the columns of `written_columns`.
+/// `$2` to `$23` of [`INSERT`] and [`UPDATE`]: the columns of `written_columns`.
 fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
     let amount = |money: Option<Money>| money.map(|m| m.amount);
     let currency = |money: Option<Money>| money.map(|m| m.currency.to_string());
@@ -532,27 +597,108 @@ fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
         .bind(currency(terms.total_budget))
         .bind(terms.fallback_url.clone())
         .bind(terms.pass_through)
+        .bind(StoredRules::of(terms).map(Json))
+        .bind(<&str>::from(terms.sticky))
+        .bind(terms.epoch)
+        .bind(terms.time_zone.name())
+        .bind(terms.traffic_source_id)
+        .bind(terms.all_landing_pages().filter(|d| d.library).filter_map(|d| d.id).collect::<Vec<i64>>())
+        .bind(library_offers(terms))
 }
 
-async fn replace_lists(c: &mut Session<'_>, id: Uuid, terms: &Terms) -> sqlx::Result<()> {
-    let pages = bind_list(REPLACE_LANDING_PAGES.query().bind(id), &terms.landing_pages);
-    pages.execute(c).await?;
-    let payouts = || terms.offers.iter().map(|d| d.payout);
-    let offers = bind_list(REPLACE_OFFERS.query().bind(id), &terms.offers)
-        .bind(payouts().map(|p| p.map(|m| m.amount)).collect::<Vec<Option<Decimal>>>())
-        .bind(payouts().map(|p| p.map(|m| m.currency.to_string())).collect::<Vec<Option<String>>>());
-    offers.execute(c).await?;
+/// Offers of the library that the campaign names: one that is none of the library is left out by Postgres.
+fn library_offers(terms: &Terms) -> Vec<i64> {
+    let named = terms.all_offers().filter(|d| d.library).filter_map(|d| d.id);
+    named.chain(terms.all_offers().filter_map(|d| d.overflow_offer_id)).collect()
+}
+
+/// Gives an id to each rule, path, landing page and offer that has none which the campaign `was` had; those of the library
+/// have theirs.
+async fn give_ids(c: &mut Session<'_>, terms: &mut Terms, was: &Terms) -> sqlx::Result<()> {
+    let ids = |list: &mut dyn Iterator<Item = Option<i64>>| list.flatten().collect::<HashSet<i64>>();
+    let known_rules = ids(&mut was.rules.iter().map(|rule| rule.id));
+    let known_paths = ids(&mut was.all_paths().map(|path| path.id));
+    let known_pages = ids(&mut was.all_landing_pages().filter(|d| !d.library).map(|d| d.id));
+    let known_offers = ids(&mut was.all_offers().filter(|d| !d.library).map(|d| d.id));
+    let (mut routes, mut pages, mut offers) = (Vec::new(), Vec::new(), Vec::new());
+    let ask = |id: &mut Option<i64>, known: &HashSet<i64>| {
+        id.take_if(|id| !known.contains(id));
+        id.is_none()
+    };
+    pages.extend(terms.landing_pages.iter_mut());
+    offers.extend(terms.offers.iter_mut());
+    for rule in &mut terms.rules {
+        if ask(&mut rule.id, &known_rules) {
+            routes.push(&mut rule.id);
+        }
+        for path in &mut rule.paths {
+            if ask(&mut path.id, &known_paths) {
+                routes.push(&mut path.id);
+            }
+            pages.extend(path.landing_pages.iter_mut());
+            offers.extend(path.offers.iter_mut());
+        }
+    }
+    for path in &mut terms.paths {
+        if ask(&mut path.id, &known_paths) {
+            routes.push(&mut path.id);
+        }
+        pages.extend(path.landing_pages.iter_mut());
+        offers.extend(path.offers.iter_mut());
+    }
+    pages.retain_mut(|d| !d.direct && !d.library && ask(&mut d.id, &known_pages));
+    offers.retain_mut(|d| !d.library && ask(&mut d.id, &known_offers));
+    if routes.is_empty() && pages.is_empty() && offers.is_empty() {
+        return Ok(());
+    }
+    let count = |length: usize| i32::try_from(length).unwrap_or(i32::MAX);
+    let query = NEW_IDS.query_as::<NewIds>().bind(count(routes.len())).bind(count(pages.len()));
+    let new = query.bind(count(offers.len())).fetch_one(c).await?;
+    for (id, new) in routes.into_iter().zip(new.routes) {
+        *id = Some(new);
+    }
+    for (page, new) in pages.into_iter().zip(new.landing_pages) {
+        page.id = Some(new);
+    }
+    for (offer, new) in offers.into_iter().zip(new.offers) {
+        offer.id = Some(new);
+    }
     Ok(())
 }
 
-/// `$2` to `$6` of the statements that replace a list.
-fn bind_list(query: Query, list: &[Destination]) -> Query {
+/// A row of [`NEW_IDS`].
+#[derive(FromRow)]
+struct NewIds {
+    routes: Vec<i64>,
+    landing_pages: Vec<i64>,
+    offers: Vec<i64>,
+}
+
+async fn replace_lists(c: &mut Session<'_>, id: Uuid, terms: &Terms) -> sqlx::Result<()> {
+    let own = |d: &&Destination| !d.direct && !d.library;
+    let pages: Vec<&Destination> = terms.all_landing_pages().filter(own).collect();
+    bind_list(REPLACE_LANDING_PAGES.query().bind(id), &pages).execute(c).await?;
+    let offers: Vec<&Destination> = terms.all_offers().filter(own).collect();
+    let payouts = || offers.iter().map(|d| d.payout);
+    let caps = |d: &&Destination| serde_json::to_string(&d.caps).map_err(|e| sqlx::Error::Encode(e.into()));
+    let query = bind_list(REPLACE_OFFERS.query().bind(id), &offers)
+        .bind(payouts().map(|p| p.map(|m| m.amount)).collect::<Vec<Option<Decimal>>>())
+        .bind(payouts().map(|p| p.map(|m| m.currency.to_string())).collect::<Vec<Option<String>>>())
+        .bind(offers.iter().map(caps).collect::<sqlx::Result<Vec<String>>>()?)
+        .bind(offers.iter().map(|d| d.overflow_offer_id).collect::<Vec<Option<i64>>>());
+    query.execute(c).await?;
+    Ok(())
+}
+
+/// `$2` to `$7` of the statements that replace a list.
+fn bind_list(query: Query, list: &[&Destination]) -> Query {
     query
         .bind(list.iter().map(|d| d.id).collect::<Vec<Option<i64>>>())
         .bind(list.iter().map(|d| d.name.clone()).collect::<Vec<String>>())
         .bind(list.iter().map(|d| d.url.clone()).collect::<Vec<String>>())
         .bind(list.iter().map(|d| d.weight).collect::<Vec<i32>>())
         .bind(list.iter().map(|d| d.is_active).collect::<Vec<bool>>())
+        .bind(list.iter().map(|d| d.web_url.clone()).collect::<Vec<Option<String>>>())
 }
 
 /// Eight characters by chance: 40 bits, so that nobody guesses the links of others.
@@ -581,6 +727,12 @@ struct DestinationRow {
     payout_amount: Option<String>,
     #[serde(default)]
     payout_currency: Option<String>,
+    library: bool,
+    web_url: Option<String>,
+    #[serde(default)]
+    caps: Vec<Cap>,
+    #[serde(default)]
+    overflow_offer_id: Option<i64>,
 }
 
 /// A row of [`CHANGED_SINCE`].
@@ -606,7 +758,9 @@ impl FromRow<'_, PgRow> for ChangedRow {
 
 impl FromRow<'_, PgRow> for Row {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        let terms = Terms {
+        let (pages, offers) = (destinations(row, "landing_pages")?, destinations(row, "offers")?);
+        let own = |all: &[Destination]| all.iter().filter(|d| !d.library).cloned().collect();
+        let mut terms = Terms {
             name: row.try_get("name")?,
             description: row.try_get("description")?,
             status: parsed(row, "status")?,
@@ -617,11 +771,22 @@ impl FromRow<'_, PgRow> for Row {
             daily_budget: money(row.try_get("daily_budget_amount")?, row.try_get("daily_budget_currency")?),
             total_budget: money(row.try_get("total_budget_amount")?, row.try_get("total_budget_currency")?),
             fallback_url: row.try_get("fallback_url")?,
-            landing_pages: destinations(row, "landing_pages")?,
-            offers: destinations(row, "offers")?,
+            landing_pages: own(&pages),
+            offers: own(&offers),
             pass_through: row.try_get("pass_through")?,
+            sticky: parsed(row, "sticky")?,
+            epoch: row.try_get("epoch")?,
+            time_zone: parsed(row, "time_zone")?,
+            traffic_source_id: row.try_get("traffic_source_id")?,
+            ..Terms::default()
         };
+        if let Some(Json(rules)) = row.try_get::<Option<Json<StoredRules>>, _>("rules")? {
+            rules.put_into(&mut terms, &pages, &offers);
+        }
+        let is_in_path = |offer: &Destination| terms.all_offers().any(|d| d.id == offer.id);
+        let overflow_offers = offers.into_iter().filter(|d| d.library && !is_in_path(d)).collect();
         let campaign = Campaign {
+            overflow_offers,
             id: row.try_get("id")?,
             key: parsed(row, "key")?,
             terms,
@@ -647,6 +812,11 @@ fn destinations(row: &PgRow, column: &str) -> sqlx::Result<Vec<Destination>> {
         weight: row.weight,
         is_active: row.is_active,
         payout: money(row.payout_amount.as_deref(), row.payout_currency.as_deref()),
+        direct: false,
+        library: row.library,
+        caps: row.caps,
+        overflow_offer_id: row.overflow_offer_id,
+        web_url: row.web_url,
     };
     Ok(rows.into_iter().map(destination).collect())
 }

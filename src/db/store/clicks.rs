@@ -80,6 +80,39 @@ pub struct Click {
     /// `id_too_long` (`click_id` likewise, left out), `unexpanded_macro` (a value such as `{campaign}` that the source did
     /// not fill, left out), `cost_unreadable`, `cost_negative` (left out), `currency_unknown`.
     pub adjusted: Vec<String>,
+    /// The rule that took it; 0 is the default rule, null: none did.
+    pub rule_id: Option<i64>,
+    /// The path it took; 0 is the only path of a default rule.
+    pub path_id: Option<i64>,
+    /// Why it went where it went, where that was not the first choice: `named` (by the link), `bound` (came before), `cap`
+    /// (what was first is full), `inactive`, `overflow`, `fallback`, `next_rule`.
+    pub routed: Vec<String>,
+    /// The language the browser asks for most.
+    pub language: Option<String>,
+    /// The part of ISO 3166-2 behind the country.
+    pub region: Option<String>,
+    /// Its English name.
+    pub city: Option<String>,
+    /// Who provides the connection.
+    pub isp: Option<String>,
+    /// The kind of connection.
+    pub connection: Option<String>,
+    /// Version of the operating system.
+    pub os_version: Option<String>,
+    /// Version of the browser.
+    pub browser_version: Option<String>,
+    /// The traffic source of its campaign, in the library.
+    pub source_id: Option<i64>,
+    /// The keyword the source says.
+    pub keyword: Option<String>,
+    /// The creative the source says.
+    pub creative: Option<String>,
+    /// The placement the source says.
+    pub placement: Option<String>,
+    /// Whether it is the first valid one of its visitor in this campaign on its day (UTC).
+    pub is_unique: Option<bool>,
+    /// How it came: `script` told by a page (`POST /visit`); null is a link that redirected.
+    pub via: Option<String>,
     /// The kind of its first conversion.
     pub conversion_type: Option<String>,
     /// When it first converted.
@@ -130,6 +163,22 @@ impl From<&facts::click::Click<'_>> for Click {
                 .map(|amount| Json(Money { amount, currency: click.currency.unwrap_or(Currency::USD) })),
             currency: click.currency.map(|currency| currency.to_string()),
             adjusted: click.adjusted.iter().map(|adjustment| adjustment.to_string()).collect(),
+            rule_id: click.rule_id,
+            path_id: click.path_id,
+            routed: click.routed.iter().map(|why| why.to_string()).collect(),
+            language: text(&click.language),
+            region: text(&click.region),
+            city: text(&click.city),
+            isp: text(&click.isp),
+            connection: text(&click.connection),
+            os_version: text(&click.os_version),
+            browser_version: text(&click.browser_version),
+            source_id: click.source_id,
+            keyword: text(&click.keyword),
+            creative: text(&click.creative),
+            placement: text(&click.placement),
+            is_unique: Some(click.is_unique),
+            via: click.via.map(|via| via.to_string()),
             conversion_type: None,
             converted_at: None,
             created_at: click.id.created_at(),

@@ -4,6 +4,7 @@
 //! if it is still in the version that was read: one set of rules, and no lost update.
 
 mod input;
+mod rules;
 
 use axum::{
     extract::{RawQuery, State},
@@ -12,13 +13,17 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
     app::{App, Parts},
-    db::store::campaigns::{self, Written},
+    db::store::{
+        campaigns::{self, Written},
+        library,
+    },
     http::{
         api::manners::{
             answer::{ROOT, answer, located, no_content},
@@ -36,7 +41,7 @@ use crate::{
         id::CampaignKey,
     },
 };
-use input::{Asked, CampaignInput, CampaignPatch, Targets};
+use input::{Allowed, Asked, CampaignInput, CampaignPatch};
 
 /// Attempts at a change that others keep overtaking.
 const CHANGE_ATTEMPTS: u32 = 5;
@@ -94,7 +99,7 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let Asked { key, terms } = input::read(&body, None, &Targets::new(&app, &headers))?;
+    let Asked { key, terms } = input::read(&body, None, &allowed(&app, &headers, &body).await?)?;
     let campaign = campaigns::insert_as(&app.db, attempt.id, attempt.is_again, key, terms).await?;
     app.campaigns.invalidate_campaign(&campaign.key).await;
     let location = format!("{ROOT}/campaigns/{}", campaign.id);
@@ -174,8 +179,14 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    let targets = Targets::new(&app, &headers);
-    change(&app, &id, &headers, |campaign| Ok(input::read(&patch, Some(campaign), &targets)?)).await
+    let allowed = allowed(&app, &headers, &patch).await?;
+    change(&app, &id, &headers, |campaign| Ok(input::read(&patch, Some(campaign), &allowed)?)).await
+}
+
+/// What a request may ask for.
+async fn allowed(app: &Parts, headers: &HeaderMap, body: &Value) -> Result<Allowed, Problem> {
+    let (pages, offers) = rules::library_ids(body);
+    Ok(Allowed::new(app, headers, library::named(&app.db, pages, offers).await?))
 }
 
 /// Delete a campaign
@@ -305,7 +316,7 @@ fn show(app: &Parts, status: StatusCode, campaign: Campaign) -> Result<Response,
 
 fn body(app: &Parts, campaign: Campaign) -> CampaignBody {
     let click_url = format!("{}/click?cid={}", app.public_url, campaign.key);
-    let Campaign { id, key, terms, version, created_at, updated_at } = campaign;
+    let Campaign { id, key, terms, version, created_at, updated_at, overflow_offers: _ } = campaign;
     CampaignBody { id, key, terms, version, created_at, updated_at, click_url }
 }
 
@@ -346,7 +357,8 @@ mod tests {
             r#""description":"To try octo with; change it or delete it.","status":"active","start_at":null,"end_at":null,"#,
             r#""cost_model":"cpa","payout":null,"daily_budget":null,"total_budget":null,"fallback_url":null,"#,
             r#""landing_pages":[{"id":7,"name":"Demo page","url":"https://a.example/","weight":1,"is_active":true}],"#,
-            r#""offers":[],"pass_through":false,"version":3,"created_at":"1970-01-01T00:00:00Z","#,
+            r#""offers":[],"offer_choice":"out","caps":[],"paths":[],"rules":[],"sticky":"off","epoch":0,"time_zone":"UTC","#,
+            r#""traffic_source_id":null,"pass_through":false,"version":3,"created_at":"1970-01-01T00:00:00Z","#,
             r#""updated_at":"1970-01-01T00:00:00Z","click_url":"https://t.example/click?cid=k"}"#,
         );
         assert_eq!(serde_json::to_string(&body).unwrap(), wanted);

@@ -27,6 +27,7 @@ use crate::{
     judge::Evidence,
     metrics::{self, CLICK_ROUTE},
     model::{
+        click::Via,
         id::ClickId,
         link::{Params, key_text},
         text::{HEADER_CHARS_MAX, clean_bytes},
@@ -244,7 +245,7 @@ impl From<Response> for Answer {
 /// Turns a visit into a click in the journal's queue and the answer to it, without waiting for anything.
 fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, params: Params<'_>) -> Answer {
     let is_click = head.method != Method::HEAD;
-    let came = Came { is_click, is_prefetch: signals::is_prefetch(&head.headers) };
+    let came = Came { is_click, is_prefetch: signals::is_prefetch(&head.headers), via: None };
     let accepted = accept(app, routes, came, sender(app, peer, head), params);
     let Accepted { click, decision, unknown, .. } = &accepted;
     let Some(template) = decision.template else {
@@ -266,6 +267,8 @@ pub(super) struct Came {
     pub(super) is_click: bool,
     /// Whether it was fetched ahead of a visit.
     pub(super) is_prefetch: bool,
+    /// Who told of it, if it was no link that redirects.
+    pub(super) via: Option<Via>,
 }
 
 /// A visit that became a click, described and judged, and where the campaign leads it.
@@ -289,7 +292,10 @@ pub(super) fn accept<'a, 'r>(
     let id = ClickId::now();
     let agent = sender.user_agent.as_deref().unwrap_or_default();
     let visitor = app.enricher.describe(agent, Some(sender.ip));
-    let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+    let visit = Visit {
+        referrer: sender.referrer.as_deref(),
+        ..Visit::new(&params, &visitor, id.created_at(), id.seed())
+    };
     let decision = routing::decide(routes, &visit);
     // what the campaign does not take, and what is no click, begins no visit and is not counted against its address
     let judged = || {
@@ -305,12 +311,15 @@ pub(super) fn accept<'a, 'r>(
     let invalid_reason = decision.refused.or_else(|| came.is_click.then(judged).flatten());
 
     let (unexpanded, unknown) = (params.unexpanded, std::mem::take(&mut params.unknown));
-    let mut click = Click::of_link(id, routes.campaign.id, params);
+    let mut click = Click { via: came.via, ..Click::of_link(id, routes.campaign.id, params) };
     visitor.describe(&mut click);
     app.privacy.describe(sender, &mut click);
     click.invalid_reason = invalid_reason;
-    click.landing_page_id = decision.landing_page_id.or(click.landing_page_id);
-    click.campaign_offer_id = decision.offer_id.or(click.campaign_offer_id);
+    click.landing_page_id = decision.landing_page_id().or(click.landing_page_id);
+    click.campaign_offer_id = decision.offer_id().or(click.campaign_offer_id);
+    click.rule_id = decision.rule_id;
+    click.path_id = decision.path_id();
+    click.routed = decision.routed;
     Accepted { click, decision, unknown, unexpanded }
 }
 

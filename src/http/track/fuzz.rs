@@ -149,7 +149,7 @@ fn a_hundred_thousand_queries_lead_to_a_stored_origin_and_their_values_decode_ba
         let params = Params::parse(&query);
         let id = ClickId::now();
         let visitor = Visitor::default();
-        let visit = Visit { params: &params, visitor: &visitor, now: id.created_at(), seed: id.seed() };
+        let visit = Visit::new(&params, &visitor, id.created_at(), id.seed());
         let decision = decide(&routes, &visit);
         let click = Click::of_link(id, Uuid::nil(), params.clone());
         let values = Values { click: &click, cid: "demo" };

@@ -23,10 +23,10 @@ impl Asked {
 }
 
 /// Answers a request for a script.
-pub(crate) async fn answer(app: &App, asked: Asked, head: &Head) -> Response {
+pub(crate) fn answer(app: &App, asked: Asked, head: &Head) -> Response {
     match (&head.method, asked) {
-        (&Method::GET | &Method::HEAD, Asked::Evergreen) => evergreen(app, head).await,
-        (&Method::GET | &Method::HEAD, Asked::Pinned) => pinned(app, head).await,
+        (&Method::GET | &Method::HEAD, Asked::Evergreen) => evergreen(app, head),
+        (&Method::GET | &Method::HEAD, Asked::Pinned) => pinned(app, head),
         (&Method::OPTIONS, _) => (StatusCode::NO_CONTENT, [(header::ALLOW, METHODS)]).into_response(),
         _ => Problem::method_not_allowed().with_header(header::ALLOW, METHODS).into_response(),
     }
@@ -47,7 +47,7 @@ pub(crate) async fn answer(app: &App, asked: Asked, head: &Head) -> Response {
         (status = 304, description = "It is the one that is there."),
     ),
 )]
-pub(super) async fn evergreen(app: &App, head: &Head) -> Response {
+pub(super) fn evergreen(app: &App, head: &Head) -> Response {
     text(app, head, "public, max-age=3600")
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn evergreen(app: &App, head: &Head) -> Response {
         (status = 304, description = "It is the one that is there."),
     ),
 )]
-pub(super) async fn pinned(app: &App, head: &Head) -> Response {
+pub(super) fn pinned(app: &App, head: &Head) -> Response {
     text(app, head, "public, max-age=31536000, immutable")
 }
 

@@ -32,9 +32,11 @@ use crate::{
     },
     metrics,
     model::{
-        link::{Params, key_text},
+        click::Via,
+        link::{Number, Params, key_text},
         text::{HEADER_CHARS_MAX, clean},
     },
+    routing::Routes,
 };
 
 /// Bytes of a body.
@@ -117,10 +119,14 @@ async fn visit(State(app): State<App>, request: Request) -> Result<Response, Pro
         }
     };
     let query = told.query();
-    let came = Came { is_click: true, is_prefetch: signals::is_prefetch(&head.headers) };
+    let params = params(&query, &routes, told.url.as_deref().unwrap_or_default());
+    let page = params.landing_page_id.get();
+    let prefetch = signals::is_prefetch(&head.headers);
+    let came = Came { is_click: true, is_prefetch: prefetch, via: Some(Via::Script) };
     let mut sender = click::sender(&app, peer, &head);
     sender.referrer = told.referrer; // that of the request is the page itself
-    let accepted = click::accept(&app, &routes, came, sender, params(&query));
+    let mut accepted = click::accept(&app, &routes, came, sender, params);
+    accepted.click.landing_page_id = page.filter(|_| accepted.decision.landing_page_id() == page); // and none that was drawn
     let click_id = store(&app, &accepted).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(Visited { click_id })).into_response())
 }
@@ -167,11 +173,23 @@ fn query_of(members: Members<'_>) -> String {
     query.finish()
 }
 
-/// The parameters of a query; a `cid` in it is the page's, not ours.
-fn params(query: &str) -> Params<'_> {
+/// The parameters of a query; a `cid` in it is the page's, not ours. The landing page is the one that the visitor is on.
+fn params<'q>(query: &'q str, routes: &Routes, url: &str) -> Params<'q> {
     let mut params = Params { cid: Some(Cow::Borrowed("")), ..Params::default() };
     params.read(query);
+    if params.landing_page_id == Number::Absent {
+        let pages = routes.campaign.terms.all_landing_pages().filter(|page| page.is_active);
+        let page = pages.filter(|page| place(&page.url) == place(url)).find_map(|page| page.id);
+        params.landing_page_id = page.map_or(Number::Absent, Number::Read);
+    }
     params
+}
+
+/// Where a page is, whatever it is asked: host and path.
+fn place(url: &str) -> &str {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let place = url[..end].trim_end_matches('/');
+    place.split_once("://").map_or(place, |(_, place)| place)
 }
 
 /// Waits until the click is on disk; 503 otherwise, because nobody is kept waiting for it.
@@ -193,4 +211,46 @@ fn refused(outcome: &'static str) {
 fn bad_request(error: FieldError) -> Problem {
     metrics::click("bad_request");
     error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(json: &str) -> String {
+        Told::read(Members::of(json).unwrap()).unwrap().query()
+    }
+
+    #[test]
+    fn parameters_count_before_those_of_the_page() {
+        let page = r#""url": "https://a.example/p?sub1=page&sub2=b%20c#?sub3=no""#;
+        let json = |params: &str| format!(r#"{{"cid": "demo", {page}, "params": {params}}}"#);
+        assert_eq!(query(&json("null")), "&sub1=page&sub2=b%20c");
+        assert_eq!(query(&json(r#""sub1=own&x=%41""#)), "sub1=own&x=%41&sub1=page&sub2=b%20c");
+        assert_eq!(
+            query(&json(r#"{"sub1": "a&b=c", "cost": 0.05, "no": [1]}"#)),
+            "sub1=a%26b%3Dc&cost=0.05&sub1=page&sub2=b%20c"
+        );
+        assert_eq!(query(r#"{"cid": 7, "url": 5}"#), "&");
+        for nobody in ["{}", r#"{"cid": ""}"#, r#"{"cid": " "}"#, r#"{"cid": null}"#, r#"{"cid": ["demo"]}"#]
+        {
+            assert_eq!(Told::read(Members::of(nobody).unwrap()).unwrap_err().pointer, "/cid", "{nobody}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_the_same_whatever_it_is_asked() {
+        for url in [
+            "https://a.example/p",
+            "http://a.example/p/",
+            "https://a.example/p?x=/y",
+            "https://a.example/p#?",
+        ] {
+            assert_eq!(place(url), "a.example/p", "{url}");
+        }
+        assert_eq!(
+            (place("https://a.example/"), place("https://a.example?x"), place("")),
+            ("a.example", "a.example", "")
+        );
+    }
 }

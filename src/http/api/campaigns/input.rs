@@ -3,7 +3,7 @@
 //! What is asked for is read over what was (where a campaign is made: over the default), and only what differs from
 //! that is checked: a destination that was allowed when it was stored does not stand in the way of another change.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use axum::http::{HeaderMap, header};
 use serde_json::{Value, json};
@@ -11,12 +11,13 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         Ref, RefOr,
-        schema::{AllOfBuilder, ArrayItems, Object, Schema, SchemaType, Type},
+        schema::{AllOfBuilder, AnyOfBuilder, ArrayItems, Object, Schema, SchemaType, Type},
     },
 };
 
 use crate::{
     app::Parts,
+    db::store::library::Named,
     http::{
         api::manners::request::parse_id,
         error::FieldError,
@@ -25,10 +26,14 @@ use crate::{
     model::{
         campaign::{Campaign, Destination, Terms},
         id::CampaignKey,
+        rule::{Dimension, Path, Rule},
         scheme::Scheme,
     },
     routing::destination::Template,
+    visitor::Knows,
 };
+
+use super::rules::{self, Was};
 
 /// Entries of a list at most.
 const DESTINATIONS_MAX: usize = 100;
@@ -37,8 +42,12 @@ const DESTINATIONS_MAX: usize = 100;
 const READ_ONLY_FIELDS: &[&str] = &["id", "version", "created_at", "updated_at", "click_url"];
 
 static FIELDS: LazyLock<Vec<String>> = LazyLock::new(|| names(CampaignInput::schema()));
-static LANDING_PAGE_FIELDS: LazyLock<Vec<String>> = LazyLock::new(|| names(LandingPageInput::schema()));
-static OFFER_FIELDS: LazyLock<Vec<String>> = LazyLock::new(|| names(OfferInput::schema()));
+pub(super) static LANDING_PAGE_FIELDS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    [names(LandingPageInput::schema()), names(DirectEntryInput::schema()), names(LibraryEntryInput::schema())]
+        .concat()
+});
+pub(super) static OFFER_FIELDS: LazyLock<Vec<String>> =
+    LazyLock::new(|| [names(OfferInput::schema()), names(LibraryEntryInput::schema())].concat());
 
 /// What is asked of a campaign.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +61,7 @@ pub(super) struct Asked {
 pub(super) fn read(
     value: &Value,
     campaign: Option<&Campaign>,
-    targets: &Targets,
+    allowed: &Allowed,
 ) -> Result<Asked, Vec<FieldError>> {
     let mut f = Fields::new(value, "").map_err(|e| vec![e])?;
     let key = f.optional_parsed::<CampaignKey>("key", "pattern");
@@ -64,6 +73,9 @@ pub(super) fn read(
     }
     let was = campaign.map_or_else(Terms::default, |campaign| campaign.terms.clone());
     let times = (was.start_at, was.end_at);
+    let standard = Terms::default();
+    let before = campaign.map_or(&standard, |campaign| &campaign.terms);
+    let destinations = Was::of(before);
     let name = match f.given("name") {
         Given::Absent if campaign.is_some() => was.name,
         _ => read_name(&mut f).unwrap_or_default(),
@@ -83,33 +95,77 @@ pub(super) fn read(
         fallback_url: match was.fallback_url {
             Some(url) if is_same(&f, "fallback_url", &url) => Some(url),
             url => given(&mut f, "fallback_url", url, |f, field| {
-                let template = f.optional_url_template(field, &targets.app_schemes)?;
-                targets.check(&template, field, f)
+                let template = f.optional_url_template(field, &allowed.app_schemes)?;
+                allowed.check(&template, field, f)
             }),
         },
-        landing_pages: given(&mut f, "landing_pages", was.landing_pages.clone(), |f, field| {
-            f.list(field, DESTINATIONS_MAX, |f| {
-                f.refuse_unknown(&LANDING_PAGE_FIELDS, &[]);
-                read_destination(f, &was.landing_pages, targets)
-            })
-        }),
-        offers: given(&mut f, "offers", was.offers.clone(), |f, field| {
-            f.list(field, DESTINATIONS_MAX, |f| {
-                f.refuse_unknown(&OFFER_FIELDS, &[]);
-                let payout = f.money("payout");
-                Some(Destination { payout, ..read_destination(f, &was.offers, targets)? })
-            })
+        sticky: f.choice("sticky", was.sticky),
+        epoch: i32::try_from(f.integer("epoch", 0..=i32::MAX.into(), was.epoch.into())).unwrap_or(i32::MAX),
+        time_zone: match f.given("time_zone") {
+            Given::Absent => was.time_zone,
+            _ => rules::read_zone(&mut f).unwrap_or_default(),
+        },
+        traffic_source_id: given(&mut f, "traffic_source_id", was.traffic_source_id, |f, field| {
+            f.optional_integer(field, 1..=i64::MAX)
         }),
         pass_through: f.boolean("pass_through", was.pass_through),
+        ..read_all_paths(&mut f, before, &destinations, allowed)
     };
     let is_reversed = terms.start_at.zip(terms.end_at).is_some_and(|(start, end)| end <= start);
     if is_reversed && (terms.start_at, terms.end_at) != times {
         f.refuse("end_at", "range", "must be after start_at");
     }
-    refuse_repeated_ids(&mut f, "landing_pages", &terms.landing_pages);
-    refuse_repeated_ids(&mut f, "offers", &terms.offers);
+    rules::check_together(&mut f, &terms, &destinations, allowed);
     f.refuse_unknown(&FIELDS, READ_ONLY_FIELDS);
     f.finish_with(Some(Asked { key, terms }))
+}
+
+/// The rules and paths of a request, with the default rule wherever it stands: as the last one of `rules`, as `paths`, or
+/// as `landing_pages` and `offers`. What is given as it is stands in nobody's way.
+fn read_all_paths(f: &mut Fields<'_>, was: &Terms, destinations: &Was, allowed: &Allowed) -> Terms {
+    let only = Terms {
+        landing_pages: given(f, "landing_pages", was.landing_pages.clone(), |f, field| {
+            f.list(field, DESTINATIONS_MAX, |f| rules::read_landing_page(f, destinations, allowed))
+        }),
+        offers: given(f, "offers", was.offers.clone(), |f, field| {
+            f.list(field, DESTINATIONS_MAX, |f| rules::read_offer(f, destinations, allowed))
+        }),
+        offer_choice: f.choice("offer_choice", was.offer_choice),
+        caps: given(f, "caps", was.caps.clone(), |f, _| rules::read_caps(f)),
+        ..Terms::default()
+    };
+    let has_lists = |terms: &Terms| !terms.landing_pages.is_empty() || !terms.offers.is_empty();
+    let paths = given(f, "paths", was.paths.clone(), |f, _| rules::read_paths(f, destinations, allowed));
+    let (rules, default) = match f.given("rules") {
+        Given::Absent => (was.rules.clone(), None),
+        _ => rules::read_rules(f, destinations, allowed),
+    };
+    let are_lists_new = has_lists(&only)
+        && ["landing_pages", "offers"].into_iter().any(|list| f.given(list) != Given::Absent)
+        && (&only.landing_pages, &only.offers) != (&was.landing_pages, &was.offers);
+    let are_paths_new = !paths.is_empty() && f.given("paths") != Given::Absent && paths != was.paths;
+    if default.is_some() && are_paths_new {
+        f.refuse("paths", "conflict", "is the default rule, which stands in rules already");
+    }
+    let default = default.or((!paths.is_empty()).then_some(paths));
+    let Some(default) = default else { return Terms { rules, ..only } };
+    if are_lists_new {
+        let list = if only.landing_pages == was.landing_pages { "offers" } else { "landing_pages" };
+        let detail =
+            "is the only path of the default rule, which has paths; give those, or `\"paths\": []` with it";
+        f.refuse(list, "conflict", detail);
+    }
+    match &default[..] {
+        [path] if path.when.is_empty() && path.is_active => Terms {
+            rules,
+            landing_pages: path.landing_pages.clone(),
+            offers: path.offers.clone(),
+            offer_choice: path.offer_choice,
+            caps: path.caps.clone(),
+            ..Terms::default()
+        },
+        _ => Terms { rules, paths: default, ..Terms::default() },
+    }
 }
 
 /// What `read` makes of a field that is given; else what it was.
@@ -131,20 +187,32 @@ fn read_name(f: &mut Fields<'_>) -> Option<String> {
 }
 
 /// Reads an entry of a list that was `was`: one that keeps its id and its URL keeps that, whatever is allowed now.
-fn read_destination(f: &mut Fields<'_>, was: &[Destination], targets: &Targets) -> Option<Destination> {
+pub(super) fn read_destination(
+    f: &mut Fields<'_>,
+    was: &[Destination],
+    allowed: &Allowed,
+) -> Option<Destination> {
     let name = read_name(f);
-    let url = if let Some(kept) = was.iter().find(|d| is_kept(f, d)) {
+    let kept = was.iter().find(|d| is_kept(f, d));
+    let url = if let Some(kept) = kept {
         Some(kept.url.clone())
     } else {
-        let template = f.url_template("url", &targets.app_schemes);
-        template.and_then(|template| targets.check(&template, "url", f))
+        let template = f.url_template("url", &allowed.app_schemes);
+        template.and_then(|template| allowed.check(&template, "url", f))
+    };
+    let web_url = match kept.and_then(|kept| kept.web_url.clone()) {
+        Some(url) if is_same(f, "web_url", &url) => Some(url),
+        _ => {
+            let template = f.optional_url_template("web_url", &[]);
+            template.and_then(|template| allowed.check(&template, "web_url", f))
+        }
     };
     let standard = Destination::default();
     let id = f.optional_integer("id", 1..=i64::MAX);
     let weight = f.integer("weight", 0..=1_000_000, standard.weight.into());
     let is_active = f.boolean("is_active", standard.is_active);
     let weight = i32::try_from(weight).unwrap_or(i32::MAX);
-    Some(Destination { id, name: name?, url: url?, weight, is_active, payout: None })
+    Some(Destination { id, name: name?, url: url?, weight, is_active, web_url, ..standard })
 }
 
 fn is_kept(f: &Fields<'_>, was: &Destination) -> bool {
@@ -152,33 +220,52 @@ fn is_kept(f: &Fields<'_>, was: &Destination) -> bool {
     is_same(f, "url", &was.url) && id.is_some_and(|id| f.given("id") == Given::Value(&id))
 }
 
-fn refuse_repeated_ids(f: &mut Fields<'_>, list: &str, destinations: &[Destination]) {
-    let mut ids: Vec<i64> = destinations.iter().filter_map(|d| d.id).collect();
-    ids.sort_unstable();
-    if let Some([id, _]) = ids.array_windows().find(|[a, b]| a == b) {
-        f.refuse(list, "repeated", format!("has the id {id} more than once"));
-    }
-}
-
-/// What a destination may be: a web address or a listed app's, but no click link of this tracker, which would send
-/// visitors round and round.
+/// What may be asked for here: which destinations (a web address or a listed app's, but no click link of this tracker, which
+/// would send visitors round and round), which conditions, and what of the library there is.
 #[derive(Debug)]
-pub(super) struct Targets {
+pub(super) struct Allowed {
     own_hosts: Vec<String>,
     app_schemes: Vec<Scheme>,
+    knows: Knows,
+    pub(super) library: Named,
 }
 
-impl Targets {
-    pub(super) fn new(app: &Parts, headers: &HeaderMap) -> Self {
-        Self::of(&app.public_url, headers, &app.config.tracking.app_schemes)
+impl Allowed {
+    /// For this request; `library` is what its body names of the library.
+    pub(super) fn new(app: &Parts, headers: &HeaderMap, library: Named) -> Self {
+        let knows = app.enricher.knows();
+        Self::of(&app.public_url, headers, &app.config.tracking.app_schemes, knows, library)
     }
 
-    fn of(public_url: &str, headers: &HeaderMap, app_schemes: &[Scheme]) -> Self {
+    fn of(
+        public_url: &str,
+        headers: &HeaderMap,
+        app_schemes: &[Scheme],
+        knows: Knows,
+        library: Named,
+    ) -> Self {
         let asked = headers.get(header::HOST).and_then(|v| v.to_str().ok());
         let urls = [Some(public_url.to_owned()), asked.map(|host| format!("http://{host}/"))];
         let host = |url: String| url::Url::parse(&url).ok()?.host_str().map(plain_host);
         let own_hosts = urls.into_iter().flatten().filter_map(host).collect();
-        Self { own_hosts, app_schemes: app_schemes.to_vec() }
+        Self { own_hosts, app_schemes: app_schemes.to_vec(), knows, library }
+    }
+
+    /// Why this installation cannot know a dimension; `None`: it can.
+    pub(super) fn unknowable(&self, dimension: Dimension) -> Option<&'static str> {
+        let Knows { region, city, isp, connection } = self.knows;
+        let (is_known, why) = match dimension {
+            Dimension::Region => {
+                (region, "is not known here: name a database of regions as tracking.city_file")
+            }
+            Dimension::City => (city, "is not known here: name a database of cities as tracking.city_file"),
+            Dimension::Isp => (isp, "is not known here: name a database of providers as tracking.isp_file"),
+            Dimension::Connection => {
+                (connection, "is not known here: name a database of connections as tracking.connection_file")
+            }
+            _ => (true, ""),
+        };
+        (!is_known).then_some(why)
     }
 
     /// The template in canonical form, unless it leads to a click link of ours.
@@ -225,7 +312,116 @@ impl ToSchema for CampaignInput {
         Terms::schemas(schemas);
         schemas.push((LandingPageInput::name().into_owned(), LandingPageInput::schema()));
         schemas.push((OfferInput::name().into_owned(), OfferInput::schema()));
+        schemas.push((LibraryEntryInput::name().into_owned(), LibraryEntryInput::schema()));
+        schemas.push((DirectEntryInput::name().into_owned(), DirectEntryInput::schema()));
+        schemas.push((PathInput::name().into_owned(), PathInput::schema()));
+        schemas.push((RuleInput::name().into_owned(), RuleInput::schema()));
     }
+}
+
+/// An entry that names one of the library.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `rules` reads")]
+pub(crate) struct LibraryEntryInput {
+    /// Which one of the library; its name, URL, payout and caps count.
+    #[schema(minimum = 1, example = 12)]
+    id: i64,
+    /// `true`
+    #[schema(example = true)]
+    library: bool,
+    /// Its share in the rotation.
+    #[schema(minimum = 0, maximum = 1_000_000, default = 1)]
+    weight: Option<i32>,
+    /// Whether it takes clicks here.
+    #[schema(default = true)]
+    is_active: Option<bool>,
+}
+
+/// No landing page: this share goes straight to the offers.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `rules` reads")]
+pub(crate) struct DirectEntryInput {
+    /// `true`
+    #[schema(example = true)]
+    direct: bool,
+    /// Its share in the rotation.
+    #[schema(minimum = 0, maximum = 1_000_000, default = 1)]
+    weight: Option<i32>,
+    /// Whether it takes clicks.
+    #[schema(default = true)]
+    is_active: Option<bool>,
+}
+
+/// A rule as it is asked for.
+pub(crate) struct RuleInput;
+
+impl PartialSchema for RuleInput {
+    fn schema() -> RefOr<Schema> {
+        let mut object = asked_part(Rule::schema(), &json!(Rule::default()), "A rule as it is asked for.");
+        lead_to(&mut object, "paths", &[PathInput::name()]);
+        Schema::Object(object).into()
+    }
+}
+
+impl ToSchema for RuleInput {}
+
+/// A path as it is asked for.
+pub(crate) struct PathInput;
+
+impl PartialSchema for PathInput {
+    fn schema() -> RefOr<Schema> {
+        let mut object = asked_part(Path::schema(), &json!(Path::default()), "A path as it is asked for.");
+        for (list, entries) in entries() {
+            lead_to(&mut object, list, &entries);
+        }
+        Schema::Object(object).into()
+    }
+}
+
+impl ToSchema for PathInput {}
+
+/// A part whose name is made up where it is not given, and that has an id only where it is there already.
+fn asked_part(schema: RefOr<Schema>, defaults: &Value, description: &str) -> Object {
+    let mut object = object(schema);
+    object.required = vec!["name".to_owned()];
+    object.description = Some(description.to_owned());
+    set_defaults(&mut object, defaults);
+    object.required.clear();
+    may_have_no_id(&mut object);
+    object
+}
+
+fn may_have_no_id(object: &mut Object) {
+    if let Some(RefOr::T(Schema::Object(id))) = object.properties.get_mut("id") {
+        id.schema_type = SchemaType::Array(vec![Type::Integer, Type::Null]);
+        id.description = Some("The one it was; absent in a new entry.".to_owned());
+    }
+}
+
+/// Makes the entries of a list one of some schemas.
+fn lead_to(object: &mut Object, list: &str, entries: &[Cow<'_, str>]) {
+    if let Some(RefOr::T(Schema::Array(list))) = object.properties.get_mut(list) {
+        let more = "A `PATCH` replaces the list: entries with an `id` of the campaign keep it.";
+        list.description = Some(format!("{} {more}", list.description.as_deref().unwrap_or_default()));
+        let reference = |entry: &Cow<'_, str>| RefOr::<Schema>::from(Ref::from_schema_name(entry.as_ref()));
+        let items = match entries {
+            [one] => reference(one),
+            several => {
+                let any = several.iter().fold(AnyOfBuilder::new(), |any, entry| any.item(reference(entry)));
+                Schema::AnyOf(any.build()).into()
+            }
+        };
+        list.items = ArrayItems::RefOrSchema(Box::new(items));
+    }
+}
+
+/// What may stand among landing pages, and among offers.
+fn entries() -> [(&'static str, Vec<Cow<'static, str>>); 2] {
+    let library = LibraryEntryInput::name;
+    [
+        ("landing_pages", vec![LandingPageInput::name(), library(), DirectEntryInput::name()]),
+        ("offers", vec![OfferInput::name(), library()]),
+    ]
 }
 
 /// What is to change of a campaign: as [`CampaignInput`], and nothing is required.
@@ -252,7 +448,9 @@ pub(crate) struct LandingPageInput;
 impl PartialSchema for LandingPageInput {
     fn schema() -> RefOr<Schema> {
         let mut object = asked_destination("A landing page as it is asked for.");
-        object.properties.remove("payout");
+        for of_others in ["payout", "caps", "overflow_offer_id", "direct", "library"] {
+            object.properties.remove(of_others);
+        }
         Schema::Object(object).into()
     }
 }
@@ -264,7 +462,11 @@ pub(crate) struct OfferInput;
 
 impl PartialSchema for OfferInput {
     fn schema() -> RefOr<Schema> {
-        Schema::Object(asked_destination("An offer as it is asked for.")).into()
+        let mut object = asked_destination("An offer as it is asked for.");
+        for of_others in ["direct", "library"] {
+            object.properties.remove(of_others);
+        }
+        Schema::Object(object).into()
     }
 }
 
@@ -280,12 +482,9 @@ fn asked_terms() -> Object {
         "example": "summer-sale",
     });
     object.properties.insert("key".to_owned(), serde_json::from_value(key).expect("a schema"));
-    for (list, entry) in [("landing_pages", LandingPageInput::name()), ("offers", OfferInput::name())] {
-        if let Some(RefOr::T(Schema::Array(list))) = object.properties.get_mut(list) {
-            let more = "A `PATCH` replaces the list: entries with an `id` of the campaign keep it.";
-            list.description = Some(format!("{} {more}", list.description.as_deref().unwrap_or_default()));
-            list.items = ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(entry).into()));
-        }
+    let parts = [("paths", vec![PathInput::name()]), ("rules", vec![RuleInput::name()])];
+    for (list, entries) in entries().into_iter().chain(parts) {
+        lead_to(&mut object, list, &entries);
     }
     object
 }
@@ -295,10 +494,7 @@ fn asked_destination(description: &str) -> Object {
     object.required = vec!["name".to_owned(), "url".to_owned()];
     object.description = Some(description.to_owned());
     set_defaults(&mut object, &json!(Destination::default()));
-    if let Some(RefOr::T(Schema::Object(id))) = object.properties.get_mut("id") {
-        id.schema_type = SchemaType::Array(vec![Type::Integer, Type::Null]);
-        id.description = Some("The one it was; absent in a new entry.".to_owned());
-    }
+    may_have_no_id(&mut object);
     object
 }
 
@@ -337,17 +533,18 @@ mod tests {
     use super::*;
     use crate::model::campaign::{CostModel, Status};
 
-    fn targets_with(app_schemes: &[Scheme]) -> Targets {
+    fn allowed_with(app_schemes: &[Scheme]) -> Allowed {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("10.0.0.7:8080"))]);
-        Targets::of("https://Track.example", &headers, app_schemes)
+        let library = Named { landing_pages: [12].into(), offers: [(13, Some(14)), (14, None)].into() };
+        Allowed::of("https://Track.example", &headers, app_schemes, Knows::default(), library)
     }
 
     fn create(value: &Value) -> Result<Asked, Vec<FieldError>> {
-        read(value, None, &targets_with(&[]))
+        read(value, None, &allowed_with(&[]))
     }
 
     fn change(campaign: &Campaign, value: &Value) -> Result<Asked, Vec<FieldError>> {
-        read(value, Some(campaign), &targets_with(&[]))
+        read(value, Some(campaign), &allowed_with(&[]))
     }
 
     fn faults(asked: Result<Asked, Vec<FieldError>>) -> Vec<(String, &'static str)> {
@@ -360,6 +557,14 @@ mod tests {
 
     /// Terms of which no field is as it would be if it were not given.
     fn whole() -> Value {
+        let rule = json!({"id": 41, "name": "r", "is_active": false, "time_zone": "America/New_York",
+                "when": [{"dimension": "country", "is": ["DE", "unknown"]},
+                    {"dimension": "parameter", "name": "q", "present": false},
+                    {"dimension": "os", "is_not": ["iOS >=15", "Android"]}],
+                "paths": [{"id": 42, "name": "p", "weight": 7, "is_active": false, "offer_choice": "lander", "caps": [],
+                    "when": [{"dimension": "time", "is": ["fri 22-4"]}],
+                    "landing_pages": [{"id": 7, "name": "c", "url": "https://c.example/", "weight": 1, "is_active": true}],
+                    "offers": []}]});
         json!({
             "name": "n", "description": "d", "status": "draft", "start_at": "2026-01-01T00:00:00Z",
             "end_at": "2026-02-01T00:00:00Z", "cost_model": "cpc", "payout": {"amount": "2.00", "currency": "EUR"},
@@ -367,7 +572,11 @@ mod tests {
             "fallback_url": "https://f.example/", "pass_through": true,
             "landing_pages": [{"id": 5, "name": "a", "url": "https://a.example/", "weight": 2, "is_active": false}],
             "offers": [{"id": 6, "name": "b", "url": "https://b.example/", "weight": 3, "is_active": false,
-                "payout": {"amount": "1.00", "currency": "EUR"}}],
+                "payout": {"amount": "1.00", "currency": "EUR"}, "overflow_offer_id": 13,
+                "caps": [{"of": "clicks", "limit": 100, "per": "day", "time_zone": null}]}],
+            "offer_choice": "lander", "caps": [{"of": "visitors", "limit": 9, "per": "total", "time_zone": "Asia/Kolkata"}],
+            "sticky": "all", "epoch": 3, "time_zone": "Europe/Berlin", "traffic_source_id": 4, "paths": [],
+            "rules": [rule],
         })
     }
 
@@ -383,7 +592,8 @@ mod tests {
             panic!()
         };
         for (name, value) in standard {
-            assert_ne!(whole[&name], value, "{name} is tried with what it is anyway");
+            // paths and lists are one or the other
+            assert!(name == "paths" || whole[&name] != value, "{name} is tried with what it is anyway");
         }
     }
 
@@ -424,6 +634,96 @@ mod tests {
         let near = create(&json!({"name": "n", "ofers": []})).unwrap_err();
         assert!(near[0].detail.contains("did you mean `offers`"), "{}", near[0].detail);
         assert_eq!(faults(create(&json!({}))), named([("/name", "required")]));
+    }
+
+    #[test]
+    fn every_fault_of_rules_is_named_where_it_is() {
+        let destination = json!({"name": "o", "url": "https://o.example/"});
+        let body = json!({
+            "name": "n",
+            "rules": [
+                {"when": [{"dimension": "country", "is": ["DE", "AT", "Germany"]}], "paths": [{"offers": [destination]}]},
+                {"when": [{"dimension": "city", "is": ["Berlin"]}, {"dimension": "os", "is": ["iOS 17-15"]}]},
+                {"when": [{"dimension": "hour", "is": ["9"], "is_not": ["10"]}, {"dimension": "moon", "is": ["full"]},
+                    {"dimension": "parameter", "is": ["x"]}, {"dimension": "country", "starts": ["D"]}]},
+                {"paths": [{"weight": -1, "caps": [{"of": "clicks", "per": "day"}],
+                    "landing_pages": [{"direct": true, "id": 3}, {"library": true, "id": 99}],
+                    "offers": [{"name": "o", "url": "https://o.example/", "overflow_offer_id": 98}]}]},
+            ],
+            "time_zone": "Berlin",
+        });
+        let wanted = named([
+            ("/rules/0/when/0/is/2", "value"),
+            ("/rules/1/when/0/dimension", "unknowable"),
+            ("/rules/1/when/1/is/0", "value"),
+            ("/rules/2/when/0/is_not", "required"),
+            ("/rules/2/when/1/dimension", "choice"),
+            ("/rules/2/when/2/name", "value"),
+            ("/rules/2/when/3/starts", "value"),
+            ("/rules/3/paths/0/weight", "range"),
+            ("/rules/3/paths/0/landing_pages/0/id", "conflict"),
+            ("/rules/3/paths/0/landing_pages/1/id", "not_found"),
+            ("/rules/3/paths/0/caps/0/limit", "required"),
+            ("/time_zone", "choice"),
+            ("/offers/0/overflow_offer_id", "not_found"),
+        ]);
+        let mut found = faults(create(&body));
+        let mut all = wanted.clone();
+        found.sort();
+        all.sort();
+        assert_eq!(found, all);
+    }
+
+    #[test]
+    fn the_default_rule_is_read_wherever_it_stands() {
+        let offer = |n: i64| json!({"name": format!("o{n}"), "url": format!("https://o{n}.example/")});
+        let path = |n: i64| json!({"name": format!("p{n}"), "offers": [offer(n)]});
+        let when = json!([{"dimension": "country", "is": ["DE"]}]);
+        let names = |terms: &Terms| {
+            let of = |list: &[Destination]| list.iter().map(|d| d.name.clone()).collect::<Vec<_>>().join(" ");
+            let paths = terms.paths.iter().map(|path| path.name.clone()).collect::<Vec<_>>().join(" ");
+            (terms.rules.len(), of(&terms.offers), paths)
+        };
+        let of = |body: Value| names(&create(&body).unwrap().terms);
+        let rule = json!({"name": "r", "when": when, "paths": [path(1)]});
+        for (body, wanted) in [
+            (json!({"name": "n", "rules": [rule, {"paths": [path(2)]}]}), (1, "o2", "")),
+            (json!({"name": "n", "rules": [rule], "paths": [path(2)]}), (1, "o2", "")),
+            (json!({"name": "n", "rules": [rule], "offers": [offer(2)]}), (1, "o2", "")),
+            (json!({"name": "n", "rules": [rule, {"paths": [path(2), path(3)]}]}), (1, "", "p2 p3")),
+            (json!({"name": "n", "paths": [path(2), path(3)]}), (0, "", "p2 p3")),
+        ] {
+            assert_eq!(of(body.clone()), (wanted.0, wanted.1.to_owned(), wanted.2.to_owned()), "{body}");
+        }
+        let both = json!({"name": "n", "rules": [{"paths": [path(2)]}], "offers": [offer(3)]});
+        assert_eq!(faults(create(&both)), named([("/offers", "conflict")]));
+        let twice = json!({"name": "n", "rules": [{"paths": [path(2)]}], "paths": [path(3)]});
+        assert_eq!(faults(create(&twice)), named([("/paths", "conflict")]));
+        let unreachable = json!({"name": "n", "rules": [{"paths": [path(2)]}, rule]});
+        assert_eq!(faults(create(&unreachable)), named([("/rules/0/when", "length")]));
+
+        let two = json!({"name": "n", "paths": [path(2), path(3)]});
+        let stored = Campaign::of("k".parse().unwrap(), create(&two).unwrap().terms);
+        let shown = serde_json::to_value(&stored.terms).unwrap();
+        let patched = |value: &Value| change(&stored, value).map(|asked| names(&asked.terms));
+        assert_eq!(patched(&json!({"name": "m"})).unwrap().2, "p2 p3");
+        let whole = json!({"paths": shown["paths"], "offers": shown["offers"], "rules": shown["rules"]});
+        assert_eq!(patched(&whole).unwrap().2, "p2 p3");
+        assert_eq!(faults(change(&stored, &json!({"offers": [offer(4)]}))), named([("/offers", "conflict")]));
+        assert_eq!(patched(&json!({"offers": [offer(4)], "paths": []})).unwrap().1, "o4");
+    }
+
+    #[test]
+    fn overflows_lead_to_an_end() {
+        let offer = |id: i64, overflow: i64| json!({"id": id, "name": "o", "url": "https://o.example/", "overflow_offer_id": overflow});
+        let plain = json!({"name": "n", "offers": [{"id": 1, "name": "o", "url": "https://o.example/"},
+            {"id": 2, "name": "o", "url": "https://o.example/"}]});
+        let stored = Campaign::of("k".parse().unwrap(), create(&plain).unwrap().terms);
+        let with = |offers: Value| faults(change(&stored, &json!({"offers": offers})));
+        assert_eq!(with(json!([offer(1, 2), offer(2, 13)])), []);
+        let circle = [("/offers/0/overflow_offer_id", "circle"), ("/offers/1/overflow_offer_id", "circle")];
+        assert_eq!(with(json!([offer(1, 2), offer(2, 1)])), named(circle));
+        assert_eq!(with(json!([offer(1, 1)])), named([("/offers/0/overflow_offer_id", "circle")]));
     }
 
     #[test]
@@ -472,7 +772,7 @@ mod tests {
             "name": "n", "fallback_url": "myapp://f", "landing_pages": [{"id": 5, "name": "a", "url": "myapp://a"}],
             "start_at": "2026-01-01T00:00:00Z",
         });
-        let allowed = read(&with_app, None, &targets_with(&[app])).unwrap().terms;
+        let allowed = read(&with_app, None, &allowed_with(&[app])).unwrap().terms;
         let (page, fallback) = (allowed.landing_pages[0].url.clone(), allowed.fallback_url.clone());
         let mut campaign = Campaign::of("k".parse().unwrap(), allowed);
         assert_eq!(change(&campaign, &json!({"name": "new"})).unwrap().terms.name, "new");

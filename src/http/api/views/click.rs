@@ -104,6 +104,55 @@ pub(crate) struct Click {
     /// not fill, left out), `cost_unreadable`, `cost_negative` (left out), `currency_unknown`.
     #[schema(example = json!(["cut"]))]
     pub(crate) adjusted: Vec<String>,
+    /// The rule that took it; 0 is the default rule, null: none did.
+    #[schema(example = 41)]
+    pub(crate) rule_id: Option<i64>,
+    /// The path it took; 0 is the only path of a default rule.
+    #[schema(example = 42)]
+    pub(crate) path_id: Option<i64>,
+    /// Why it went where it went, where that was not the first choice: `named` (by the link), `bound` (came before), `cap`
+    /// (what was first is full), `inactive`, `overflow`, `fallback`, `next_rule`.
+    #[schema(example = json!(["cap"]))]
+    pub(crate) routed: Vec<String>,
+    /// The language the browser asks for most.
+    #[schema(example = "de")]
+    pub(crate) language: Option<String>,
+    /// The part of ISO 3166-2 behind the country.
+    #[schema(example = "BY")]
+    pub(crate) region: Option<String>,
+    /// Its English name.
+    #[schema(example = "Munich")]
+    pub(crate) city: Option<String>,
+    /// Who provides the connection.
+    #[schema(example = "Example Telecom")]
+    pub(crate) isp: Option<String>,
+    /// The kind of connection.
+    #[schema(example = "cellular")]
+    pub(crate) connection: Option<String>,
+    /// Version of the operating system.
+    #[schema(example = "17.5")]
+    pub(crate) os_version: Option<String>,
+    /// Version of the browser.
+    #[schema(example = "126.0")]
+    pub(crate) browser_version: Option<String>,
+    /// The traffic source of its campaign, in the library.
+    #[schema(example = 3)]
+    pub(crate) source_id: Option<i64>,
+    /// The keyword the source says.
+    #[schema(example = "shoes")]
+    pub(crate) keyword: Option<String>,
+    /// The creative the source says.
+    #[schema(example = "banner-7")]
+    pub(crate) creative: Option<String>,
+    /// The placement the source says.
+    #[schema(example = "news.example")]
+    pub(crate) placement: Option<String>,
+    /// Whether it is the first valid one of its visitor in this campaign on its day (UTC).
+    #[schema(example = true)]
+    pub(crate) is_unique: Option<bool>,
+    /// How it came: `script` told by a page (`POST /visit`); null is a link that redirected.
+    #[schema(example = "script")]
+    pub(crate) via: Option<String>,
     /// The kind of its first conversion.
     #[schema(example = "purchase")]
     pub(crate) conversion_type: Option<String>,
@@ -148,6 +197,22 @@ impl From<clicks::Click> for Click {
             cost: click.cost.map(|Json(cost)| cost),
             currency: click.currency,
             adjusted: click.adjusted,
+            rule_id: click.rule_id,
+            path_id: click.path_id,
+            routed: click.routed,
+            language: click.language,
+            region: click.region,
+            city: click.city,
+            isp: click.isp,
+            connection: click.connection,
+            os_version: click.os_version,
+            browser_version: click.browser_version,
+            source_id: click.source_id,
+            keyword: click.keyword,
+            creative: click.creative,
+            placement: click.placement,
+            is_unique: click.is_unique,
+            via: click.via,
             conversion_type: click.conversion_type,
             converted_at: click.converted_at,
             created_at: click.created_at,

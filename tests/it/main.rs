@@ -24,7 +24,9 @@ mod tracking {
     mod event_inputs;
     mod event_sources;
     mod privacy;
+    mod script;
     mod valid_traffic;
+    mod visit;
 }
 
 /// `/api/v1`, and what its questions cost.

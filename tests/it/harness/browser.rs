@@ -38,7 +38,7 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
 const PIPES: &str = "exec 3<&0 4>&1 0</dev/null 1>&2; exec \"$@\"";
 
 /// Nothing that a browser does by itself: no updates, no first-run page, no keyring, and no name but those of the test.
-const FLAGS: [&str; 13] = [
+const FLAGS: [&str; 14] = [
     "--headless=new",
     "--no-sandbox", // it needs a kernel that lets it, and the pages are the test's own
     "--disable-gpu",
@@ -52,6 +52,8 @@ const FLAGS: [&str; 13] = [
     "--disable-sync",
     "--log-level=3", // not each bus that a desktop would have
     "--password-store=basic",
+    // a person's: without a window it says HeadlessChrome, which is a bot
+    "--user-agent=Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
 ];
 
 /// A running `chromium`. Dropping it ends it.

@@ -28,7 +28,7 @@
 //! * `http::track` never names `db`; only `campaigns` does, on a cold miss, with a deadline.
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
-//! * Imports point down only: `model config metrics <- facts routing visitor judge privacy limits <- journal | db |
+//! * Imports point down only: `model config metrics <- facts routing visitor judge privacy limits script <- journal | db |
 //!   redis <- campaigns drain admission <- app <- housekeeping <- http <- net <- server <- cli`.
 
 pub(crate) mod admission;

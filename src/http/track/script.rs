@@ -64,6 +64,7 @@ pub(super) fn evergreen(app: &App, head: &Head) -> Response {
             ("ETag" = String, description = "Names this text."),
         ), example = json!("(()=>{})();")),
         (status = 304, description = "It is the one that is there."),
+        (status = 404, description = "That is no hash."),
     ),
 )]
 pub(super) fn pinned(app: &App, head: &Head) -> Response {

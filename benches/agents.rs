@@ -7,7 +7,7 @@
 use std::{fs, hint::black_box, time::Instant};
 
 use anyhow::Context;
-use octo::visitor::Enricher;
+use octo::visitor::{Enricher, Files, Signs};
 
 const PEOPLE: &str = "tests/data/agents.txt";
 const ROUNDS: usize = 5;
@@ -32,8 +32,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn labels(file: &str, agents: &[&str], are_programs: bool) -> anyhow::Result<()> {
-    let enricher = Enricher::open(None)?;
-    let is_mistaken = |agent: &&&str| enricher.describe(agent, None).is_bot != are_programs;
+    let enricher = Enricher::open(&Files::default())?;
+    let is_mistaken = |agent: &&&str| enricher.describe(&signs(agent)).is_bot != are_programs;
     let mistaken: Vec<_> = agents.iter().filter(is_mistaken).collect();
     let (count, other) = (mistaken.len(), if are_programs { "people" } else { "programs" });
     let share = 10_000.0 * count as f64 / agents.len() as f64;
@@ -44,14 +44,18 @@ fn labels(file: &str, agents: &[&str], are_programs: bool) -> anyhow::Result<()>
     Ok(())
 }
 
+fn signs(user_agent: &str) -> Signs<'_> {
+    Signs { user_agent, ..Signs::default() }
+}
+
 /// Each agent once a round, by an enricher that never saw it.
 fn cost(agents: &[&str]) -> anyhow::Result<()> {
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {
-        let enricher = Enricher::open(None)?;
+        let enricher = Enricher::open(&Files::default())?;
         let start = Instant::now();
         for agent in agents {
-            black_box(enricher.describe(black_box(agent), None));
+            black_box(enricher.describe(black_box(&signs(agent))));
         }
         best = best.min(start.elapsed().as_secs_f64());
     }

@@ -13,8 +13,11 @@ use octo::{
         id::ClickId,
         link::Params,
     },
-    routing::{self, Decision, Routes, Visit, destination::Values},
-    visitor::{Enricher, Visitor},
+    routing::{
+        self, Decision, Routes, Visit,
+        destination::{Known, Values},
+    },
+    visitor::{Enricher, Files, Hints, Signs, Visitor},
 };
 
 mod support;
@@ -42,6 +45,17 @@ fn routes() -> Routes {
     Routes::new(campaign).expect("the destinations are templates")
 }
 
+/// What Chrome on a phone sends over HTTPS.
+fn signs(ip: IpAddr) -> Signs<'static> {
+    let hints = Hints {
+        brands: r#""Google Chrome";v="126", "Chromium";v="126", "Not/A)Brand";v="8""#,
+        mobile: "?1",
+        platform: "\"Android\"",
+        ..Hints::default()
+    };
+    Signs { user_agent: USER_AGENT, hints, accept_language: "de-DE,de;q=0.9,en;q=0.8", ip: Some(ip) }
+}
+
 /// As `http::track::click` makes it, its headers taken as clean.
 fn click<'a>(
     id: ClickId,
@@ -49,7 +63,7 @@ fn click<'a>(
     params: Params<'a>,
     routes: &Routes,
     decision: &Decision<'_>,
-    visitor: Visitor<'_>,
+    visitor: Visitor<'a>,
 ) -> Click<'a> {
     let mut click = Click::of_link(id, routes.campaign.id, params);
     visitor.describe(&mut click);
@@ -66,12 +80,12 @@ fn click<'a>(
 fn whole(query: &str, ip: IpAddr, enricher: &Enricher, routes: &Routes) -> (String, Vec<u8>) {
     let mut params = Params::parse(query);
     let id = ClickId::now();
-    let visitor = enricher.describe(USER_AGENT, Some(ip));
+    let visitor = enricher.describe(&signs(ip));
     let visit = Visit::new(&params, &visitor, id.created_at(), id.seed());
     let decision = routing::decide(routes, &visit);
     let unknown = std::mem::take(&mut params.unknown);
     let click = click(id, ip, params, routes, &decision, visitor);
-    let values = Values { click: &click, cid: routes.campaign.key.as_str() };
+    let values = routes.values(&decision, Known::Click(&click));
     let template = decision.template.expect("the campaign has offers");
     let location = template.expand(&values, &unknown);
     let mut bytes = Vec::with_capacity(512);
@@ -81,22 +95,22 @@ fn whole(query: &str, ip: IpAddr, enricher: &Enricher, routes: &Routes) -> (Stri
 
 fn click_path(c: &mut Criterion) {
     let routes = routes();
-    let enricher = Enricher::open(None).expect("the built-in data");
+    let enricher = Enricher::open(&Files::default()).expect("the built-in data");
     let ip: IpAddr = [8, 8, 8, 8].into();
     let params = Params::parse(QUERY);
     let id = ClickId::now();
-    let visitor = enricher.describe(USER_AGENT, Some(ip));
+    let visitor = enricher.describe(&signs(ip));
     let visit = Visit::new(&params, &visitor, id.created_at(), id.seed());
     let decision = routing::decide(&routes, &visit);
     let template = decision.template.expect("the campaign has offers");
     let click = click(id, ip, params.clone(), &routes, &decision, visitor);
-    let values = Values { click: &click, cid: "demo" };
+    let values = Values::of_click(&click, "demo");
     let mut bytes = Vec::with_capacity(512);
 
     let mut group = c.benchmark_group("click");
     group.bench_function("parse query", |b| b.iter(|| Params::parse(black_box(QUERY))));
     group.bench_function("describe visitor (agent cached)", |b| {
-        b.iter(|| enricher.describe(black_box(USER_AGENT), Some(black_box(ip))));
+        b.iter(|| enricher.describe(black_box(&signs(ip))));
     });
     group.bench_function("decide", |b| {
         b.iter(|| routing::decide(&routes, black_box(&visit)));

@@ -26,7 +26,7 @@ use crate::{
     redis::Redis,
     script::Script,
     telemetry::Metrics,
-    visitor::Enricher,
+    visitor::{Enricher, Files},
 };
 
 /// Why octo did not start: one plain sentence with the remedy. Exit code 3.
@@ -106,8 +106,7 @@ impl App {
         let redis = Redis::open(&config.redis)?;
         let campaigns = Arc::new(Campaigns::new(db.clone(), redis.clone(), &config));
         may_start_unrecorded(&config, &journal, &campaigns)?;
-        let enricher = Enricher::open(config.tracking.country_file.as_deref())
-            .map_err(|error| unreadable("tracking.country_file", error))?;
+        let enricher = open_enricher(&config.tracking)?;
         let keys = Arc::new(Keys::new(random_key()?));
         let (judge, new_visits) = open_judge(&config, keys.clone(), redis.is_some())?;
         let referrer_policy =
@@ -196,6 +195,18 @@ fn open_judge(config: &Config, keys: Arc<Keys>, has_redis: bool) -> Result<(Judg
     let judge = Judge::open(config, keys, is_shared.then_some(sender))
         .map_err(|error| unreadable("tracking.datacenter_networks_file", error))?;
     Ok((judge, is_shared.then_some(receiver)))
+}
+
+/// Prepares what describes visitors, with the files that the configuration names.
+pub(crate) fn open_enricher(tracking: &crate::config::Tracking) -> anyhow::Result<Enricher> {
+    let files = Files {
+        country: tracking.country_file.as_deref(),
+        city: tracking.city_file.as_deref(),
+        isp: tracking.isp_file.as_deref(),
+        connection: tracking.connection_file.as_deref(),
+    };
+    // the error names the key
+    Enricher::open(&files).map_err(|error| CannotStart(format!("{:#}", anyhow::Error::new(error))).into())
 }
 
 fn unreadable(key: &str, error: impl Into<anyhow::Error>) -> CannotStart {

@@ -49,6 +49,7 @@ use hints::Hint;
 pub use lookup::{LookUps, Lookup};
 use refresh::Seen;
 pub use report::{Layer, Report};
+pub(crate) use saved::saved_campaign;
 use set::Set;
 use shared::Shared;
 
@@ -113,7 +114,7 @@ pub enum Source {
 impl Campaigns {
     /// An empty set, filled from disk if there is a saved one.
     pub fn new(db: Arc<Db>, redis: Option<Arc<Redis>>, config: &Config) -> Self {
-        let file = config.server.data_dir.join("campaigns.json");
+        let file = config.server.data_dir.join(saved::NAME);
         let file = saved::File::new(file, config.cache.save_interval);
         let keys = || moka::future::Cache::builder().max_capacity(config.cache.negative_keys_max);
         let campaigns = Self {

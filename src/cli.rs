@@ -1,8 +1,9 @@
-//! The command line: serve, migrate, token, config, database, journal, privacy, healthcheck.
+//! The command line: serve, migrate, token, config, database, journal, explain, privacy, healthcheck.
 
 mod database;
 mod dead_letters;
 mod dump;
+mod explain;
 mod journal;
 mod privacy;
 
@@ -86,6 +87,8 @@ enum Command {
         #[command(subcommand)]
         action: journal::Command,
     },
+    /// Show where a made-up visitor would go, and why; nothing is stored
+    Explain(explain::Visitor),
     /// Export or erase everything about one click, or about all clicks with a value; works while octo runs
     Privacy {
         #[command(subcommand)]
@@ -157,6 +160,7 @@ impl Cli {
             Command::Config { action: Show::Check } => print("the configuration is valid\n"),
             Command::Database { action } => database::run(action, &config),
             Command::Journal { action } => journal::run(action, &config),
+            Command::Explain(visitor) => explain::run(visitor, &config),
             Command::Privacy { action } => privacy::run(action, &config),
             Command::Healthcheck => healthcheck(&config),
         }

@@ -39,6 +39,7 @@ pub mod config;
 pub mod db;
 pub(crate) mod drain;
 pub(crate) mod embedded;
+pub(crate) mod explain;
 pub mod facts;
 pub(crate) mod housekeeping;
 pub(crate) mod http;

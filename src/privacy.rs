@@ -37,11 +37,14 @@ impl Privacy {
     }
 
     /// Puts into a click what is kept of its sender, in the journal and in the destination. Of one who asks for privacy
-    /// that is the site that led here.
+    /// that is the site that led here, and of the visitor what was kept before there was more to know: country, device,
+    /// system and browser, without versions, languages and places.
     pub fn describe<'a>(&self, sender: Sender<'a>, click: &mut Click<'a>) {
         let Sender { ip, user_agent, referrer, asks_for_privacy } = sender;
         if asks_for_privacy {
             click.referrer = referrer.map(|referrer| Cow::Owned(site(&referrer).to_owned()));
+            (click.os_version, click.browser_version, click.language) = (None, None, None);
+            (click.region, click.city, click.isp, click.connection) = (None, None, None, None);
         } else {
             click.ip = self.kept_address(ip, click.id.timestamp_ms() / 1000);
             click.user_agent = user_agent;
@@ -89,7 +92,18 @@ mod tests {
     use crate::model::id::ClickId;
 
     fn kept(ip_mode: IpMode, asks_for_privacy: bool) -> Click<'static> {
-        let mut click = Click::new(ClickId::now(), Uuid::nil());
+        let mut click = Click {
+            country: Some("DE".into()),
+            browser: Some("Brave".into()),
+            browser_version: Some("131.0".into()),
+            os_version: Some("11.0".into()),
+            language: Some("de".into()),
+            region: Some("BY".into()),
+            city: Some("Munich".into()),
+            isp: Some("Example Net".into()),
+            connection: Some("cellular".into()),
+            ..Click::new(ClickId::now(), Uuid::nil())
+        };
         let sender = Sender {
             ip: "203.0.113.77".parse().unwrap(),
             user_agent: Some("Mozilla/5.0".into()),
@@ -113,6 +127,11 @@ mod tests {
         let click = kept(IpMode::Full, true);
         assert_eq!((click.ip, click.user_agent), (None, None));
         assert_eq!(click.referrer.as_deref(), Some("https://ads.example"));
+        assert_eq!((click.country.as_deref(), click.browser.as_deref()), (Some("DE"), Some("Brave")));
+        let left_out = [click.os_version, click.browser_version, click.language, click.region];
+        assert!(left_out.iter().chain(&[click.city, click.isp, click.connection]).all(Option::is_none));
+        let click = kept(IpMode::None, false);
+        assert!(click.city.is_some() && click.language.is_some() && click.os_version.is_some());
     }
 
     #[test]

@@ -15,11 +15,12 @@ use std::hash::Hasher as _;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use rust_decimal::Decimal;
 use siphasher::sip::SipHasher13;
 
 use self::{
     condition::{Asked, Condition, Fault},
-    destination::{Error, Template},
+    destination::{Error, Known, Macro, Named, Names, Target, Template, Values},
     rotation::{Drawn, Item, draw},
 };
 use crate::{
@@ -98,7 +99,8 @@ pub struct Branch {
     pub name: Box<str>,
     weight: u32,
     is_active: bool,
-    template: Option<Template>,
+    target: Option<Target>,
+    payout: Option<Decimal>,
     is_capped: bool,
     overflow: Option<i64>,
 }
@@ -232,6 +234,8 @@ pub struct OutVisit<'v> {
     pub visitor_key: Option<u64>,
     /// The offer the visitor got before, where choices are kept.
     pub bound_offer_id: Option<i64>,
+    /// The operating system of the visitor's device as `visitor` calls it; empty: not known.
+    pub os: &'v str,
     /// Whether something has taken as much as it may; only asked of what has a cap.
     pub is_full: &'v dyn Fn(CapTarget) -> bool,
 }
@@ -317,6 +321,32 @@ impl Routes {
         self.fallback.as_ref()
     }
 
+    /// What macros stand for where a click, or what is known of one, takes this way.
+    pub fn values<'a>(&'a self, decision: &Decision<'a>, click: Known<'a>) -> Values<'a> {
+        let terms = &self.campaign.terms;
+        let name = |branch: Option<&'a Branch>| branch.map_or("", |branch| &*branch.name);
+        // looked for among all rules, so only where it is asked for
+        let names_rule = decision.template.is_some_and(|template| template.macros().contains(Macro::Rule));
+        let rule = decision.rule_id.filter(|_| names_rule).and_then(|id| self.rule_name(id));
+        let names = Names {
+            campaign: &terms.name,
+            source: "",
+            lander: name(decision.landing_page),
+            offer: name(decision.offer),
+            rule: Named { id: decision.rule_id, name: rule.unwrap_or_default() },
+            path: Named { id: decision.path_id(), name: decision.path.map_or("", |path| &*path.name) },
+        };
+        Values {
+            names,
+            payout: decision
+                .offer
+                .and_then(|offer| offer.payout)
+                .or(terms.payout.map(|payout| payout.amount)),
+            leg_offer: decision.leg_offer_id(),
+            ..Values::of(click, self.campaign.key.as_str())
+        }
+    }
+
     /// An offer, in whichever path, or one that takes what is over.
     fn offer(&self, id: i64) -> Option<&Branch> {
         let of_paths = self.rules.iter().flat_map(|rule| &rule.paths).flat_map(|path| &path.offers);
@@ -388,14 +418,14 @@ pub fn decide_out<'r>(routes: &'r Routes, visit: &OutVisit<'_>) -> Decision<'r> 
     if named.is_none() && visit.path_id.is_some() {
         why.insert(Why::Inactive);
     }
+    let leads_on = |path: &Path| path.offers.iter().any(|offer| offer.is_open_to(visit.os));
     // the default rule's first
-    let Some((rule, path)) = named.or_else(|| paths().find(|(_, path)| path.offers.iter().any(is_open)))
-    else {
+    let Some((rule, path)) = named.or_else(|| paths().find(|(_, path)| leads_on(path))) else {
         return routes.nowhere(InvalidReason::NoDestination, why);
     };
     let mut wish = |id: Option<i64>, reason: Option<Why>| {
         let offer = path.offers.iter().find(|offer| id.is_some() && offer.id == id)?;
-        if !offer.is_active {
+        if !offer.takes(visit.os) {
             why.insert(Why::Inactive);
             return None;
         }
@@ -414,14 +444,14 @@ pub fn decide_out<'r>(routes: &'r Routes, visit: &OutVisit<'_>) -> Decision<'r> 
         .or_else(|| wish(visit.bound_offer_id, Some(Why::Bound)));
     let offer = wished.or_else(|| {
         let key = key_of(routes, Sticky::All, visit.seed, visit.visitor_key);
-        choose_offer(routes, path, key, visit.is_full, &mut why)
+        choose_offer(routes, path, key, visit.os, visit.is_full, &mut why)
     });
     let Some(offer) = offer else {
         let decision = routes.nowhere(InvalidReason::NoDestination, why);
         return Decision { rule_id: Some(rule.id), path: Some(path), ..decision };
     };
     Decision {
-        template: offer.template.as_ref(),
+        template: offer.template_for(visit.os),
         rule_id: Some(rule.id),
         path: Some(path),
         landing_page: None,
@@ -440,6 +470,8 @@ impl Rule {
 impl Path {
     /// Whether it takes part: it is met, and somebody is there.
     fn takes_part(&self, zone: Tz, asked: &Asked<'_>) -> bool {
+        let os = asked.os();
+        let is_open = |branch: &Branch| branch.is_open_to(os);
         let goes_somewhere = self.landing_pages.iter().any(is_open) || self.offers.iter().any(is_open);
         goes_somewhere && self.when.iter().all(|condition| condition.holds(asked, zone))
     }
@@ -462,8 +494,28 @@ impl Path {
 
 impl Branch {
     /// Where it leads; `None`: to the offers.
-    pub fn template(&self) -> Option<&Template> {
-        self.template.as_ref()
+    pub fn target(&self) -> Option<&Target> {
+        self.target.as_ref()
+    }
+
+    /// Where it leads visitors with this operating system; `None`: to the offers, or they cannot open it.
+    pub fn template_for(&self, os: &str) -> Option<&Template> {
+        self.target.as_ref().and_then(|target| target.for_os(os))
+    }
+
+    /// Whether visitors with this operating system can open it, or the web address beside it.
+    fn opens_on(&self, os: &str) -> bool {
+        self.target.as_ref().is_none_or(|target| target.for_os(os).is_some())
+    }
+
+    /// Whether it takes visitors with this operating system.
+    fn takes(&self, os: &str) -> bool {
+        self.is_active && self.opens_on(os)
+    }
+
+    /// Whether it may take new visitors with this operating system.
+    fn is_open_to(&self, os: &str) -> bool {
+        self.weight() > 0 && self.takes(os)
     }
 
     /// Whether it has a cap.
@@ -507,11 +559,13 @@ impl Decision<'_> {
     pub fn offer_id(&self) -> Option<i64> {
         self.offer.and_then(|offer| offer.id)
     }
-}
 
-/// Whether it may take new visitors.
-fn is_open(branch: &Branch) -> bool {
-    branch.weight() > 0
+    /// The offer it goes to, where its path has others: `{click_id}` names it then, so that a conversion does.
+    pub fn leg_offer_id(&self) -> Option<i64> {
+        let id = self.offer_id().filter(|_| self.landing_page.is_none());
+        let is_only = |path: &&Path| matches!(&path.offers[..], [only] if only.id == id);
+        if self.path.is_some_and(|path| is_only(&path)) { None } else { id }
+    }
 }
 
 fn is_full(branch: &Branch, is_full: &dyn Fn(CapTarget) -> bool) -> bool {
@@ -556,8 +610,9 @@ fn named<'r>(routes: &'r Routes, visit: &Visit<'_>, why: &mut Routed) -> Option<
     };
     let page = find(page, Path::landing_pages);
     let offer = find(offer, Path::offers);
+    let os = visit.visitor.os;
     for (rule, path, branch) in [page, offer].into_iter().flatten() {
-        if !branch.is_active {
+        if !branch.takes(os) {
             why.insert(Why::Inactive);
             continue;
         }
@@ -568,7 +623,7 @@ fn named<'r>(routes: &'r Routes, visit: &Visit<'_>, why: &mut Routed) -> Option<
         why.insert(Why::Named);
         let is_page = page.is_some_and(|(_, _, page)| std::ptr::eq(page, branch));
         return Some(Decision {
-            template: branch.template.as_ref(),
+            template: branch.template_for(os),
             rule_id: Some(rule.id),
             path: Some(path),
             landing_page: is_page.then_some(branch),
@@ -646,15 +701,16 @@ fn take<'r>(
     mut why: Routed,
 ) -> Decision<'r> {
     let key = key_of(routes, Sticky::All, visit.seed, visit.visitor_key);
+    let os = visit.visitor.os;
     let bound =
         visit.bound.filter(|bound| routes.campaign.terms.sticky == Sticky::All && bound.path_id == path.id);
-    let page = choose_page(routes, path, key, bound, &mut why);
+    let page = choose_page(routes, path, key, os, bound, &mut why);
     let needs_offer = page.is_none() || path.offer_choice == OfferChoice::Lander;
     let offer = if needs_offer {
         let bound = bound.and_then(|bound| path.offers.iter().find(|offer| offer.id == bound.offer_id));
-        match bound.filter(|offer| offer.is_active && !is_full(offer, visit.is_full)) {
+        match bound.filter(|offer| offer.takes(os) && !is_full(offer, visit.is_full)) {
             Some(offer) => Some(offer),
-            None => choose_offer(routes, path, key, visit.is_full, &mut why),
+            None => choose_offer(routes, path, key, os, visit.is_full, &mut why),
         }
     } else {
         None
@@ -664,7 +720,7 @@ fn take<'r>(
         return Decision { rule_id: Some(rule.id), path: Some(path), ..decision };
     };
     Decision {
-        template: first.template.as_ref(),
+        template: first.template_for(os),
         rule_id: Some(rule.id),
         path: Some(path),
         landing_page: page,
@@ -679,19 +735,21 @@ fn choose_page<'r>(
     routes: &Routes,
     path: &'r Path,
     key: u64,
+    os: &str,
     bound: Option<Bound>,
     why: &mut Routed,
 ) -> Option<&'r Branch> {
     if let Some(bound) = bound
         && let Some(page) = path.landing_pages.iter().find(|page| page.id == bound.landing_page_id)
-        && page.is_active
+        && page.takes(os)
     {
         why.insert(Why::Bound);
-        return Some(page).filter(|page| page.template.is_some());
+        return Some(page).filter(|page| page.target.is_some());
     }
     let salt = routes.stage(Stage::LandingPage, path.id);
-    let drawn = draw(path.landing_pages.iter(), key, salt, |_| false)?;
-    drawn.chosen.filter(|page| page.template.is_some())
+    let pages = path.landing_pages.iter().filter(|page| page.takes(os));
+    let drawn = draw(pages, key, salt, |_| false)?;
+    drawn.chosen.filter(|page| page.target.is_some())
 }
 
 /// The offer: by weight among those that may take more, else the one that takes what is over.
@@ -699,16 +757,18 @@ fn choose_offer<'r>(
     routes: &'r Routes,
     path: &'r Path,
     key: u64,
+    os: &str,
     full: &dyn Fn(CapTarget) -> bool,
     why: &mut Routed,
 ) -> Option<&'r Branch> {
     let salt = routes.stage(Stage::Offer, path.id);
-    let drawn = draw(path.offers.iter(), key, salt, |offer| is_full(offer, full))?;
+    let offers = path.offers.iter().filter(|offer| offer.takes(os));
+    let drawn = draw(offers, key, salt, |offer| is_full(offer, full))?;
     note_full(&drawn, why);
     if drawn.chosen.is_some() {
         return drawn.chosen;
     }
-    let offer = overflow_of(routes, drawn.first, full)?;
+    let offer = overflow_of(routes, drawn.first, os, full)?;
     why.insert(Why::Overflow);
     Some(offer)
 }
@@ -717,12 +777,13 @@ fn choose_offer<'r>(
 fn overflow_of<'r>(
     routes: &'r Routes,
     first: &Branch,
+    os: &str,
     full: &dyn Fn(CapTarget) -> bool,
 ) -> Option<&'r Branch> {
     let mut overflow = first.overflow;
     for _ in 0..OVERFLOW_STEPS_MAX {
         let offer = routes.offer(overflow?)?;
-        if offer.is_active && !is_full(offer, full) {
+        if offer.takes(os) && !is_full(offer, full) {
             return Some(offer);
         }
         overflow = offer.overflow;
@@ -783,11 +844,12 @@ fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, Broken> {
             weight: u32::try_from(d.weight).unwrap_or(0),
             is_active: d.is_active,
             // nobody is led to an inactive one, so it need not be valid
-            template: match parse(&d.name, &d.url) {
+            target: match Target::parse_stored(&d.url, d.web_url.as_deref()) {
                 _ if d.direct => None,
                 Err(_) if !d.is_active => None,
-                template => Some(template?),
+                target => Some(target.map_err(|error| broken(&d.name, error))?),
             },
+            payout: d.payout.map(|payout| payout.amount),
             is_capped: !d.caps.is_empty(),
             overflow: d.overflow_offer_id,
         })
@@ -796,7 +858,11 @@ fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, Broken> {
 }
 
 fn parse(name: &str, url: &str) -> Result<Template, Broken> {
-    Template::parse_stored(url).map_err(|error| Broken::Destination { name: name.to_owned(), error })
+    Template::parse_stored(url).map_err(|error| broken(name, error))
+}
+
+fn broken(name: &str, error: Error) -> Broken {
+    Broken::Destination { name: name.to_owned(), error }
 }
 
 #[cfg(test)]
@@ -808,6 +874,13 @@ pub(crate) mod tests {
     use chrono::TimeDelta;
 
     use super::*;
+    use crate::{
+        facts::click::Click,
+        model::{
+            id::ClickId,
+            money::{Currency, Money},
+        },
+    };
 
     fn destination(id: i64, weight: i32, is_active: bool) -> Destination {
         let url = format!("https://d{id}.example/");
@@ -876,6 +949,83 @@ pub(crate) mod tests {
         assert_eq!(with(&|c| c.start_at = Some(now + hour)), Some(InvalidReason::NotStarted));
         assert_eq!(with(&|c| c.end_at = Some(now)), Some(InvalidReason::Ended));
         assert_eq!(with(&|c| c.start_at = Some(now)), None);
+    }
+
+    #[test]
+    fn the_draw_passes_by_what_a_device_cannot_open() {
+        let link = |id: i64, url: &str, web_url: Option<&str>| Destination {
+            url: url.into(),
+            web_url: web_url.map(Into::into),
+            ..destination(id, 1, true)
+        };
+        let store = link(1, "itms-apps://apple.example/app", None);
+        let intent = link(2, "intent://android.example/#Intent;end", Some("https://web.example/"));
+        let both = campaign(vec![], vec![store.clone(), intent]);
+        let only = campaign(vec![store.clone()], vec![]);
+        let lander = campaign(vec![destination(3, 1, true)], vec![store]);
+        let host = |campaign: &Campaign, query: &str, os: &'static str, seed: u64| {
+            let routes = Routes::new(campaign.clone()).unwrap();
+            let (params, visitor) = (Params::parse(query), Visitor { os, ..Visitor::default() });
+            let decision = decide(&routes, &Visit::new(&params, &visitor, Utc::now(), seed));
+            (decision.template.unwrap().host().to_owned(), decision.refused)
+        };
+        for seed in 0..20 {
+            assert_eq!(host(&both, "", "Android", seed).0, "android.example");
+            assert_eq!(host(&both, "", "Windows", seed).0, "web.example");
+            let named = "campaign_offer_id=1";
+            assert_eq!(host(&both, named, "iOS", seed).0, "apple.example");
+            assert_eq!(host(&both, named, "", seed).0, "web.example");
+            assert_eq!(host(&only, "", "iOS", seed), ("apple.example".into(), None));
+            let nowhere = Some(InvalidReason::NoDestination);
+            assert_eq!(host(&only, "", "Android", seed), ("fallback.example".into(), nowhere));
+            assert_eq!(host(&lander, "", "Android", seed).0, "d3.example");
+        }
+        let on_ios = (0..20).map(|seed| host(&both, "", "iOS", seed).0);
+        assert_eq!(on_ios.collect::<std::collections::BTreeSet<_>>().len(), 2, "either");
+
+        let routes = Routes::new(lander).unwrap();
+        let out = |os: &'static str| {
+            let out = OutVisit {
+                rule_id: Some(0),
+                path_id: Some(0),
+                offer_id: None,
+                nth: Some(1),
+                now: Utc::now(),
+                seed: 1,
+                visitor_key: None,
+                bound_offer_id: None,
+                os,
+                is_full: &|_| false,
+            };
+            decide_out(&routes, &out).template.unwrap().host().to_owned()
+        };
+        assert_eq!((out("iOS"), out("Android")), ("apple.example".into(), "fallback.example".into()));
+    }
+
+    #[test]
+    fn macros_name_what_was_decided() {
+        let names = "{campaign_name}.{rule}.{path}.{lander_name}.{offer_name}.{payout}.{click_id}";
+        let url = |id: i64| Destination {
+            url: format!("https://d{id}.example/?{names}"),
+            payout: Some(Money { amount: Decimal::new(id * 100, 2), currency: Currency::USD }),
+            ..destination(id, 1, true)
+        };
+        let id: ClickId = "019aaf3c-5f00-7abc-8def-0123456789ab".parse().unwrap();
+        let expand = |campaign: Campaign, query: &str| {
+            let routes = Routes::new(campaign).unwrap();
+            let (params, visitor) = (Params::parse(query), Visitor::default());
+            let decision = decide(&routes, &Visit::new(&params, &visitor, Utc::now(), 1));
+            let click = Click::new(id, uuid::Uuid::nil());
+            let values = routes.values(&decision, Known::Click(&click));
+            decision.template.unwrap().expand(&values, &[]).split_once('?').unwrap().1.to_owned()
+        };
+        let one = campaign(vec![], vec![url(7)]);
+        assert_eq!(expand(one, ""), format!("demo.Default.Default..d7.7.{id}"));
+        let two = campaign(vec![], vec![url(7), url(8)]);
+        let by_id = "campaign_offer_id=8";
+        assert_eq!(expand(two, by_id), format!("demo.Default.Default..d8.8.{id}.8"), "a leg");
+        let lander = campaign(vec![url(6)], vec![url(7), url(8)]);
+        assert_eq!(expand(lander, ""), format!("demo.Default.Default.d6...{id}"), "a page is no leg");
     }
 
     #[test]

@@ -1,14 +1,22 @@
-//! Who came: a visit's user agent and address become a device, an operating system, a browser, a country and
-//! a bot label.
+//! Who came: a visit's user agent, client hints, languages and address become a device, an operating system, a browser,
+//! a language, a place, a network and a bot label.
 //!
-//! Everything works from memory: the lists are embedded, an operator's own country file is read once by
-//! [`Enricher::open`]. Every name a visitor carries comes from a closed list, so that a click stays small and
-//! a sender cannot write text of its own into the statistics.
+//! Everything works from memory: the lists are embedded, an operator's own files are read once by [`Enricher::open`].
+//! Every name a visitor carries comes from a closed list or from the operator's file, so that a click stays small and a
+//! sender cannot write text of its own into the statistics.
 //!
-//! What stays out: where the address comes from (`http`), whether the click counts (`judge`) and where it goes (`routing`).
+//! What stays out: where the address and the headers come from (`http`), whether the click counts (`judge`) and where it
+//! goes (`routing`).
 
 mod bot;
+mod database;
 mod geo;
+mod hints;
+mod language;
+#[cfg(test)]
+#[path = "../tests/it/harness/mmdb.rs"]
+mod mmdb;
+mod places;
 mod user_agent;
 mod version;
 
@@ -21,107 +29,137 @@ use moka::sync::Cache;
 use crate::facts::click::Click;
 
 pub use self::geo::{Country, InvalidCountry};
+pub use self::hints::{ACCEPT_CH, HINT_BYTES_MAX, Hints};
+pub use self::language::{InvalidLanguage, Language};
+pub use self::places::CONNECTION_NAMES;
 pub use self::user_agent::{Device, browsers, systems};
-pub use self::version::{InvalidRange, Version, VersionRange};
-use self::{bot::Bots, geo::Countries, user_agent::Rules};
+pub use self::version::{InvalidVersion, Version, VersionRange};
+use self::{bot::Bots, geo::Countries, places::Places, user_agent::Rules};
 
 /// Bytes of a user agent that are looked at. Browsers send 100 to 400; the rest is somebody's payload.
 const USER_AGENT_BYTES_MAX: usize = 1_024;
 
-/// Distinct user agents remembered: about 3 MB when full. A busy campaign sees a few thousand in a day; past
+/// Distinct user agents, each with its hints, remembered: about 3 MB when full. A busy campaign sees a few thousand in a day; past
 /// the bound the least used make room, and each costs one parse more.
 const AGENTS_CACHED_MAX: u64 = 16_384;
 
-/// What we know of a visitor from its user agent and address. Device, system and browser are what the agent says, also where
-/// it is a bot's: rules must not tell bots from people.
+/// What a request says of its sender. What is not sent is empty.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Signs<'r> {
+    /// `User-Agent`; anything a stranger can send.
+    pub user_agent: &'r str,
+    /// `Sec-CH-UA` and its brothers.
+    pub hints: Hints<'r>,
+    /// `Accept-Language`.
+    pub accept_language: &'r str,
+    /// The visitor's address.
+    pub ip: Option<IpAddr>,
+}
+
+/// What we know of a visitor. Device, system and browser are what the agent says, also where it is a bot's: rules must not
+/// tell bots from people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Visitor<'e> {
     /// The kind of device that the agent says it is.
     pub device: Device,
     /// Operating system without its version, such as `Android`; empty when unknown.
     pub os: &'static str,
-    /// Its version.
+    /// Its version: Windows counts 7, 8, 8.1, 10, 11.
     pub os_version: Option<Version>,
     /// Browser without its version, such as `Samsung Internet`, or the app whose view shows the page, such as
     /// `Instagram`; empty when unknown.
     pub browser: &'static str,
-    /// Its version.
+    /// The version of the browser or app.
     pub browser_version: Option<Version>,
-    /// The language the browser asks for most.
+    /// The most wanted language of the browser.
     pub language: Option<Language>,
     /// Where the address is registered; `None` for private and unassigned ones.
     pub country: Option<Country>,
-    /// The part of ISO 3166-2 behind the country, such as `BY`.
+    /// The first subdivision of the country by ISO 3166-2, without the country: `BY` of `DE-BY`.
     pub region: Option<&'e str>,
-    /// Its English name.
+    /// Its name in English, at most 128 bytes.
     pub city: Option<&'e str>,
-    /// Who provides the connection.
+    /// Who provides the connection, or announces the network; at most 128 bytes.
     pub isp: Option<&'e str>,
-    /// The kind of connection.
+    /// The kind of connection, one of [`CONNECTION_NAMES`].
     pub connection: Option<&'e str>,
     /// Whether the user agent says it is a program, or names nothing that people have.
     pub is_bot: bool,
 }
 
-/// The primary subtag of a language: two or three small letters of ISO 639.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Language([u8; 3]);
-
-impl Language {
-    /// As text.
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).unwrap_or_default().trim_end_matches('\0')
-    }
+/// The operator's own files in MaxMind's format.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Files<'p> {
+    /// `tracking.country_file`; `None` takes the city file's countries, and the data built in.
+    pub country: Option<&'p Path>,
+    /// `tracking.city_file`
+    pub city: Option<&'p Path>,
+    /// `tracking.isp_file`
+    pub isp: Option<&'p Path>,
+    /// `tracking.connection_file`
+    pub connection: Option<&'p Path>,
 }
 
-impl std::fmt::Display for Language {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What can be known of a visitor's address, beside its country, with the files that the operator names.
+/// What this installation's files can say of an address, beside its country.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a file of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a dimension of its own")]
 pub struct Knows {
-    /// Its region.
+    /// Regions, from `tracking.city_file`.
     pub region: bool,
-    /// Its city.
+    /// Cities, from the same.
     pub city: bool,
-    /// Its provider.
+    /// Providers, from `tracking.isp_file`.
     pub isp: bool,
-    /// The kind of its connection.
+    /// Kinds of connection, from `tracking.connection_file`.
     pub connection: bool,
 }
 
-/// Why the country data cannot be used.
+/// Why a file of the operator cannot be used; the key of the configuration that names it comes first.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is missing, may not be read, or is not in MaxMind's format.
-    #[error("cannot read country data from {}", path.display())]
+    #[error("{key}: cannot read {}", path.display())]
     Unreadable {
+        /// The key.
+        key: &'static str,
         /// The operator's file.
         path: PathBuf,
         /// What the reader said.
         source: maxminddb::MaxMindDbError,
     },
-    /// The file can be read and names no country, as one of networks or anonymisers does.
-    #[error("{} names no country: a country or city file is needed", path.display())]
-    NoCountry {
+    /// The file can be read and is of another kind.
+    #[error("{key}: {} has {lacks}", path.display())]
+    Lacks {
+        /// The key.
+        key: &'static str,
         /// The operator's file.
         path: PathBuf,
+        /// What it does not have, and what does.
+        lacks: &'static str,
     },
 }
 
-impl Visitor<'_> {
+impl<'e> Visitor<'e> {
     /// Puts what is known of the visitor into a click. What a bot says of its device is disguise, and left out.
-    pub fn describe(&self, click: &mut Click<'_>) {
+    pub fn describe<'c>(&self, click: &mut Click<'c>)
+    where
+        'e: 'c,
+    {
         let known = |text: &'static str| (!text.is_empty() && !self.is_bot).then_some(text.into());
+        let version =
+            |version: Option<Version>| version.filter(|_| !self.is_bot).map(|v| v.to_string().into());
         click.is_bot = self.is_bot;
-        click.country = self.country.map(|c| c.as_str().into());
         click.device = Some(if self.is_bot { Device::Bot } else { self.device }.as_str().into());
         click.os = known(self.os);
+        click.os_version = version(self.os_version);
         click.browser = known(self.browser);
+        click.browser_version = version(self.browser_version);
+        click.language = self.language.map(|language| language.to_string().into());
+        click.country = self.country.map(|c| c.as_str().into());
+        click.region = self.region.map(Into::into);
+        click.city = self.city.map(Into::into);
+        click.isp = self.isp.map(Into::into);
+        click.connection = self.connection.map(Into::into);
     }
 }
 
@@ -131,55 +169,87 @@ pub struct Enricher {
     bots: Bots,
     rules: Rules,
     countries: Countries,
-    /// By hash of the user agent: 64 bits under a key of this process, so that nobody can aim for a collision.
+    /// Whether an operator's own country file decides alone.
+    has_country_file: bool,
+    places: Places,
+    /// By hash of the user agent and the hints: 64 bits under a key of this process, so that nobody can aim for a
+    /// collision.
     agents: Cache<u64, Agent>,
     hasher: RandomState,
 }
 
-/// The part of a visitor that its user agent alone decides.
+/// The part of a visitor that its user agent and hints alone decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Agent {
     device: Device,
     os: &'static str,
+    os_version: Option<Version>,
     browser: &'static str,
+    browser_version: Option<Version>,
     is_bot: bool,
 }
 
 impl Enricher {
-    /// Prepares the lists. `mmdb` is the operator's own file in MaxMind's format; `None` takes the data built
-    /// in.
-    pub fn open(mmdb: Option<&Path>) -> Result<Enricher, Error> {
+    /// Prepares the lists and reads the operator's files, which stay in memory.
+    pub fn open(files: &Files<'_>) -> Result<Enricher, Error> {
+        let own = files.country.map(|path| Countries::open("tracking.country_file", path)).transpose()?;
         Ok(Enricher {
             bots: Bots::built_in(),
             rules: Rules::built_in(),
-            countries: mmdb.map_or_else(Countries::built_in, Countries::open)?,
+            has_country_file: own.is_some(),
+            countries: own.unwrap_or_else(Countries::built_in),
+            places: Places::open(files)?,
             agents: Cache::new(AGENTS_CACHED_MAX),
             hasher: RandomState::new(),
         })
     }
 
-    /// Describes a visitor; unknown parts stay empty. The user agent may be anything a stranger can send.
-    pub fn describe(&self, user_agent: &str, ip: Option<IpAddr>) -> Visitor<'_> {
-        let Agent { device, os, browser, is_bot } = self.agent(user_agent);
-        let country = ip.and_then(|ip| self.countries.get(ip));
-        Visitor { device, os, browser, country, is_bot, ..Visitor::default() }
+    /// Describes a visitor; unknown parts stay empty.
+    pub fn describe(&self, signs: &Signs<'_>) -> Visitor<'_> {
+        let Agent { device, os, os_version, browser, browser_version, is_bot } =
+            self.agent(signs.user_agent, &signs.hints);
+        let found = signs.ip.map(|ip| self.places.get(ip)).unwrap_or_default();
+        // where no file was named for it, who knows the city knows the country
+        let of_city = found.country.filter(|_| !self.has_country_file);
+        let country = of_city.or_else(|| signs.ip.and_then(|ip| self.countries.get(ip)));
+        Visitor {
+            device,
+            os,
+            os_version,
+            browser,
+            browser_version,
+            language: Language::most_wanted(signs.accept_language),
+            country,
+            region: found.region,
+            city: found.city,
+            isp: found.isp,
+            connection: found.connection,
+            is_bot,
+        }
     }
 
-    /// What can be known of an address beside its country.
+    /// What the operator's files can say of an address: a condition on anything else would never hold.
     pub fn knows(&self) -> Knows {
-        Knows::default()
+        self.places.knows()
     }
 
-    /// Where countries come from, for the start-up line: the name of the data, its licence or path, its date.
-    pub fn country_source(&self) -> &str {
-        self.countries.source()
+    /// Where countries, cities and networks come from, for the start-up lines: for each the name of the data, its licence
+    /// or path, its date.
+    pub fn sources(&self) -> Vec<(&'static str, String)> {
+        let mut countries = self.countries.source();
+        if !self.has_country_file && self.places.has_countries() {
+            countries = format!("the city file, else {countries}");
+        }
+        let mut sources = vec![("countries", countries)];
+        sources.extend(self.places.sources());
+        sources
     }
 
-    fn agent(&self, user_agent: &str) -> Agent {
+    fn agent(&self, user_agent: &str, hints: &Hints<'_>) -> Agent {
         let user_agent = &user_agent[..user_agent.floor_char_boundary(USER_AGENT_BYTES_MAX)];
-        let key = self.hasher.hash_one(user_agent);
+        let key = self.hasher.hash_one((user_agent, hints));
         self.agents.get(&key).unwrap_or_else(|| {
-            let agent = self.parse(user_agent);
+            let agent = hints.correct(self.parse(user_agent), &self.rules);
             self.agents.insert(key, agent);
             agent
         })
@@ -194,6 +264,7 @@ impl Enricher {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use uuid::Uuid;
 
     use super::*;
@@ -201,18 +272,27 @@ mod tests {
 
     const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1";
 
+    fn agent(user_agent: &str) -> Signs<'_> {
+        Signs { user_agent, ..Signs::default() }
+    }
+
     #[test]
     fn a_visitor_is_described_by_agent_and_address_and_again_from_memory() {
-        let enricher = Enricher::open(None).unwrap();
+        let enricher = Enricher::open(&Files::default()).unwrap();
         let expected = Visitor {
             device: Device::Mobile,
             os: "iOS",
+            os_version: Some(Version::new(17, 5)),
             browser: "Safari",
+            browser_version: Some(Version::new(17, 5)),
+            language: "pt".parse().ok(),
             country: Some("US".parse().unwrap()),
             ..Visitor::default()
         };
+        let ip = Some("8.8.8.8".parse().unwrap());
+        let signs = Signs { accept_language: "pt-BR,pt;q=0.9", ip, ..agent(IPHONE) };
         for _ in 0..2 {
-            assert_eq!(enricher.describe(IPHONE, Some("8.8.8.8".parse().unwrap())), expected);
+            assert_eq!(enricher.describe(&signs), expected);
         }
         enricher.agents.run_pending_tasks();
         assert_eq!(enricher.agents.entry_count(), 1);
@@ -221,27 +301,28 @@ mod tests {
 
     #[test]
     fn a_bot_is_routed_as_what_it_claims_and_stored_as_a_bot() {
-        let enricher = Enricher::open(None).unwrap();
-        let agent = format!("{IPHONE} (compatible; Googlebot/2.1; +http://www.google.com/bot.html)");
-        let (bot, person) = (enricher.describe(&agent, None), enricher.describe(IPHONE, None));
+        let enricher = Enricher::open(&Files::default()).unwrap();
+        let said = format!("{IPHONE} (compatible; Googlebot/2.1; +http://www.google.com/bot.html)");
+        let (bot, person) = (enricher.describe(&agent(&said)), enricher.describe(&agent(IPHONE)));
         assert_eq!(bot, Visitor { is_bot: true, ..person });
         let mut click = Click::new(ClickId::now(), Uuid::nil());
         bot.describe(&mut click);
         assert_eq!((click.device.as_deref(), click.os, click.browser), (Some("bot"), None, None));
+        assert_eq!((click.os_version, click.browser_version), (None, None));
     }
 
     #[test]
     fn a_missing_agent_is_unknown_and_no_bot() {
-        let enricher = Enricher::open(None).unwrap();
-        for agent in ["", "   "] {
-            assert_eq!(enricher.describe(agent, None), Visitor::default());
+        let enricher = Enricher::open(&Files::default()).unwrap();
+        for blank in ["", "   "] {
+            assert_eq!(enricher.describe(&agent(blank)), Visitor::default());
         }
     }
 
     #[test]
     fn an_agent_of_any_bytes_is_described() {
-        let enricher = Enricher::open(None).unwrap();
-        for agent in [
+        let enricher = Enricher::open(&Files::default()).unwrap();
+        for any in [
             "\u{0}",
             "\u{fffd}",
             "\u{1f419}\u{1f419}",
@@ -249,16 +330,16 @@ mod tests {
             "Mozill\u{e9}/5.0 (X11)",
             "Android \u{1f419};",
         ] {
-            enricher.describe(agent, None);
+            enricher.describe(&agent(any));
         }
     }
 
     #[test]
     fn an_endless_agent_is_cut_between_characters() {
-        let enricher = Enricher::open(None).unwrap();
+        let enricher = Enricher::open(&Files::default()).unwrap();
         for pad in 0..4 {
-            let agent = format!("{IPHONE}{}{} Googlebot/2.1", " ".repeat(pad), "\u{1f419}".repeat(20_000));
-            assert_eq!(enricher.describe(&agent, None).os, "iOS");
+            let endless = format!("{IPHONE}{}{} Googlebot/2.1", " ".repeat(pad), "\u{1f419}".repeat(20_000));
+            assert_eq!(enricher.describe(&agent(&endless)).os, "iOS");
         }
     }
 
@@ -266,11 +347,41 @@ mod tests {
     fn an_unreadable_country_file_is_an_error_that_names_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("mine.mmdb");
-        let error = Enricher::open(Some(&path)).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot read country data from {}", path.display()));
+        let open = || Enricher::open(&Files { country: Some(&path), ..Files::default() });
+        let error = open().unwrap_err();
+        assert_eq!(error.to_string(), format!("tracking.country_file: cannot read {}", path.display()));
 
         std::fs::write(&path, "not a database").unwrap();
-        let error = Enricher::open(Some(&path)).unwrap_err();
+        let error = open().unwrap_err();
         assert!(matches!(error, Error::Unreadable { path: named, .. } if named == path));
+    }
+
+    #[test]
+    fn a_city_file_gives_the_country_where_no_country_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (city, country) = (directory.path().join("city.mmdb"), directory.path().join("country.mmdb"));
+        let munich = json!({ "city": { "names": { "en": "Munich" } }, "country": { "iso_code": "DE" } });
+        let nameless = json!({ "city": { "names": { "en": "Nowhere" } } });
+        mmdb::write(&city, "GeoLite2-City", &[("8.8.8.0/24", munich), ("83.149.9.0/24", nameless)]);
+        mmdb::write(&country, "Mine", &[("8.8.8.0/24", json!({ "country_code": "AT" }))]);
+        let files = Files { city: Some(&city), ..Files::default() };
+        for (files, ip, wanted) in [
+            (Files::default(), "8.8.8.8", Some("US")),
+            (files, "8.8.8.8", Some("DE")),
+            // what the city file does not know is looked up in the data built in
+            (files, "83.149.9.216", Some("RU")),
+            (files, "193.99.144.80", Some("DE")),
+            (files, "10.0.0.1", None),
+            // an own country file decides alone
+            (Files { country: Some(&country), ..files }, "8.8.8.8", Some("AT")),
+            (Files { country: Some(&country), ..files }, "83.149.9.216", None),
+        ] {
+            let enricher = Enricher::open(&files).unwrap();
+            let visitor = enricher.describe(&Signs { ip: ip.parse().ok(), ..Signs::default() });
+            assert_eq!(visitor.country.map(Country::as_str), wanted, "{ip}");
+        }
+        let sources = Enricher::open(&files).unwrap().sources();
+        assert!(sources[0].1.starts_with("the city file, else built in ("), "{sources:?}");
+        assert!(sources[1].0 == "cities" && sources[1].1.ends_with("(GeoLite2-City, 2026-01-01)"));
     }
 }

@@ -24,7 +24,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Campaigns, Source, format::CampaignV1, shared::Shared};
-use crate::{db::store::campaigns::Change, metrics, redis::Redis, routing::Routes};
+use crate::{
+    db::store::campaigns::Change, metrics, model::campaign::Campaign, redis::Redis, routing::Routes,
+};
+
+/// Its name in the data directory.
+pub(super) const NAME: &str = "campaigns.json";
 
 const SCHEMA: u32 = 1;
 
@@ -56,6 +61,13 @@ struct Saved {
     #[serde(default)]
     installation: Option<String>,
     campaigns: Vec<CampaignV1>,
+}
+
+/// A campaign of the set that an octo saved in this data directory, by the key of its links.
+pub fn saved_campaign(data_dir: &Path, key: &str) -> io::Result<Option<Campaign>> {
+    let saved = load(&data_dir.join(NAME))?;
+    let campaigns = saved.into_iter().flat_map(|saved| saved.campaigns).map(Campaign::from);
+    Ok(campaigns.into_iter().find(|campaign| campaign.key.as_str() == key))
 }
 
 /// The file, and whether it is behind.

@@ -495,6 +495,12 @@ pub struct Tracking {
     pub referrer_policy: String,
     #[serde(deserialize_with = "optional")]
     pub country_file: Option<PathBuf>,
+    #[serde(deserialize_with = "optional")]
+    pub city_file: Option<PathBuf>,
+    #[serde(deserialize_with = "optional")]
+    pub isp_file: Option<PathBuf>,
+    #[serde(deserialize_with = "optional")]
+    pub connection_file: Option<PathBuf>,
     pub app_schemes: Vec<Scheme>,
     pub public_events: bool,
     pub robots_txt: String,

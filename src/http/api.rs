@@ -8,6 +8,7 @@ pub(crate) mod manners;
 pub(crate) mod openapi;
 pub(crate) mod script;
 pub(crate) mod stats;
+pub(crate) mod story;
 pub(crate) mod system;
 pub(crate) mod tokens;
 pub(crate) mod views;
@@ -21,6 +22,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     let nouns = OpenApiRouter::default()
         .merge(campaigns::router())
         .merge(stats::router())
+        .merge(story::router())
         .merge(clicks::router())
         .merge(events::router())
         .merge(dead_letters::router())

@@ -67,11 +67,13 @@ impl fmt::Display for ClickId {
     }
 }
 
-/// With or without hyphens, or short; `Err` for anything that is not a UUIDv7.
+/// With or without hyphens, or short; `Err` for anything that is not a UUIDv7. What `{click_id}` is in an offer of a path
+/// that has several, the id, a point and the offer's id, is taken too: it is the click that counts.
 impl FromStr for ClickId {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
+        let text = text.split_once('.').filter(|(_, leg)| is_leg(leg)).map_or(text, |(id, _)| id);
         let uuid = if text.len() == SHORT_CHARS {
             let mut bytes = [0; 18]; // the decoder wants room for whole groups of four characters
             BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).map_err(drop)?;
@@ -81,6 +83,11 @@ impl FromStr for ClickId {
         };
         uuid.ok().and_then(Self::from_uuid).ok_or(())
     }
+}
+
+/// Whether it is the id of an offer.
+fn is_leg(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<i64>().is_ok()
 }
 
 /// A new UUIDv7 of this moment: the wall clock's milliseconds and 74 random bits.
@@ -177,6 +184,13 @@ mod tests {
         let id: ClickId = "019aaf3c-5f00-7abc-8def-0123456789ab".parse().unwrap();
         assert_eq!(id.created_at().timestamp_millis(), 0x019a_af3c_5f00);
         assert_eq!("019aaf3c5f007abc8def0123456789ab".parse(), Ok(id));
+        for leg in ["7", "9223372036854775807"] {
+            assert_eq!(format!("{id}.{leg}").parse(), Ok(id));
+            assert_eq!(format!("{}.{leg}", id.short()).parse(), Ok(id));
+        }
+        for bad in ["", "x", "-7", "+7", "7.7", "9223372036854775808"] {
+            assert!(format!("{id}.{bad}").parse::<ClickId>().is_err(), "{bad}");
+        }
         assert!("00000000-0000-0000-0000-000000000000".parse::<ClickId>().is_err());
         assert!(Uuid::new_v4().to_string().parse::<ClickId>().is_err());
     }

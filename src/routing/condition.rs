@@ -92,6 +92,11 @@ impl<'v> Asked<'v> {
         }
     }
 
+    /// The operating system of the visitor's device; empty: not known.
+    pub(super) fn os(&self) -> &'v str {
+        self.visit.visitor.os
+    }
+
     fn moment(&self, zone: Tz) -> Moment {
         let (first, moment) = self.moment.get_or_init(|| (zone, Moment::of(self.visit.now, zone)));
         if *first == zone { *moment } else { Moment::of(self.visit.now, zone) }

@@ -1,24 +1,32 @@
 //! Destination URLs and their macros: `https://offer.example/?click={click_id}`.
 //!
-//! A template is checked when a campaign is saved: http or https (or an app's scheme, where the installation lists
-//! it), a host, no user part, and no macro in scheme, user, host or port, so the origin of every `Location` is the
+//! A template is checked when a campaign is saved: http or https (or a link into an app, see `app_link`), a host, no user part, and no macro in scheme, user, host or port, so the origin of every `Location` is the
 //! stored one. Values are
 //! percent-encoded in one pass (all but the unreserved characters of RFC 3986 section 2.3), as often as the text they
 //! stand in (see `place`); a value that looks like a macro stays text. `{{` and `}}` are literal braces.
+//!
+//! A second `?` stays as it is stored. It is legal in a query (RFC 3986 section 3.4) and begins the query of an inner
+//! URL that nobody encoded (`?u=https://shop.example/?ref=7`): read as `&`, it would take that URL its parameters.
+//! Whoever appends a parameter to a stored URL has to see that it has a query already.
 
+mod app_link;
+mod encode;
+mod macros;
 mod place;
+mod values;
 
-use std::{
-    borrow::Cow,
-    fmt::{self, Write as _},
-    iter,
-};
+use std::{borrow::Cow, fmt};
 
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
-use self::place::{Dots, Place};
-use crate::{facts::click::Click, model::scheme::Scheme};
+use self::{app_link::Opener, macros::Use, values::Value};
+pub use self::{
+    app_link::Target,
+    macros::{Macro, MacroSet},
+    values::{Carried, Known, Named, Names, Texts, Values},
+};
+use crate::model::scheme::Scheme;
 
 /// Longest template, in bytes.
 pub const TEMPLATE_BYTES_MAX: usize = 8192;
@@ -26,8 +34,6 @@ pub const TEMPLATE_BYTES_MAX: usize = 8192;
 /// Longest destination after expansion and pass-through, in bytes (a browser takes no longer header); values are cut
 /// where it ends, and what is over is not passed through.
 const DESTINATION_BYTES_MAX: usize = 16_384;
-
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What a raw query may hold and a `Location` may not.
 const NOT_IN_LOCATION: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'#');
@@ -40,63 +46,14 @@ pub struct Template {
     fragment: usize,
     has_query: bool,
     host: String,
+    macros: MacroSet,
+    opener: Opener,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Literal(String),
-    Macro(Macro, Place),
-}
-
-macro_rules! macros {
-    ($($variant:ident = $name:literal),+ $(,)?) => {
-        /// What a destination may ask for.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Macro { $(#[doc = concat!("`{", $name, "}`")] $variant),+ }
-
-        impl Macro {
-            /// Every name, without braces.
-            pub const NAMES: &'static [&'static str] = &[$($name),+];
-
-            fn from_name(name: &str) -> Option<Self> {
-                match name { $($name => Some(Self::$variant),)+ _ => None }
-            }
-
-            fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name),+ }
-            }
-        }
-    };
-}
-
-macros! {
-    ClickId = "click_id",
-    ClickIdShort = "click_id:short",
-    Cid = "cid",
-    CampaignId = "campaign_id",
-    OfferId = "offer_id",
-    LandingPageId = "landing_page_id",
-    TrafficSourceId = "traffic_source_id",
-    Sub1 = "sub1",
-    Sub2 = "sub2",
-    Sub3 = "sub3",
-    Sub4 = "sub4",
-    Sub5 = "sub5",
-    AffSub = "aff_sub",
-    AffSub2 = "aff_sub2",
-    AffSub3 = "aff_sub3",
-    AffSub4 = "aff_sub4",
-    AffSub5 = "aff_sub5",
-    ExternalClickId = "external_click_id",
-    Country = "country",
-    Device = "device",
-    Os = "os",
-    Browser = "browser",
-    Ip = "ip",
-    UserAgent = "user_agent",
-    Referrer = "referrer",
-    Timestamp = "timestamp",
-    Random = "random",
+    Macro(Use),
 }
 
 /// Why a destination is refused, in words for its owner.
@@ -106,7 +63,9 @@ pub enum Error {
     #[error("is longer than {TEMPLATE_BYTES_MAX} bytes")]
     TooLong,
     /// Not `http://`, `https://` or a scheme that can be listed.
-    #[error("must begin with http:// or https:// (or a scheme of tracking.app_schemes)")]
+    #[error(
+        "must begin with http:// or https:// (or lead into an app: intent, market, itms-apps, a scheme of tracking.app_schemes)"
+    )]
     Scheme,
     /// `mailto:`, `myapp:` where it is not listed.
     #[error("must begin with http:// or https://; the scheme {0}: is not in tracking.app_schemes")]
@@ -120,9 +79,25 @@ pub enum Error {
     /// `https://{sub1}.example/`
     #[error("must not have a macro in scheme, host or port (without a host: before the first / ? or #)")]
     Origin,
+    /// `intent://...#Intent;package={sub1};end`
+    #[error("is not a safe intent: {0}")]
+    Intent(&'static str),
     /// `{no_such}`
-    #[error("has the unknown macro {{{0}}}; known are {names}", names = Macro::NAMES.join(", "))]
+    #[error("has the unknown macro {{{0}}}{hint}; known are {known}", hint = hint(.0), known = macros::KNOWN)]
     UnknownMacro(String),
+    /// `{click_id:long}`, `{date:%Q}`
+    #[error("has {{{written}}}: {wanted}")]
+    Argument {
+        /// What stands between the braces.
+        written: String,
+        /// What may stand there.
+        wanted: &'static str,
+    },
+    /// `{sub1|a|b}`
+    #[error(
+        "has {{{0}}}: a default is at most 256 bytes without | and {{, and comes last: {{sub1:raw|none}}"
+    )]
+    Default(String),
     /// A lone `{` or `}`.
     #[error("has a lone brace; write {{{{ or }}}} for a literal one")]
     LoneBrace,
@@ -134,9 +109,9 @@ impl Template {
         Self::parse_with(text, |_| false)
     }
 
-    /// Parses and checks a destination on the web or in one of these apps.
+    /// Parses and checks a destination on the web, in a shop for apps or in one of these apps.
     pub fn parse_for(text: &str, app_schemes: &[Scheme]) -> Result<Self, Error> {
-        Self::parse_with(text, |scheme| app_schemes.contains(scheme))
+        Self::parse_with(text, |scheme| app_link::is_store(scheme) || app_schemes.contains(scheme))
     }
 
     /// Parses a destination that passed [`Self::parse_for`] once. Its scheme need not be listed any more: links
@@ -154,7 +129,10 @@ impl Template {
         let (url, marks) = with_marks(&parts);
         let url = Url::parse(&url).map_err(|e| Error::Url(e.to_string()))?;
         let host = check_host(&url)?;
-        Ok(Self::from_canonical(url.as_str(), &marks, host))
+        let template = Self::from_canonical(url.as_str(), &marks, host, Opener::of_scheme(url.scheme()));
+        template.check_intent()?;
+        // what is stored is the canonical form, which may be longer: it has to parse again
+        if template.canonical().len() > TEMPLATE_BYTES_MAX { Err(Error::TooLong) } else { Ok(template) }
     }
 
     /// The form that is stored and shown: parsing it gives an equal template.
@@ -163,11 +141,7 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Literal(literal) => text.push_str(&literal.replace('{', "{{").replace('}', "}}")),
-                Part::Macro(m, _) => {
-                    text.push('{');
-                    text.push_str(m.name());
-                    text.push('}');
-                }
+                Part::Macro(used) => text.push_str(&used.to_string()),
             }
         }
         text
@@ -184,6 +158,16 @@ impl Template {
         let rest = first.split_once("://").map_or("", |(_, rest)| rest);
         let path = rest.find('/').map_or("", |i| &rest[i..]);
         path.split(['?', '#']).next().unwrap_or_default()
+    }
+
+    /// The macros that it uses, each once.
+    pub fn macros(&self) -> MacroSet {
+        self.macros
+    }
+
+    /// Whether it uses `{out_url}` or `{click_token}`, which only landing pages may.
+    pub fn has_out_macros(&self) -> bool {
+        !(self.macros & MacroSet::OUT).is_empty()
     }
 
     /// The destination of one click; the raw parameters of `pass_through` are added to its query as they were sent.
@@ -206,7 +190,7 @@ impl Template {
         out
     }
 
-    fn from_canonical(url: &str, marks: &[(String, Part)], host: String) -> Self {
+    fn from_canonical(url: &str, marks: &[(String, Part)], host: String, opener: Opener) -> Self {
         let mut parts = Vec::new();
         let mut rest = url;
         for (mark, part) in marks {
@@ -216,7 +200,7 @@ impl Template {
                 push_literal(&mut parts, before);
                 match part {
                     Part::Literal(brace) => push_literal(&mut parts, brace),
-                    Part::Macro(..) => parts.push(part.clone()),
+                    Part::Macro(_) => parts.push(part.clone()),
                 }
                 rest = after;
             }
@@ -225,7 +209,8 @@ impl Template {
         put_in_place(&mut parts);
         let (parts, fragment) = split_fragment(parts);
         let has_query = parts[..fragment].iter().any(|p| matches!(p, Part::Literal(l) if l.contains('?')));
-        Self { parts, fragment, has_query, host }
+        let macros = parts.iter().filter_map(Part::used).map(|used| used.name).collect();
+        Self { parts, fragment, has_query, host, macros, opener }
     }
 }
 
@@ -235,55 +220,11 @@ impl fmt::Display for Template {
     }
 }
 
-/// What macros stand for in one click.
-#[derive(Debug, Clone, Copy)]
-pub struct Values<'a> {
-    /// The click.
-    pub click: &'a Click<'a>,
-    /// The campaign's key.
-    pub cid: &'a str,
-}
-
-impl Values<'_> {
-    fn append(&self, m: Macro, place: Place, out: &mut String) {
-        let click = self.click;
-        let text = match m {
-            Macro::ClickId => return append_plain(out, &click.id),
-            Macro::ClickIdShort => return out.push_str(&click.id.short()),
-            Macro::CampaignId => return append_plain(out, &click.campaign_id),
-            Macro::Timestamp => return append_plain(out, &(click.id.timestamp_ms() / 1000)),
-            Macro::Random => return append_plain(out, &(click.id.seed() >> 32)),
-            Macro::OfferId => return click.campaign_offer_id.iter().for_each(|id| append_plain(out, id)),
-            Macro::LandingPageId => return click.landing_page_id.iter().for_each(|id| append_plain(out, id)),
-            Macro::Ip => return click.ip.map_or((), |ip| encode(out, &ip.to_string(), place.times)),
-            Macro::Cid => Some(self.cid),
-            Macro::TrafficSourceId => click.traffic_source_id.as_deref(),
-            Macro::Sub1 => click.subs[0].as_deref(),
-            Macro::Sub2 => click.subs[1].as_deref(),
-            Macro::Sub3 => click.subs[2].as_deref(),
-            Macro::Sub4 => click.subs[3].as_deref(),
-            Macro::Sub5 => click.subs[4].as_deref(),
-            Macro::AffSub => click.aff_subs[0].as_deref(),
-            Macro::AffSub2 => click.aff_subs[1].as_deref(),
-            Macro::AffSub3 => click.aff_subs[2].as_deref(),
-            Macro::AffSub4 => click.aff_subs[3].as_deref(),
-            Macro::AffSub5 => click.aff_subs[4].as_deref(),
-            Macro::ExternalClickId => click.click_id_param.as_deref(),
-            Macro::Country => click.country.as_deref(),
-            Macro::Device => click.device.as_deref(),
-            Macro::Os => click.os.as_deref(),
-            Macro::Browser => click.browser.as_deref(),
-            Macro::UserAgent => click.user_agent.as_deref(),
-            Macro::Referrer => click.referrer.as_deref(),
-        };
-        let text = text.unwrap_or_default();
-        match place.dots {
-            Dots::Kept => encode(out, text, place.times),
-            Dots::Replaced | Dots::MissingToo if !text.bytes().all(|b| b == b'.') => {
-                encode(out, text, place.times);
-            }
-            Dots::Replaced => out.extend(text.bytes().map(|_| '_')),
-            Dots::MissingToo => out.extend(iter::repeat_n('_', text.len().max(1))),
+impl Part {
+    fn used(&self) -> Option<&Use> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Macro(used) => Some(used),
         }
     }
 }
@@ -292,59 +233,37 @@ fn append(out: &mut String, parts: &[Part], values: &Values<'_>) {
     for part in parts {
         match part {
             Part::Literal(literal) => out.push_str(literal),
-            Part::Macro(m, place) => values.append(*m, *place, out),
+            Part::Macro(used) => append_value(out, used, values),
         }
     }
 }
 
-/// For values that need no encoding.
-fn append_plain(out: &mut String, value: &dyn fmt::Display) {
-    let _ = write!(out, "{value}"); // writing to a String does not fail
-}
-
-/// Encodes a value `times` times over.
-fn encode(out: &mut String, value: &str, times: u8) {
-    let most = usize::from(2 * times + 1); // %XX, %25XX, %2525XX
-    if out.len() + most * value.len() <= DESTINATION_BYTES_MAX {
-        match times {
-            1 => out.extend(utf8_percent_encode(value, UNRESERVED)),
-            _ => encode_again(out, value, times),
+fn append_value(out: &mut String, used: &Use, values: &Values<'_>) {
+    match values.value(used.name, &used.argument) {
+        Value::Plain(plain) => plain.append(out),
+        Value::Text(text) => {
+            let text = if text.is_empty() { used.default.as_deref().unwrap_or_default() } else { &text };
+            encode::append(out, text, used.is_raw, used.place);
         }
-        return;
-    }
-    // cut between characters, so that what is left still decodes
-    for (i, c) in value.char_indices() {
-        if out.len() + most * c.len_utf8() > DESTINATION_BYTES_MAX {
-            break;
-        }
-        encode_again(out, &value[i..i + c.len_utf8()], times);
     }
 }
 
-/// The percent sign of an encoded byte is itself what is encoded next time.
-fn encode_again(out: &mut String, value: &str, times: u8) {
-    for piece in utf8_percent_encode(value, UNRESERVED) {
-        match piece.strip_prefix('%') {
-            Some(digits) => {
-                out.push('%');
-                out.extend(iter::repeat_n("25", usize::from(times.saturating_sub(1))));
-                out.push_str(digits);
-            }
-            None => out.push_str(piece),
-        }
-    }
+/// What was perhaps meant by a name that is no macro's.
+fn hint(name: &str) -> String {
+    Macro::nearest(name).map(|near| format!(" (did you mean {{{near}}}?)")).unwrap_or_default()
 }
 
 /// Says of each macro where it stands.
 fn put_in_place(parts: &mut [Part]) {
     let texts = parts.iter().map(|part| match part {
         Part::Literal(text) => Some(text.as_str()),
-        Part::Macro(..) => None,
+        Part::Macro(_) => None,
     });
-    let mut places = place::places(texts).into_iter();
+    let is_intent = matches!(parts.first(), Some(Part::Literal(first)) if first.starts_with("intent:"));
+    let mut places = place::places(texts, is_intent).into_iter();
     for part in parts {
-        if let Part::Macro(_, place) = part {
-            *place = places.next().unwrap_or_default();
+        if let Part::Macro(used) = part {
+            used.place = places.next().unwrap_or_default();
         }
     }
 }
@@ -406,10 +325,7 @@ fn split(text: &str, origin_end: usize) -> Result<Vec<Part>, Error> {
             parts.push(Part::Literal(tail[..1].to_owned()));
             rest = &tail[2..];
         } else if let Some(inner) = tail.strip_prefix('{').and_then(|t| t.split_once('}')).map(|(i, _)| i) {
-            let m = Macro::from_name(inner);
-            let shown = || inner.chars().take(40).collect();
-            let m = m.ok_or_else(|| Error::UnknownMacro(shown()))?;
-            parts.push(Part::Macro(m, Place::default()));
+            parts.push(Part::Macro(Use::parse(inner)?));
             rest = &tail[inner.len() + 2..];
         } else {
             return Err(Error::LoneBrace);
@@ -480,8 +396,96 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    use super::*;
-    use crate::model::id::ClickId;
+    use super::{encode::UNRESERVED, *};
+    use crate::{facts::click::Click, model::id::ClickId};
+
+    /// Origins and what follows them; macros stand for each `@`.
+    const FRAMES: [(&str, &str); 5] = [
+        ("https://o.example", "/@?a=@&b=@#@"),
+        ("https://o.example", "/go/@/x/.@/y"),
+        ("http://o.example:8080", "?@&@=1&u=https%3A%2F%2Fshop.example%2Fp%2F@%2Fx%3Fref%3D@%26k%3D1"),
+        (
+            "https://o.example",
+            "/?u=https%3A%2F%2Fm%2F%3Fu%3Dhttps%253A%252F%252Fshop%252F%253Fref%253D@&a=@@",
+        ),
+        ("https://o.example", "/@@/@?u=https://shop/?ref=@"),
+    ];
+
+    /// Values that strangers and owners may have chosen.
+    #[derive(Debug, Clone)]
+    struct Hostile {
+        texts: Vec<String>,
+        ids: [Option<i64>; 3],
+        amount: Option<i64>,
+    }
+
+    impl Hostile {
+        fn text(&self, nth: usize) -> &str {
+            &self.texts[nth % self.texts.len()]
+        }
+
+        fn click(&self) -> Click<'_> {
+            let text = |nth: usize| (!self.text(nth).is_empty()).then(|| self.text(nth).into());
+            Click {
+                subs: [text(0), text(1), text(2), text(3), text(4)],
+                aff_subs: [text(5), text(6), text(0), text(1), text(2)],
+                click_id_param: text(3),
+                traffic_source_id: text(4),
+                country: text(5),
+                device: text(6),
+                os: text(0),
+                browser: text(1),
+                user_agent: text(2),
+                referrer: text(3),
+                keyword: text(4),
+                creative: text(5),
+                placement: text(6),
+                region: text(0),
+                city: text(1),
+                language: text(2),
+                isp: text(3),
+                ip: Some([192, 0, 2, 1].into()),
+                campaign_offer_id: self.ids[0],
+                landing_page_id: self.ids[1],
+                cost: self.amount.map(|amount| rust_decimal::Decimal::new(amount, 6)),
+                ..Click::new(ClickId::now(), Uuid::nil())
+            }
+        }
+
+        fn values<'a>(&'a self, click: &'a Click<'a>) -> Values<'a> {
+            Values {
+                names: Names {
+                    campaign: self.text(0),
+                    source: self.text(1),
+                    lander: self.text(2),
+                    offer: self.text(3),
+                    rule: Named { id: self.ids[2], name: self.text(4) },
+                    path: Named { id: self.ids[2], name: "" },
+                },
+                payout: self.amount.map(|amount| rust_decimal::Decimal::new(amount, 2)),
+                leg_offer: self.ids[0],
+                token: self.text(5),
+                out_base: self.text(6),
+                ..Values::of_click(click, self.text(6))
+            }
+        }
+    }
+
+    fn hostile() -> impl Strategy<Value = Hostile> {
+        let text = prop_oneof![
+            ".{0,30}",
+            "[.%2eE/\\\\?#&=; \r\n\t\"<>@:]{0,12}",
+            Just("../../@evil.example".to_owned()),
+            Just("//evil.example/\r\nSet-Cookie: a=b".to_owned()),
+            Just("%0d%0a%00%23%2e%2e".to_owned()),
+            Just("{sub1}{{x}}".to_owned()),
+            Just(";end;component=x/.Y;S.browser_fallback_url=https%3A%2F%2Fevil.example;end".to_owned()),
+        ];
+        let id = proptest::option::of(0..i64::MAX);
+        let ids = [id.clone(), id.clone(), id];
+        (proptest::collection::vec(text, 7..8), ids, proptest::option::of(any::<i64>()))
+            .prop_map(|(texts, ids, amount)| Hostile { texts, ids, amount })
+    }
 
     fn click(sub1: &str) -> Click<'_> {
         Click {
@@ -495,7 +499,7 @@ mod tests {
 
     fn expand(template: &str, sub1: &str) -> String {
         let click = click(sub1);
-        Template::parse(template).unwrap().expand(&Values { click: &click, cid: "demo" }, &[])
+        Template::parse(template).unwrap().expand(&Values::of_click(&click, "demo"), &[])
     }
 
     #[test]
@@ -509,8 +513,61 @@ mod tests {
 
     #[test]
     fn every_macro_of_the_contract_is_known() {
-        for name in Macro::NAMES {
+        for name in Macro::ALL.iter().map(|m| m.name()) {
             assert!(Template::parse(&format!("https://o.example/?x={{{name}}}")).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_macro_is_named_with_what_was_meant_and_what_there_is() {
+        let refusal = |text: &str| Template::parse(text).unwrap_err().to_string();
+        let unknown = refusal("https://o.example/?c={clickid}");
+        assert!(
+            unknown.starts_with(
+                "has the unknown macro {clickid} (did you mean {click_id}?); known are click_id, "
+            )
+        );
+        assert!(unknown.len() < 800, "{unknown}");
+        for (text, wanted) in [
+            ("{click_id:long}", "has {click_id:long}: {click_id} may be followed by :short"),
+            ("{out_url:99}", "from :1 to :64"),
+            ("{date:%Q}", "it takes %Y %m %d"),
+            ("{sub1:short}", "this macro may be followed by :raw and |default only"),
+            (
+                "{sub1|none:raw}",
+                "has {sub1|none:raw}: a default is at most 256 bytes without | and {, and comes last",
+            ),
+        ] {
+            let refusal = refusal(&format!("https://o.example/?x={text}"));
+            assert!(refusal.contains(wanted), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_template_knows_its_macros() {
+        let template = Template::parse("https://o.example/{sub1}?c={click_id:short}&s={sub1:raw|x}").unwrap();
+        assert_eq!(template.macros(), MacroSet::of(&[Macro::ClickId, Macro::Sub1]));
+        assert!(!template.has_out_macros());
+        for text in ["https://l.example/?next={out_url:2}", "https://l.example/#{click_token|x}"] {
+            assert!(Template::parse(text).unwrap().has_out_macros(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_can_be_parsed_again() {
+        // each of these letters becomes six characters
+        let text = format!("https://o.example/?{}", "\u{e9}".repeat(2000));
+        assert_eq!(Template::parse(&text), Err(Error::TooLong));
+        let text = format!("https://o.example/?{}", "\u{e9}".repeat(1300));
+        assert!(Template::parse_stored(&Template::parse(&text).unwrap().canonical()).is_ok());
+    }
+
+    #[test]
+    fn a_second_question_mark_stays_what_it_is() {
+        for text in
+            ["https://o.example/?u=https://shop.example/?ref={sub1}", "https://o.example/?a=1?b={sub1}"]
+        {
+            assert_eq!(Template::parse(text).unwrap().canonical(), text);
         }
     }
 
@@ -525,7 +582,7 @@ mod tests {
     #[test]
     fn pass_through_goes_before_the_fragment() {
         let click = click("");
-        let values = Values { click: &click, cid: "demo" };
+        let values = Values::of_click(&click, "demo");
         let extra = ["gclid=a%20b+c", "gclid=%B4", "", "flag", "\u{e9}={x}\"<>#"].map(Cow::Borrowed);
         for (template, wanted) in [
             (
@@ -658,7 +715,7 @@ mod tests {
     #[test]
     fn the_short_form_of_an_id_has_no_hyphens_to_strip() {
         let click = click("");
-        let values = Values { click: &click, cid: "demo" };
+        let values = Values::of_click(&click, "demo");
         let out = Template::parse("https://o.example/{click_id:short}?c={click_id:short}")
             .unwrap()
             .expand(&values, &[]);
@@ -803,13 +860,65 @@ mod tests {
             let template = Template::parse(&text).unwrap();
             let mut click = click(&sub1);
             click.subs[1] = Some(sub2.into());
-            let out = template.expand(&Values { click: &click, cid: "demo" }, &[]);
+            let out = template.expand(&Values::of_click(&click, "demo"), &[]);
             let url = Url::parse(&out).unwrap();
             // what the parser made of the stored text's own dots is in the canonical form
             let stored = template.canonical();
             let (stored, _) = stored.split_once('?').unwrap();
             prop_assert_eq!(url.path().split('/').count(), stored.split('/').count() - 2, "{} became {}", stored, url);
             prop_assert!(url.as_str().starts_with(stored.split('{').next().unwrap().trim_end_matches('.')), "{} became {}", stored, url);
+        }
+
+        #[test]
+        fn what_the_grammar_allows_is_shown_as_it_parses_and_no_value_breaks_out(
+            uses in proptest::collection::vec((0..Macro::ALL.len(), 0..4_usize, any::<bool>(), "[^{}|\\s\\p{Cc}]{0,12}"), 1..8),
+            frame in 0..FRAMES.len(),
+            hostile in hostile(),
+        ) {
+            let macros: Vec<String> = uses.iter().map(|(m, argument, is_raw, default)| {
+                let name = Macro::ALL[*m].name();
+                let argument = match name {
+                    "click_id" => ["", "", ":short", ":short"][*argument],
+                    "out_url" => ["", ":1", ":07", ":64"][*argument],
+                    "date" => ["", ":%Y-%m-%d", ":%H:%M:%S", ":%%/../%j#%y"][*argument],
+                    _ => "",
+                };
+                let raw = if *is_raw { ":raw" } else { "" };
+                let default = default.trim_end_matches(":raw");
+                if default.is_empty() { format!("{{{name}{argument}{raw}}}") } else { format!("{{{name}{argument}{raw}|{default}}}") }
+            }).collect();
+            let (origin, frame) = FRAMES[frame];
+            let mut macros = macros.iter().cycle();
+            let text: String = frame.split_inclusive('@').map(|piece| piece.replace('@', macros.next().expect("it goes round"))).collect();
+            let template = Template::parse(&format!("{origin}{text}")).unwrap();
+            let canonical = template.canonical();
+            let again = Template::parse(&canonical).unwrap();
+            prop_assert_eq!(&again, &template, "{}", canonical);
+
+            let click = hostile.click();
+            let values = hostile.values(&click);
+            let out = template.expand(&values, &[]);
+            prop_assert!(out.bytes().all(|b| (0x21..0x7f).contains(&b)), "{} became {}", canonical, out);
+            let url = Url::parse(&out).unwrap();
+            prop_assert_eq!(url.origin().ascii_serialization(), origin.to_owned());
+            // nothing was added but what stood there: separators are those of the template with plain values
+            let plain = template.expand(&Values { token: "t", out_base: "b", ..Values::of_click(&Click::new(click.id, Uuid::nil()), "c") }, &[]);
+            let separators = |text: &str| text.chars().filter(|c| "/?&=#;".contains(*c)).collect::<String>();
+            prop_assert_eq!(separators(&out), separators(&plain), "{} became {} and {}", canonical, out, plain);
+            prop_assert_eq!(url.path().split('/').count(), Url::parse(&plain).unwrap().path().split('/').count(), "{} became {}", canonical, out);
+
+            // as a token carries it
+            let macros = template.macros();
+            let mut sealed = Vec::new();
+            Texts::collect(&values, macros, 100_000).encode(&mut sealed);
+            let carried = Carried {
+                click_id: Some(click.id),
+                campaign_id: click.campaign_id,
+                landing_page_id: click.landing_page_id,
+                offer_id: click.campaign_offer_id,
+                texts: Texts::decode(&sealed).unwrap(),
+            };
+            prop_assert_eq!(template.expand(&Values { click: Known::Carried(&carried), ..values }, &[]), out);
         }
 
         #[test]

@@ -5,8 +5,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Asked, Branch, Decision, Path, Routes, Rule, Visit, condition::Condition, decide, is_full, is_open,
-    overflow_of, rotation::Item as _,
+    Asked, Branch, Decision, Path, Routes, Rule, Visit, condition::Condition, decide, is_full, overflow_of,
+    rotation::Item as _,
 };
 use crate::model::{
     click::{InvalidReason, Why},
@@ -152,6 +152,8 @@ pub struct ExplainedBranch {
     pub name: String,
     /// Whether it takes clicks.
     pub is_active: bool,
+    /// Whether the visitor's device can open it; false for an app's of another system, without a web address.
+    pub opens: bool,
     /// Whether its cap is reached.
     pub is_full: bool,
     /// Its weight.
@@ -270,8 +272,8 @@ fn explain_rule(
         when: criteria(&path.when),
         weight: path.weight,
         share: if takes_part(path) && !is_path_full(path) { f64::from(path.weight) / total } else { 0.0 },
-        landing_pages: explain_branches(&path.landing_pages, |_| false),
-        offers: explain_branches(&path.offers, |offer| is_full(offer, visit.is_full)),
+        landing_pages: explain_branches(&path.landing_pages, visit, |_| false),
+        offers: explain_branches(&path.offers, visit, |offer| is_full(offer, visit.is_full)),
     };
     let paths: Vec<ExplainedPath> = rule.paths.iter().map(path).collect();
     let is_bound = |path: &ExplainedPath| {
@@ -292,16 +294,21 @@ fn explain_rule(
     ExplainedRule { id: rule.id, name: rule.name.to_string(), outcome, when: criteria(&rule.when), paths }
 }
 
-fn explain_branches(branches: &[Branch], is_full: impl Fn(&Branch) -> bool) -> Vec<ExplainedBranch> {
-    let total: f64 =
-        branches.iter().filter(|branch| !is_full(branch)).map(|branch| f64::from(branch.weight())).sum();
+fn explain_branches(
+    branches: &[Branch],
+    visit: &Visit<'_>,
+    is_full: impl Fn(&Branch) -> bool,
+) -> Vec<ExplainedBranch> {
+    let takes = |branch: &&Branch| branch.is_open_to(visit.visitor.os) && !is_full(branch);
+    let total: f64 = branches.iter().filter(takes).map(|branch| f64::from(branch.weight())).sum();
     let explained = |branch: &Branch| {
         let is_full = is_full(branch);
-        let share = if is_full || total == 0.0 { 0.0 } else { f64::from(branch.weight()) / total };
+        let share = if takes(&branch) { f64::from(branch.weight()) / total } else { 0.0 };
         ExplainedBranch {
             id: branch.id,
             name: branch.name.to_string(),
             is_active: branch.is_active,
+            opens: branch.opens_on(visit.visitor.os),
             is_full,
             weight: branch.weight,
             share,
@@ -317,7 +324,7 @@ fn ways_of(routes: &Routes, rule: &Rule, visit: &Visit<'_>, shares: &[ExplainedP
         let mut pages: Vec<(Option<i64>, f64)> = Vec::new();
         let shown = explained.landing_pages.iter().zip(&path.landing_pages);
         for (page, branch) in shown.filter(|(page, _)| page.share > 0.0) {
-            pages.push((branch.id.filter(|_| branch.template.is_some()), page.share));
+            pages.push((branch.id.filter(|_| branch.target.is_some()), page.share));
         }
         if pages.is_empty() {
             pages.push((None, 1.0));
@@ -336,18 +343,20 @@ fn ways_of(routes: &Routes, rule: &Rule, visit: &Visit<'_>, shares: &[ExplainedP
 
 /// The offers behind a path, and how probable each is.
 fn offer_shares(routes: &Routes, path: &Path, visit: &Visit<'_>) -> Vec<(Option<i64>, f64)> {
-    let explained = explain_branches(&path.offers, |offer| is_full(offer, visit.is_full));
+    let explained = explain_branches(&path.offers, visit, |offer| is_full(offer, visit.is_full));
     let open: Vec<_> = explained.iter().filter(|o| o.share > 0.0).map(|o| (o.id, o.share)).collect();
     if !open.is_empty() {
         return open;
     }
-    let total: f64 = path.offers.iter().map(|offer| f64::from(offer.weight())).sum();
+    let os = visit.visitor.os;
+    let offers = || path.offers.iter().filter(|offer| offer.is_open_to(os));
+    let total: f64 = offers().map(|offer| f64::from(offer.weight())).sum();
     if total == 0.0 {
         return vec![(None, 1.0)];
     }
     let mut shares: Vec<(Option<i64>, f64)> = Vec::new();
-    for first in path.offers.iter().filter(|offer| is_open(offer)) {
-        let id = overflow_of(routes, first, visit.is_full).and_then(|offer| offer.id);
+    for first in offers() {
+        let id = overflow_of(routes, first, os, visit.is_full).and_then(|offer| offer.id);
         let share = f64::from(first.weight()) / total;
         match shares.iter_mut().find(|(known, _)| *known == id) {
             Some((_, sum)) => *sum += share,

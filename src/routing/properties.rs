@@ -14,6 +14,17 @@ use crate::{
 
 const COUNTRIES: [&str; 4] = ["DE", "AT", "US", "BR"];
 
+/// How destinations begin and end, most of them on the web.
+const LINKS: [(&str, &str); 7] = [
+    ("https", ""),
+    ("https", "{click_id}"),
+    ("https", "?s={sub1}"),
+    ("market", ""),
+    ("itms-apps", ""),
+    ("myapp", ""),
+    ("intent", "#Intent;scheme=https;end"),
+];
+
 fn pick<'a>(random: &mut Rng, list: &[&'a str]) -> &'a str {
     random.choice(list).copied().unwrap_or_default()
 }
@@ -56,9 +67,9 @@ fn criteria(random: &mut Rng, max: usize) -> Vec<Criterion> {
 struct Ids(i64);
 
 impl Ids {
-    fn next(&mut self) -> Option<i64> {
+    fn next(&mut self) -> i64 {
         self.0 += 1;
-        Some(self.0)
+        self.0
     }
 }
 
@@ -69,7 +80,7 @@ fn destinations(random: &mut Rng, ids: &mut Ids, is_offers: bool) -> Vec<Destina
         if !is_offers && random.u8(..6) == 0 {
             return Destination { weight, is_active, ..Destination::direct() };
         }
-        let id = ids.next();
+        let id = Some(ids.next());
         let caps = if is_offers && random.u8(..3) == 0 {
             vec![Cap { of: CapOf::Clicks, limit: 1, per: CapPer::Day, time_zone: None }]
         } else {
@@ -77,10 +88,12 @@ fn destinations(random: &mut Rng, ids: &mut Ids, is_offers: bool) -> Vec<Destina
         };
         let overflow_offer_id =
             (is_offers && random.u8(..3) == 0).then(|| random.i64(1..40)).filter(|o| Some(*o) != id);
+        let (scheme, end) = *random.choice(&LINKS).unwrap();
         Destination {
             id,
             name: format!("d{}", ids.0),
-            url: format!("https://d{}.example/", ids.0),
+            url: format!("{scheme}://d{}.example/{end}", ids.0),
+            web_url: (scheme != "https" && random.bool()).then(|| format!("https://w{}.example/", ids.0)),
             weight,
             is_active,
             caps,
@@ -96,7 +109,7 @@ fn destinations(random: &mut Rng, ids: &mut Ids, is_offers: bool) -> Vec<Destina
 
 fn paths(random: &mut Rng, ids: &mut Ids) -> Vec<rule::Path> {
     let one = |random: &mut Rng, ids: &mut Ids| rule::Path {
-        id: ids.next(),
+        id: Some(ids.next()),
         name: format!("p{}", ids.0),
         weight: if random.u8(..6) == 0 { 0 } else { random.i32(1..10) },
         is_active: random.u8(..6) > 0,
@@ -117,7 +130,7 @@ fn terms(random: &mut Rng) -> Terms {
     let mut ids = Ids(0);
     let zone = |random: &mut Rng| *random.choice(&[Tz::UTC, Tz::Europe__Berlin, Tz::Asia__Kolkata]).unwrap();
     let rule = |random: &mut Rng, ids: &mut Ids| rule::Rule {
-        id: ids.next(),
+        id: Some(ids.next()),
         name: format!("r{}", ids.0),
         is_active: random.u8(..6) > 0,
         when: std::iter::once(criterion(random)).chain(criteria(random, 2)).collect(),
@@ -228,13 +241,30 @@ fn a_visit_is_always_decided_and_always_the_same_way() {
         assert_eq!(decision.refused.is_none(), decision.landing_page.is_some() || decision.offer.is_some());
         assert!(decision.refused.is_some() || decision.template.is_some());
         if decision.refused.is_some() {
-            refused += 1
+            refused += 1;
         } else {
-            taken += 1
+            taken += 1;
         }
         assert!(!decision.routed.contains(Why::Bound) || visit.bound.is_some());
     });
     assert!(taken > 40_000 && refused > 10_000, "{taken} {refused}");
+}
+
+#[test]
+fn nobody_is_led_to_what_his_device_cannot_open() {
+    let (mut apps, mut web) = (0, 0);
+    each_case(10_000, |routes, visit, _| {
+        let decision = decide(routes, visit);
+        let Some(branch) = decision.landing_page.or(decision.offer) else { return };
+        let (os, target) = (visit.visitor.os, branch.target().unwrap());
+        assert_eq!(decision.template, target.for_os(os));
+        let template = decision.template.unwrap();
+        // of a listed app nobody knows where else it can be had
+        assert!(template.opens_on(os) || template.canonical().starts_with("myapp:"), "{template} on {os:?}");
+        apps += usize::from(template.is_app_link());
+        web += usize::from(target.link().is_app_link() && !template.is_app_link());
+    });
+    assert!(apps > 1_000 && web > 1_000, "{apps} {web}");
 }
 
 #[test]
@@ -307,6 +337,7 @@ fn probabilities_are_the_shares_of_many_visits() {
                 seed: random.u64(..),
                 visitor_key: None,
                 bound_offer_id: None,
+                os: visit.visitor.os,
                 is_full: visit.is_full,
             };
             let offer_id = match decision.landing_page {

@@ -47,9 +47,9 @@ async fn announce(app: &App, took: Duration) {
         ("PostgreSQL", postgres),
         ("Redis", redis),
         ("campaigns", campaigns),
-        ("countries", app.enricher.country_source().to_owned()),
         ("data", format!("{} (journal: {})", data.display(), app.config.journal_dir().display())),
     ];
+    lines.splice(4..4, app.enricher.sources());
     if app.private_postgres.is_some() {
         let has_demo = match demo.parse() {
             Ok(key) => matches!(app.campaigns.get(&key).await, Lookup::Found(_)),

@@ -124,12 +124,17 @@ fn patterns(list: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::visitor::Enricher;
+    use crate::visitor::{Enricher, Files, Signs};
 
     /// The agents that are taken for the other kind.
     fn mistaken<'a>(agents: impl IntoIterator<Item = &'a str>, is_bot: bool) -> Vec<&'a str> {
-        let enricher = Enricher::open(None).unwrap();
-        agents.into_iter().filter(|agent| enricher.describe(agent, None).is_bot != is_bot).collect()
+        let enricher = Enricher::open(&Files::default()).unwrap();
+        agents
+            .into_iter()
+            .filter(|user_agent| {
+                enricher.describe(&Signs { user_agent, ..Signs::default() }).is_bot != is_bot
+            })
+            .collect()
     }
 
     #[test]

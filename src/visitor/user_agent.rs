@@ -1,15 +1,20 @@
-//! What a user agent says of the device, the operating system and the browser.
+//! What a user agent says of the device, the operating system and the browser, and of their versions.
 //!
 //! Three tables of tokens, each read from the top: the first line whose token occurs decides. A browser names
 //! its ancestors too (Edge says Chrome says Safari), so the descendant stands first. To teach a new browser,
-//! add a line above what it is built from and an agent to `visitor/agents.txt`.
+//! add a line above what it is built from and an agent to `visitor/agents.txt`. Its version stands behind its token, or
+//! behind what [`VERSIONS`] names for it.
 //!
-//! What stays out: versions, models, and bots (`bot`). Two things an agent cannot tell: an iPad that asks for
-//! desktop pages in Safari is a Mac, and a browser that copies Chrome's agent (Brave) is Chrome.
+//! Browsers froze what they say of a system's version. Where the frozen text is still true as "this or a later one", it is
+//! read as this one (`Windows NT 10.0`, iOS 18.6); where it says nothing (Android 10 of a model `K`, macOS 10.15.7) the
+//! version is unknown. Client hints (`hints`) know better.
+//!
+//! What stays out: models, and bots (`bot`). Two things an agent cannot tell: an iPad that asks for desktop pages in
+//! Safari is a Mac, and a browser that copies Chrome's agent (Brave) is Chrome.
 
 use aho_corasick::AhoCorasick;
 
-use super::Agent;
+use super::{Agent, Version};
 
 /// A kind of device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -134,6 +139,28 @@ pub fn systems() -> impl Iterator<Item = &'static str> {
 pub fn browsers() -> impl Iterator<Item = &'static str> {
     BROWSERS.iter().map(|(name, _)| *name).chain(["Android Browser"])
 }
+
+/// What a version stands behind, other than the token of a browser: the first line with a number behind it decides.
+const VERSIONS: &[Line<&str>] = &[
+    ("Windows Phone", &["Windows Phone OS ", "Windows Phone "]),
+    ("Tizen", &["Tizen ", "Tizen/"]),
+    ("HarmonyOS", &["OpenHarmony ", "HarmonyOS "]),
+    ("KaiOS", &["KAIOS/"]),
+    ("Android", &["Android ", "Adr ", "FBSV/"]),
+    // since 26 the highest that is said: then the system's own word is frozen at 18.6 or 18.7, Safari's and the apps' is not
+    ("iOS", &["iPhone OS ", "CPU OS ", "iPh OS ", "iOS ", "iPadOS ", "FBSV/", "Version/"]),
+    ("Windows", &["Windows NT "]),
+    ("macOS", &["Mac OS X "]),
+    ("Symbian", &["SymbianOS/", "Symbian/"]),
+    ("Safari", &["Version/"]),
+    ("Android Browser", &["Version/"]),
+    ("WebView", &["Chrome/"]),
+    ("Opera", &["OPR/", "OPT/", "OPX/", "OPiOS/", "Opera Mini/", "Version/"]), // `Opera/9.80` was frozen too
+    ("Pinterest", &["Pinterest for Android/", "Pinterest for iOS/"]),
+    ("LinkedIn", &["LinkedInApp]/"]),
+    ("X", &["Twitter for iPhone/", "Twitter for iPad/"]),
+    ("Internet Explorer", &["Trident/"]), // MSIE may say 7.0 for compatibility
+];
 
 const DEVICES: &[Line<Device>] = &[
     (Device::Console, &["PlayStation", "Nintendo", "; Xbox", "Xbox One", "XBOX_"]), // says SmartTV too
@@ -265,6 +292,32 @@ struct Table<T> {
     meanings: Vec<T>,
 }
 
+impl Table<&'static str> {
+    /// The versions of a system and a browser.
+    fn versions(&self, user_agent: &str, os: &str, browser: &str) -> [Option<Version>; 2] {
+        let mut best: [Option<(usize, Version)>; 2] = [None; 2];
+        for token in self.tokens.find_overlapping_iter(user_agent) {
+            let line = token.pattern().as_usize();
+            let wanted = [os, browser].into_iter().zip(&mut best);
+            for (name, best) in wanted.filter(|(name, _)| *name == self.meanings[line]) {
+                let behind = &user_agent[token.end()..];
+                let Some(version) = Version::leading(behind.strip_prefix([' ', '/', '_']).unwrap_or(behind))
+                else {
+                    continue;
+                };
+                let is_better = |(first, highest): (usize, Version)| {
+                    let is_frozen = name == "iOS" && version.max(highest).major >= 26;
+                    if is_frozen { version > highest } else { line < first }
+                };
+                if best.is_none_or(is_better) {
+                    *best = Some((line, version));
+                }
+            }
+        }
+        best.map(|best| best.map(|(_, version)| version))
+    }
+}
+
 impl<T: Copy> Table<T> {
     fn new(lines: &[Line<T>]) -> Self {
         let tokens = lines.iter().flat_map(|(_, tokens)| *tokens);
@@ -284,11 +337,20 @@ pub(super) struct Rules {
     systems: Table<&'static str>,
     browsers: Table<&'static str>,
     devices: Table<Device>,
+    versions: Table<&'static str>,
 }
 
 impl Rules {
     pub(super) fn built_in() -> Self {
-        Self { systems: Table::new(SYSTEMS), browsers: Table::new(BROWSERS), devices: Table::new(DEVICES) }
+        // behind the words of Apple's engine stand numbers of builds
+        let browsers = BROWSERS.iter().filter(|(name, _)| !matches!(*name, "Safari" | "WebView"));
+        let versions: Vec<_> = VERSIONS.iter().chain(browsers).copied().collect();
+        Self {
+            systems: Table::new(SYSTEMS),
+            browsers: Table::new(BROWSERS),
+            devices: Table::new(DEVICES),
+            versions: Table::new(&versions),
+        }
     }
 
     pub(super) fn parse(&self, user_agent: &str) -> Agent {
@@ -298,7 +360,55 @@ impl Rules {
         // a view inside an iPad's app says it is a Mac, and Mobile, which no Mac does
         let (os, device) =
             if os == "macOS" && device == Device::Mobile { ("iOS", Device::Tablet) } else { (os, device) };
-        Agent { device, os, browser: named_by_system(browser, os), is_bot: false }
+        let browser = named_by_system(browser, os);
+        let [said_of_system, said_of_browser] = self.versions.versions(user_agent, os, browser);
+        Agent {
+            device,
+            os,
+            browser,
+            os_version: system_version(os, said_of_system, user_agent),
+            is_bot: false,
+            browser_version: said_of_browser.and_then(|said| browser_version(browser, said, user_agent)),
+        }
+    }
+
+    /// The device that a model names, such as `SM-X200`; `None` where the table does not know it.
+    pub(super) fn device_of_model(&self, model: &str) -> Option<Device> {
+        self.devices.first(&format!("; {model})"))
+    }
+}
+
+/// The version that people know a system by; `None` where the agent's word is frozen and says nothing.
+fn system_version(os: &str, said: Option<Version>, user_agent: &str) -> Option<Version> {
+    match (os, said) {
+        ("Windows", Some(nt)) => Some(match (nt.major, nt.minor) {
+            (6, 1) => Version::new(7, 0),
+            (6, 2) => Version::new(8, 0),
+            (6, 3) => Version::new(8, 1),
+            _ => nt, // 10 is its own number, and those of XP (5.1) and Vista (6.0) lie below 7
+        }),
+        ("Android", None) => {
+            // `Instagram 300.0.0.29.110 Android (33/13; 420dpi; ..`: the level of the interface, then the version
+            let (_, behind) = user_agent.split_once("Android (")?;
+            Version::leading(behind.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix('/')?)
+        }
+        ("Android", _) if user_agent.contains("Android 10; K)") => None,
+        ("macOS", _) if user_agent.contains("Mac OS X 10_15_7") || user_agent.contains("Mac OS X 10.15;") => {
+            None
+        }
+        _ => said,
+    }
+}
+
+/// The version that people know a browser by. What stands behind `Trident/` is four less than the version of Internet
+/// Explorer, and some builds of TikTok are numbered by it without dots (`trill/2613`).
+fn browser_version(browser: &str, said: Version, user_agent: &str) -> Option<Version> {
+    match browser {
+        "Internet Explorer" if user_agent.contains("Trident/") => {
+            Some(Version::new(said.major.saturating_add(4), 0))
+        }
+        "TikTok" if said.major > 999 => None,
+        _ => Some(said),
     }
 }
 
@@ -333,19 +443,20 @@ fn named_by_system(browser: &'static str, os: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::visitor::Enricher;
+    use crate::visitor::{Enricher, Files, Signs, Version};
 
     #[test]
     fn browsers_of_people_are_named_and_none_is_a_bot() {
-        let enricher = Enricher::open(None).unwrap();
+        let enricher = Enricher::open(&Files::default()).unwrap();
         for line in include_str!("agents.txt").lines().filter(|line| !line.starts_with('#')) {
             let (expected, agent) = line.split_once(": ").unwrap();
-            let seen = enricher.describe(agent, None);
-            assert_eq!(
-                format!("{} | {} | {}", seen.device.as_str(), seen.os, seen.browser),
-                expected,
-                "{agent}"
-            );
+            let seen = enricher.describe(&Signs { user_agent: agent, ..Signs::default() });
+            let named = |name: &str, version: Option<Version>| match version {
+                Some(version) => format!("{name} {version}"),
+                None => name.to_owned(),
+            };
+            let (os, browser) = (named(seen.os, seen.os_version), named(seen.browser, seen.browser_version));
+            assert_eq!(format!("{} | {os} | {browser}", seen.device.as_str()), expected, "{agent}");
             assert!(!seen.is_bot, "{agent}");
         }
     }

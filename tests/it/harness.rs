@@ -37,6 +37,7 @@ mod haproxy;
 pub(crate) mod load;
 mod machine;
 pub(crate) mod metrics;
+pub(crate) mod mmdb;
 mod mounts;
 mod nginx;
 pub(crate) mod nodes;

@@ -24,9 +24,11 @@ mod tracking {
     mod event_inputs;
     mod event_sources;
     mod privacy;
+    mod rules;
     mod script;
     mod valid_traffic;
     mod visit;
+    mod visitor;
 }
 
 /// `/api/v1`, and what its questions cost.

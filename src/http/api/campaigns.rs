@@ -3,6 +3,7 @@
 //! A change reads the campaign, lays over it what the request changes, which is checked as in a new one, and writes it
 //! if it is still in the version that was read: one set of rules, and no lost update.
 
+mod explain;
 mod input;
 mod rules;
 
@@ -53,6 +54,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get, update, delete))
         .routes(routes!(pause))
         .routes(routes!(resume))
+        .merge(explain::router())
 }
 
 /// A campaign as it is shown.

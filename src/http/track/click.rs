@@ -33,7 +33,8 @@ use crate::{
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
-    routing::{self, Decision, Routes, Visit, destination::Values},
+    routing::{self, Decision, Routes, Visit, destination::Known},
+    visitor::Signs,
 };
 
 /// The header that carries our id of a click.
@@ -135,6 +136,7 @@ pub(crate) async fn answer(app: &App, peer: Peer, link: Link, head: &Head, body:
             ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
             ("X-Robots-Tag" = String, description = "`noindex`."),
             ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
+            ("Accept-CH" = String, description = "Client hints that the campaign's rules can use; not sent where they need none, and not to who asks for privacy."),
         )),
         (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!(NO_CID)),
         (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!(NO_CAMPAIGN)),
@@ -159,6 +161,7 @@ pub(super) async fn follow(app: &App, peer: Peer, link: Link, head: &Head) -> Re
             ("Referrer-Policy" = String, description = "As `tracking.referrer_policy` says."),
             ("X-Robots-Tag" = String, description = "`noindex`."),
             ("X-Octo-Recorded" = String, description = "`0`: the disk did not take the click; not sent otherwise."),
+            ("Accept-CH" = String, description = "Client hints that the campaign's rules can use; not sent where they need none, and not to who asks for privacy."),
         )),
         (status = 400, description = "There is no `cid`.", content_type = "text/plain", body = String, example = json!(NO_CID)),
         (status = 404, description = "There is no such campaign, or it takes no clicks and has no fallback.", content_type = "text/plain", body = String, example = json!(NO_CAMPAIGN)),
@@ -243,10 +246,11 @@ impl From<Response> for Answer {
 }
 
 /// Turns a visit into a click in the journal's queue and the answer to it, without waiting for anything.
-fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, params: Params<'_>) -> Answer {
+fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, params: Params<'a>) -> Answer {
     let is_click = head.method != Method::HEAD;
-    let came = Came { is_click, is_prefetch: signals::is_prefetch(&head.headers), via: None };
-    let accepted = accept(app, routes, came, sender(app, peer, head), params);
+    let sender = sender(app, peer, head);
+    let asks_for_hints = routes.wants_hints() && !sender.asks_for_privacy;
+    let accepted = accept(app, head, routes, Came { is_click, via: None }, sender, params);
     let Accepted { click, decision, unknown, .. } = &accepted;
     let Some(template) = decision.template else {
         metrics::click("no_destination");
@@ -254,10 +258,14 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, params: Params<'_>
     };
     let campaign = &routes.campaign;
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
-    let location = template.expand(&Values { click, cid: campaign.key.as_str() }, pass_through);
+    let location = template.expand(&routes.values(decision, Known::Click(click)), pass_through);
     let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
     accepted.count(is_click, "redirected");
-    Answer { response: redirect(app, &head.method, location, Some(click.id)), pending }
+    let mut response = redirect(app, &head.method, location, Some(click.id));
+    if asks_for_hints {
+        signals::ask_for_hints(response.headers_mut());
+    }
+    Answer { response, pending }
 }
 
 /// How a visit came.
@@ -265,8 +273,6 @@ fn visit(app: &App, peer: Peer, head: &Head, routes: &Routes, params: Params<'_>
 pub(super) struct Came {
     /// Whether it becomes a click; otherwise somebody only looks where it would lead.
     pub(super) is_click: bool,
-    /// Whether it was fetched ahead of a visit.
-    pub(super) is_prefetch: bool,
     /// Who told of it, if it was no link that redirects.
     pub(super) via: Option<Via>,
 }
@@ -284,6 +290,7 @@ pub(super) struct Accepted<'a, 'r> {
 /// Makes a click of a visit, from memory only.
 pub(super) fn accept<'a, 'r>(
     app: &'a App,
+    head: &'a Head,
     routes: &'r Routes,
     came: Came,
     sender: Sender<'a>,
@@ -291,7 +298,12 @@ pub(super) fn accept<'a, 'r>(
 ) -> Accepted<'a, 'r> {
     let id = ClickId::now();
     let agent = sender.user_agent.as_deref().unwrap_or_default();
-    let visitor = app.enricher.describe(agent, Some(sender.ip));
+    let visitor = app.enricher.describe(&Signs {
+        user_agent: agent,
+        hints: signals::hints(&head.headers),
+        accept_language: signals::accept_language(&head.headers),
+        ip: Some(sender.ip),
+    });
     let visit = Visit {
         referrer: sender.referrer.as_deref(),
         ..Visit::new(&params, &visitor, id.created_at(), id.seed())
@@ -300,7 +312,7 @@ pub(super) fn accept<'a, 'r>(
     // what the campaign does not take, and what is no click, begins no visit and is not counted against its address
     let judged = || {
         app.judge.judge(Evidence {
-            is_prefetch: came.is_prefetch,
+            is_prefetch: signals::is_prefetch(&head.headers),
             is_bot: visitor.is_bot,
             ip: sender.ip,
             user_agent: agent,

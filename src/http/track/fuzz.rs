@@ -152,7 +152,7 @@ fn a_hundred_thousand_queries_lead_to_a_stored_origin_and_their_values_decode_ba
         let visit = Visit::new(&params, &visitor, id.created_at(), id.seed());
         let decision = decide(&routes, &visit);
         let click = Click::of_link(id, Uuid::nil(), params.clone());
-        let values = Values { click: &click, cid: "demo" };
+        let values = Values::of_click(&click, "demo");
         let location = decision.template.expect("a page or an offer").expand(&values, &params.unknown);
         match origin_if_exact(&query, &params, &location) {
             Some(origin) => reached.insert(origin),
@@ -219,7 +219,7 @@ fn templates_are_refused_or_keep_their_origin_whatever_the_values() {
         let origins = ["", "/../@evil.example\\{sub1}\r\n\u{202e}"].map(|sub1| {
             let mut click = Click::new(ClickId::now(), Uuid::nil());
             click.subs[0] = Some(sub1.into());
-            let location = template.expand(&Values { click: &click, cid: "demo" }, &[]);
+            let location = template.expand(&Values::of_click(&click, "demo"), &[]);
             assert!(
                 location.bytes().all(|b| (0x21..0x7f).contains(&b)),
                 "{which}: {text:?} became {location:?}"

@@ -27,7 +27,7 @@ use crate::{
                 input,
                 loose::{self, Members},
             },
-            posted, signals,
+            posted,
         },
     },
     metrics,
@@ -121,11 +121,10 @@ async fn visit(State(app): State<App>, request: Request) -> Result<Response, Pro
     let query = told.query();
     let params = params(&query, &routes, told.url.as_deref().unwrap_or_default());
     let page = params.landing_page_id.get();
-    let prefetch = signals::is_prefetch(&head.headers);
-    let came = Came { is_click: true, is_prefetch: prefetch, via: Some(Via::Script) };
+    let came = Came { is_click: true, via: Some(Via::Script) };
     let mut sender = click::sender(&app, peer, &head);
     sender.referrer = told.referrer; // that of the request is the page itself
-    let mut accepted = click::accept(&app, &routes, came, sender, params);
+    let mut accepted = click::accept(&app, &head, &routes, came, sender, params);
     accepted.click.landing_page_id = page.filter(|_| accepted.decision.landing_page_id() == page); // and none that was drawn
     let click_id = store(&app, &accepted).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(Visited { click_id })).into_response())

@@ -36,8 +36,9 @@ pub(super) enum Dots {
 }
 
 /// The places of the macros in a destination, which is given as texts and, between them, macros (`None`).
-pub(super) fn places<'a>(parts: impl Iterator<Item = Option<&'a str>>) -> Vec<Place> {
-    let mut scanner = Scanner::default();
+pub(super) fn places<'a>(parts: impl Iterator<Item = Option<&'a str>>, is_intent: bool) -> Vec<Place> {
+    let semicolons = if is_intent { Semicolons::BehindHash } else { Semicolons::Text };
+    let mut scanner = Scanner { semicolons, ..Scanner::default() };
     for part in parts {
         match part {
             Some(text) => tokens(text).for_each(|token| scanner.see(token)),
@@ -81,6 +82,7 @@ fn encoded(after: &[u8]) -> Option<(Token, usize)> {
 
 #[derive(Debug, Default)]
 struct Scanner {
+    semicolons: Semicolons,
     places: Vec<Place>,
     /// URLs around the macro that would come now.
     depth: usize,
@@ -95,6 +97,15 @@ struct Scanner {
     /// Behind the `=` of a parameter.
     is_value: bool,
     segment: Segment,
+}
+
+/// What `;` is: in an intent it separates as `&` does elsewhere, once its `#` was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Semicolons {
+    #[default]
+    Text,
+    BehindHash,
+    Separate,
 }
 
 /// What was seen since the last character that separates.
@@ -130,10 +141,14 @@ impl Scanner {
         let separates = match byte {
             b'/' | b'?' => !self.is_query,
             b'=' => !self.is_value,
+            b';' => self.semicolons == Semicolons::Separate,
             _ => matches!(byte, b'#' | b'&'),
         };
         if separates {
             self.is_query |= is_query;
+            if byte == b'#' && self.semicolons == Semicolons::BehindHash {
+                self.semicolons = Semicolons::Separate;
+            }
             self.is_value = byte == b'=';
             self.depth = 0;
             self.name = Default::default();

@@ -111,6 +111,7 @@ async fn the_document_asks_for_read_to_read_ingest_for_events_and_admin_for_the_
             (_, path) if !path.starts_with("/api/") => None,
             ("GET", _) => Some("read"),
             ("POST", "/api/v1/events") => Some("ingest"),
+            ("POST", path) if path.ends_with("/explain") => Some("read"),
             _ => Some("admin"),
         };
         assert_eq!(scope.as_deref(), wanted, "{method} {template}");

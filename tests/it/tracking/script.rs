@@ -336,6 +336,25 @@ async fn going_back_and_loading_again_is_the_same_visit_and_keeps_the_back_forwa
 }
 
 #[tokio::test]
+async fn a_page_that_is_made_ready_ahead_of_a_visit_counts_when_somebody_sees_it() {
+    let stage = Stage::set("script_ahead", vec![("/", page(SCRIPT))]).await;
+    let page = stage.browser.new_page().await;
+    // as a page does that the browser has rendered ahead: without a window it does not
+    page.prepare(
+        "let isAhead = true;
+        Object.defineProperty(Document.prototype, 'prerendering', { get: () => isAhead });
+        window.show = () => { isAhead = false; document.dispatchEvent(new Event('prerenderingchange')) }",
+    )
+    .await;
+    page.go("http://lander.example/").await;
+    page.wait_for("window.octo?.on").await;
+    a_moment().await;
+    assert_eq!(page.requests("/visit"), []);
+    page.eval("show()").await;
+    assert_eq!(stage.click(1).await["id"], *id_in_links(&page).await);
+}
+
+#[tokio::test]
 async fn twenty_links_that_come_late_are_filled_and_so_are_those_of_an_application_in_one_page() {
     let stage = Stage::set("script_late", vec![("/", page(SCRIPT))]).await;
     let page = stage.browser.open("http://lander.example/").await;

@@ -4,7 +4,9 @@
 
 use std::{hint::black_box, net::IpAddr};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
+};
 use octo::{
     facts::click::Click,
     model::{
@@ -20,8 +22,11 @@ use octo::{
     visitor::{Enricher, Files, Hints, Signs, Visitor},
 };
 
+#[path = "../tests/it/harness/mmdb.rs"]
+mod mmdb;
 mod support;
 
+use serde_json::{Value, json};
 use support::{REFERRER, USER_AGENT};
 
 const QUERY: &str = "cid=demo&sub1=ad-1234&sub2=creative%207&sub3=placement+a&click_id=src-000000001234&traffic_source_id=3&cost=0.0125&currency=USD&gclid=abc";
@@ -93,6 +98,50 @@ fn whole(query: &str, ip: IpAddr, enricher: &Enricher, routes: &Routes) -> (Stri
     (location, bytes)
 }
 
+/// A visitor by its agent and address alone, with hints and language, and with the operator's files too; and one whose
+/// agent was not seen before.
+fn describe(group: &mut BenchmarkGroup<'_, WallTime>, ip: IpAddr) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |kind: &str, record: Value| {
+        let path = directory.path().join(kind);
+        mmdb::write(&path, kind, &[("8.8.8.0/24", record)]);
+        path
+    };
+    let city = file(
+        "GeoLite2-City",
+        json!({
+            "city": { "names": { "en": "Munich" } },
+            "country": { "iso_code": "DE" },
+            "subdivisions": [{ "iso_code": "BY" }],
+        }),
+    );
+    let isp = file("GeoIP2-ISP", json!({ "isp": "Example Net" }));
+    let connection = file("GeoIP2-Connection-Type", json!({ "connection_type": "Cellular" }));
+    let files = Files { country: None, city: Some(&city), isp: Some(&isp), connection: Some(&connection) };
+    let enricher = Enricher::open(&Files::default()).expect("the built-in data");
+    let with_files = Enricher::open(&files).expect("files just written");
+    let all = signs(ip);
+    let plain = Signs { hints: Hints::default(), accept_language: "", ..all };
+    for (name, enricher, signs) in [
+        ("describe visitor (agent cached)", &enricher, plain),
+        ("describe visitor (agent cached, hints, language)", &enricher, all),
+        ("describe visitor (agent cached, hints, language, three files)", &with_files, all),
+    ] {
+        group.bench_function(name, |b| b.iter(|| enricher.describe(black_box(&signs))));
+    }
+    let mut build = 0_u64;
+    group.bench_function("describe visitor (new agent, hints, language)", |b| {
+        b.iter_batched(
+            || {
+                build += 1;
+                USER_AGENT.replace("SM-S918B", &format!("SM-{build}"))
+            },
+            |agent| enricher.describe(black_box(&Signs { user_agent: &agent, ..all })).is_bot,
+            BatchSize::SmallInput,
+        );
+    });
+}
+
 fn click_path(c: &mut Criterion) {
     let routes = routes();
     let enricher = Enricher::open(&Files::default()).expect("the built-in data");
@@ -109,9 +158,7 @@ fn click_path(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("click");
     group.bench_function("parse query", |b| b.iter(|| Params::parse(black_box(QUERY))));
-    group.bench_function("describe visitor (agent cached)", |b| {
-        b.iter(|| enricher.describe(black_box(&signs(ip))));
-    });
+    describe(&mut group, ip);
     group.bench_function("decide", |b| {
         b.iter(|| routing::decide(&routes, black_box(&visit)));
     });

@@ -47,8 +47,8 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, library, stats, tokens,
-    visitor_keys,
+    affiliate_networks, campaigns, clicks, dead_letters, erasures, events, idempotency, installation,
+    landing_pages, library, offers, stats, tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -62,6 +62,7 @@ pub const FAR_FUTURE: chrono::DateTime<chrono::Utc> =
 pub fn statements() -> impl Iterator<Item = Statement> {
     let modules = [
         STATEMENTS,
+        affiliate_networks::STATEMENTS,
         campaigns::STATEMENTS,
         clicks::STATEMENTS,
         clock::STATEMENTS,
@@ -70,8 +71,10 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         events::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,
+        landing_pages::STATEMENTS,
         library::STATEMENTS,
         migrations::STATEMENTS,
+        offers::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
         pool::connector::STATEMENTS,
@@ -79,7 +82,9 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         server_status::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,
+        traffic_sources::STATEMENTS,
         transfer::STATEMENTS,
+        uses::STATEMENTS,
         visitor_keys::STATEMENTS,
     ];
     modules.into_iter().chain(ingest::STATEMENTS).flatten().copied()

@@ -56,4 +56,5 @@ pub(crate) mod script;
 pub mod server;
 pub(crate) mod tasks;
 pub mod telemetry;
+pub(crate) mod templates;
 pub mod visitor;

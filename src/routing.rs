@@ -330,7 +330,7 @@ impl Routes {
         let rule = decision.rule_id.filter(|_| names_rule).and_then(|id| self.rule_name(id));
         let names = Names {
             campaign: &terms.name,
-            source: "",
+            source: self.campaign.source.as_ref().map_or("", |source| &source.name),
             lander: name(decision.landing_page),
             offer: name(decision.offer),
             rule: Named { id: decision.rule_id, name: rule.unwrap_or_default() },

@@ -1,5 +1,6 @@
 //! What is stored, one file a noun: the statements that read and change it.
 
+pub mod affiliate_networks;
 pub mod campaigns;
 pub mod clicks;
 pub mod dead_letters;
@@ -7,7 +8,11 @@ pub mod erasures;
 pub mod events;
 pub mod idempotency;
 pub mod installation;
+pub mod landing_pages;
 pub mod library;
+pub mod offers;
 pub mod stats;
 pub mod tokens;
+pub mod traffic_sources;
+pub mod uses;
 pub mod visitor_keys;

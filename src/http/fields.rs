@@ -108,6 +108,16 @@ impl<'v> Fields<'v> {
         None
     }
 
+    /// A name for people that must be there: 1 to 255 characters, not only spaces.
+    pub fn name(&mut self, name: &str) -> Option<String> {
+        let text = self.text(name, 1..=255)?;
+        if text.trim().is_empty() {
+            self.refuse(name, "length", "must not be blank");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
     /// A text that parses itself; it must be there. `code` says what kind of fault it is when it does not.
     pub fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, code: &'static str) -> Option<T> {
         if self.required(name) { self.optional_parsed(name, code) } else { None }

@@ -1,5 +1,7 @@
 //! A campaign: what identifies it, and its terms, which are what is asked for, stored, changed and shown.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use super::{
     id::CampaignKey,
     money::Money,
     rule::{Cap, ONLY_PATH, OfferChoice, Path, Rule, Sticky},
+    source::Source,
     text::must_be_one_of,
 };
 
@@ -25,6 +28,8 @@ pub struct Campaign {
     pub terms: Terms,
     /// Offers of the library that others of this campaign lead to once they are full.
     pub overflow_offers: Vec<Destination>,
+    /// The traffic source of its terms; campaigns of one source share it.
+    pub source: Option<Arc<Source>>,
     /// Counts changes; the ETag.
     pub version: i64,
     /// When it was made.
@@ -224,6 +229,7 @@ impl Campaign {
             key,
             terms,
             overflow_offers: Vec::new(),
+            source: None,
             version: 1,
             created_at: now,
             updated_at: now,

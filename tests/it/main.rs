@@ -26,6 +26,7 @@ mod tracking {
     mod privacy;
     mod rules;
     mod script;
+    mod sources;
     mod valid_traffic;
     mod visit;
     mod visitor;
@@ -40,11 +41,13 @@ mod api {
     mod documented;
     mod erasure;
     mod idempotency;
+    mod libraries;
     mod manners;
     mod python_client;
     mod queries;
     mod schemathesis;
     mod scopes;
+    mod sources;
     mod statements;
 }
 

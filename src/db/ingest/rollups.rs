@@ -1,12 +1,15 @@
-//! What a batch adds to the figures of hours.
+//! What a batch adds to the figures of hours, and to those of traffic sources.
 
-use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
 use super::column;
 use crate::{
     db::{session::Session, statement::statements},
     facts::click::Click,
+    model::click::Adjustment,
 };
 
 statements! {
@@ -18,11 +21,32 @@ ON CONFLICT (campaign_id, hour) DO UPDATE SET
     valid_clicks = s.valid_clicks + excluded.valid_clicks,
     bot_clicks = s.bot_clicks + excluded.bot_clicks,
     events = s.events + excluded.events";
+
+    UPSERT_SOURCES = "source_stats.upsert_batch": "
+INSERT INTO source_stats_daily AS s (source_id, day, clicks, unexpanded)
+SELECT * FROM unnest($1::int8[], $2::date[], $3::int8[], $4::int8[])
+ON CONFLICT (source_id, day) DO UPDATE SET
+    clicks = s.clicks + excluded.clicks,
+    unexpanded = s.unexpanded + excluded.unexpanded";
 }
 
 /// What a batch adds to the roll-ups.
 #[derive(Debug, Default)]
 pub(super) struct Stats(Vec<Hour>);
+
+/// What a batch adds to the days of traffic sources: clicks, and those with a macro that was not filled. In the order
+/// of the key: two drains lock rows in the same order.
+#[derive(Debug, Default)]
+pub(super) struct Sources(BTreeMap<(i64, NaiveDate), (i64, i64)>);
+
+impl Sources {
+    pub(super) fn add_click(&mut self, click: &Click<'_>) {
+        let Some(id) = click.source_id else { return };
+        let day = self.0.entry((id, click.id.created_at().date_naive())).or_default();
+        day.0 += 1;
+        day.1 += i64::from(click.adjusted.iter().any(|a| a == Adjustment::UnexpandedMacro));
+    }
+}
 
 /// An hour of a campaign.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +120,21 @@ pub(super) async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::R
         .bind(column(hours, |h| h.valid_clicks))
         .bind(column(hours, |h| h.bot_clicks))
         .bind(column(hours, |h| h.events))
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn upsert_sources(c: &mut Session<'_>, Sources(days): &Sources) -> sqlx::Result<()> {
+    if days.is_empty() {
+        return Ok(());
+    }
+    UPSERT_SOURCES
+        .query()
+        .bind(days.keys().map(|(id, _)| *id).collect::<Vec<i64>>())
+        .bind(days.keys().map(|(_, day)| *day).collect::<Vec<NaiveDate>>())
+        .bind(days.values().map(|(clicks, _)| *clicks).collect::<Vec<i64>>())
+        .bind(days.values().map(|(_, unexpanded)| *unexpanded).collect::<Vec<i64>>())
         .execute(c)
         .await?;
     Ok(())

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     DeadLetter, Rows, StoreError, bigint, column,
     copy::CopyData,
-    rollups::{self, Stats},
+    rollups::{self, Sources, Stats},
 };
 use crate::{
     db::{Statement, session::Session, statement::statements, text::Text},
@@ -123,12 +123,13 @@ pub(super) async fn find_stored(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<
 /// Inserts the facts and adds them to the roll-ups, within the caller's transaction.
 pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), StoreError> {
     let Rows { clicks, events, .. } = rows;
-    let mut stats = Stats::default();
+    let (mut stats, mut sources) = (Stats::default(), Sources::default());
     if !clicks.is_empty() {
         c.run(COPY_CLICKS, async |c| copy_clicks(c, clicks).await).await?;
     }
     for click in clicks {
         stats.add_click(click);
+        sources.add_click(click);
     }
     if !events.is_empty() {
         insert_events(c, events, &mut stats).await?;
@@ -137,6 +138,7 @@ pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), S
     if !hours.is_empty() {
         rollups::upsert_stats(c, &hours).await?;
     }
+    rollups::upsert_sources(c, &sources).await?;
     Ok(())
 }
 

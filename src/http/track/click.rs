@@ -29,7 +29,7 @@ use crate::{
     model::{
         click::Via,
         id::ClickId,
-        link::{Params, key_text},
+        link::{Params, Unexpanded, key_text},
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
@@ -284,7 +284,7 @@ pub(super) struct Accepted<'a, 'r> {
     /// What the link says beside what octo knows.
     unknown: Vec<Cow<'a, str>>,
     /// Values that were macros.
-    unexpanded: u32,
+    unexpanded: Unexpanded,
 }
 
 /// Makes a click of a visit, from memory only.
@@ -304,6 +304,9 @@ pub(super) fn accept<'a, 'r>(
         accept_language: signals::accept_language(&head.headers),
         ip: Some(sender.ip),
     });
+    if let Some(source) = &routes.campaign.source {
+        params.read_as(source);
+    }
     let visit = Visit {
         referrer: sender.referrer.as_deref(),
         ..Visit::new(&params, &visitor, id.created_at(), id.seed())
@@ -332,6 +335,7 @@ pub(super) fn accept<'a, 'r>(
     click.rule_id = decision.rule_id;
     click.path_id = decision.path_id();
     click.routed = decision.routed;
+    click.source_id = routes.campaign.terms.traffic_source_id;
     Accepted { click, decision, unknown, unexpanded }
 }
 

@@ -76,8 +76,10 @@ impl Browser {
         let log = File::create(dir.join("chromium.log"))?;
         let mut chromium = command("sh", dir)?;
         chromium.args(["-c", PIPES, "sh"]).arg(server_program("chromium")?).args(FLAGS);
-        let rules: String = names.iter().map(|(name, address)| format!("MAP {name} {address}, ")).collect();
-        chromium.arg(format!("--host-resolver-rules={rules}MAP * ~NOTFOUND, EXCLUDE 127.*"));
+        let mut rules: Vec<String> =
+            names.iter().map(|(name, address)| format!("MAP {name} {address}")).collect();
+        rules.extend(["MAP * ~NOTFOUND", "EXCLUDE 127.*"].map(str::to_owned));
+        chromium.arg(format!("--host-resolver-rules={}", rules.join(", ")));
         chromium.env("HOME", dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut child = chromium.spawn()?;
         let input = ChildStdin::from_std(child.stdin.take().context("it is piped")?)?;

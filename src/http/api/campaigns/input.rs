@@ -78,7 +78,7 @@ pub(super) fn read(
     let destinations = Was::of(before);
     let name = match f.given("name") {
         Given::Absent if campaign.is_some() => was.name,
-        _ => read_name(&mut f).unwrap_or_default(),
+        _ => f.name("name").unwrap_or_default(),
     };
     let terms = Terms {
         name,
@@ -177,35 +177,18 @@ fn is_same(f: &Fields<'_>, field: &str, was: &str) -> bool {
     matches!(f.given(field), Given::Value(Value::String(text)) if text == was)
 }
 
-fn read_name(f: &mut Fields<'_>) -> Option<String> {
-    let name = f.text("name", 1..=255)?;
-    if name.trim().is_empty() {
-        f.refuse("name", "length", "must not be blank");
-        return None;
-    }
-    Some(name.to_owned())
-}
-
 /// Reads an entry of a list that was `was`: one that keeps its id and its URL keeps that, whatever is allowed now.
 pub(super) fn read_destination(
     f: &mut Fields<'_>,
     was: &[Destination],
     allowed: &Allowed,
 ) -> Option<Destination> {
-    let name = read_name(f);
+    let name = f.name("name");
     let kept = was.iter().find(|d| is_kept(f, d));
-    let url = if let Some(kept) = kept {
-        Some(kept.url.clone())
-    } else {
-        let template = f.url_template("url", &allowed.app_schemes);
-        template.and_then(|template| allowed.check(&template, "url", f))
-    };
+    let url = if let Some(kept) = kept { Some(kept.url.clone()) } else { allowed.url(f, "url") };
     let web_url = match kept.and_then(|kept| kept.web_url.clone()) {
         Some(url) if is_same(f, "web_url", &url) => Some(url),
-        _ => {
-            let template = f.optional_url_template("web_url", &[]);
-            template.and_then(|template| allowed.check(&template, "web_url", f))
-        }
+        _ => allowed.web_url(f, "web_url"),
     };
     let standard = Destination::default();
     let id = f.optional_integer("id", 1..=i64::MAX);
@@ -223,7 +206,7 @@ fn is_kept(f: &Fields<'_>, was: &Destination) -> bool {
 /// What may be asked for here: which destinations (a web address or a listed app's, but no click link of this tracker, which
 /// would send visitors round and round), which conditions, and what of the library there is.
 #[derive(Debug)]
-pub(super) struct Allowed {
+pub(in crate::http::api) struct Allowed {
     own_hosts: Vec<String>,
     app_schemes: Vec<Scheme>,
     knows: Knows,
@@ -232,7 +215,7 @@ pub(super) struct Allowed {
 
 impl Allowed {
     /// For this request; `library` is what its body names of the library.
-    pub(super) fn new(app: &Parts, headers: &HeaderMap, library: Named) -> Self {
+    pub(in crate::http::api) fn new(app: &Parts, headers: &HeaderMap, library: Named) -> Self {
         let knows = app.enricher.knows();
         Self::of(&app.public_url, headers, &app.config.tracking.app_schemes, knows, library)
     }
@@ -266,6 +249,18 @@ impl Allowed {
             _ => (true, ""),
         };
         (!is_known).then_some(why)
+    }
+
+    /// A destination that must be there, in canonical form.
+    pub(in crate::http::api) fn url(&self, f: &mut Fields<'_>, field: &str) -> Option<String> {
+        let template = f.url_template(field, &self.app_schemes)?;
+        self.check(&template, field, f)
+    }
+
+    /// Where visitors without the app go, if anywhere; on the web.
+    pub(in crate::http::api) fn web_url(&self, f: &mut Fields<'_>, field: &str) -> Option<String> {
+        let template = f.optional_url_template(field, &[])?;
+        self.check(&template, field, f)
     }
 
     /// The template in canonical form, unless it leads to a click link of ours.

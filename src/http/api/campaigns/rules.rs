@@ -95,12 +95,7 @@ fn read_name(f: &mut Fields<'_>, standard: impl Fn() -> String) -> Option<String
     if f.given("name") == Given::Absent {
         return Some(standard());
     }
-    let name = f.text("name", 1..=255)?;
-    if name.trim().is_empty() {
-        f.refuse("name", "length", "must not be blank");
-        return None;
-    }
-    Some(name.to_owned())
+    f.name("name")
 }
 
 /// An IANA time zone that may be absent or `null`.
@@ -168,7 +163,7 @@ fn read_library_entry(f: &mut Fields<'_>, is_known: impl Fn(i64) -> bool) -> Opt
     Some(Destination { id: Some(id), library: true, weight, is_active, ..Destination::default() })
 }
 
-pub(super) fn read_caps(f: &mut Fields<'_>) -> Vec<Cap> {
+pub(in crate::http::api) fn read_caps(f: &mut Fields<'_>) -> Vec<Cap> {
     f.list("caps", CAPS_MAX, |f| {
         f.refuse_unknown(&CAP_FIELDS, &[]);
         let of = f.parsed::<CapOf>("of", "choice");

@@ -27,6 +27,7 @@ use crate::{
     limits::Limits,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
+    script::Script,
     seal::keys::Keyring,
     telemetry::Metrics,
     visitor::{Enricher, Files},
@@ -87,6 +88,8 @@ pub struct Parts {
     pub out_base: String,
     /// `Referrer-Policy` of a redirect; `None` sends none.
     pub referrer_policy: Option<HeaderValue>,
+    /// What landing pages run.
+    pub script: Script,
 }
 
 /// First clicks, to be told to the other nodes.
@@ -151,6 +154,7 @@ impl App {
             out_base: format!("{public_url}/out"),
             public_url,
             referrer_policy,
+            script: Script::new(&config.script, config.privacy.respect_gpc),
             config,
         };
         Ok((Self(Arc::new(parts)), NewVisits { visits, visitors }))

@@ -10,9 +10,11 @@ mod urls;
 mod values;
 
 pub use layers::{Flags, Loaded, Source, environment};
+#[cfg(test)]
+pub(crate) use sections::OCTOS_OWN;
 pub use sections::{
     Admission, Api, Cache, Caps, ClientIpHeader, Clock, Config, Database, Drain, IpMode, Journal, Limits,
-    Log, LogFormat, Privacy, Redis, Server, Tracking,
+    Log, LogFormat, Privacy, Redis, Script, Server, Tracking,
 };
 
 /// What is wrong with the configuration: every fault at once, one sentence each.

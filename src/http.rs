@@ -19,7 +19,7 @@ use axum::{
     Router,
     body::Body,
     extract::MatchedPath,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts as Head, uri::PathAndQuery},
     middleware::{self, Next},
     response::Response,
     routing::get,
@@ -39,10 +39,11 @@ use crate::{
         error::panicked,
         track::{
             click::{self, Link},
-            cors,
+            cors, script,
         },
     },
     metrics,
+    script::Asked,
 };
 pub use client::Peer;
 use error::Problem;
@@ -80,20 +81,18 @@ impl Service {
     pub async fn answer(
         &self,
         peer: Peer,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         bound: impl FnOnce(Incoming) -> Body,
     ) -> Response {
-        let path = request.uri().path();
-        let link =
-            if self.has_links { Link::of(path, request.uri().query().unwrap_or_default()) } else { None };
-        let is_tracked = link.is_some() || (self.has_links && track::is_event(path));
+        let ahead = if self.has_links { Ahead::of(&self.app, &mut request) } else { None };
+        let is_tracked = ahead.is_some() || (self.has_links && track::is_report(request.uri().path()));
         if !is_tracked {
             return self.respond(peer, None, request, bound).await;
         }
         let page = cors::Page::of(request.method(), request.headers());
         let mut response = match page.preflight() {
-            Some(allowed) => answer_preflight(link, &request, allowed),
-            None => self.respond(peer, link, request, bound).await,
+            Some(allowed) => answer_preflight(ahead, &request, allowed),
+            None => self.respond(peer, ahead, request, bound).await,
         };
         page.let_in(&mut response);
         response
@@ -102,16 +101,16 @@ impl Service {
     async fn respond(
         &self,
         peer: Peer,
-        link: Option<Link>,
+        ahead: Option<Ahead>,
         request: Request<Incoming>,
         bound: impl FnOnce(Incoming) -> Body,
     ) -> Response {
-        let Some(link) = link else {
+        let Some(ahead) = ahead else {
             if self.has_links
                 && let Some(refusal) = self.app.admission.refusal()
                 && let Some(mut shed) = track::shed(refusal, request.method(), request.uri().path())
             {
-                let route = track::event_route(request.uri().path());
+                let route = track::report_route(request.uri().path());
                 finish(&mut shed, route, request.method(), Instant::now());
                 return shed;
             }
@@ -128,17 +127,60 @@ impl Service {
         let body = (head.method == Method::POST).then(|| bound(body));
         let mut response = match head::refuse(&head.method, &head.uri, head.version, &head.headers) {
             Some(refused) => refused,
-            None => {
-                match AssertUnwindSafe(click::answer(&self.app, peer, link, &head, body)).catch_unwind().await
-                {
-                    Ok(response) => response,
-                    Err(panic) => panicked(panic),
-                }
-            }
+            None => match AssertUnwindSafe(ahead.answer(&self.app, peer, &head, body)).catch_unwind().await {
+                Ok(response) => response,
+                Err(panic) => panicked(panic),
+            },
         };
-        finish(&mut response, link.route(), &head.method, start);
+        finish(&mut response, ahead.route(), &head.method, start);
         response
     }
+}
+
+/// What is answered ahead of the router.
+#[derive(Debug, Clone, Copy)]
+enum Ahead {
+    Link(Link),
+    Script(Asked),
+}
+
+impl Ahead {
+    /// `None`: the router knows. A path of the configuration becomes the one that it stands for.
+    fn of(app: &App, request: &mut Request<Incoming>) -> Option<Self> {
+        let path = request.uri().path();
+        if let Some(link) = Link::of(path, request.uri().query().unwrap_or_default()) {
+            return Some(Self::Link(link));
+        }
+        if let Some(path) = app.script.stands_for(path) {
+            *request.uri_mut() = with_path(request.uri(), path);
+            return None;
+        }
+        app.script.asked(path).map(Self::Script)
+    }
+
+    async fn answer(self, app: &App, peer: Peer, head: &Head, body: Option<Body>) -> Response {
+        match self {
+            Self::Link(link) => click::answer(app, peer, link, head, body).await,
+            Self::Script(asked) => script::answer(app, asked, head),
+        }
+    }
+
+    fn route(self) -> &'static str {
+        match self {
+            Self::Link(link) => link.route(),
+            Self::Script(asked) => asked.route(),
+        }
+    }
+}
+
+/// The URI with another path.
+fn with_path(uri: &Uri, path: &'static str) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = match uri.query() {
+        Some(query) => format!("{path}?{query}").parse().ok(), // it was one
+        None => Some(PathAndQuery::from_static(path)),
+    };
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
 fn probe_routes() -> Router<App> {
@@ -146,12 +188,12 @@ fn probe_routes() -> Router<App> {
 }
 
 /// The answer to a preflight, unless the request is one that must not be read on from.
-fn answer_preflight(link: Option<Link>, request: &Request<Incoming>, allowed: Response) -> Response {
+fn answer_preflight(ahead: Option<Ahead>, request: &Request<Incoming>, allowed: Response) -> Response {
     let start = Instant::now();
     let method = request.method();
     let refused = head::refuse(method, request.uri(), request.version(), request.headers());
     let mut response = refused.unwrap_or(allowed);
-    let route = link.map_or_else(|| track::event_route(request.uri().path()), Link::route);
+    let route = ahead.map_or_else(|| track::report_route(request.uri().path()), Ahead::route);
     finish(&mut response, route, method, start);
     response
 }
@@ -222,10 +264,11 @@ mod tests {
     use regex::Regex;
 
     use super::*;
+    use crate::config::OCTOS_OWN;
 
     /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/api/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
-    const WITHOUT_TOKEN: [&str; 20] = [
+    const WITHOUT_TOKEN: [&str; 23] = [
         "GET /api/v1/openapi.json",
         "GET /c/{key}",
         "GET /click",
@@ -235,6 +278,8 @@ mod tests {
         "GET /health",
         "GET /livez",
         "GET /metrics",
+        "GET /o.js",
+        "GET /o.{hash}.js",
         "GET /out",
         "GET /out/{n}",
         "GET /readyz",
@@ -246,14 +291,17 @@ mod tests {
         "POST /events",
         "POST /out",
         "POST /out/{n}",
+        "POST /visit",
     ];
 
     /// What is answered ahead of the router.
-    const LINKS: [&str; 8] = [
+    const AHEAD: [&str; 10] = [
         "GET /click",
         "GET /c/{key}",
         "POST /click",
         "POST /c/{key}",
+        "GET /o.js",
+        "GET /o.{hash}.js",
         "GET /out",
         "GET /out/{n}",
         "POST /out",
@@ -294,7 +342,11 @@ mod tests {
             }
         }
         let answered: BTreeSet<String> =
-            routes_of(&router).into_iter().chain(LINKS.map(str::to_owned)).collect();
+            routes_of(&router).into_iter().chain(AHEAD.map(str::to_owned)).collect();
         assert_eq!(answered, known);
+        for route in &answered {
+            let first = route.split('/').nth(1).unwrap_or_default();
+            assert!(OCTOS_OWN.contains(&first) || first == "o.{hash}.js", "config::OCTOS_OWN lacks {first}");
+        }
     }
 }

@@ -28,7 +28,7 @@
 //! * `http::track` never names `db`; only `campaigns` does, on a cold miss, with a deadline.
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
-//! * Imports point down only: `model config metrics <- facts routing visitor judge privacy limits <- journal | db |
+//! * Imports point down only: `model config metrics <- facts routing visitor judge privacy limits script <- journal | db |
 //!   redis <- campaigns drain admission caps <- app <- housekeeping <- http <- net <- server <- cli`.
 
 pub(crate) mod admission;
@@ -53,6 +53,7 @@ pub(crate) mod net;
 pub mod privacy;
 pub mod redis;
 pub mod routing;
+pub(crate) mod script;
 pub mod seal;
 pub mod server;
 pub(crate) mod tasks;

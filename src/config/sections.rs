@@ -42,6 +42,8 @@ pub struct Config {
     pub tracking: Tracking,
     /// How much paths and offers take.
     pub caps: Caps,
+    /// The script of landing pages.
+    pub script: Script,
     /// What is kept, and how long.
     pub privacy: Privacy,
     /// The admin API.
@@ -73,6 +75,7 @@ impl Config {
         self.check_public_urls(&mut faults);
         self.check_servers(&mut faults);
         self.check_redis(&mut faults);
+        self.check_script(&mut faults);
         if self.server.proxy_protocol && self.server.trusted_proxies.is_empty() {
             faults.push(
                 "server.proxy_protocol needs server.trusted_proxies: nobody else's PROXY header is believed"
@@ -165,7 +168,63 @@ impl Config {
             faults.push("redis.key_prefix must be at most 64 of A-Z a-z 0-9 . _ : -".to_owned());
         }
     }
+
+    /// Names that a page's script uses: of their own, and harmless where they are put into its text.
+    fn check_script(&self, faults: &mut Vec<String>) {
+        let Script { path, visit_path, event_path, global } = &self.script;
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+        let is_path = |path: &str| {
+            let segments = path.strip_prefix('/').map(|rest| rest.split('/'));
+            let is_segment = |segment: &str| !segment.is_empty() && segment.bytes().all(is_plain);
+            path.len() <= 64 && segments.is_some_and(|mut segments| segments.all(is_segment))
+        };
+        if !path.strip_suffix(".js").is_some_and(is_path) {
+            faults.push(
+                "script.path must be at most 64 of A-Z a-z 0-9 _ - /, such as /assets/page.js".to_owned(),
+            );
+        }
+        for (key, path, own) in [("visit_path", visit_path, "/visit"), ("event_path", event_path, "/event")] {
+            let first = path.split('/').nth(1).unwrap_or_default();
+            if !is_path(path) {
+                let shape = "must begin with / and be at most 64 of A-Z a-z 0-9 _ - /";
+                faults.push(format!("script.{key} {shape}"));
+            } else if path != own && OCTOS_OWN.contains(&first) {
+                faults.push(format!("script.{key} must not begin with /{first}, which is octo's own"));
+            }
+        }
+        if visit_path == event_path {
+            faults.push("script.visit_path and script.event_path must be two paths".to_owned());
+        }
+        let begins = global.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if global.len() > 32 || !begins || !global.bytes().all(|b| is_plain(b) && b != b'-') {
+            faults.push("script.global must be a name of JavaScript, at most 32 of A-Z a-z 0-9 _".to_owned());
+        }
+    }
 }
+
+/// What the paths of octo begin with; `[script]` gives none of them another meaning.
+pub(crate) const OCTOS_OWN: [&str; 20] = [
+    "action",
+    "adclick.php",
+    "api",
+    "c",
+    "cf",
+    "click",
+    "click.php",
+    "docs",
+    "event",
+    "event.gif",
+    "events",
+    "health",
+    "livez",
+    "metrics",
+    "o.js",
+    "out",
+    "postback",
+    "readyz",
+    "robots.txt",
+    "visit",
+];
 
 fn is_postgres_url(url: &str) -> bool {
     url.starts_with("postgres://") || url.starts_with("postgresql://")
@@ -494,6 +553,16 @@ pub struct Caps {
     pub file_bytes_max: usize,
     #[serde(rename = "total_keep_days", with = "Days::<1>")]
     pub total_keep: Duration,
+}
+
+/// `[script]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    pub path: String,
+    pub visit_path: String,
+    pub event_path: String,
+    pub global: String,
 }
 
 /// `[privacy]`

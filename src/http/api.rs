@@ -12,6 +12,7 @@ pub(crate) mod manners;
 pub(crate) mod offers;
 pub(crate) mod openapi;
 pub(crate) mod out_clicks;
+pub(crate) mod script;
 pub(crate) mod stats;
 pub(crate) mod story;
 pub(crate) mod system;
@@ -40,6 +41,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(events::router())
         .merge(out_clicks::router())
         .merge(dead_letters::router())
+        .merge(script::router())
         .merge(tokens::router())
         .merge(system::router());
     OpenApiRouter::default().nest(ROOT, nouns)

@@ -8,10 +8,13 @@ pub(crate) mod event;
 mod fuzz;
 pub(crate) mod out;
 pub(crate) mod pixel;
+mod posted;
 pub(crate) mod robots;
+pub(crate) mod script;
 pub(crate) mod signals;
 pub(crate) mod sticky;
 pub(crate) mod test_link;
+mod visit;
 
 use axum::{
     http::Method,
@@ -28,19 +31,26 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{admission::Refusal, app::App, http::error::Problem, metrics};
 
-/// The routes that take events.
+/// The routes that take events and visits.
 pub(crate) fn router() -> OpenApiRouter<App> {
-    event::router().merge(pixel::router())
+    event::router().merge(pixel::router()).merge(visit::router())
 }
 
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(click::follow, click::follow_posted, out::follow, out::follow_posted))]
-struct LongLinks;
+#[openapi(paths(
+    click::follow,
+    click::follow_posted,
+    out::follow,
+    out::follow_posted,
+    script::evergreen,
+    script::pinned
+))]
+struct AheadOfTheRouter;
 
-/// What the document says of links: they are answered ahead of the router. The short form is the long one with the key
-/// in the path; of an out-link the path may say which offer.
+/// What the document says of links and the script, which are answered ahead of the router. The short form of a link is the
+/// long one with the key in the path; of an out-link the path may say which offer.
 pub(crate) fn links() -> OpenApi {
-    let mut links = LongLinks::openapi();
+    let mut links = AheadOfTheRouter::openapi();
     let Some(mut short) = links.paths.paths.get("/click").cloned() else { return links };
     for (operation, id, summary) in [
         (&mut short.get, "short_click", "Follow a short link"),
@@ -82,31 +92,38 @@ pub(crate) fn links() -> OpenApi {
     links
 }
 
-/// Whether a path takes events.
-pub(crate) fn is_event(path: &str) -> bool {
-    matches!(path, "/event" | "/events" | "/event.gif")
+/// Whether a path is answered ahead of the router.
+pub(crate) fn is_ahead(path: &str) -> bool {
+    click::Link::of(path, "").is_some() || path.starts_with("/o.")
 }
 
-/// The route of a path that takes events, for metrics.
-pub(crate) fn event_route(path: &str) -> &'static str {
+/// Whether a path takes what pages report.
+pub(crate) fn is_report(path: &str) -> bool {
+    matches!(path, "/event" | "/events" | "/event.gif" | "/visit")
+}
+
+/// The route of a path that takes what pages report, for metrics.
+pub(crate) fn report_route(path: &str) -> &'static str {
     match path {
         "/event" => "/event",
         "/events" => "/events",
+        "/visit" => "/visit",
         _ => "/event.gif",
     }
 }
 
-/// What an event is answered with that is not let in, before anything of it is read; `None` for everything else.
+/// What a report is answered with that is not let in, before anything of it is read; `None` for everything else.
 pub(crate) fn shed(refusal: Refusal, method: &Method, path: &str) -> Option<Response> {
     let (problem, dropped): (fn() -> Problem, _) = match refusal {
         Refusal::Overloaded => (Problem::overloaded, "overloaded"),
         Refusal::NoRoom => (Problem::no_room, "no_room"),
     };
     let response = match (method, path) {
-        (&Method::POST, "/event" | "/events") => problem().into_response(),
+        (&Method::POST, "/event" | "/events" | "/visit") => problem().into_response(),
         (&Method::GET, "/event.gif") => pixel::answer(Some(dropped), &[]),
         _ => return None,
     };
-    metrics::event(if refusal == Refusal::NoRoom { "no_room" } else { "shed" });
+    let count = if path == "/visit" { metrics::click } else { metrics::event };
+    count(if refusal == Refusal::NoRoom { "no_room" } else { "shed" });
     Some(response)
 }

@@ -13,6 +13,7 @@ families! {
     counter clicks("octo_clicks_total", outcome) = "Clicks, by outcome.",
         zeros Each(&[
             "redirected",
+            "visited",
             "invalid",
             "head",
             "fallback",
@@ -20,6 +21,9 @@ families! {
             "unavailable",
             "no_destination",
             "bad_request",
+            "unrecorded",
+            "shed",
+            "no_room",
         ]);
     counter clicks_unrecorded("octo_clicks_unrecorded_total") =
         "Clicks redirected but not recorded: the journal could not take them.",

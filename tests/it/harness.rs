@@ -5,6 +5,7 @@
 //! - [`PrivatePostgres`], [`PrivateRedis`]: servers for a test that kills, stops or freezes them.
 //! - [`RedisCluster`], [`RedisSentinel`]: several of the latter that know each other.
 //! - [`Octo`]: the real binary, with its own data directory, on a free port.
+//! - [`Browser`]: a real Chromium; [`Site`]: a web site of somebody else.
 //! - `tracker`: a running octo with a campaign; `nodes`: several on one database; `wire`: a proxy between one and its own.
 //! - `load` and `visitors` send clicks, `verify` finds out what became of them, `records` writes a journal.
 //!
@@ -29,6 +30,7 @@
 )]
 
 pub(crate) mod api;
+mod browser;
 mod database;
 pub(crate) mod document;
 mod haproxy;
@@ -48,6 +50,7 @@ pub(crate) mod records;
 mod redis;
 mod sandbox;
 mod servers;
+mod site;
 pub(crate) mod tools;
 pub(crate) mod tracker;
 pub(crate) mod verify;
@@ -61,6 +64,7 @@ use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "see the head of this file")]
 pub(crate) use self::{
+    browser::{Browser, Page, Request},
     database::{DAY_PARTITIONS, Database, migrate},
     haproxy::HaProxy,
     machine::{OutsideAddress, Signal, signal},
@@ -71,6 +75,7 @@ pub(crate) use self::{
     prometheus::{Prometheus, config_dir as prometheus_config, promtool},
     sandbox::Scratch,
     servers::Servers,
+    site::{Answer, Site},
 };
 
 /// Whether the long forms are wanted: `OCTO_PROOF=long`.

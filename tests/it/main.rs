@@ -28,9 +28,11 @@ mod tracking {
     mod out;
     mod privacy;
     mod rules;
+    mod script;
     mod sources;
     mod sticky;
     mod valid_traffic;
+    mod visit;
     mod visitor;
 }
 

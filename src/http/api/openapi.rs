@@ -17,8 +17,7 @@ use crate::http::{
     described::Described,
     error::{FieldError, ProblemBody},
     ops::{self, docs},
-    request_id,
-    track::{self, click},
+    request_id, track,
 };
 
 /// The document: every route with its description.
@@ -57,7 +56,7 @@ fn describe(document: &mut utoipa::openapi::OpenApi) {
             position::describe(it);
             etag::describe(it);
             problems::describe(it);
-            if click::Link::of(path, "").is_none() {
+            if !track::is_ahead(path) {
                 request_id::describe(it);
             }
         }

@@ -4,6 +4,8 @@
 //! Nothing in a query can make a known campaign answer anything but a redirect, and nothing here knows a
 //! database: the campaign comes from memory, the click goes to the journal.
 
+use std::borrow::Cow;
+
 use axum::{
     body::{Body, Bytes},
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as Head},
@@ -30,14 +32,14 @@ use crate::{
     judge::Evidence,
     metrics::{self, CLICK_ROUTE},
     model::{
-        click::InvalidReason,
+        click::{InvalidReason, Via},
         id::ClickId,
         link::{Params, Unexpanded, key_text},
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
     routing::{
-        self, Routes, Visit,
+        self, Decision, Routes, Visit,
         destination::{Known, Values},
     },
     visitor::Signs,
@@ -209,10 +211,7 @@ async fn redirected(app: &App, peer: Peer, link: Link, head: &Head, form: &str) 
         return plain(StatusCode::BAD_REQUEST, NO_CID);
     };
     let key = key_text(cid);
-    let found = match app.campaigns.in_memory(key) {
-        Some(routes) => Lookup::Found(routes),
-        None => look_up(app, key).await,
-    };
+    let found = look_up(app, key).await;
     let Lookup::Found(routes) = found else { return unknown(app, &head.method, &found) };
     finish(app, visit(app, peer, head, &routes, params), metrics::click_unrecorded).await
 }
@@ -239,8 +238,11 @@ fn parse<'a>(link: Link, head: &'a Head, form: &'a str) -> Params<'a> {
     params
 }
 
-/// What is found of a key that is not in memory; where that is no campaign, the one that a bent link means.
-async fn look_up(app: &App, key: &str) -> Lookup {
+/// What is found of a key, in memory first; where that is no campaign, the one that a bent link means.
+pub(super) async fn look_up(app: &App, key: &str) -> Lookup {
+    if let Some(routes) = app.campaigns.in_memory(key) {
+        return Lookup::Found(routes);
+    }
     let found = match key.parse() {
         Ok(key) => app.campaigns.look_up(&key).await,
         Err(_) => Lookup::Unknown,
@@ -266,9 +268,72 @@ impl From<Response> for Answer {
 }
 
 /// Turns a visit into a click in the journal's queue and the answer to it, without waiting for anything.
-fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut params: Params<'a>) -> Answer {
-    let id = ClickId::now();
+fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, params: Params<'a>) -> Answer {
+    let is_click = head.method != Method::HEAD;
     let sender = sender(app, peer, head);
+    let asks_for_hints = routes.wants_hints() && !sender.asks_for_privacy;
+    let may_set_cookie = is_click && !sender.asks_for_privacy;
+    let accepted = accept(app, head, routes, Came { is_click, via: None }, sender, params);
+    let Accepted { click, decision, unknown, .. } = &accepted;
+    let Some(template) = decision.template else {
+        metrics::click("no_destination");
+        return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into();
+    };
+    let pass_through = if routes.campaign.terms.pass_through { unknown.as_slice() } else { &[] };
+    let token = out::token(app, routes, decision, click, is_click, may_set_cookie);
+    let values = Values {
+        token: token.as_deref().unwrap_or_default(),
+        out_base: &app.out_base,
+        ..routes.values(decision, Known::Click(click))
+    };
+    let location = template.expand(&values, pass_through);
+    let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
+    accepted.count(is_click, "redirected");
+    let Accepted { click, decision, known, .. } = accepted;
+    let mut response = redirect(app, &head.method, location, Some(click.id));
+    if is_click && let Some(cookie) = known.cookie(app, routes, &decision, click.id.created_at()) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    if asks_for_hints {
+        signals::ask_for_hints(response.headers_mut());
+    }
+    if let Some(token) = token.filter(|_| may_set_cookie) {
+        out::set_cookie(app, &mut response, &token);
+    }
+    Answer { response, pending }
+}
+
+/// How a visit came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came {
+    /// Whether it becomes a click; otherwise somebody only looks where it would lead.
+    pub(super) is_click: bool,
+    /// Who told of it, if it was no link that redirects.
+    pub(super) via: Option<Via>,
+}
+
+/// A visit that became a click, described and judged, and where the campaign leads it.
+pub(super) struct Accepted<'a, 'r> {
+    pub(super) click: Click<'a>,
+    pub(super) decision: Decision<'r>,
+    /// What is known of the visitor from before.
+    known: Remembered,
+    /// What the link says beside what octo knows.
+    unknown: Vec<Cow<'a, str>>,
+    /// Values that were macros.
+    unexpanded: Unexpanded,
+}
+
+/// Makes a click of a visit, from memory only.
+pub(super) fn accept<'a, 'r>(
+    app: &'a App,
+    head: &'a Head,
+    routes: &'r Routes,
+    came: Came,
+    sender: Sender<'a>,
+    mut params: Params<'a>,
+) -> Accepted<'a, 'r> {
+    let id = ClickId::now();
     let agent = sender.user_agent.as_deref().unwrap_or_default();
     let visitor = app.enricher.describe(&Signs {
         user_agent: agent,
@@ -279,27 +344,20 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     if let Some(source) = &routes.campaign.source {
         params.read_as(source);
     }
-    let (now, is_click) = (id.created_at(), head.method != Method::HEAD);
+    let (now, is_click) = (id.created_at(), came.is_click);
     let known = Remembered::of(app, &head.headers, routes, &sender, now, is_click);
     let forced = test_link::choices(app, head, routes, now);
-    let decision = routing::decide(
-        routes,
-        &Visit {
-            referrer: sender.referrer.as_deref(),
-            forced,
-            visitor_key: Some(known.key()),
-            bound: known.bound(routes),
-            is_returning: known.is_returning,
-            is_unique: known.is_unique,
-            is_full: &|target| app.caps.is_full(routes, target, now, known.visit),
-            ..Visit::new(&params, &visitor, now, id.seed())
-        },
-    );
-    let Some(template) = decision.template else {
-        metrics::click("no_destination");
-        return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into();
+    let visit = Visit {
+        referrer: sender.referrer.as_deref(),
+        forced,
+        visitor_key: Some(known.key()),
+        bound: known.bound(routes),
+        is_returning: known.is_returning,
+        is_unique: known.is_unique,
+        is_full: &|target| app.caps.is_full(routes, target, now, known.visit),
+        ..Visit::new(&params, &visitor, now, id.seed())
     };
-    let campaign = &routes.campaign;
+    let decision = routing::decide(routes, &visit);
     // what the campaign does not take, and what is no click, begins no visit and is not counted against its address
     let judged = || {
         app.judge.judge(Evidence {
@@ -315,50 +373,44 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
         Some(_) => Some(InvalidReason::Test),
         None => decision.refused.or_else(|| is_click.then(judged).flatten()),
     };
-    let may_set_cookie = is_click && !sender.asks_for_privacy;
 
     let (unexpanded, mut unknown) = (params.unexpanded, std::mem::take(&mut params.unknown));
     if forced.is_some() {
         unknown.retain(|part| !test_link::is_ours(part));
     }
-    let mut click = Click::of_link(id, campaign.id, params);
+    let mut click = Click { via: came.via, ..Click::of_link(id, routes.campaign.id, params) };
     visitor.describe(&mut click);
-    let asks_for_hints = routes.wants_hints() && !sender.asks_for_privacy;
     app.privacy.describe(sender, &mut click);
     click.invalid_reason = invalid_reason;
     click.landing_page_id = decision.landing_page_id().or(click.landing_page_id);
-    click.campaign_offer_id = decision.offer_id().or(click.campaign_offer_id);
+    // whoever is on a page already is led to no offer yet
+    let offer_id = decision.offer_id().filter(|_| came.via.is_none());
+    click.campaign_offer_id = offer_id.or(click.campaign_offer_id);
     click.rule_id = decision.rule_id;
     click.path_id = decision.path_id();
     click.routed = decision.routed;
     if is_click && click.is_valid() {
         click.is_unique = app.uniques.is_first_counted(known.visit, id.timestamp_ms() / 1000);
-        let offer_id = decision.offer_id().filter(|_| decision.landing_page.is_none());
+        let offer_id = offer_id.filter(|_| decision.landing_page.is_none());
         app.caps.count_click(routes, decision.path_id(), offer_id, now, known.visit);
     }
-    click.source_id = campaign.terms.traffic_source_id;
+    click.source_id = routes.campaign.terms.traffic_source_id;
+    Accepted { click, decision, known, unknown, unexpanded }
+}
 
-    let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
-    let token = out::token(app, routes, &decision, &click, is_click, may_set_cookie);
-    let values = Values {
-        token: token.as_deref().unwrap_or_default(),
-        out_base: &app.out_base,
-        ..routes.values(&decision, Known::Click(&click))
-    };
-    let location = template.expand(&values, pass_through);
-    let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
-    count(&click, is_click, unexpanded);
-    let mut response = redirect(app, &head.method, location, Some(id));
-    if is_click && let Some(cookie) = known.cookie(app, routes, &decision, now) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
+impl Accepted<'_, '_> {
+    /// Counts it; `valid` is what becomes of one that is valid.
+    pub(super) fn count(&self, is_click: bool, valid: &'static str) {
+        let click = &self.click;
+        if is_click && !click.adjusted.is_empty() {
+            metrics::click_adjusted(click.adjusted, self.unexpanded);
+        }
+        metrics::click(match (is_click, click.is_valid()) {
+            (false, _) => "head",
+            (true, true) => valid,
+            (true, false) => "invalid",
+        });
     }
-    if asks_for_hints {
-        signals::ask_for_hints(response.headers_mut());
-    }
-    if let Some(token) = token.filter(|_| may_set_cookie) {
-        out::set_cookie(app, &mut response, &token);
-    }
-    Answer { response, pending }
 }
 
 /// Who sent the request.
@@ -371,17 +423,6 @@ pub(super) fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
         referrer: text(header::REFERER),
         asks_for_privacy: signals::asks_for_privacy(headers, &app.config.privacy),
     }
-}
-
-fn count(click: &Click<'_>, is_click: bool, unexpanded: Unexpanded) {
-    if is_click && !click.adjusted.is_empty() {
-        metrics::click_adjusted(click.adjusted, unexpanded);
-    }
-    metrics::click(match (is_click, click.is_valid()) {
-        (false, _) => "head",
-        (true, true) => "redirected",
-        (true, false) => "invalid",
-    });
 }
 
 /// Waits until the record is on disk and says whether it is; if it cannot be, the visitor is redirected all the

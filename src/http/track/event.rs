@@ -8,9 +8,8 @@ mod schema;
 use std::net::IpAddr;
 
 use axum::{
-    body::HttpBody,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
@@ -26,15 +25,13 @@ use self::{
     loose::Members,
 };
 use crate::{
-    admission::{Held, Place},
     app::App,
     campaigns::LookUps,
     facts::event::{Event, Source},
     http::{
-        body,
         client::{self, Peer},
         error::{FieldError, Problem},
-        head::require_identity,
+        track::posted,
     },
     journal::{AppendError, PAYLOAD_BYTES_MAX, Pending},
     limits::{Over, PerAddress},
@@ -123,8 +120,9 @@ struct ItemResult {
 async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     require_public(&app)?;
     count(&app, sender(&app, &request), 1)?;
-    let is_form = media_type(request.headers(), true).inspect_err(|_| metrics::event("invalid"))?;
-    let (body, _place) = read_body(&app, request, EVENT_BYTES_MAX).await?;
+    let is_form = posted::media_type(request.headers(), true).inspect_err(|_| metrics::event("invalid"))?;
+    let (head, body) = request.into_parts();
+    let (body, _place) = posted::read(&app, &head.headers, body, EVENT_BYTES_MAX, metrics::event).await?;
     let text = loose::text_of(&body);
     let members = if is_form && !text.trim_start().starts_with('{') {
         input::from_query(text.trim())
@@ -164,8 +162,9 @@ async fn events(State(app): State<App>, request: Request) -> Result<Response, Pr
     require_public(&app)?;
     let sender = sender(&app, &request);
     look(&app, sender)?; // before a megabyte is read and parsed
-    media_type(request.headers(), false).inspect_err(|_| metrics::event("invalid"))?;
-    let (body, _place) = read_body(&app, request, BATCH_BYTES_MAX).await?;
+    posted::media_type(request.headers(), false).inspect_err(|_| metrics::event("invalid"))?;
+    let (head, body) = request.into_parts();
+    let (body, _place) = posted::read(&app, &head.headers, body, BATCH_BYTES_MAX, metrics::event).await?;
     let text = loose::text_of(&body);
     let value = loose::parse(&text, JSON_DEPTH_MAX).inspect_err(|_| metrics::event("invalid"))?;
     let Some(items) = loose::items(value) else {
@@ -201,19 +200,6 @@ async fn read_item<'a>(
     input::read(look_ups, members, pointer, Source::Public).await
 }
 
-/// What a request with a body holds until it is answered: a place, and its bytes of the budget.
-type Holding<'a> = (Place<'a>, Held<'a>);
-
-fn overloaded() -> Problem {
-    metrics::event("shed");
-    Problem::overloaded()
-}
-
-fn no_room() -> Problem {
-    metrics::event("no_room");
-    Problem::no_room()
-}
-
 /// 403 where only those who have a token may tell of events.
 pub(super) fn require_public(app: &App) -> Result<(), Problem> {
     if app.config.tracking.public_events {
@@ -245,50 +231,6 @@ async fn result_of(app: &App, item: Result<(Uuid, Pending, Vec<Adjusted>), Vec<F
         event_id: Some(id),
         adjusted: if is_kept { adjusted } else { Vec::new() },
         errors: Vec::new(),
-    }
-}
-
-/// Reads a body within its limits: 408, 413 or 415 otherwise; 503 where it has no place.
-///
-/// Whether there is a place is asked before anything is read, and the bytes are taken as they come. The place itself
-/// is taken when all are there: a client that sends slowly, or not at all, must not keep others out.
-async fn read_body(app: &App, request: Request, bytes_max: usize) -> Result<(Vec<u8>, Holding<'_>), Problem> {
-    let invalid = |_: &Problem| metrics::event("invalid");
-    require_identity(request.headers()).inspect_err(invalid)?;
-    let body = request.into_body();
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > bytes_max {
-        return Err(Problem::too_large(bytes_max)).inspect_err(invalid);
-    }
-    if !app.admission.has_place(announced) {
-        return Err(overloaded());
-    }
-    if !app.admission.has_room(&app.journal, announced) {
-        return Err(no_room());
-    }
-    let mut held = Held::default();
-    let bytes = body::read_within(body, bytes_max, |bytes| app.admission.hold(&mut held, bytes));
-    let Some(bytes) = bytes.await.inspect_err(invalid)? else { return Err(overloaded()) };
-    let place = app.admission.event().ok_or_else(overloaded)?;
-    if !app.admission.has_room(&app.journal, bytes.len()) {
-        return Err(no_room()); // others have come meanwhile
-    }
-    Ok((bytes, (place, held)))
-}
-
-/// Whether the body is a form and no JSON (or text, as `navigator.sendBeacon` sends it to avoid a preflight); 415 for other types.
-fn media_type(headers: &HeaderMap, takes_forms: bool) -> Result<bool, Problem> {
-    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(false) };
-    let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") || essence.eq_ignore_ascii_case("text/plain") {
-        Ok(false)
-    } else if takes_forms && essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        Ok(true)
-    } else if takes_forms {
-        let wanted = "application/json, text/plain or application/x-www-form-urlencoded (URLSearchParams, not FormData)";
-        Err(Problem::unsupported_media_type(wanted))
-    } else {
-        Err(Problem::unsupported_media_type("application/json or text/plain"))
     }
 }
 

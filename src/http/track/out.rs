@@ -227,18 +227,32 @@ pub(super) fn token(
     is_click: bool,
     may_set_cookie: bool,
 ) -> Option<String> {
-    let (page, path) = (decision.landing_page?, decision.path?);
+    let page = decision.landing_page?;
     if !may_set_cookie && !decision.template?.has_out_macros() {
         return None;
     }
+    // HEAD is no click: what comes of its link counts for none
+    let reason = click.invalid_reason.or((!is_click).then_some(InvalidReason::Prefetch));
+    token_of_page(app, routes, decision, click, page.id, reason)
+}
+
+/// The token of a click whose visitor is on a page of a path that has offers.
+pub(super) fn token_of_page(
+    app: &App,
+    routes: &Routes,
+    decision: &Decision<'_>,
+    click: &Click<'_>,
+    landing_page_id: Option<i64>,
+    invalid_reason: Option<InvalidReason>,
+) -> Option<String> {
+    let path = decision.path?;
     let values = Values::of_click(click, routes.campaign.key.as_str());
     let mut ticket = Ticket {
         rule_id: decision.rule_id,
         path_id: Some(path.id),
-        landing_page_id: page.id,
-        offer_id: decision.offer_id(),
-        // HEAD is no click: what comes of its link counts for none
-        invalid_reason: click.invalid_reason.or((!is_click).then_some(InvalidReason::Prefetch)),
+        landing_page_id,
+        offer_id: decision.offer_id().filter(|_| decision.landing_page.is_some()),
+        invalid_reason,
         ..Ticket::new(click.id, click.campaign_id)
     };
     Texts::collect(&values, path.out_macros(), TEXTS_BYTES_MAX).encode(&mut ticket.texts);

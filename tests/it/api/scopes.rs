@@ -225,7 +225,7 @@ async fn a_token_is_stored_as_its_hash_and_its_use_is_noted_once_a_minute() {
 }
 
 /// What stays with strangers: tracking, and the probes and what crawlers ask for, which answer on both listeners.
-const FOR_STRANGERS: [&str; 10] = [
+const FOR_STRANGERS: [&str; 13] = [
     "/c/{key}",
     "/click",
     "/event",
@@ -236,6 +236,9 @@ const FOR_STRANGERS: [&str; 10] = [
     "/readyz",
     "/readyz/redirect",
     "/robots.txt",
+    "/o.js",
+    "/o.{hash}.js",
+    "/visit",
 ];
 
 /// An octo with two listeners, and the address of the second.
@@ -301,6 +304,8 @@ async fn each_route_answers_on_its_listener_and_not_on_the_other() {
         (Method::GET, "/event.gif", 200),
         (Method::POST, "/event", 400),
         (Method::POST, "/events", 400),
+        (Method::POST, "/visit", 400),
+        (Method::GET, "/o.js", 200),
     ];
     for (method, path, wanted) in public {
         assert_eq!(ask(octo.addr(), &method, path).await, wanted, "{method} {path} for strangers");
@@ -316,7 +321,7 @@ async fn each_route_answers_on_its_listener_and_not_on_the_other() {
     };
     assert_eq!(health(octo.addr()).await, json!({ "status": "ok" }));
     assert!(health(admin).await["components"].is_array());
-    println!("{} operators' routes, 5 tracking routes, 4 probes, each on 2 listeners", operators.len());
+    println!("{} operators' routes, 7 tracking routes, 4 probes, each on 2 listeners", operators.len());
 }
 
 #[tokio::test]

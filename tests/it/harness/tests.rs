@@ -10,7 +10,10 @@ use anyhow::ensure;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::{
-    harness::{Database, PrivatePostgres, PrivateRedis, Servers, announced_address, eventually},
+    harness::{
+        Answer, Browser, Database, PrivatePostgres, PrivateRedis, Servers, Site, announced_address,
+        eventually,
+    },
     visitors::Click,
 };
 
@@ -159,6 +162,72 @@ async fn a_private_redis_can_be_frozen_and_killed() {
     assert!(ping(&url).await.is_err());
     redis.start_again().await;
     assert_eq!(ping(&url).await.unwrap(), "PONG");
+}
+
+#[tokio::test]
+async fn a_browser_shows_pages_of_made_up_sites_and_tells_what_they_do() {
+    let inner = Site::start(vec![("/frame", Answer::page("<b id=inner>inside</b>"))]).await;
+    let site = Site::start(vec![
+        (
+            "/",
+            Answer::page(
+                "<title>first</title><a id=next href='http://one.example/next?a=1'>next</a>
+                <iframe src='http://other.example/frame'></iframe>
+                <script>addEventListener('pageshow', (e) => window.isFromCache = e.persisted)</script>",
+            ),
+        ),
+        (
+            "/next",
+            Answer::page(
+                "<script>console.log('hello', 7); navigator.sendBeacon('/beacon', 'posted'); throw Error('no')</script>",
+            ),
+        ),
+    ])
+    .await;
+    let browser = Browser::start(&[("one.example", site.addr()), ("other.example", inner.addr())]).await;
+    let page = browser.open("http://one.example/").await;
+    assert_eq!(page.eval("document.title").await, "first");
+    let frame = page.frame("http://other.example/").await;
+    assert_eq!(frame.wait_for("document.querySelector('#inner')?.textContent").await, "inside");
+
+    page.click("#next").await;
+    page.wait_for("location.search === '?a=1' && document.readyState === 'complete'").await;
+    eventually(MOMENT, async || {
+        let beacon = page.requests("/beacon").pop();
+        let beacon = beacon.filter(|it| it.status == Some(404));
+        let said = page.console();
+        ensure!(
+            said.len() >= 2 && said[0].contains("hello") && said.iter().any(|it| it.contains("Error: no")),
+            "{said:?}"
+        );
+        ensure!(
+            beacon.as_ref().is_some_and(|it| (&*it.method, &*it.body) == ("POST", "posted")),
+            "{beacon:?}"
+        );
+        Ok(())
+    })
+    .await;
+    assert!(site.asked().contains(&"/next?a=1".to_owned()), "{:?}", site.asked());
+
+    page.back().await;
+    assert_eq!(page.eval("[document.title, isFromCache]").await, serde_json::json!(["first", true]));
+    page.block(&["*/blocked*"]).await;
+    assert_eq!(page.eval("fetch('/blocked?').then(() => 'sent', () => 'failed')").await, "failed");
+    assert_eq!(page.requests("/blocked")[0].failure.as_deref(), Some("inspector"));
+    page.set_offline(true).await;
+    assert_eq!(page.eval("fetch('/').then(() => 'sent', () => 'failed')").await, "failed");
+}
+
+#[tokio::test]
+async fn a_browser_that_is_dropped_leaves_no_process_and_no_file() {
+    let browser = Browser::start(&[]).await;
+    let dir = browser.dir().to_owned();
+    assert!(fs::exists(dir.join("profile")).unwrap());
+    drop(browser);
+    assert!(!fs::exists(&dir).unwrap());
+    let lives_there =
+        |entry: fs::DirEntry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&dir));
+    assert!(!fs::read_dir("/proc").unwrap().flatten().any(lives_there), "a process of it lives on");
 }
 
 /// The child of the test below: no test of its own, so it is ignored and does nothing unless it is told where to report.

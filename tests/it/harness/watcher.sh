@@ -32,7 +32,7 @@ wait_until_unused() {
 
 # PostgreSQL by SIGQUIT, so that it gives its shared memory back; SIGKILL for what does not listen.
 stop_servers() {
-    while pids=$(living 'octo|redis-server|pgbouncer|prometheus|initdb|pg_*|psql|cp') && [ -n "$pids" ]; do
+    while pids=$(living 'octo|redis-server|pgbouncer|prometheus|chromium|chrome_*|initdb|pg_*|psql|cp') && [ -n "$pids" ]; do
         kill -KILL $pids
         sleep 0.02
     done

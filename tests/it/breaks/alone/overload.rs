@@ -169,6 +169,8 @@ async fn events_are_refused_before_they_cost_clicks_their_room_in_the_journal() 
     })
     .await;
     assert_eq!(send("/events", &json!([event])).await.status(), 503);
+    assert_eq!(send("/visit", &json!({ "cid": "demo" })).await.status(), 503);
+    assert_eq!(octo.metric("octo_clicks_total{outcome=\"no_room\"}").await, 1);
     let pixel = octo.get("/event.gif?event_type=view&cid=demo").await;
     assert_eq!((pixel.status().as_u16(), header(&pixel, "x-octo-dropped").as_str()), (200, "no_room"));
     assert!(octo.metric("octo_events_total{outcome=\"no_room\"}").await >= 3);

@@ -345,6 +345,10 @@ async fn a_journal_that_cannot_be_opened_is_fatal_at_the_very_first_start_only()
     let octo = builder().data_dir(octo.data_dir()).start().await;
     let click = octo.get("/click?cid=demo").await;
     assert_eq!((click.status().as_u16(), header(&click, "x-octo-recorded").as_str()), (302, "0"));
+    // nobody is redirected by it, so it may be sent again
+    let visit = octo.client().post(octo.url("/visit")).body(r#"{"cid":"demo"}"#).send().await.unwrap();
+    assert_eq!((visit.status().as_u16(), header(&visit, "retry-after").as_str()), (503, "1"));
+    assert_eq!(octo.metric("octo_clicks_total{outcome=\"unrecorded\"}").await, 1);
     fs::remove_file(&above).unwrap();
     fs::create_dir(&above).unwrap();
     wait_probe(&octo, "/readyz", 200).await;

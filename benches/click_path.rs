@@ -1,30 +1,36 @@
-//! What a click costs in CPU, without sockets and disks: each step of `GET /click`, and all of them in one.
+//! What a click costs in CPU, without sockets and disks: each step of `GET /click`, and all of them in one; the same of
+//! `GET /out`; and of what is known and kept of visitors.
 //!
 //! `cargo bench --bench click_path`
 
-use std::{hint::black_box, net::IpAddr, sync::Arc};
+use std::{hint::black_box, net::IpAddr, sync::Arc, time::Duration};
 
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
 };
 use octo::{
     caps::Caps,
-    facts::click::Click,
+    facts::{click::Click, out_click::OutClick},
     judge::uniques::{Uniques, visitor_key},
     model::{
         campaign::{Campaign, Destination, Terms},
         click::InvalidReason,
-        id::ClickId,
+        id::{ClickId, new_uuid, time_of_uuid},
         link::Params,
+        out_click::Carrier,
         rule::{Cap, CapOf, CapPer, Sticky},
     },
     privacy::keys::Keys,
     routing::{
-        self, Decision, Routes, Visit,
-        destination::{Known, Values},
+        self, Decision, OutVisit, Routes, Visit,
+        destination::{Carried, Known, Texts, Values},
         sticky::Choices,
     },
-    seal::{Purpose, keys::Keyring},
+    seal::{
+        Purpose,
+        keys::Keyring,
+        token::{TEXTS_BYTES_MAX, Ticket},
+    },
     visitor::{Enricher, Files, Hints, Signs, Visitor},
 };
 
@@ -39,6 +45,16 @@ const QUERY: &str = "cid=demo&sub1=ad-1234&sub2=creative%207&sub3=placement+a&cl
 const OFFER: &str = "https://offer.example/lp?cid={click_id}&s={sub1}&c={country}#top";
 
 fn routes() -> Routes {
+    routes_with(Vec::new())
+}
+
+/// As [`routes`], with a landing page in front of the offers.
+fn funnel() -> Routes {
+    let url = "https://lander.example/?go={out_url}".to_owned();
+    routes_with(vec![Destination { id: Some(9), name: "page".to_owned(), url, ..Destination::default() }])
+}
+
+fn routes_with(landing_pages: Vec<Destination>) -> Routes {
     let offer = |id: i64, weight| Destination {
         id: Some(id),
         name: format!("offer {id}"),
@@ -48,6 +64,7 @@ fn routes() -> Routes {
     };
     let terms = Terms {
         name: "demo".to_owned(),
+        landing_pages,
         offers: vec![offer(1, 3), offer(2, 2), offer(3, 1)],
         pass_through: true,
         ..Terms::default()
@@ -248,6 +265,105 @@ fn describe(group: &mut BenchmarkGroup<'_, WallTime>, ip: IpAddr) {
     });
 }
 
+/// What is sealed of a click that goes to a landing page.
+fn ticket(click: &Click<'_>, routes: &Routes) -> Ticket {
+    let path = routes.path(0).expect("its only path");
+    let mut ticket = Ticket {
+        rule_id: Some(0),
+        path_id: Some(path.id),
+        landing_page_id: Some(9),
+        ..Ticket::new(click.id, click.campaign_id)
+    };
+    let texts = Texts::collect(&Values::of_click(click, "demo"), path.out_macros(), TEXTS_BYTES_MAX);
+    texts.encode(&mut ticket.texts);
+    ticket
+}
+
+/// One out-click from its token to its destination and its bytes for the journal, as `http::track::out` does it.
+fn out_whole(
+    token: &str,
+    ip: IpAddr,
+    enricher: &Enricher,
+    routes: &Routes,
+    keyring: &Keyring,
+) -> (String, Vec<u8>) {
+    let id = new_uuid();
+    let params = Params::parse(token);
+    let ticket = Ticket::open(keyring, Purpose::Out, token).expect("ours");
+    let now = time_of_uuid(id);
+    assert!(!ticket.is_older_than(Duration::from_hours(720), now));
+    let visitor = enricher.describe(&signs(ip));
+    let visit = OutVisit {
+        rule_id: ticket.rule_id,
+        path_id: ticket.path_id,
+        offer_id: ticket.offer_id,
+        nth: None,
+        now,
+        seed: ticket.click_id.seed(),
+        visitor_key: None,
+        bound_offer_id: None,
+        os: visitor.os,
+        is_full: &|_| false,
+    };
+    let decision = routing::decide_out(routes, &visit);
+    let mut own = Click::of_link(ticket.click_id, routes.campaign.id, params);
+    visitor.describe(&mut own);
+    let carried = Carried {
+        click_id: Some(ticket.click_id),
+        campaign_id: ticket.campaign_id,
+        landing_page_id: ticket.landing_page_id,
+        offer_id: decision.offer_id(),
+        texts: Texts::decode(&ticket.texts).expect("ours"),
+    };
+    let template = decision.template.expect("the campaign has offers");
+    let location = template.expand(&routes.values(&decision, Known::Carried(&carried)), &[]);
+    let out = OutClick {
+        click_id: Some(ticket.click_id),
+        campaign_id: Some(ticket.campaign_id),
+        rule_id: decision.rule_id,
+        path_id: decision.path_id(),
+        landing_page_id: ticket.landing_page_id,
+        offer_id: decision.offer_id(),
+        carrier: Carrier::Token,
+        is_bot: visitor.is_bot,
+        country: own.country.clone(),
+        device: own.device.clone(),
+        os: own.os.clone(),
+        browser: own.browser.clone(),
+        ..OutClick::new(id)
+    };
+    let mut bytes = Vec::with_capacity(256);
+    out.encode(&mut bytes);
+    (location, bytes)
+}
+
+fn out_path(c: &mut Criterion) {
+    let routes = funnel();
+    let enricher = Enricher::open(&Files::default()).expect("the built-in data");
+    let dir = tempfile::tempdir().expect("a directory");
+    let keyring = Keyring::open(dir.path().join("token-keys.json")).expect("random numbers");
+    let ip: IpAddr = [8, 8, 8, 8].into();
+    let params = Params::parse(QUERY);
+    let id = ClickId::now();
+    let visitor = enricher.describe(&signs(ip));
+    let decision = routing::decide(&routes, &Visit::new(&params, &visitor, id.created_at(), id.seed()));
+    let click = click(id, ip, params.clone(), &routes, &decision, visitor);
+    let token = ticket(&click, &routes).seal(&keyring, Purpose::Out, id.created_at());
+    println!("a token of {} characters", token.len());
+
+    let mut group = c.benchmark_group("out");
+    group.bench_function("seal", |b| {
+        b.iter(|| ticket(black_box(&click), &routes).seal(&keyring, Purpose::Out, id.created_at()));
+    });
+    group.bench_function("open", |b| {
+        b.iter(|| Ticket::open(&keyring, Purpose::Out, black_box(&token)).expect("ours"));
+    });
+    group.bench_function("whole", |b| {
+        b.iter(|| out_whole(black_box(&token), ip, &enricher, &routes, &keyring));
+    });
+    group.finish();
+}
+
 fn click_path(c: &mut Criterion) {
     let routes = routes();
     let enricher = Enricher::open(&Files::default()).expect("the built-in data");
@@ -282,5 +398,5 @@ fn click_path(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, click_path, visitors);
+criterion_group!(benches, click_path, out_path, visitors);
 criterion_main!(benches);

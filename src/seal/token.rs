@@ -107,7 +107,7 @@ impl Ticket {
         let (campaign_id, mut rest) = rest.split_first_chunk()?;
         let mut ids = [None; 4];
         for id in &mut ids {
-            *id = take_id(&mut rest)?;
+            *id = take_id(&mut rest).ok()?;
         }
         let (&reason, texts) = rest.split_first()?;
         let [rule_id, path_id, landing_page_id, offer_id] = ids;
@@ -116,7 +116,7 @@ impl Ticket {
             path_id,
             landing_page_id,
             offer_id,
-            invalid_reason: reason_of(reason)?,
+            invalid_reason: reason_of(reason).ok()?,
             texts: texts.to_vec(),
             ..Self::new(ClickId::from_uuid(Uuid::from_bytes(*click_id))?, Uuid::from_bytes(*campaign_id))
         })
@@ -129,10 +129,16 @@ fn number(reason: InvalidReason) -> u8 {
     place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or(0)
 }
 
-fn reason_of(number: u8) -> Option<Option<InvalidReason>> {
-    let Some(place) = number.checked_sub(1) else { return Some(None) };
-    InvalidReason::VARIANTS.get(usize::from(place))?.parse().ok().map(Some)
+/// `Err`: a reason of a later release.
+fn reason_of(number: u8) -> Result<Option<InvalidReason>, Unreadable> {
+    let Some(place) = number.checked_sub(1) else { return Ok(None) };
+    let name = InvalidReason::VARIANTS.get(usize::from(place)).ok_or(Unreadable)?;
+    name.parse().map(Some).map_err(|_| Unreadable)
 }
+
+/// The bytes are none of ours, or of a later release.
+#[derive(Debug)]
+struct Unreadable;
 
 /// Ids are above 0, or 0.
 fn put_id(out: &mut Vec<u8>, id: Option<i64>) {
@@ -144,20 +150,20 @@ fn put_id(out: &mut Vec<u8>, id: Option<i64>) {
     out.push(rest.to_le_bytes()[0]);
 }
 
-fn take_id(bytes: &mut &[u8]) -> Option<Option<i64>> {
+fn take_id(bytes: &mut &[u8]) -> Result<Option<i64>, Unreadable> {
     let mut number = 0_u64;
     for shift in (0..63).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
+        let (&byte, rest) = bytes.split_first().ok_or(Unreadable)?;
         *bytes = rest;
         number |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
-            return Some(number.checked_sub(1).and_then(|id| i64::try_from(id).ok()));
+            return Ok(number.checked_sub(1).and_then(|id| i64::try_from(id).ok()));
         }
     }
     // 2^63 itself, of the greatest id
-    let (&byte, rest) = bytes.split_first()?;
+    let (&byte, rest) = bytes.split_first().ok_or(Unreadable)?;
     *bytes = rest;
-    (byte == 1 && number == 0).then_some(Some(i64::MAX))
+    if byte == 1 && number == 0 { Ok(Some(i64::MAX)) } else { Err(Unreadable) }
 }
 
 #[cfg(test)]

@@ -114,7 +114,9 @@ pub async fn count_waiting(db: &Db) -> Result<usize, Error> {
             let mut transaction = c.begin().await?;
             let counted = take_waiting(&mut transaction).await?;
             let mut stats = super::rollups::Stats::default();
-            counted.iter().for_each(|counted| stats.add_lander_click(*counted));
+            for counted in &counted {
+                stats.add_lander_click(*counted);
+            }
             let hours = stats.into_hours();
             if !hours.is_empty() {
                 super::rollups::upsert_stats(&mut transaction, &hours).await?;

@@ -51,6 +51,9 @@ statements! {
     ORDER BY id";
 }
 
+/// A key, from when it seals, when it was made.
+type Row = (Vec<u8>, Option<DateTime<Utc>>, DateTime<Utc>);
+
 /// Puts these keys among those of all nodes, makes `fresh` the next one if that is due (after so many days), forgets
 /// those whose tokens, which live for so many days, are all dead, and gives the rest.
 pub async fn share(
@@ -65,7 +68,7 @@ pub async fn share(
     let times: Vec<DateTime<Utc>> = known.iter().map(|key| key.made_at).collect();
     let days = |days: u32| i32::try_from(days).unwrap_or(i32::MAX);
     let (seal_days, live_days) = (days(seal_days), days(live_days));
-    let rows: Vec<(Vec<u8>, Option<DateTime<Utc>>, DateTime<Utc>)> = db
+    let rows: Vec<Row> = db
         .maintain(LIST, move |c| {
             Box::pin(async move {
                 let mut transaction = c.begin().await?;
@@ -82,7 +85,7 @@ pub async fn share(
             })
         })
         .await?;
-    let key = |(secret, seals_from, made_at): (Vec<u8>, _, _)| {
+    let key = |(secret, seals_from, made_at): Row| {
         let mut key = Key::new(secret.try_into().ok()?, made_at);
         key.seals_from = seals_from;
         Some(key)

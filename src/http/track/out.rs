@@ -485,10 +485,8 @@ fn location(
     let mut values = routes.values(decision, Known::Carried(&carried));
     values.names.lander = landing_page.map_or("", |page| &page.name);
     let is_theirs = |part: &&Cow<'_, str>| !OURS.contains(&part.split('=').next().unwrap_or_default());
-    let theirs: Vec<_> = match campaign.terms.pass_through {
-        true => unknown.iter().filter(is_theirs).cloned().collect(),
-        false => Vec::new(),
-    };
+    let passed_through = unknown.iter().filter(|_| campaign.terms.pass_through);
+    let theirs: Vec<_> = passed_through.filter(is_theirs).cloned().collect();
     Some(template.expand(&values, &theirs))
 }
 

@@ -364,6 +364,7 @@ impl<'a> Texts<'a> {
     }
 
     /// These, and in their place what `other` has of `macros`.
+    #[must_use]
     pub fn with(mut self, other: &Self, macros: MacroSet) -> Self {
         for (m, text) in other.0.iter().filter(|(m, _)| macros.contains(*m)) {
             self.0.retain(|(of, _)| of != m);

@@ -703,3 +703,63 @@ async fn a_test_link_leads_where_it_says_and_its_click_does_not_count() {
         assert_eq!(status == StatusCode::FOUND, is_good, "{token}: {status}");
     }
 }
+
+#[tokio::test]
+async fn an_out_click_that_postgres_refuses_is_a_dead_letter_and_is_exported_and_erased_with_its_click() {
+    let tracker = Tracker::start("out_letters").await;
+    funnel(&tracker, "demo", 2).await;
+    let refuse = "
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.position = 13 THEN RAISE EXCEPTION 'unlucky' USING ERRCODE = '23514'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON out_clicks FOR EACH ROW EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(refuse).execute(&tracker.pool).await.unwrap();
+    let (click, token, _) = land(&tracker.octo, "/c/demo?sub1=alice").await;
+    for path in ["/out/13", "/out/1", "/out/13"] {
+        assert_eq!(tracker.octo.get(&format!("{path}?k={token}")).await.status(), StatusCode::FOUND);
+    }
+    let (_, other, _) = land(&tracker.octo, "/c/demo?sub1=bob").await;
+    tracker.octo.get(&format!("/out?k={other}")).await;
+    stored(&tracker.pool, 2).await;
+    tracker.wait_rows(Table::DeadLetters, 2).await;
+    let letters = tracker.show("/dead-letters").await;
+    let letter = &letters["data"][0];
+    assert_eq!(letter["record"]["out_click"]["click_id"], json!(click), "{letter}");
+    sqlx::raw_sql("DROP TRIGGER refuse ON out_clicks").execute(&tracker.pool).await.unwrap();
+    let path = format!("/dead-letters/{}/{}/retry", letter["stream"].as_str().unwrap(), letter["seq"]);
+    let retried = tracker.api(Method::POST, &path).send().await.unwrap();
+    assert!(retried.status().is_success(), "{path}: {}", retried.status());
+    stored(&tracker.pool, 3).await;
+    assert_roll_ups_agree(&tracker.pool).await;
+
+    let run = async |verb: &str| {
+        let url = tracker.database.url();
+        let builder = Octo::builder().database_url(url).data_dir(tracker.octo.data_dir());
+        let output = builder.run(&["privacy", verb, "--sub", "sub1=alice"]).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let document = run("export").await;
+    assert_eq!(
+        (document["clicks"].as_array().unwrap().len(), document["out_clicks"].as_array().unwrap().len()),
+        (1, 2)
+    );
+    assert_eq!(document["dead_letters"][0]["out_click"]["position"], 13);
+    let erased = run("erase").await["erased"].clone();
+    assert_eq!(
+        (&erased["clicks"], &erased["out_clicks"], &erased["dead_letters"]),
+        (&json!(1), &json!(2), &json!(1))
+    );
+    assert_eq!(
+        (&erased["journal_records"], Table::OutClicks.count(&tracker.pool).await.unwrap()),
+        (&json!(4), 1)
+    );
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM out_click_keys WHERE click_id = $1")
+        .bind(click)
+        .fetch_one(&tracker.pool)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+}

@@ -5,10 +5,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::json;
+
 use crate::{
-    harness::{HaProxy, Octo, OctoBuilder, PrivatePostgres, eventually, migrate},
+    harness::{HaProxy, Octo, OctoBuilder, PrivatePostgres, PrivateRedis, eventually, migrate},
     load::{percentile, send_all},
-    tracker::{OFFER, SOON, Table, Tracker, header},
+    tracker::{OFFER, SOON, Table, Tracker, assert_roll_ups_agree, header},
 };
 
 /// A journal of so few bytes is soon full.
@@ -76,6 +78,77 @@ async fn a_start_with_every_store_down_still_redirects_and_stores_later() {
     })
     .await;
     assert!(octo.stderr().contains("PostgreSQL is ready; storing the records that wait in the journal"));
+}
+
+/// A landing page leads on while its click waits in the journal.
+#[tokio::test]
+async fn clicks_and_out_clicks_are_answered_with_every_store_away_and_stored_exactly_once() {
+    const VISITORS: i64 = 40;
+    let (mut postgres, mut redis) = (PrivatePostgres::start().await, PrivateRedis::start().await);
+    migrate(&postgres.url()).await;
+    let mut octo = Octo::builder().database_url(postgres.url()).redis_url(redis.url()).start().await;
+    let token = octo.admin_token().await;
+    let offer = |n: u8| json!({ "name": format!("o{n}"), "url": format!("https://o{n}.example/?c={{click_id}}&s={{sub1}}") });
+    let body = json!({
+        "key": "demo",
+        "name": "demo",
+        "landing_pages": [{ "name": "l", "url": "https://lander.example/?t={click_token}" }],
+        "offers": [offer(1), offer(2)],
+    });
+    octo.api(&token).create(&body).await;
+    eventually(SOON, async || {
+        anyhow::ensure!(octo.get("/c/demo").await.status() == 302);
+        Ok(())
+    })
+    .await;
+    postgres.stop_fast().await;
+    redis.kill9().await;
+    let mut walked = Vec::new();
+    for i in 0..VISITORS {
+        if i == VISITORS / 2 {
+            // and a start with every store away knows campaigns and keys
+            octo.kill9().await;
+            octo.start_again().await;
+        }
+        let click = octo.get(&format!("/c/demo?sub1=v{i}")).await;
+        let lander = header(&click, "location");
+        let token = lander.strip_prefix("https://lander.example/?t=").expect("the landing page").to_owned();
+        walked.push((i, header(&click, "x-click-id"), token));
+    }
+    for (i, id, token) in &walked {
+        for path in [format!("/out?k={token}"), format!("/out/2?k={token}")] {
+            let out = octo.get(&path).await;
+            assert_eq!((out.status().as_u16(), header(&out, "x-octo-recorded")), (302, String::new()));
+            let location = header(&out, "location");
+            assert!(
+                location.contains(&format!("example/?c={id}.")) && location.ends_with(&format!("&s=v{i}")),
+                "{location}"
+            );
+        }
+    }
+    postgres.start_again().await;
+    redis.start_again().await;
+    let pool = postgres.pool().await;
+    eventually(Duration::from_mins(1), async || {
+        let stored = (Table::Clicks.count(&pool).await?, Table::OutClicks.count(&pool).await?);
+        anyhow::ensure!(stored.0 > VISITORS && stored.1 == 2 * VISITORS, "{stored:?}");
+        Ok(())
+    })
+    .await;
+    let whole: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM clicks c
+         WHERE (SELECT count(*) FROM out_clicks o WHERE o.click_id = c.id AND o.carrier = 'token' AND o.problem IS NULL) = 2",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!((whole, Table::DeadLetters.count(&pool).await.unwrap()), (VISITORS, 0));
+    let counted: i64 = sqlx::query_scalar("SELECT sum(lander_clicks)::bigint FROM campaign_stats_hourly")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(counted, VISITORS);
+    assert_roll_ups_agree(&pool).await;
 }
 
 #[tokio::test]

@@ -182,6 +182,8 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::visitor::{Enricher, Files, Signs};
 
@@ -317,5 +319,23 @@ mod tests {
         }
         let many = format!("{}\"Brave\";v=\"1\"", "\"x\";v=\"1\", ".repeat(BRANDS_MAX));
         assert_eq!(described(WINDOWS, Hints { brands: &many, ..Hints::default() }), plain);
+    }
+
+    static ENRICHER: LazyLock<Enricher> =
+        LazyLock::new(|| Enricher::open(&Files::default()).expect("the data built in"));
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_can_be_sent_breaks_the_description(agent: String, hint in "[\"\\\\;,=v?.0-9 A-Za-z\u{e9}]{0,80}", languages: String) {
+            let hints = Hints {
+                brands: &hint,
+                full_versions: &hint,
+                mobile: &hint,
+                platform: &hint,
+                platform_version: &hint,
+                model: &hint,
+            };
+            ENRICHER.describe(&Signs { user_agent: &agent, hints, accept_language: &languages, ip: None });
+        }
     }
 }

@@ -12,7 +12,7 @@
 //! What stays out: models, and bots (`bot`). Two things an agent cannot tell: an iPad that asks for desktop pages in
 //! Safari is a Mac, and a browser that copies Chrome's agent (Brave) is Chrome.
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use super::{Agent, Version};
 
@@ -321,7 +321,9 @@ impl Table<&'static str> {
 impl<T: Copy> Table<T> {
     fn new(lines: &[Line<T>]) -> Self {
         let tokens = lines.iter().flat_map(|(_, tokens)| *tokens);
-        let tokens = AhoCorasick::builder().ascii_case_insensitive(true).build(tokens); // some proxies fold agents
+        // some proxies fold agents; an automaton of about 100 kB takes half the time of the smaller kind
+        let kind = Some(AhoCorasickKind::DFA);
+        let tokens = AhoCorasick::builder().kind(kind).ascii_case_insensitive(true).build(tokens);
         let meanings = lines.iter().flat_map(|(meaning, tokens)| tokens.iter().map(|_| *meaning));
         Self { tokens: tokens.expect("the table is compiled by every test"), meanings: meanings.collect() }
     }

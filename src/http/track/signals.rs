@@ -52,3 +52,34 @@ pub(crate) fn ask_for_hints(headers: &mut HeaderMap) {
 pub(crate) fn accept_language(headers: &HeaderMap) -> &str {
     headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[(&'static str, &str)]) -> HeaderMap {
+        let header = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+        };
+        values.iter().map(header).collect()
+    }
+
+    #[test]
+    fn hints_are_read_where_the_brands_are_sent_and_no_longer_than_their_bound() {
+        let endless = "x".repeat(HINT_BYTES_MAX + 1);
+        let (brands, platform) =
+            (("sec-ch-ua", "\"Chromium\";v=\"131\""), ("sec-ch-ua-platform", "\"Windows\""));
+        let sent =
+            headers(&[brands, platform, ("sec-ch-ua-model", &endless), ("sec-ch-ua-mobile", "\u{e9}")]);
+        let wanted = Hints { brands: brands.1, platform: platform.1, ..Hints::default() };
+        assert_eq!(hints(&sent), wanted);
+        assert_eq!(hints(&headers(&[platform])), Hints::default());
+    }
+
+    #[test]
+    fn languages_that_are_not_ascii_are_none() {
+        assert_eq!(accept_language(&headers(&[("accept-language", "de, en;q=0.5")])), "de, en;q=0.5");
+        assert_eq!(accept_language(&headers(&[("accept-language", "d\u{e9}")])), "");
+        assert_eq!(accept_language(&HeaderMap::new()), "");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     ops::Deref,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use chrono::Utc;
 use http::HeaderValue;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
@@ -16,11 +18,12 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     admission::Admission,
     campaigns::{Campaigns, Source, report_cache::ReportCache},
+    caps::Caps,
     config::Config,
     db::{Db, migrations, server_status::ServerStatus},
     embedded::{Embedded, Supervisor},
     journal::{Journal, Lock, Options, disk::RealDisk},
-    judge::{Judge, NewVisit},
+    judge::{Judge, NewVisit, uniques::Uniques},
     limits::Limits,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
@@ -64,6 +67,10 @@ pub struct Parts {
     pub limits: Limits,
     /// Which clicks count.
     pub judge: Arc<Judge>,
+    /// Who came today.
+    pub uniques: Arc<Uniques>,
+    /// How much paths and offers have taken.
+    pub caps: Arc<Caps>,
     /// What is kept of who clicked.
     pub privacy: Privacy,
     /// What visitors are hashed under.
@@ -82,9 +89,14 @@ pub struct Parts {
     pub referrer_policy: Option<HeaderValue>,
 }
 
-/// First clicks of visits, to be told to the other nodes; `None` where duplicates are not looked for, or there is no
-/// Redis to tell them through.
-pub type NewVisits = Option<mpsc::Receiver<NewVisit>>;
+/// First clicks, to be told to the other nodes.
+#[derive(Debug, Default)]
+pub struct NewVisits {
+    /// Of visits; `None` where duplicates are not looked for, or there is no Redis to tell them through.
+    pub visits: Option<mpsc::Receiver<NewVisit>>,
+    /// Of visitors, likewise.
+    pub visitors: Option<mpsc::Receiver<NewVisit>>,
+}
 
 /// The right to the data directory; `None` while it cannot be made or read, and the journal takes it once it can.
 pub type SharedLock = Arc<Mutex<Option<Lock>>>;
@@ -111,7 +123,10 @@ impl App {
         let enricher = open_enricher(&config.tracking)?;
         let keys = Arc::new(Keys::new(random_key()?));
         let keyring = open_keyring(&config)?;
-        let (judge, new_visits) = open_judge(&config, keys.clone(), redis.is_some())?;
+        let (judge, visits) = open_judge(&config, redis.is_some())?;
+        let (uniques, visitors) = open_uniques(&config, redis.is_some());
+        let caps = Caps::new(config.caps.counters_max, uniques.clone());
+        caps.restore(&caps_file(&config), Utc::now());
         let referrer_policy =
             HeaderValue::from_str(&config.tracking.referrer_policy).ok().filter(|v| !v.is_empty());
         let parts = Parts {
@@ -126,6 +141,8 @@ impl App {
             enricher,
             limits: Limits::new(&config.limits),
             judge: Arc::new(judge),
+            uniques,
+            caps: Arc::new(caps),
             privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
             keys,
             keyring,
@@ -136,7 +153,7 @@ impl App {
             referrer_policy,
             config,
         };
-        Ok((Self(Arc::new(parts)), new_visits))
+        Ok((Self(Arc::new(parts)), NewVisits { visits, visitors }))
     }
 }
 
@@ -201,10 +218,25 @@ fn open_keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
     Ok(Arc::new(keyring))
 }
 
-fn open_judge(config: &Config, keys: Arc<Keys>, has_redis: bool) -> Result<(Judge, NewVisits), CannotStart> {
+/// Beside the campaigns: the counts of caps.
+pub fn caps_file(config: &Config) -> PathBuf {
+    config.server.data_dir.join("caps.json")
+}
+
+fn open_uniques(config: &Config, has_redis: bool) -> (Arc<Uniques>, Option<mpsc::Receiver<NewVisit>>) {
+    let (sender, receiver) = mpsc::channel(config.tracking.duplicate_share_max);
+    let path = config.server.data_dir.join("visitors-of-today");
+    let uniques = Uniques::open(config.tracking.unique_visitors_max, path, has_redis.then_some(sender));
+    (Arc::new(uniques), has_redis.then_some(receiver))
+}
+
+fn open_judge(
+    config: &Config,
+    has_redis: bool,
+) -> Result<(Judge, Option<mpsc::Receiver<NewVisit>>), CannotStart> {
     let is_shared = has_redis && !config.tracking.duplicate_window.is_zero();
     let (sender, receiver) = mpsc::channel(config.tracking.duplicate_share_max);
-    let judge = Judge::open(config, keys, is_shared.then_some(sender))
+    let judge = Judge::open(config, is_shared.then_some(sender))
         .map_err(|error| unreadable("tracking.datacenter_networks_file", error))?;
     Ok((judge, is_shared.then_some(receiver)))
 }

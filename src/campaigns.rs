@@ -174,6 +174,16 @@ impl Campaigns {
         .await;
     }
 
+    /// After a change of the library through the API: sees what campaigns became of it, and has the other nodes look.
+    pub async fn see_library(self: &Arc<Self>) {
+        let this = self.clone();
+        to_the_end(async move {
+            this.see_changes().await;
+            this.tell(&Hint::Other).await;
+        })
+        .await;
+    }
+
     /// Forgets what was looked up, deletes what Redis has of the campaigns known here, reads every campaign
     /// again, and tells the other nodes to.
     pub async fn flush(self: &Arc<Self>) -> Result<Flushed, db::Error> {

@@ -11,8 +11,8 @@ mod values;
 
 pub use layers::{Flags, Loaded, Source, environment};
 pub use sections::{
-    Admission, Api, Cache, ClientIpHeader, Clock, Config, Database, Drain, IpMode, Journal, Limits, Log,
-    LogFormat, Privacy, Redis, Server, Tracking,
+    Admission, Api, Cache, Caps, ClientIpHeader, Clock, Config, Database, Drain, IpMode, Journal, Limits,
+    Log, LogFormat, Privacy, Redis, Server, Tracking,
 };
 
 /// What is wrong with the configuration: every fault at once, one sentence each.

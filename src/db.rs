@@ -47,8 +47,9 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    campaigns, clicks, dead_letters, erasures, events, idempotency, installation, library, out_clicks,
-    seal_keys, stats, tokens, visitor_keys,
+    affiliate_networks, campaigns, caps, clicks, dead_letters, erasures, events, idempotency, installation,
+    landing_pages, library, offers, out_clicks, seal_keys, stats, tokens, traffic_sources, uses,
+    visitor_keys,
 };
 
 pub use statement::Statement;
@@ -62,16 +63,20 @@ pub const FAR_FUTURE: chrono::DateTime<chrono::Utc> =
 pub fn statements() -> impl Iterator<Item = Statement> {
     let modules = [
         STATEMENTS,
+        affiliate_networks::STATEMENTS,
         campaigns::STATEMENTS,
         clicks::STATEMENTS,
         clock::STATEMENTS,
         dead_letters::STATEMENTS,
         erasures::STATEMENTS,
+        caps::STATEMENTS,
         events::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,
+        landing_pages::STATEMENTS,
         library::STATEMENTS,
         migrations::STATEMENTS,
+        offers::STATEMENTS,
         out_clicks::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
@@ -81,7 +86,9 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         server_status::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,
+        traffic_sources::STATEMENTS,
         transfer::STATEMENTS,
+        uses::STATEMENTS,
         visitor_keys::STATEMENTS,
     ];
     modules.into_iter().chain(ingest::STATEMENTS).flatten().copied()

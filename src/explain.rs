@@ -99,7 +99,10 @@ pub fn explain_visitor(
     is_full: &dyn Fn(CapTarget) -> bool,
 ) -> Explained {
     let id = made_up.click_id.unwrap_or_else(ClickId::now);
-    let params = Params::parse(&made_up.query);
+    let mut params = Params::parse(&made_up.query);
+    if let Some(source) = &routes.campaign.source {
+        params.read_as(source);
+    }
     let visitor = enricher.describe(&Signs {
         user_agent: &made_up.user_agent,
         accept_language: &made_up.language,

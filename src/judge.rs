@@ -1,25 +1,24 @@
 //! Whether a click counts. From memory only. Where a visit leads does not depend on it: people and bots get the same
 //! destination.
 
-pub(crate) mod duplicates;
 pub(crate) mod networks;
+pub(crate) mod seen;
 pub(crate) mod sharing;
+pub mod uniques;
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use crate::{
     config::Config,
     judge::{
-        duplicates::{DuplicateTable, Sight},
         networks::{InvalidNetworks, Networks},
+        seen::{SeenTable, Sight},
     },
     limits::PerAddress,
     metrics,
     model::click::InvalidReason,
-    privacy::keys::Keys,
 };
 
 /// The first click of a visit, for the other nodes: a hash under a key that only they have, and its second.
@@ -33,8 +32,7 @@ pub struct Judge {
 }
 
 struct Duplicates {
-    seen: DuplicateTable,
-    keys: Arc<Keys>,
+    seen: SeenTable,
     /// To the other nodes; `None` where there is no way to tell them.
     told: Option<mpsc::Sender<NewVisit>>,
 }
@@ -50,24 +48,19 @@ pub struct Evidence<'a> {
     pub ip: IpAddr,
     /// As sent; empty when there was none.
     pub user_agent: &'a str,
-    /// The campaign whose link it is.
-    pub campaign_id: Uuid,
+    /// Who clicks on which campaign, as [`Keys`](crate::privacy::keys::Keys) hash it.
+    pub visit: u64,
     /// Seconds since 1970.
     pub now_s: u64,
 }
 
 impl Judge {
     /// Reads the operator's list. `told` takes the first clicks of visits for other nodes.
-    pub fn open(
-        config: &Config,
-        keys: Arc<Keys>,
-        told: Option<mpsc::Sender<NewVisit>>,
-    ) -> Result<Self, InvalidNetworks> {
+    pub fn open(config: &Config, told: Option<mpsc::Sender<NewVisit>>) -> Result<Self, InvalidNetworks> {
         let tracking = &config.tracking;
         let networks = tracking.datacenter_networks_file.as_deref().map(Networks::open);
         let duplicates = (!tracking.duplicate_window.is_zero()).then(|| Duplicates {
-            seen: DuplicateTable::new(tracking.duplicate_visits_max, tracking.duplicate_window.as_secs()),
-            keys,
+            seen: SeenTable::new(tracking.duplicate_visits_max, tracking.duplicate_window.as_secs()),
             told,
         });
         Ok(Self {
@@ -105,17 +98,11 @@ impl Judge {
             duplicates.seen.see(hash, at_s);
         }
     }
-
-    /// Whether visits are told apart by hashes under the keys of days.
-    pub fn uses_keys(&self) -> bool {
-        self.duplicates.is_some()
-    }
 }
 
 impl Duplicates {
     fn is_new(&self, evidence: Evidence<'_>) -> bool {
-        let Evidence { ip, user_agent, campaign_id, now_s, .. } = evidence;
-        let hash = self.keys.hash_visit(ip, user_agent, campaign_id, now_s);
+        let Evidence { visit: hash, now_s, .. } = evidence;
         match self.seen.see(hash, now_s) {
             Sight::Again => return false,
             Sight::FirstForgetting => metrics::visit_forgotten(),
@@ -140,14 +127,14 @@ mod tests {
     fn the_first_reason_is_given_and_only_a_click_that_counts_is_noted() {
         let mut config = Loaded::load(None, [], &Flags::default()).unwrap().config;
         (config.tracking.duplicate_window, config.limits.clicks_per_minute) = (Duration::from_mins(1), 1);
-        let mut judge = Judge::open(&config, Arc::new(Keys::new([7; 16])), None).unwrap();
+        let mut judge = Judge::open(&config, None).unwrap();
         judge.datacenters = Networks::parse("192.0.2.0/24").unwrap();
         let person = Evidence {
             is_prefetch: false,
             is_bot: false,
             ip: "203.0.113.7".parse().unwrap(),
             user_agent: "Mozilla/5.0",
-            campaign_id: Uuid::nil(),
+            visit: 7,
             now_s: 1_800_000_000,
         };
         let datacenter = Evidence { ip: "192.0.2.1".parse().unwrap(), ..person };
@@ -164,7 +151,7 @@ mod tests {
         }
         assert_eq!(judge.judge(person), None, "nothing before it was noted");
         assert_eq!(judge.judge(person), Some(InvalidReason::Duplicate));
-        let other_campaign = Evidence { campaign_id: Uuid::max(), ..person };
+        let other_campaign = Evidence { visit: 8, ..person };
         assert_eq!(judge.judge(other_campaign), Some(InvalidReason::RateLimited));
     }
 }

@@ -29,11 +29,12 @@
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
 //! * Imports point down only: `model config metrics <- facts routing visitor judge privacy limits <- journal | db |
-//!   redis <- campaigns drain admission <- app <- housekeeping <- http <- net <- server <- cli`.
+//!   redis <- campaigns drain admission caps <- app <- housekeeping <- http <- net <- server <- cli`.
 
 pub(crate) mod admission;
 pub(crate) mod app;
 pub mod campaigns;
+pub mod caps;
 pub mod cli;
 pub mod config;
 pub mod db;
@@ -44,16 +45,17 @@ pub mod facts;
 pub(crate) mod housekeeping;
 pub(crate) mod http;
 pub mod journal;
-pub(crate) mod judge;
+pub mod judge;
 pub(crate) mod limits;
 pub(crate) mod metrics;
 pub mod model;
 pub(crate) mod net;
-pub(crate) mod privacy;
+pub mod privacy;
 pub mod redis;
 pub mod routing;
 pub mod seal;
 pub mod server;
 pub(crate) mod tasks;
 pub mod telemetry;
+pub(crate) mod templates;
 pub mod visitor;

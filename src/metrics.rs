@@ -138,6 +138,7 @@ macro_rules! entry {
 }
 
 mod campaigns;
+mod caps;
 mod clicks;
 mod db;
 mod drain;
@@ -146,7 +147,7 @@ mod journal;
 mod process;
 mod redis;
 
-pub use {campaigns::*, clicks::*, db::*, drain::*, http::*, journal::*, process::*, redis::*};
+pub use {campaigns::*, caps::*, clicks::*, db::*, drain::*, http::*, journal::*, process::*, redis::*};
 
 /// Every metric of octo; `process_*` describe themselves.
 pub fn families() -> impl Iterator<Item = &'static Family> {
@@ -157,6 +158,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         drain::FAMILIES,
         db::FAMILIES,
         campaigns::FAMILIES,
+        caps::FAMILIES,
         redis::FAMILIES,
         process::FAMILIES,
     ];

@@ -3,11 +3,15 @@
 pub mod campaign;
 pub mod click;
 pub mod id;
+pub mod library;
 pub mod link;
 pub mod money;
+pub mod network;
 pub mod out_click;
 pub mod rule;
 pub mod scheme;
+pub mod source;
 pub mod stored_rules;
 pub mod text;
 pub mod token;
+pub mod unexpanded;

@@ -1,6 +1,6 @@
 //! What may be kept of a visitor, and for how long somebody can be told apart.
 
-pub(crate) mod keys;
+pub mod keys;
 
 use std::{
     borrow::Cow,
@@ -50,11 +50,6 @@ impl Privacy {
             click.user_agent = user_agent;
             click.referrer = referrer;
         }
-    }
-
-    /// Whether addresses are hashed under the keys of days.
-    pub fn uses_keys(&self) -> bool {
-        self.ip_mode == IpMode::Hash
     }
 
     /// What `privacy.ip_mode` leaves of an address.

@@ -10,8 +10,9 @@ pub mod condition;
 pub mod destination;
 pub mod explain;
 mod rotation;
+pub mod sticky;
 
-use std::hash::Hasher as _;
+use std::{collections::HashMap, hash::Hasher as _};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -28,7 +29,7 @@ use crate::{
         campaign::{Campaign, Destination, Status, Terms},
         click::{InvalidReason, Routed, Why},
         link::{Number, Params},
-        rule::{self, Criterion, DEFAULT_RULE, Dimension, OfferChoice, Sticky},
+        rule::{self, Cap, Criterion, DEFAULT_RULE, Dimension, OfferChoice, Sticky},
     },
     visitor::Visitor,
 };
@@ -48,6 +49,7 @@ pub struct Routes {
     /// What the choices of this campaign hang on, in this epoch.
     salt: u64,
     dimensions: Dimensions,
+    caps: HashMap<CapTarget, Box<[Cap]>, foldhash::fast::FixedState>,
 }
 
 /// Which dimensions the rules of a campaign look at: what must be known of a visit, and what need not.
@@ -294,12 +296,39 @@ impl Routes {
         for path in rules.iter_mut().flat_map(|rule| &mut rule.paths) {
             path.out_macros = elsewhere | macros(&path.offers);
         }
-        Ok(Self { salt: salt_of(&campaign), rules, overflow, fallback, dimensions, campaign })
+        let caps = caps_of(&campaign);
+        Ok(Self { salt: salt_of(&campaign), rules, overflow, fallback, dimensions, caps, campaign })
     }
 
     /// What must be known of a visit.
     pub fn dimensions(&self) -> Dimensions {
         self.dimensions
+    }
+
+    /// The caps of a path or an offer, each with the zone that it counts in.
+    pub fn caps(&self, target: CapTarget) -> &[Cap] {
+        self.caps.get(&target).map_or(&[], |caps| caps)
+    }
+
+    /// What has caps, in the order of their ids, paths first.
+    pub fn capped(&self) -> Vec<CapTarget> {
+        let mut targets: Vec<_> = self.caps.keys().copied().collect();
+        targets.sort_unstable();
+        targets
+    }
+
+    /// The name of a path or an offer.
+    pub fn name_of(&self, target: CapTarget) -> Option<&str> {
+        match target {
+            CapTarget::Path(rule::ONLY_PATH) => Some("Default"),
+            CapTarget::Path(id) => self
+                .campaign
+                .terms
+                .all_paths()
+                .find(|path| path.id == Some(id))
+                .map(|path| path.name.as_str()),
+            CapTarget::Offer(id) => self.offer(id).map(|offer| &*offer.name),
+        }
     }
 
     /// Whether rules look at what browsers tell in Client Hints only.
@@ -337,7 +366,7 @@ impl Routes {
         let rule = decision.rule_id.filter(|_| names_rule).and_then(|id| self.rule_name(id));
         let names = Names {
             campaign: &terms.name,
-            source: "",
+            source: self.campaign.source.as_ref().map_or("", |source| &source.name),
             lander: name(decision.landing_page),
             offer: name(decision.offer),
             rule: Named { id: decision.rule_id, name: rule.unwrap_or_default() },
@@ -728,7 +757,11 @@ fn take<'r>(
     let needs_offer = page.is_none() || path.offer_choice == OfferChoice::Lander;
     let offer = if needs_offer {
         let bound = bound.and_then(|bound| path.offers.iter().find(|offer| offer.id == bound.offer_id));
-        match bound.filter(|offer| offer.takes(os) && !is_full(offer, visit.is_full)) {
+        let is_moved = bound.is_some_and(|offer| offer.takes(os) && is_full(offer, visit.is_full));
+        if is_moved {
+            why.insert(Why::Cap);
+        }
+        match bound.filter(|offer| offer.takes(os) && !is_moved) {
             Some(offer) => Some(offer),
             None => choose_offer(routes, path, key, os, visit.is_full, &mut why),
         }
@@ -822,6 +855,23 @@ fn refusal(terms: &Terms, now: DateTime<Utc>) -> Option<InvalidReason> {
     }
 }
 
+/// The caps of its paths and offers. One without a zone counts in the campaign's; one of an offer of the library, which
+/// many campaigns share, in UTC.
+fn caps_of(campaign: &Campaign) -> HashMap<CapTarget, Box<[Cap]>, foldhash::fast::FixedState> {
+    let terms = &campaign.terms;
+    let in_zone = |caps: &[Cap], zone: Tz| -> Box<[Cap]> {
+        caps.iter().map(|cap| Cap { time_zone: Some(cap.time_zone.unwrap_or(zone)), ..*cap }).collect()
+    };
+    let only = (rule::ONLY_PATH, terms.caps.as_slice());
+    let paths = terms.all_paths().filter_map(|path| Some((path.id?, path.caps.as_slice()))).chain([only]);
+    let paths = paths.map(|(id, caps)| (CapTarget::Path(id), in_zone(caps, terms.time_zone)));
+    let offers = terms.all_offers().chain(&campaign.overflow_offers).filter_map(|offer| {
+        let zone = if offer.library { Tz::UTC } else { terms.time_zone };
+        Some((CapTarget::Offer(offer.id?), in_zone(&offer.caps, zone)))
+    });
+    paths.chain(offers).filter(|(_, caps)| !caps.is_empty()).collect()
+}
+
 /// Different for every campaign and epoch.
 fn salt_of(campaign: &Campaign) -> u64 {
     let mut hasher = SipHasher13::new();
@@ -908,7 +958,7 @@ pub(crate) mod tests {
         },
     };
 
-    fn destination(id: i64, weight: i32, is_active: bool) -> Destination {
+    pub(crate) fn destination(id: i64, weight: i32, is_active: bool) -> Destination {
         let url = format!("https://d{id}.example/");
         Destination { id: Some(id), name: format!("d{id}"), url, weight, is_active, ..Destination::default() }
     }

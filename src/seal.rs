@@ -39,6 +39,8 @@ pub enum Purpose {
     Out,
     /// The choices of a test link.
     Test,
+    /// The choices of a visitor.
+    Sticky,
 }
 
 impl Purpose {
@@ -46,6 +48,7 @@ impl Purpose {
         match self {
             Self::Out => b"octo out",
             Self::Test => b"octo test",
+            Self::Sticky => b"octo sticky",
         }
     }
 

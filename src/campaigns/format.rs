@@ -2,6 +2,8 @@
 //! releases run beside each other. What is written here is read by other releases: it never changes. Something that
 //! an older one could not read needs a `CampaignV2`, under a schema and a key of its own.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,7 @@ use crate::model::{
     id::CampaignKey,
     money::Money,
     rule::{Cap, Path, Sticky},
+    source::Source,
     stored_rules::StoredRules,
 };
 
@@ -54,6 +57,8 @@ pub struct CampaignV1 {
     time_zone: Tz,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traffic_source_id: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -83,7 +88,7 @@ struct DestinationV1 {
 
 impl From<Campaign> for CampaignV1 {
     fn from(campaign: Campaign) -> Self {
-        let Campaign { id, key, terms, overflow_offers, version, created_at, updated_at } = campaign;
+        let Campaign { id, key, terms, overflow_offers, source, version, created_at, updated_at } = campaign;
         let rules = StoredRules::of(&terms);
         let of_paths = |list: fn(&Path) -> &Vec<Destination>| {
             let all = terms.all_paths().flat_map(list).filter(|d| !d.direct);
@@ -98,6 +103,7 @@ impl From<Campaign> for CampaignV1 {
             epoch: terms.epoch,
             time_zone: terms.time_zone,
             traffic_source_id: terms.traffic_source_id,
+            source: source.map(Arc::unwrap_or_clone),
             id,
             key,
             name: terms.name,
@@ -152,8 +158,9 @@ impl From<CampaignV1> for Campaign {
             rules.put_into(&mut terms, &landing_pages, &offers);
         }
         let overflow_offers = destinations(v1.overflow_offers);
+        let source = v1.source.map(Arc::new);
         let CampaignV1 { id, key, version, created_at, updated_at, .. } = v1;
-        Self { id, key, terms, overflow_offers, version, created_at, updated_at }
+        Self { id, key, terms, overflow_offers, source, version, created_at, updated_at }
     }
 }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     db::store::campaigns::Change,
-    model::{campaign::Campaign, id::CampaignKey},
+    model::{campaign::Campaign, id::CampaignKey, source::Source},
     routing::Routes,
 };
 
@@ -17,12 +17,14 @@ pub(super) struct Set {
     keys: HashMap<Uuid, CampaignKey>,
     /// The keys of `by_key` under what they are in small letters.
     by_small_letters: HashMap<String, Vec<CampaignKey>>,
+    /// Traffic sources as they were last seen: each is kept once for all its campaigns.
+    sources: HashMap<i64, Arc<Source>>,
 }
 
 impl Set {
     /// Puts a change in, and names the keys it is about.
     pub(super) fn apply(&mut self, change: Change, changed: &mut Vec<CampaignKey>) {
-        let campaign = change.campaign;
+        let mut campaign = change.campaign;
         let id = campaign.id;
         let known = self.keys.get(&id).and_then(|key| self.by_key.get(key));
         // what comes late (from a replica, say) is not news; the same version of another time is: the one before was
@@ -42,10 +44,19 @@ impl Set {
         }
         if !change.is_deleted {
             self.keys.insert(id, campaign.key.clone());
+            campaign.source = campaign.source.map(|source| self.shared(source));
             if let Some(routes) = compile(campaign) {
                 self.insert(routes);
             }
         }
+    }
+
+    fn shared(&mut self, source: Arc<Source>) -> Arc<Source> {
+        let known = self.sources.entry(source.id).or_insert_with(|| source.clone());
+        if *known != source {
+            *known = source;
+        }
+        known.clone()
     }
 
     fn insert(&mut self, routes: Arc<Routes>) {
@@ -122,6 +133,22 @@ mod tests {
         let (id, key) = (Uuid::from_u128(id), key.parse().unwrap());
         let campaign = Campaign { id, key, version, ..campaign(Vec::new(), Vec::new()) };
         Change { campaign, is_deleted }
+    }
+
+    #[test]
+    fn campaigns_of_one_source_share_it() {
+        let mut set = Set::default();
+        let of = |name: &str| Some(Arc::new(Source { id: 3, name: name.to_owned(), parameters: Vec::new() }));
+        for (id, name, version) in [(1, "a", 1), (2, "a", 1), (1, "b", 2)] {
+            let mut change = change(id, &format!("k{id}"), version, false);
+            change.campaign.source = of(name);
+            set.apply(change, &mut Vec::new());
+            let sources =
+                set.by_key.values().filter_map(|routes| routes.campaign.source.as_ref().map(Arc::as_ptr));
+            let different = sources.collect::<std::collections::HashSet<_>>().len();
+            assert_eq!(different, usize::from(name == "b") + 1, "{id} {name}");
+        }
+        assert_eq!(set.by_key["k1"].campaign.source.as_ref().unwrap().name, "b");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Config {
     pub cache: Cache,
     /// Redirects.
     pub tracking: Tracking,
+    /// How much paths and offers take.
+    pub caps: Caps,
     /// What is kept, and how long.
     pub privacy: Privacy,
     /// The admin API.
@@ -74,6 +76,15 @@ impl Config {
         if self.server.proxy_protocol && self.server.trusted_proxies.is_empty() {
             faults.push(
                 "server.proxy_protocol needs server.trusted_proxies: nobody else's PROXY header is believed"
+                    .to_owned(),
+            );
+        }
+        if self.caps.share_interval > Duration::from_secs(1) {
+            faults.push("caps.share_interval_ms is longer than 1000".to_owned());
+        }
+        if self.tracking.sticky > self.tracking.token {
+            faults.push(
+                "tracking.sticky_days is longer than tracking.token_days, and no longer are keys kept"
                     .to_owned(),
             );
         }
@@ -461,8 +472,28 @@ pub struct Tracking {
     pub token_keys_poll: Duration,
     #[serde(rename = "test_link_s", with = "Seconds::<1>")]
     pub test_link: Duration,
+    #[serde(with = "AtLeast::<1>")]
+    pub unique_visitors_max: usize,
+    #[serde(rename = "unique_save_s", with = "Seconds::<1>")]
+    pub unique_save: Duration,
+    #[serde(rename = "sticky_days", with = "Days::<1>")]
+    pub sticky: Duration,
     #[serde(deserialize_with = "optional")]
     pub datacenter_networks_file: Option<PathBuf>,
+}
+
+/// `[caps]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Caps {
+    #[serde(rename = "share_interval_ms", with = "Millis::<10>")]
+    pub share_interval: Duration,
+    #[serde(with = "AtLeast::<1>")]
+    pub counters_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub file_bytes_max: usize,
+    #[serde(rename = "total_keep_days", with = "Days::<1>")]
+    pub total_keep: Duration,
 }
 
 /// `[privacy]`

@@ -1,15 +1,21 @@
 //! What is stored, one file a noun: the statements that read and change it.
 
+pub mod affiliate_networks;
 pub mod campaigns;
+pub mod caps;
 pub mod clicks;
 pub mod dead_letters;
 pub mod erasures;
 pub mod events;
 pub mod idempotency;
 pub mod installation;
+pub mod landing_pages;
 pub mod library;
+pub mod offers;
 pub mod out_clicks;
 pub mod seal_keys;
 pub mod stats;
 pub mod tokens;
+pub mod traffic_sources;
+pub mod uses;
 pub mod visitor_keys;

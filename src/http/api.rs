@@ -1,16 +1,23 @@
 //! The admin API: one file a noun, and in [`manners`] what they have in common.
 
+pub(crate) mod affiliate_networks;
 pub(crate) mod campaigns;
+pub(crate) mod caps;
 pub(crate) mod clicks;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
+pub(crate) mod landing_pages;
+mod library;
 pub(crate) mod manners;
+pub(crate) mod offers;
 pub(crate) mod openapi;
 pub(crate) mod out_clicks;
 pub(crate) mod stats;
 pub(crate) mod story;
 pub(crate) mod system;
+pub(crate) mod templates;
 pub(crate) mod tokens;
+pub(crate) mod traffic_sources;
 pub(crate) mod views;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -21,6 +28,12 @@ use crate::{app::App, http::api::manners::answer::ROOT};
 pub(crate) fn router() -> OpenApiRouter<App> {
     let nouns = OpenApiRouter::default()
         .merge(campaigns::router())
+        .merge(offers::router())
+        .merge(landing_pages::router())
+        .merge(traffic_sources::router())
+        .merge(affiliate_networks::router())
+        .merge(templates::router())
+        .merge(caps::router())
         .merge(stats::router())
         .merge(story::router())
         .merge(clicks::router())

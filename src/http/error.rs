@@ -312,6 +312,9 @@ impl From<db::Error> for Problem {
                 let taken = FieldError::new("/key", "taken", "is the key of another campaign");
                 Self::conflict("Another campaign has this key.").with_errors(vec![taken])
             }
+            db::Error::Conflict { ref constraint } if constraint == "campaigns_traffic_source_id_fkey" => {
+                FieldError::new("/traffic_source_id", "not_found", "is no traffic source").into()
+            }
             db::Error::Conflict { .. } => {
                 Self::conflict("It does not fit with what is stored.").with_source(error)
             }

@@ -12,7 +12,7 @@ use crate::{
         money::{Money, parse_amount},
         scheme::Scheme,
     },
-    routing::destination::Template,
+    routing::destination::{self, Template},
 };
 
 /// Unknown fields that are named one by one; a body of a megabyte can hold very many.
@@ -108,6 +108,16 @@ impl<'v> Fields<'v> {
         None
     }
 
+    /// A name for people that must be there: 1 to 255 characters, not only spaces.
+    pub fn name(&mut self, name: &str) -> Option<String> {
+        let text = self.text(name, 1..=255)?;
+        if text.trim().is_empty() {
+            self.refuse(name, "length", "must not be blank");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
     /// A text that parses itself; it must be there. `code` says what kind of fault it is when it does not.
     pub fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, code: &'static str) -> Option<T> {
         if self.required(name) { self.optional_parsed(name, code) } else { None }
@@ -199,7 +209,20 @@ impl<'v> Fields<'v> {
 
     /// A destination with macros that may be absent or `null`.
     pub fn optional_url_template(&mut self, name: &str, app_schemes: &[Scheme]) -> Option<Template> {
-        match Template::parse_for(self.string(name)?, app_schemes) {
+        self.parsed_template(name, |text| Template::parse_for(text, app_schemes))
+    }
+
+    /// A destination on the web, with macros, that may be absent or `null`.
+    pub fn optional_web_template(&mut self, name: &str) -> Option<Template> {
+        self.parsed_template(name, Template::parse)
+    }
+
+    fn parsed_template(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<Template, destination::Error>,
+    ) -> Option<Template> {
+        match parse(self.string(name)?) {
             Ok(template) => Some(template),
             Err(error) => {
                 self.refuse(name, "url", error.to_string());

@@ -10,6 +10,7 @@ pub(crate) mod out;
 pub(crate) mod pixel;
 pub(crate) mod robots;
 pub(crate) mod signals;
+pub(crate) mod sticky;
 pub(crate) mod test_link;
 
 use axum::{

@@ -8,13 +8,28 @@ use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    judge::{Judge, NewVisit},
+    judge::NewVisit,
     metrics,
     redis::{Ended, Redis},
 };
 
-/// What nodes of an installation tell each other of visits.
-const CHANNEL: &str = "visits";
+/// What nodes of an installation tell each other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Channel {
+    /// The first clicks of visits, which make others duplicates.
+    Visits,
+    /// The first clicks of visitors, which make others not unique.
+    Visitors,
+}
+
+impl Channel {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Visits => "visits",
+            Self::Visitors => "visitors",
+        }
+    }
+}
 
 /// Visits of one message: 16 kB.
 const MESSAGE_VISITS_MAX: usize = 512;
@@ -25,6 +40,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Tells the other nodes of `told`, every `interval`, until the stop signal.
 pub(crate) async fn tell(
     redis: Arc<Redis>,
+    channel: Channel,
     mut told: mpsc::Receiver<NewVisit>,
     interval: Duration,
     stop: CancellationToken,
@@ -33,7 +49,7 @@ pub(crate) async fn tell(
     loop {
         let told = told.recv_many(&mut visits, MESSAGE_VISITS_MAX);
         let Some(count) = stop.run_until_cancelled(told).await else { return Ok(()) };
-        if !redis.publish(CHANNEL, &message(redis.node(), &visits)).await {
+        if !redis.publish(channel.name(), &message(redis.node(), &visits)).await {
             metrics::visits_untold(count as u64);
         }
         visits.clear();
@@ -46,11 +62,12 @@ pub(crate) async fn tell(
 /// Hears what the other nodes tell, until the stop signal.
 pub(crate) async fn hear(
     redis: Arc<Redis>,
-    judge: Arc<Judge>,
+    channel: Channel,
+    heard: impl Fn(NewVisit) + Send + Sync,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
-        let Some(ended) = stop.run_until_cancelled(hear_until_it_ends(&redis, &judge)).await else {
+        let Some(ended) = stop.run_until_cancelled(hear_until_it_ends(&redis, channel, &heard)).await else {
             return Ok(());
         };
         tracing::debug!(error = ?ended, "not hearing of visits at other nodes");
@@ -59,11 +76,15 @@ pub(crate) async fn hear(
     Ok(())
 }
 
-async fn hear_until_it_ends(redis: &Redis, judge: &Judge) -> Result<Infallible, Ended> {
-    let mut messages = redis.subscribe(CHANNEL).await?;
+async fn hear_until_it_ends(
+    redis: &Redis,
+    channel: Channel,
+    heard: &(impl Fn(NewVisit) + Sync),
+) -> Result<Infallible, Ended> {
+    let mut messages = redis.subscribe(channel.name()).await?;
     loop {
         let text = messages.next().await?;
-        heard(redis.node(), &text).for_each(|visit| judge.heard(visit));
+        said(redis.node(), &text).for_each(heard);
     }
 }
 
@@ -78,7 +99,7 @@ fn message(node: &str, visits: &[NewVisit]) -> String {
 }
 
 /// What another node said; what cannot be read is passed over.
-fn heard<'a>(node: &str, text: &'a str) -> impl Iterator<Item = NewVisit> + 'a {
+fn said<'a>(node: &str, text: &'a str) -> impl Iterator<Item = NewVisit> + 'a {
     let (from, visits) = text.split_once(' ').unwrap_or_default();
     let visits = if from == node { "" } else { visits };
     visits.split(' ').take(MESSAGE_VISITS_MAX).filter_map(|visit| {
@@ -95,10 +116,10 @@ mod tests {
     fn what_one_node_tells_the_others_hear() {
         let visits = vec![(0, 0), (u64::MAX, 1_700_000_000), (7, 8)];
         let text = message("a", &visits);
-        assert_eq!(heard("b", &text).collect::<Vec<_>>(), visits);
-        assert_eq!(heard("a", &text).count(), 0, "not what it said itself");
+        assert_eq!(said("b", &text).collect::<Vec<_>>(), visits);
+        assert_eq!(said("a", &text).count(), 0, "not what it said itself");
         for strange in ["", "a", "a ", "a 1", "a x@y", "a 1@2@3", "a \u{e9}@1"] {
-            assert_eq!(heard("b", strange).count(), 0, "{strange}");
+            assert_eq!(said("b", strange).count(), 0, "{strange}");
         }
     }
 }

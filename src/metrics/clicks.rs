@@ -4,7 +4,10 @@ use std::sync::LazyLock;
 
 use ::metrics::Counter;
 
-use crate::model::click::{Adjusted, Adjustment};
+use crate::model::{
+    click::{Adjusted, Adjustment},
+    link::{self, Unexpanded},
+};
 
 families! {
     counter clicks("octo_clicks_total", outcome) = "Clicks, by outcome.",
@@ -39,9 +42,9 @@ families! {
     counter values_adjusted("octo_click_values_adjusted_total", reason) =
         "Clicks with a value in their link that could not be kept as it was sent, by reason.",
         zeros Each(<Adjustment as strum::VariantNames>::VARIANTS);
-    counter unexpanded_macros("octo_unexpanded_macros_total") =
-        "Values of links that were macros the source had not filled in.",
-        zeros Plain;
+    counter unexpanded_macros("octo_unexpanded_macros_total", slot) =
+        "Clicks with a value in their link that was a macro the source had not filled in, by where it would have gone.",
+        zeros Each(&link::PLACES);
     counter visits_forgotten("octo_visits_forgotten_total") =
         "Visits forgotten within the duplicate window, because tracking.duplicate_visits_max was reached.",
         zeros Plain
@@ -87,10 +90,12 @@ pub fn click(outcome: &'static str) {
     }
 }
 
-/// What of a click's link could not be kept as it was sent, and how many of its values were macros.
-pub fn click_adjusted(adjusted: Adjusted, unexpanded: u32) {
+/// What of a click's link could not be kept as it was sent, and which of its values were macros.
+pub fn click_adjusted(adjusted: Adjusted, unexpanded: Unexpanded) {
     for adjustment in adjusted.iter() {
         values_adjusted(<&str>::from(adjustment)).increment(1);
     }
-    unexpanded_macros().increment(unexpanded.into());
+    for slot in unexpanded.iter() {
+        unexpanded_macros(slot).increment(1);
+    }
 }

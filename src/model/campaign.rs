@@ -1,5 +1,7 @@
 //! A campaign: what identifies it, and its terms, which are what is asked for, stored, changed and shown.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use super::{
     id::CampaignKey,
     money::Money,
     rule::{Cap, ONLY_PATH, OfferChoice, Path, Rule, Sticky},
+    source::Source,
     text::must_be_one_of,
 };
 
@@ -25,6 +28,8 @@ pub struct Campaign {
     pub terms: Terms,
     /// Offers of the library that others of this campaign lead to once they are full.
     pub overflow_offers: Vec<Destination>,
+    /// The traffic source of its terms; campaigns of one source share it.
+    pub source: Option<Arc<Source>>,
     /// Counts changes; the ETag.
     pub version: i64,
     /// When it was made.
@@ -106,8 +111,9 @@ pub struct Destination {
     /// For people: 1 to 255 characters, not only spaces.
     #[schema(min_length = 1, max_length = 255, pattern = "[^\\s]", example = "A")]
     pub name: String,
-    /// http or https (or an app's scheme that is listed), with macros such as `{click_id}`; none in scheme, host or port;
-    /// at most 8,192 bytes. Stored and shown in canonical form.
+    /// http or https, or a link into an app (`intent:`, `market:`, `itms-apps:`, or a scheme that is listed), with macros
+    /// such as `{click_id}`, `{sub1:raw}`, `{city|unknown}` or `{date:%Y-%m-%d}`; none in scheme, host or port;
+    /// `{out_url}` and `{click_token}` in landing pages only; at most 8,192 bytes. Stored and shown in canonical form.
     #[schema(format = "url-template", example = "https://offer.example/?click={click_id}")]
     pub url: String,
     /// Share in the rotation, 0 to 1,000,000: 3 gets three times the clicks of 1.
@@ -132,7 +138,8 @@ pub struct Destination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, example = 7)]
     pub overflow_offer_id: Option<i64>,
-    /// Where a visitor goes whose device cannot open the app that `url` leads to.
+    /// Where a visitor goes whose device cannot open the app that `url` leads to: http or https, with macros. Without it such
+    /// a visitor gets another entry, unless the scheme of `url` is a listed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(format = "url-template", example = "https://shop.example/app")]
     pub web_url: Option<String>,
@@ -224,6 +231,7 @@ impl Campaign {
             key,
             terms,
             overflow_offers: Vec::new(),
+            source: None,
             version: 1,
             created_at: now,
             updated_at: now,

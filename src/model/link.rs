@@ -3,7 +3,10 @@
 //! Decoding follows the WHATWG `application/x-www-form-urlencoded` parser
 //! (<https://url.spec.whatwg.org/#urlencoded-parsing>): `&` separates (so does `&amp;`, as HTML writes it), `+` is a
 //! space, a `%` without two hex digits stands for itself, invalid UTF-8 becomes U+FFFD. Then control characters go and
-//! values are cut. A macro that the source did not fill (`{campaign}`) is no value.
+//! values are cut. A macro that the source did not fill (`{campaign}`) is no value. A second `?` in a value begins the
+//! next parameter: who adds `?gclid=..` to a link that has a query means `&`.
+//!
+//! What the campaign's traffic source calls otherwise is found by [`Params::read_as`], once the campaign is known.
 
 use std::borrow::Cow;
 
@@ -13,14 +16,39 @@ use rust_decimal::Decimal;
 use crate::model::{
     click::{Adjusted, Adjustment},
     money::{self, Currency, Reading},
+    source::{CostUnit, Mapping, Slot as SourceSlot, Source},
     text::{LINK_VALUE_CHARS_MAX, clean_and_cut},
+    unexpanded::is_unexpanded,
 };
 
 /// Unknown parameters kept for pass-through; a destination has no room for more.
 const UNKNOWN_MAX: usize = 1024;
 
-/// Longest name of a macro that a source may leave in a link, in bytes.
-const MACRO_BYTES_MAX: usize = 64;
+/// What links say in octo's own words, beside the key.
+pub const NAMES: [&str; 16] = *PLACES.first_chunk().expect("there are more places than names");
+
+/// Where values go: [`NAMES`], and what only a traffic source can say.
+pub const PLACES: [&str; 19] = [
+    "sub1",
+    "sub2",
+    "sub3",
+    "sub4",
+    "sub5",
+    "aff_sub",
+    "aff_sub2",
+    "aff_sub3",
+    "aff_sub4",
+    "aff_sub5",
+    "click_id",
+    "landing_page_id",
+    "campaign_offer_id",
+    "traffic_source_id",
+    "cost",
+    "currency",
+    "keyword",
+    "creative",
+    "placement",
+];
 
 /// The parameters of a link; the first value wins on repeats.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,12 +71,43 @@ pub struct Params<'a> {
     pub cost: Option<Cow<'a, str>>,
     /// `currency`
     pub currency: Option<Cow<'a, str>>,
+    /// What the traffic source calls its keyword.
+    pub keyword: Option<Cow<'a, str>>,
+    /// What the traffic source calls its ad.
+    pub creative: Option<Cow<'a, str>>,
+    /// What the traffic source calls the place of its ad.
+    pub placement: Option<Cow<'a, str>>,
+    /// What the cost is the price of.
+    pub cost_unit: CostUnit,
+    /// The currency of the cost where the link says none, as the traffic source is known to count.
+    pub source_currency: Option<Currency>,
     /// All others as they were sent, in order: `name=value`, `name`, or nothing between two `&`.
     pub unknown: Vec<Cow<'a, str>>,
     /// What of the values could not be kept as it was sent.
     pub adjusted: Adjusted,
     /// Values that were macros which the source did not fill.
-    pub unexpanded: u32,
+    pub unexpanded: Unexpanded,
+}
+
+/// The places of [`PLACES`] whose value was a macro that the source did not fill.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unexpanded(u32);
+
+impl Unexpanded {
+    /// Whose values they were.
+    pub fn iter(self) -> impl Iterator<Item = &'static str> {
+        PLACES.into_iter().enumerate().filter(move |(i, _)| (self.0 >> i) & 1 == 1).map(|(_, place)| place)
+    }
+
+    fn insert(&mut self, place: &str) {
+        if let Some(i) = PLACES.iter().position(|p| *p == place) {
+            self.0 |= 1 << i;
+        }
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
 }
 
 /// A number in a link, read once. Its first value counts, also where that is none.
@@ -134,6 +193,80 @@ impl<'a> Params<'a> {
         }
     }
 
+    /// Finds what the campaign's traffic source calls otherwise among the parameters that are not ours. What the link
+    /// says in our words wins; a parameter of the source stays among the unknown ones, and passes through as they do.
+    pub fn read_as(&mut self, source: &Source) {
+        for parameter in source.parameters.iter().filter(|p| p.slot == SourceSlot::Cost) {
+            self.source_currency = parameter.currency;
+            if parameter.name.as_str() == "cost" {
+                self.cost_unit = parameter.unit.unwrap_or_default();
+            }
+        }
+        let unknown = std::mem::take(&mut self.unknown);
+        for part in &unknown {
+            match part {
+                Cow::Borrowed(part) => self.take_as(part, source, |value| value),
+                Cow::Owned(part) => self.take_as(part, source, |value| Cow::Owned(value.into_owned())),
+            }
+        }
+        self.unknown = unknown;
+    }
+
+    /// Takes one part between two `&`, and what a second `?` in it begins, if the source knows its name.
+    fn take_as<'v>(
+        &mut self,
+        part: &'v str,
+        source: &Source,
+        own: impl Fn(Cow<'v, str>) -> Cow<'a, str> + Copy,
+    ) {
+        let mut next = Some(part);
+        while let Some(part) = next {
+            let (raw_name, value) = part.split_once('=').unwrap_or((part, ""));
+            let (value, tail) = split_tail(value);
+            let name = decode(raw_name, usize::MAX);
+            if let Some(parameter) = source.parameters.iter().find(|p| p.name.as_str() == name) {
+                self.fill_as(parameter, value, own);
+            }
+            next = tail;
+        }
+    }
+
+    fn fill_as<'v>(
+        &mut self,
+        &Mapping { slot, unit, .. }: &Mapping,
+        raw: &'v str,
+        own: impl Fn(Cow<'v, str>) -> Cow<'a, str>,
+    ) {
+        let place = <&str>::from(slot);
+        let text = self.source_slot(slot);
+        if text.is_some() {
+            return;
+        }
+        let (kept, adjustment) = read_value(place, raw);
+        if let Some(kept) = kept {
+            *text = Some(own(kept));
+            if slot == SourceSlot::Cost {
+                self.cost_unit = unit.unwrap_or_default();
+            }
+        }
+        self.note(place, adjustment);
+    }
+
+    fn source_slot(&mut self, slot: SourceSlot) -> &mut Option<Cow<'a, str>> {
+        match slot {
+            SourceSlot::ClickId => &mut self.click_id,
+            SourceSlot::Cost => &mut self.cost,
+            SourceSlot::Sub1 => &mut self.subs[0],
+            SourceSlot::Sub2 => &mut self.subs[1],
+            SourceSlot::Sub3 => &mut self.subs[2],
+            SourceSlot::Sub4 => &mut self.subs[3],
+            SourceSlot::Sub5 => &mut self.subs[4],
+            SourceSlot::Keyword => &mut self.keyword,
+            SourceSlot::Creative => &mut self.creative,
+            SourceSlot::Placement => &mut self.placement,
+        }
+    }
+
     /// The value of any parameter, decoded; the first one of that name. One that holds a macro which the source did not
     /// fill is none.
     pub fn get(&self, name: &str) -> Option<Cow<'_, str>> {
@@ -154,6 +287,9 @@ impl<'a> Params<'a> {
             "traffic_source_id" => self.traffic_source_id.as_deref().map(Cow::Borrowed),
             "cost" => self.cost.as_deref().map(Cow::Borrowed),
             "currency" => self.currency.as_deref().map(Cow::Borrowed),
+            "keyword" if self.keyword.is_some() => self.keyword.as_deref().map(Cow::Borrowed),
+            "creative" if self.creative.is_some() => self.creative.as_deref().map(Cow::Borrowed),
+            "placement" if self.placement.is_some() => self.placement.as_deref().map(Cow::Borrowed),
             _ => self.unknown.iter().find_map(|part| {
                 let (raw, value) = part.split_once('=').unwrap_or((part, ""));
                 (decode(raw, usize::MAX) == name).then(|| read_value(name, value).0)?
@@ -162,12 +298,16 @@ impl<'a> Params<'a> {
     }
 
     /// What the click cost, as the link says, and what of that could not be kept. The currency of the link counts, else
-    /// the one beside the amount; an amount of an unknown one is of none.
+    /// the one beside the amount, else the source's; an amount of an unknown one is of none.
     pub fn read_cost(&self) -> Cost {
         let given = |text: &Option<Cow<'_, str>>| text.as_deref().is_some_and(|t| !t.trim().is_empty());
         let mut adjusted = Adjusted::default();
         let reading = self.cost.as_deref().and_then(money::read_amount);
         let amount = reading.map(|r| r.amount).filter(|amount| amount.is_zero() || amount.is_sign_positive());
+        let amount = match self.cost_unit {
+            CostUnit::Click => amount,
+            CostUnit::Mille => amount.map(money::of_one_in_a_thousand),
+        };
         if amount.is_none() && given(&self.cost) {
             let is_negative = reading.is_some();
             adjusted.insert(if is_negative { Adjustment::CostNegative } else { Adjustment::CostUnreadable });
@@ -182,6 +322,9 @@ impl<'a> Params<'a> {
         if is_unknown {
             adjusted.insert(Adjustment::CurrencyUnknown);
             currency = amount.map(|_| Currency::UNKNOWN);
+        }
+        if currency.is_none() {
+            currency = amount.and(self.source_currency);
         }
         Cost { amount, currency, adjusted }
     }
@@ -208,7 +351,7 @@ impl<'a> Params<'a> {
         }))
     }
 
-    /// Takes one part between two `&`, and what a second `?` behind the key begins.
+    /// Takes one part between two `&`, and what a second `?` behind the key or in a value of ours begins.
     fn take(&mut self, mut pair: &'a str) {
         loop {
             let (raw_name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -225,14 +368,16 @@ impl<'a> Params<'a> {
                 }
                 return;
             };
+            let (value, tail) = split_tail(value);
             if slot.is_empty() {
                 let (kept, adjustment) = read_value(&name, value);
                 if let Some(kept) = kept {
                     slot.fill(kept);
                 }
-                self.note(adjustment);
+                self.note(&name, adjustment);
             }
-            return;
+            let Some(tail) = tail else { return };
+            pair = tail;
         }
     }
 
@@ -276,13 +421,15 @@ impl<'a> Params<'a> {
         }
         self.unknown.extend(other.unknown.into_iter().map(|part| Cow::Owned(part.into_owned())));
         self.adjusted.extend(other.adjusted);
-        self.unexpanded += other.unexpanded;
+        self.unexpanded.extend(other.unexpanded);
     }
 
-    fn note(&mut self, adjustment: Option<Adjustment>) {
+    fn note(&mut self, place: &str, adjustment: Option<Adjustment>) {
         let Some(adjustment) = adjustment else { return };
         self.adjusted.insert(adjustment);
-        self.unexpanded += u32::from(adjustment == Adjustment::UnexpandedMacro);
+        if adjustment == Adjustment::UnexpandedMacro {
+            self.unexpanded.insert(place);
+        }
     }
 }
 
@@ -329,46 +476,27 @@ fn is_punctuation(c: char) -> bool {
         || matches!(c, '\u{feff}' | '\u{ff01}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}' | '\u{fffd}')
 }
 
+/// A value, and what a second `?` in it begins: `?name=`, as somebody adds it who does not see that the link has a query.
+/// Not in what is an address itself, which may have a query of its own.
+pub fn split_tail(value: &str) -> (&str, Option<&str>) {
+    let Some((head, tail)) = value.split_once('?') else { return (value, None) };
+    let is_in_names = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'~' | b'-');
+    let is_next =
+        tail.split_once('=').is_some_and(|(name, _)| !name.is_empty() && name.bytes().all(is_in_names));
+    if is_next && !head.contains("//") { (head, Some(tail)) } else { (value, None) }
+}
+
 /// What is kept of a value, and what could not be.
 fn read_value<'a>(name: &str, raw: &'a str) -> (Option<Cow<'a, str>>, Option<Adjustment>) {
     let (value, is_cut) = decode_and_cut(raw, LINK_VALUE_CHARS_MAX);
     match (name, is_cut) {
         // an amount whose currency is not told is no dollars: that there was to be one must not be forgotten
-        ("currency", _) if is_macro(raw) || is_macro(&value) => {
-            (Some(value), Some(Adjustment::UnexpandedMacro))
-        }
-        _ if is_macro(raw) || is_macro(&value) => (None, Some(Adjustment::UnexpandedMacro)),
+        ("currency", _) if is_unexpanded(raw, &value) => (Some(value), Some(Adjustment::UnexpandedMacro)),
+        _ if is_unexpanded(raw, &value) => (None, Some(Adjustment::UnexpandedMacro)),
         ("click_id", true) => (None, Some(Adjustment::IdTooLong)),
         (_, true) => (Some(value), Some(Adjustment::Cut)),
         (_, false) => (Some(value), None),
     }
-}
-
-/// Whether a whole value is a macro of some source: `{x}`, `{{x}}`, `${x}`, `[x]`, `[[x]]`, `%x%`, `__x__`, `#x#`, `##x##`.
-fn is_macro(value: &str) -> bool {
-    const FRAMES: [(&str, &str); 10] = [
-        ("${", "}"),
-        ("{{", "}}"),
-        ("{", "}"),
-        ("[[[", "]]]"),
-        ("[[", "]]"),
-        ("[", "]"),
-        ("##", "##"),
-        ("#", "#"),
-        ("__", "__"),
-        ("%", "%"),
-    ];
-    if !matches!(value.as_bytes().first(), Some(b'{' | b'[' | b'$' | b'%' | b'_' | b'#')) {
-        return false;
-    }
-    let inner = FRAMES.iter().find_map(|(start, end)| value.strip_prefix(start)?.strip_suffix(end));
-    let is_inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b':' | b'|' | b' ');
-    inner.map(str::trim).is_some_and(|inner| {
-        let first = inner.as_bytes().first().copied().unwrap_or(0);
-        inner.len() <= MACRO_BYTES_MAX
-            && (first.is_ascii_alphabetic() || first == b'_')
-            && inner.bytes().all(is_inner)
-    })
 }
 
 /// Decodes and cleans one name or value.
@@ -599,10 +727,14 @@ mod tests {
             "{_campaignid}",
             "{{ campaign name }}",
             "{Site+Name}",
+            "%257Bsub1%257D",
+            "%2525campaign%2525",
+            "%23%23SUB_ID_SHORT(action)%23%23",
         ] {
             let query = format!("sub1={raw}&click_id={raw}&sub2=kept");
             let p = Params::parse(&query);
-            assert_eq!((&p.subs[0], &p.click_id, p.unexpanded), (&None, &None, 2), "{raw}");
+            assert_eq!((&p.subs[0], &p.click_id), (&None, &None), "{raw}");
+            assert!(p.unexpanded.iter().eq(["sub1", "click_id"]), "{raw}");
             assert!(p.adjusted.iter().eq([Adjustment::UnexpandedMacro]), "{raw}");
             assert_eq!(p.subs[1].as_deref(), Some("kept"));
         }
@@ -626,13 +758,17 @@ mod tests {
             "{a}b",
             "{sub",
             "100%",
-            "%257Bsub1%257D",
+            "__init__",
+            "100%25_off%25",
             "{1}",
             "__x",
         ] {
             let query = format!("sub1={raw}");
             let p = Params::parse(&query);
-            assert!(p.subs[0].is_some() && p.unexpanded == 0 && p.adjusted.is_empty(), "{raw}");
+            assert!(
+                p.subs[0].is_some() && p.unexpanded == Unexpanded::default() && p.adjusted.is_empty(),
+                "{raw}"
+            );
         }
         assert_eq!(Params::parse("sub1={x}&sub1=real").subs[0].as_deref(), Some("real"));
     }
@@ -698,6 +834,92 @@ mod tests {
             all.extend(cost.adjusted);
             assert!(all.iter().eq(adjusted.iter().copied()), "{query}: {all:?}");
         }
+    }
+
+    fn source(parameters: &str) -> Source {
+        Source { id: 1, name: "s".to_owned(), parameters: serde_json::from_str(parameters).unwrap() }
+    }
+
+    fn read_as<'a>(query: &'a str, source: &Source) -> Params<'a> {
+        let mut params = Params::parse(query);
+        params.read_as(source);
+        params
+    }
+
+    #[test]
+    fn what_a_source_calls_otherwise_goes_where_it_says() {
+        let ads = source(
+            r#"[{"name":"visitor","macro":"${SUBID}","slot":"click_id"},{"name":"zone","macro":"{zone}","slot":"placement"},
+                {"name":"q","macro":null,"slot":"keyword"},{"name":"ad","macro":null,"slot":"creative"},
+                {"name":"camp","macro":"{camp}","slot":"sub1"},{"name":"bid","macro":"{bid}","slot":"cost"}]"#,
+        );
+        let p = read_as("cid=K&visitor=v%31&zone=z&q=red+shoes&ad=7&camp=c&bid=0.5&x=1&zone=late", &ads);
+        assert_eq!((p.click_id.as_deref(), p.placement.as_deref()), (Some("v1"), Some("z")));
+        assert_eq!((p.keyword.as_deref(), p.creative.as_deref()), (Some("red shoes"), Some("7")));
+        assert_eq!((p.subs[0].as_deref(), p.cost.as_deref()), (Some("c"), Some("0.5")));
+        assert_eq!(p.unknown.len(), 8, "they pass through as before: {:?}", p.unknown);
+        // ours wins, a macro is none, and the next one counts
+        let p =
+            read_as("cid=K&sub1=ours&camp=theirs&zone=%7Bzone%7D&bid=[BID]&zone=z&visitor=${SUBID}", &ads);
+        assert_eq!((p.subs[0].as_deref(), p.placement.as_deref(), &p.cost), (Some("ours"), Some("z"), &None));
+        assert!(p.unexpanded.iter().eq(["click_id", "cost", "placement"]));
+        let p = read_as("cid=K&sub1={sub1}&camp=theirs&Zone=z", &ads);
+        assert_eq!((p.subs[0].as_deref(), &p.placement), (Some("theirs"), &None));
+        // also behind a key that was encoded with its parameters
+        let p = read_as("cid=K%3Fvisitor=v%26zone=z", &ads);
+        assert_eq!((p.click_id.as_deref(), p.placement.as_deref()), (Some("v"), Some("z")));
+        let long = "v".repeat(1025);
+        let query = format!("cid=K&visitor={long}&zone={long}");
+        let p = read_as(&query, &ads);
+        assert_eq!((&p.click_id, p.placement.map(|z| z.len())), (&None, Some(1024)));
+        assert!(p.adjusted.iter().eq([Adjustment::Cut, Adjustment::IdTooLong]));
+    }
+
+    #[test]
+    fn the_cost_of_a_source_has_its_unit_and_its_currency() {
+        let bid =
+            |more: &str| source(&format!(r#"[{{"name":"bid","macro":"{{bid}}","slot":"cost"{more}}}]"#));
+        let (plain, mille) = (bid(r#","currency":"EUR""#), bid(r#","unit":"mille","currency":"EUR""#));
+        let own =
+            source(r#"[{"name":"cost","macro":"[CPM]","slot":"cost","unit":"mille","currency":"EUR"}]"#);
+        for (source, query, wanted) in [
+            (&plain, "bid=0.05", "0.05 EUR"),
+            (&plain, "bid=0.05&currency=PLN", "0.05 PLN"),
+            (&plain, "bid=$0.05", "0.05 USD"),
+            (&plain, "bid=0.05&currency={cur}", "0.05 XXX"),
+            (&plain, "bid=", "none none"),
+            (&plain, "x=1", "none none"),
+            (&plain, "cost=0.07&bid=0.05", "0.07 EUR"),
+            (&bid(""), "bid=0.05", "0.05 none"),
+            (&mille, "bid=1.5", "0.0015 EUR"),
+            (&mille, "bid=0.0004", "0 EUR"),
+            (&mille, "bid=0.0005", "0.000001 EUR"),
+            (&mille, "cost=0.07&bid=1.5", "0.07 EUR"),
+            (&mille, "bid=-1", "none none"),
+            (&own, "cost=2", "0.002 EUR"),
+        ] {
+            let Cost { amount, currency, .. } = read_as(query, source).read_cost();
+            let amount = amount.map_or("none".to_owned(), |a| a.normalize().to_string());
+            let currency = currency.map_or("none".to_owned(), |c| c.to_string());
+            assert_eq!(format!("{amount} {currency}"), wanted, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_second_question_mark_begins_the_next_parameter() {
+        let google = source(r#"[{"name":"gclid","macro":null,"slot":"click_id"}]"#);
+        let p = read_as("cid=K&sub1=a?gclid=x1&sub2=b", &google);
+        assert_eq!((p.subs[0].as_deref(), p.click_id.as_deref()), (Some("a"), Some("x1")));
+        assert_eq!((p.subs[1].as_deref(), p.unknown.join("&").as_str()), (Some("b"), "gclid=x1"));
+        let p = read_as("cid=K&x=1?gclid=x1", &google);
+        assert_eq!((p.click_id.as_deref(), p.unknown.join("&").as_str()), (Some("x1"), "x=1?gclid=x1"));
+        for kept in ["a?", "a?b", "?", "why?=1", "a?b c=d", "https://x.example/?a=b", "//x.example/?a=b"] {
+            let query = format!("cid=K&sub1={kept}");
+            assert_eq!(Params::parse(&query).subs[0].as_deref(), Some(kept));
+        }
+        assert_eq!(Params::parse("cid=K&sub1=a%3Fsub2=b").subs[0].as_deref(), Some("a?sub2=b"));
+        let deep = format!("cid=K&sub1={}", "a?sub1=".repeat(10_000));
+        assert_eq!(Params::parse(&deep).subs[0].as_deref(), Some("a"));
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub struct Money {
 }
 
 /// An ISO 4217 code: three capital letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Currency([u8; 3]);
 
 /// Parses a non-negative amount with at most six decimals and twelve digits before the point.
@@ -110,6 +111,15 @@ pub fn read_currency(text: &str) -> Option<Currency> {
     text.parse().ok().or_else(of_sign).filter(Currency::is_known)
 }
 
+/// The price of one where this is the price of a thousand; six decimals are kept.
+pub fn of_one_in_a_thousand(amount: Decimal) -> Decimal {
+    rounded(amount / Decimal::from(1000))
+}
+
+fn rounded(amount: Decimal) -> Decimal {
+    amount.round_dp_with_strategy(DECIMALS_MAX, RoundingStrategy::MidpointAwayFromZero)
+}
+
 fn without_sign(text: &str) -> (bool, &str) {
     let positive = || text.strip_prefix('+').unwrap_or(text);
     match text.strip_prefix(['-', '\u{2212}']) {
@@ -152,7 +162,7 @@ fn read_number(text: &str) -> Option<Decimal> {
             Decimal::from_scientific(&format!("{}e{exponent}", plain_digits(mantissa)?)).ok()?
         }
     };
-    let amount = amount.round_dp_with_strategy(DECIMALS_MAX, RoundingStrategy::MidpointAwayFromZero);
+    let amount = rounded(amount);
     (amount <= Decimal::from(AMOUNT_MAX)).then_some(amount)
 }
 
@@ -229,6 +239,20 @@ impl FromStr for Currency {
             }
             _ => Err("must be an ISO 4217 code of three letters, such as USD"),
         }
+    }
+}
+
+impl TryFrom<String> for Currency {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Currency> for String {
+    fn from(currency: Currency) -> Self {
+        currency.as_str().to_owned()
     }
 }
 

@@ -273,7 +273,8 @@ pub struct Cap {
     pub limit: u32,
     /// In which time.
     pub per: CapPer,
-    /// Where hours, days, weeks (from Monday) and months begin; null: in the campaign's zone.
+    /// Where hours, days, weeks (from Monday) and months begin; null: in the campaign's zone, of an offer of the library
+    /// in UTC.
     #[schema(value_type = Option<String>, format = "time-zone", example = "Europe/Berlin")]
     pub time_zone: Option<Tz>,
 }
@@ -286,7 +287,7 @@ pub struct Cap {
 pub enum CapOf {
     /// Clicks that count as valid: of a path its clicks, of an offer those that went to it.
     Clicks,
-    /// Conversions, when they arrive.
+    /// Conversions, when they arrive. Not taken yet: octo does not receive conversions.
     Conversions,
     /// Visitors: each once in the time of the cap, by day at the longest.
     Visitors,

@@ -111,7 +111,10 @@ impl Template {
 
     /// Parses and checks a destination on the web, in a shop for apps or in one of these apps.
     pub fn parse_for(text: &str, app_schemes: &[Scheme]) -> Result<Self, Error> {
-        Self::parse_with(text, |scheme| app_link::is_store(scheme) || app_schemes.contains(scheme))
+        let is_listed = |scheme: &Scheme| app_schemes.contains(scheme);
+        let template = Self::parse_with(text, |scheme| app_link::is_store(scheme) || is_listed(scheme))?;
+        template.check_intent(app_schemes.iter().any(|scheme| scheme.as_str() == "intent"))?;
+        Ok(template)
     }
 
     /// Parses a destination that passed [`Self::parse_for`] once. Its scheme need not be listed any more: links
@@ -130,7 +133,6 @@ impl Template {
         let url = Url::parse(&url).map_err(|e| Error::Url(e.to_string()))?;
         let host = check_host(&url)?;
         let template = Self::from_canonical(url.as_str(), &marks, host, Opener::of_scheme(url.scheme()));
-        template.check_intent()?;
         // what is stored is the canonical form, which may be longer: it has to parse again
         if template.canonical().len() > TEMPLATE_BYTES_MAX { Err(Error::TooLong) } else { Ok(template) }
     }

@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{first_run, notify::Manager};
 use crate::{
-    app::{App, CannotStart, NewVisits, SharedLock},
+    app::{App, CannotStart, NewVisits, SharedLock, caps_file},
+    caps::sharing::Sharing,
     config::Config,
     drain,
     housekeeping::{clock, database, erasure, seal_keys},
     http::{self, api::manners::idempotency},
     journal::Lock,
-    judge::sharing,
+    judge::sharing::{self, Channel},
     net::{Connections, ListenerKind, listeners::Listener},
     tasks::{Gate, Tasks},
 };
@@ -85,11 +86,36 @@ pub(super) fn spawn_tasks(
     tasks.spawn_after(first_run, "campaigns", campaigns().run(stop()));
     tasks.spawn_after(first_run, "campaign-notifications", campaigns().listen(stop()));
     tasks.spawn_after(first_run, "campaign-redis", campaigns().keep_redis(stop()));
-    if let (Some(redis), Some(visits)) = (&app.redis, new_visits) {
-        let (redis, interval) = (|| redis.clone(), config.tracking.duplicate_share);
-        tasks.spawn_after(first_run, "visits-tell", sharing::tell(redis(), visits, interval, stop()));
-        tasks.spawn_after(first_run, "visits-hear", sharing::hear(redis(), app.judge.clone(), stop()));
+    let interval = config.tracking.duplicate_share;
+    if let (Some(redis), Some(visits)) = (&app.redis, new_visits.visits) {
+        let (channel, judge) = (Channel::Visits, app.judge.clone());
+        tasks.spawn_after(
+            first_run,
+            "visits-tell",
+            sharing::tell(redis.clone(), channel, visits, interval, stop()),
+        );
+        let heard = move |visit| judge.heard(visit);
+        tasks.spawn_after(first_run, "visits-hear", sharing::hear(redis.clone(), channel, heard, stop()));
     }
+    if let (Some(redis), Some(visitors)) = (&app.redis, new_visits.visitors) {
+        let (channel, uniques) = (Channel::Visitors, app.uniques.clone());
+        tasks.spawn_after(
+            first_run,
+            "visitors-tell",
+            sharing::tell(redis.clone(), channel, visitors, interval, stop()),
+        );
+        let heard = move |visitor| uniques.heard(visitor);
+        tasks.spawn_after(first_run, "visitors-hear", sharing::hear(redis.clone(), channel, heard, stop()));
+    }
+    tasks.spawn_after(first_run, "visitors", app.uniques.clone().keep(config.tracking.unique_save, stop()));
+    let caps = Sharing {
+        caps: app.caps.clone(),
+        redis: app.redis.clone(),
+        db: db(),
+        config: config.caps.clone(),
+        file: caps_file(config),
+    };
+    tasks.spawn_after(first_run, "caps", caps.run(stop()));
     let admission =
         app.admission.clone().run(journal(), config.journal_dir(), config.journal.queue_records_max, stop());
     tasks.spawn_after(first_run, "admission", admission);

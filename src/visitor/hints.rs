@@ -11,8 +11,9 @@
 
 use super::{Agent, Device, Version, user_agent::Rules};
 
-/// What a site answers with to get the hints that are not sent on their own. There is no `Critical-CH` beside it: with it
-/// a browser asks for the same link again at once, so that one visit would be two clicks and wait twice.
+/// What a site answers with to get the hints that are not sent on their own; also in a redirect it is heard (seen in
+/// Chromium 156: they come with the second click). There is no `Critical-CH` beside it: with it the browser asks for the
+/// same link again at once (seen there too), so that one visit would be two clicks and wait twice.
 pub const ACCEPT_CH: &str = "Sec-CH-UA-Platform-Version, Sec-CH-UA-Full-Version-List, Sec-CH-UA-Model";
 
 /// Bytes of one hint. Browsers send at most 200; a longer one is not read.
@@ -92,12 +93,11 @@ impl Hints<'_> {
                 agent.browser_version = version.or(agent.browser_version);
             }
         }
-        agent.device = match (string(self.model).and_then(|model| rules.device_of_model(model)), agent.device)
-        {
-            (Some(device), Device::Mobile | Device::Tablet | Device::Unknown) => device,
-            (None, Device::Unknown) if self.mobile == "?1" => Device::Mobile,
-            (_, device) => device,
-        };
+        let by_model = string(self.model).and_then(|model| rules.device_of_model(model));
+        if matches!(agent.device, Device::Mobile | Device::Tablet | Device::Unknown) {
+            let by_hint = (agent.device == Device::Unknown && self.mobile == "?1").then_some(Device::Mobile);
+            agent.device = by_model.or(by_hint).unwrap_or(agent.device);
+        }
         agent
     }
 

@@ -19,13 +19,17 @@ use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
 mod tracking {
     mod cache;
     mod cache_hints;
+    mod caps;
     mod click;
+    mod destinations;
     mod event;
     mod event_inputs;
     mod event_sources;
     mod out;
     mod privacy;
     mod rules;
+    mod sources;
+    mod sticky;
     mod valid_traffic;
     mod visitor;
 }
@@ -39,11 +43,13 @@ mod api {
     mod documented;
     mod erasure;
     mod idempotency;
+    mod libraries;
     mod manners;
     mod python_client;
     mod queries;
     mod schemathesis;
     mod scopes;
+    mod sources;
     mod statements;
 }
 
@@ -69,6 +75,7 @@ mod breaks {
     /// Servers of one's own that stop, freeze and fail over: one at a time.
     mod servers {
         mod cache_outage;
+        mod caps;
         mod outage;
         mod replicas;
     }

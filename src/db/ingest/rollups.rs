@@ -1,32 +1,59 @@
-//! What a batch adds to the figures of hours.
+//! What a batch adds to the figures of hours, and to those of traffic sources.
 
-use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
 use super::{column, out_clicks::Counted};
 use crate::{
     db::{session::Session, statement::statements},
     facts::click::Click,
+    model::click::Adjustment,
 };
 
 statements! {
     UPSERT_STATS = "stats.upsert_batch": "
 INSERT INTO campaign_stats_hourly AS s (
-    campaign_id, hour, clicks, valid_clicks, bot_clicks, events, lander_views, lander_clicks
+    campaign_id, hour, clicks, valid_clicks, bot_clicks, events, lander_views, lander_clicks,
+    unique_clicks
 )
-SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[])
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[],
+    $9::int8[])
 ON CONFLICT (campaign_id, hour) DO UPDATE SET
     clicks = s.clicks + excluded.clicks,
     valid_clicks = s.valid_clicks + excluded.valid_clicks,
     bot_clicks = s.bot_clicks + excluded.bot_clicks,
     events = s.events + excluded.events,
     lander_views = s.lander_views + excluded.lander_views,
-    lander_clicks = s.lander_clicks + excluded.lander_clicks";
+    lander_clicks = s.lander_clicks + excluded.lander_clicks,
+    unique_clicks = s.unique_clicks + excluded.unique_clicks";
+
+    UPSERT_SOURCES = "source_stats.upsert_batch": "
+INSERT INTO source_stats_daily AS s (source_id, day, clicks, unexpanded)
+SELECT * FROM unnest($1::int8[], $2::date[], $3::int8[], $4::int8[])
+ON CONFLICT (source_id, day) DO UPDATE SET
+    clicks = s.clicks + excluded.clicks,
+    unexpanded = s.unexpanded + excluded.unexpanded";
 }
 
 /// What a batch adds to the roll-ups.
 #[derive(Debug, Default)]
 pub(super) struct Stats(Vec<Hour>);
+
+/// What a batch adds to the days of traffic sources: clicks, and those with a macro that was not filled. In the order
+/// of the key: two drains lock rows in the same order.
+#[derive(Debug, Default)]
+pub(super) struct Sources(BTreeMap<(i64, NaiveDate), (i64, i64)>);
+
+impl Sources {
+    pub(super) fn add_click(&mut self, click: &Click<'_>) {
+        let Some(id) = click.source_id else { return };
+        let day = self.0.entry((id, click.id.created_at().date_naive())).or_default();
+        day.0 += 1;
+        day.1 += i64::from(click.adjusted.iter().any(|a| a == Adjustment::UnexpandedMacro));
+    }
+}
 
 /// An hour of a campaign.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +66,7 @@ pub(super) struct Hour {
     events: i64,
     lander_views: i64,
     lander_clicks: i64,
+    unique_clicks: i64,
 }
 
 impl Stats {
@@ -48,6 +76,7 @@ impl Stats {
             valid_clicks: click.is_valid().into(),
             bot_clicks: click.is_bot.into(),
             lander_views: (click.is_valid() && click.landing_page_id.is_some()).into(),
+            unique_clicks: click.is_unique.into(),
             ..Hour::new(click.campaign_id, click.id.created_at())
         });
     }
@@ -80,8 +109,18 @@ impl Hour {
     fn new(campaign_id: Uuid, at: DateTime<Utc>) -> Self {
         let begin = hour_of(at);
         let (clicks, valid_clicks, bot_clicks, events) = (0, 0, 0, 0);
-        let (lander_views, lander_clicks) = (0, 0);
-        Self { campaign_id, begin, clicks, valid_clicks, bot_clicks, events, lander_views, lander_clicks }
+        let (lander_views, lander_clicks, unique_clicks) = (0, 0, 0);
+        Self {
+            campaign_id,
+            begin,
+            clicks,
+            valid_clicks,
+            bot_clicks,
+            events,
+            lander_views,
+            lander_clicks,
+            unique_clicks,
+        }
     }
 
     fn key(&self) -> (Uuid, DateTime<Utc>) {
@@ -95,6 +134,7 @@ impl Hour {
         self.events += other.events;
         self.lander_views += other.lander_views;
         self.lander_clicks += other.lander_clicks;
+        self.unique_clicks += other.unique_clicks;
     }
 }
 
@@ -115,6 +155,22 @@ pub(super) async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::R
         .bind(column(hours, |h| h.events))
         .bind(column(hours, |h| h.lander_views))
         .bind(column(hours, |h| h.lander_clicks))
+        .bind(column(hours, |h| h.unique_clicks))
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn upsert_sources(c: &mut Session<'_>, Sources(days): &Sources) -> sqlx::Result<()> {
+    if days.is_empty() {
+        return Ok(());
+    }
+    UPSERT_SOURCES
+        .query()
+        .bind(days.keys().map(|(id, _)| *id).collect::<Vec<i64>>())
+        .bind(days.keys().map(|(_, day)| *day).collect::<Vec<NaiveDate>>())
+        .bind(days.values().map(|(clicks, _)| *clicks).collect::<Vec<i64>>())
+        .bind(days.values().map(|(_, unexpanded)| *unexpanded).collect::<Vec<i64>>())
         .execute(c)
         .await?;
     Ok(())

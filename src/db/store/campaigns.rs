@@ -3,12 +3,18 @@
 //! A node learns of changes by [`changed_since`], which polls by transaction id instead of by time: a
 //! transaction that commits late is still seen, because every answer says from where to ask next.
 
-use std::{collections::HashSet, fmt::Display, str::FromStr};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Display,
+    str::FromStr,
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use rust_decimal::Decimal;
 use serde::Deserialize;
+use serde_json::Value;
 use sqlx::{FromRow, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
@@ -19,10 +25,11 @@ use crate::{
         statement::{Query, statements},
     },
     model::{
-        campaign::{Campaign, Destination, Terms},
+        campaign::{Campaign, Destination, Status, Terms},
         id::{CampaignKey, new_uuid},
         money::{Money, parse_amount},
         rule::Cap,
+        source::Source,
         stored_rules::StoredRules,
     },
 };
@@ -165,7 +172,16 @@ macro_rules! select_campaigns {
             FROM offers d
             WHERE d.campaign_id = c.id
                OR d.id = ANY (c.library_offers)
-        ) AS offers
+        ) AS offers,
+        (
+            SELECT jsonb_build_object(
+                'id', s.id,
+                'name', s.name,
+                'parameters', s.parameters
+            )
+            FROM traffic_sources s
+            WHERE s.id = c.traffic_source_id
+        ) AS source
     FROM campaigns c",
             $tail
         )
@@ -222,8 +238,11 @@ statements! {
     "
     WHERE c.id < $1
       AND c.deleted_at IS NULL
+      AND ($2::text IS NULL OR position(lower($2) IN lower(c.name)) > 0 OR position(lower($2) IN lower(c.key)) > 0)
+      AND ($3::text IS NULL OR c.status = $3)
+      AND ($4::bigint IS NULL OR c.traffic_source_id = $4)
     ORDER BY c.id DESC
-    LIMIT $2"
+    LIMIT $5"
 );
 
     IS_UNTOUCHED = "campaign.is_untouched": "SELECT NOT EXISTS (SELECT FROM campaigns)";
@@ -427,12 +446,25 @@ pub async fn get(db: &Db, id: Uuid) -> Result<Option<Campaign>, Error> {
     db.read_primary(GET, move |c| Box::pin(select(c, id))).await
 }
 
+/// Which campaigns are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Part of the name or the key, in any case.
+    pub q: Option<String>,
+    /// In this state.
+    pub status: Option<Status>,
+    /// Of this traffic source.
+    pub traffic_source_id: Option<i64>,
+}
+
 /// Campaigns, newest first, after (older than) `after`, at most `limit`; from a replica.
-pub async fn list(db: &Db, after: Option<Uuid>, limit: i64) -> Result<Vec<Campaign>, Error> {
+pub async fn list(db: &Db, filter: Filter, after: Option<Uuid>, limit: i64) -> Result<Vec<Campaign>, Error> {
     let after = after.unwrap_or(Uuid::max());
+    let Filter { q, status, traffic_source_id } = filter;
     db.read(LIST, move |c| {
         Box::pin(async move {
-            let rows = LIST.query_as::<Row>().bind(after).bind(limit).fetch_all(c).await?;
+            let query = LIST.query_as::<Row>().bind(after).bind(q).bind(status.map(<&str>::from));
+            let rows = query.bind(traffic_source_id).bind(limit).fetch_all(c).await?;
             Ok(rows.into_iter().map(|row| row.campaign).collect())
         })
     })
@@ -647,7 +679,13 @@ async fn give_ids(c: &mut Session<'_>, terms: &mut Terms, was: &Terms) -> sqlx::
         offers.extend(path.offers.iter_mut());
     }
     pages.retain_mut(|d| !d.direct && !d.library && ask(&mut d.id, &known_pages));
-    offers.retain_mut(|d| !d.library && ask(&mut d.id, &known_offers));
+    let mut old_offers = Vec::new();
+    offers.retain_mut(|d| {
+        let old = d.id;
+        let is_new = !d.library && ask(&mut d.id, &known_offers);
+        old_offers.extend(is_new.then_some(old));
+        is_new
+    });
     if routes.is_empty() && pages.is_empty() && offers.is_empty() {
         return Ok(());
     }
@@ -660,8 +698,16 @@ async fn give_ids(c: &mut Session<'_>, terms: &mut Terms, was: &Terms) -> sqlx::
     for (page, new) in pages.into_iter().zip(new.landing_pages) {
         page.id = Some(new);
     }
-    for (offer, new) in offers.into_iter().zip(new.offers) {
+    let mut renamed = HashMap::new();
+    for ((offer, old), new) in offers.into_iter().zip(old_offers).zip(new.offers) {
         offer.id = Some(new);
+        renamed.extend(old.map(|old| (old, new)));
+    }
+    // those of a copy lead to one another, and not to those of the original
+    let paths = terms.rules.iter_mut().flat_map(|rule| &mut rule.paths).chain(&mut terms.paths);
+    for offer in paths.flat_map(|path| &mut path.offers).chain(&mut terms.offers) {
+        let next = offer.overflow_offer_id.and_then(|id| renamed.get(&id));
+        offer.overflow_offer_id = next.copied().or(offer.overflow_offer_id);
     }
     Ok(())
 }
@@ -785,8 +831,10 @@ impl FromRow<'_, PgRow> for Row {
         }
         let is_in_path = |offer: &Destination| terms.all_offers().any(|d| d.id == offer.id);
         let overflow_offers = offers.into_iter().filter(|d| d.library && !is_in_path(d)).collect();
+        let source: Option<Json<Value>> = row.try_get("source")?;
         let campaign = Campaign {
             overflow_offers,
+            source: source.and_then(|Json(stored)| Source::of_stored(&stored)).map(Arc::new),
             id: row.try_get("id")?,
             key: parsed(row, "key")?,
             terms,
@@ -823,7 +871,7 @@ fn destinations(row: &PgRow, column: &str) -> sqlx::Result<Vec<Destination>> {
 
 /// What was written by hand and is no money (`NaN`, currency `us`) counts as none: one odd row must not keep
 /// a node from reading all the others.
-fn money(amount: Option<&str>, currency: Option<&str>) -> Option<Money> {
+pub(super) fn money(amount: Option<&str>, currency: Option<&str>) -> Option<Money> {
     let amount = parse_amount(amount?).ok()?;
     let currency = currency.unwrap_or("USD").parse().ok()?;
     Some(Money { amount, currency })

@@ -3,8 +3,10 @@
 //! A change reads the campaign, lays over it what the request changes, which is checked as in a new one, and writes it
 //! if it is still in the version that was read: one set of rules, and no lost update.
 
+mod copy;
 mod explain;
 mod input;
+mod links;
 mod rules;
 mod test_link;
 
@@ -23,18 +25,21 @@ use uuid::Uuid;
 use crate::{
     app::{App, Parts},
     db::store::{
-        campaigns::{self, Written},
+        campaigns::{self, Filter, Written},
         library,
     },
     http::{
-        api::manners::{
-            answer::{ROOT, answer, located, no_content},
-            auth::{Admin, Read},
-            etag,
-            idempotency::Attempt,
-            page::{Page, Params, id_cursor, rows_for},
-            problems::Problems,
-            request::{Json, Name, parse_id},
+        api::{
+            library::search,
+            manners::{
+                answer::{ROOT, answer, located, no_content},
+                auth::{Admin, Read},
+                etag,
+                idempotency::Attempt,
+                page::{Page, Params, id_cursor, rows_for},
+                problems::Problems,
+                request::{Json, Name, parse_id},
+            },
         },
         error::Problem,
     },
@@ -43,7 +48,10 @@ use crate::{
         id::CampaignKey,
     },
 };
-use input::{Allowed, Asked, CampaignInput, CampaignPatch};
+use input::{Asked, CampaignInput, CampaignPatch};
+
+pub(super) use input::{Allowed, Kind};
+pub(super) use rules::read_caps;
 
 /// Attempts at a change that others keep overtaking.
 const CHANGE_ATTEMPTS: u32 = 5;
@@ -55,6 +63,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get, update, delete))
         .routes(routes!(pause))
         .routes(routes!(resume))
+        .routes(routes!(copy::copy))
+        .routes(routes!(links::links))
         .routes(routes!(test_link::make))
         .merge(explain::router())
 }
@@ -112,20 +122,28 @@ async fn create(
 
 /// List campaigns
 ///
-/// Newest first.
+/// Newest first; those that are asked for.
 #[utoipa::path(
     get, path = "/campaigns", tag = "campaigns", operation_id = "list_campaigns",
     params(
+        ("q" = Option<String>, Query, description = "Part of the name or key, in any case.", max_length = 255, example = "sale"),
+        ("status" = Option<Status>, Query, description = "In this state.", example = "active"),
+        ("source" = Option<i64>, Query, description = "Of this traffic source.", minimum = 1, example = 3),
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:[0-9a-f]{32})?$", example = "019aaf3c5f007abc8def0123456789ab"),
     ),
     responses((status = 200, description = "A page.", body = Page<CampaignBody>), Problems),
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let mut params = Params::parse(query.as_deref(), &["limit", "cursor"]);
+    let mut params = Params::parse(query.as_deref(), &["q", "status", "source", "limit", "cursor"]);
+    let filter = Filter {
+        q: search(&mut params),
+        status: params.parsed("status", "choice"),
+        traffic_source_id: params.id("source"),
+    };
     let (limit, after) = (params.limit(), params.id_cursor());
     params.finish()?;
-    let rows = campaigns::list(&app.db, after, rows_for(limit)).await?;
+    let rows = campaigns::list(&app.db, filter, after, rows_for(limit)).await?;
     let rows = rows.into_iter().map(|c| body(&app, c)).collect();
     answer(StatusCode::OK, &Page::new(rows, limit, |row| id_cursor(row.id)))
 }
@@ -189,7 +207,22 @@ async fn update(
 
 /// What a request may ask for.
 async fn allowed(app: &Parts, headers: &HeaderMap, body: &Value) -> Result<Allowed, Problem> {
-    let (pages, offers) = rules::library_ids(body);
+    allowed_with(app, headers, body, None).await
+}
+
+/// [`allowed`], over terms that name things of the library already.
+async fn allowed_with(
+    app: &Parts,
+    headers: &HeaderMap,
+    body: &Value,
+    was: Option<&Terms>,
+) -> Result<Allowed, Problem> {
+    let (mut pages, mut offers) = rules::library_ids(body);
+    if let Some(was) = was {
+        pages.extend(was.all_landing_pages().filter(|d| d.library).filter_map(|d| d.id));
+        offers.extend(was.all_offers().filter(|d| d.library).filter_map(|d| d.id));
+        offers.extend(was.all_offers().filter_map(|d| d.overflow_offer_id));
+    }
     Ok(Allowed::new(app, headers, library::named(&app.db, pages, offers).await?))
 }
 
@@ -320,7 +353,7 @@ fn show(app: &Parts, status: StatusCode, campaign: Campaign) -> Result<Response,
 
 fn body(app: &Parts, campaign: Campaign) -> CampaignBody {
     let click_url = format!("{}/click?cid={}", app.public_url, campaign.key);
-    let Campaign { id, key, terms, version, created_at, updated_at, overflow_offers: _ } = campaign;
+    let Campaign { id, key, terms, version, created_at, updated_at, .. } = campaign;
     CampaignBody { id, key, terms, version, created_at, updated_at, click_url }
 }
 

@@ -81,6 +81,11 @@ fn describe(document: &mut utoipa::openapi::OpenApi) {
     tags(
         (name = "tracking", description = "Links, events and pixels: public, for visitors and their pages."),
         (name = "campaigns", description = "Where clicks go, when, and on what terms."),
+        (name = "offers", description = "Those of the library, for the paths of many campaigns."),
+        (name = "landing pages", description = "Those of the library, for the paths of many campaigns."),
+        (name = "traffic sources", description = "What their links carry, and where a click keeps it."),
+        (name = "affiliate networks", description = "Where their links take our click id, and what their words mean."),
+        (name = "templates", description = "What sources and networks can be made from."),
         (name = "stats", description = "Figures over time."),
         (name = "clicks", description = "What visits became."),
         (name = "events", description = "What followed a click."),

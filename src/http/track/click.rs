@@ -21,7 +21,9 @@ use crate::{
         error::Problem,
         track::{
             out::{self, OUT_ROUTE, OutPath},
-            signals, test_link,
+            signals,
+            sticky::Remembered,
+            test_link,
         },
     },
     journal::{AppendError, Pending},
@@ -30,7 +32,7 @@ use crate::{
     model::{
         click::InvalidReason,
         id::ClickId,
-        link::{Params, key_text},
+        link::{Params, Unexpanded, key_text},
         text::{HEADER_CHARS_MAX, clean_bytes},
     },
     privacy::Sender,
@@ -274,20 +276,29 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
         accept_language: signals::accept_language(&head.headers),
         ip: Some(sender.ip),
     });
-    let forced = test_link::choices(app, head, routes, id.created_at());
+    if let Some(source) = &routes.campaign.source {
+        params.read_as(source);
+    }
+    let (now, is_click) = (id.created_at(), head.method != Method::HEAD);
+    let known = Remembered::of(app, &head.headers, routes, &sender, now, is_click);
+    let forced = test_link::choices(app, head, routes, now);
     let decision = routing::decide(
         routes,
         &Visit {
             referrer: sender.referrer.as_deref(),
             forced,
-            ..Visit::new(&params, &visitor, id.created_at(), id.seed())
+            visitor_key: Some(known.key()),
+            bound: known.bound(routes),
+            is_returning: known.is_returning,
+            is_unique: known.is_unique,
+            is_full: &|target| app.caps.is_full(routes, target, now, known.visit),
+            ..Visit::new(&params, &visitor, now, id.seed())
         },
     );
     let Some(template) = decision.template else {
         metrics::click("no_destination");
         return plain(StatusCode::NOT_FOUND, "This campaign has no destination.\n").into();
     };
-    let is_click = head.method != Method::HEAD;
     let campaign = &routes.campaign;
     // what the campaign does not take, and what is no click, begins no visit and is not counted against its address
     let judged = || {
@@ -296,7 +307,7 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
             is_bot: visitor.is_bot,
             ip: sender.ip,
             user_agent: agent,
-            campaign_id: campaign.id,
+            visit: known.visit,
             now_s: id.timestamp_ms() / 1000,
         })
     };
@@ -320,6 +331,12 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     click.rule_id = decision.rule_id;
     click.path_id = decision.path_id();
     click.routed = decision.routed;
+    if is_click && click.is_valid() {
+        click.is_unique = app.uniques.is_first_counted(known.visit, id.timestamp_ms() / 1000);
+        let offer_id = decision.offer_id().filter(|_| decision.landing_page.is_none());
+        app.caps.count_click(routes, decision.path_id(), offer_id, now, known.visit);
+    }
+    click.source_id = campaign.terms.traffic_source_id;
 
     let pass_through = if campaign.terms.pass_through { unknown.as_slice() } else { &[] };
     let token = out::token(app, routes, &decision, &click, is_click, may_set_cookie);
@@ -332,6 +349,9 @@ fn visit<'a>(app: &'a App, peer: Peer, head: &'a Head, routes: &'a Routes, mut p
     let pending = is_click.then(|| app.journal.append_with(|out| click.encode(out)));
     count(&click, is_click, unexpanded);
     let mut response = redirect(app, &head.method, location, Some(id));
+    if is_click && let Some(cookie) = known.cookie(app, routes, &decision, now) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     if asks_for_hints {
         signals::ask_for_hints(response.headers_mut());
     }
@@ -353,7 +373,7 @@ pub(super) fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
     }
 }
 
-fn count(click: &Click<'_>, is_click: bool, unexpanded: u32) {
+fn count(click: &Click<'_>, is_click: bool, unexpanded: Unexpanded) {
     if is_click && !click.adjusted.is_empty() {
         metrics::click_adjusted(click.adjusted, unexpanded);
     }

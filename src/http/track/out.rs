@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     click::{self, Answer},
     signals,
+    sticky::Remembered,
 };
 use crate::{
     app::App,
@@ -341,7 +342,11 @@ fn go(app: &App, peer: Peer, head: &Head, mut asked: Asked<'_>) -> Answer {
     });
     let click_id = ticket.as_ref().map(|ticket| ticket.click_id);
 
-    let decision = routes.as_deref().map(|routes| decide(routes, ticket.as_ref(), &asked, visitor.os, id));
+    let known =
+        routes.as_deref().map(|routes| Remembered::of(app, &head.headers, routes, &sender, now, false));
+    let decision = routes.as_deref().zip(known.as_ref());
+    let decision =
+        decision.map(|(routes, known)| decide(app, routes, known, ticket.as_ref(), &asked, visitor.os, id));
     let unknown = std::mem::take(&mut asked.params.unknown);
     // of a visitor without a click what the link and the request say stands in its place
     let mut own = Click::of_link(click_id.unwrap_or_else(ClickId::now), Uuid::nil(), asked.params);
@@ -384,7 +389,16 @@ fn go(app: &App, peer: Peer, head: &Head, mut asked: Asked<'_>) -> Answer {
         ..OutClick::new(id)
     };
     let pending = is_out.then(|| app.journal.append_with(|bytes| out.encode(bytes)));
-    Answer { response: click::redirect(app, &head.method, location, click_id), pending }
+    let mut response = click::redirect(app, &head.method, location, click_id);
+    if is_out && let (Some(routes), Some(decision), Some(known)) = (routes.as_deref(), decision, known) {
+        if let Some(offer_id) = decision.offer_id().filter(|_| out.is_valid()) {
+            app.caps.count_offer(routes, offer_id, now, known.visit);
+        }
+        if let Some(cookie) = known.cookie_of_offer(app, routes, &decision, now) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+    Answer { response, pending }
 }
 
 fn outcome(method: &Method, decision: Option<&Decision<'_>>, goes_on: bool, has_click: bool) -> &'static str {
@@ -401,12 +415,17 @@ fn outcome(method: &Method, decision: Option<&Decision<'_>>, goes_on: bool, has_
 
 /// The same click gets the same offer, as long as nothing has changed.
 fn decide<'r>(
+    app: &App,
     routes: &'r Routes,
+    known: &Remembered,
     ticket: Option<&Ticket>,
     asked: &Asked<'_>,
     os: &str,
     id: Uuid,
 ) -> Decision<'r> {
+    let now = time_of_uuid(id);
+    let bound =
+        known.bound(routes).filter(|bound| ticket.and_then(|ticket| ticket.path_id) == Some(bound.path_id));
     let path_id = ticket.and_then(|ticket| ticket.path_id);
     let path = path_id.and_then(|id| routes.path(id)).or_else(|| routes.default_path());
     let seed =
@@ -416,12 +435,12 @@ fn decide<'r>(
         path_id,
         offer_id: ticket.and_then(|ticket| ticket.offer_id),
         nth: asked.nth(path),
-        now: time_of_uuid(id),
+        now,
         seed,
-        visitor_key: None,
-        bound_offer_id: None,
+        visitor_key: Some(known.key()),
+        bound_offer_id: bound.and_then(|bound| bound.offer_id),
+        is_full: &|target| app.caps.is_full(routes, target, now, known.visit),
         os,
-        is_full: &|_| false,
     };
     routing::decide_out(routes, &visit)
 }

@@ -103,6 +103,11 @@ impl Template {
         self.opener != Opener::Anything
     }
 
+    /// Whether it leads into an app that one system alone has.
+    pub fn is_store_link(&self) -> bool {
+        matches!(self.opener, Opener::Apple | Opener::Android)
+    }
+
     /// Whether a device opens it whose operating system is called `os`, a name of `visitor`'s list; empty: unknown.
     pub fn opens_on(&self, os: &str) -> bool {
         match self.opener {
@@ -117,8 +122,9 @@ impl Template {
         matches!(self.parts.first(), Some(Part::Literal(first)) if first.starts_with("intent:"))
     }
 
-    /// Checks the fields of an intent.
-    pub(super) fn check_intent(&self) -> Result<(), Error> {
+    /// Checks the fields of an intent. Where intents are not listed, it has to say which app it is for: others may answer
+    /// to the same scheme.
+    pub(super) fn check_intent(&self, is_listed: bool) -> Result<(), Error> {
         if !self.is_intent() {
             return Ok(());
         }
@@ -127,6 +133,7 @@ impl Template {
         let fields = fields.filter(|fields| fields.is_empty() || fields.ends_with(';'));
         let fields = fields.filter(|fields| !fields.contains('#')).ok_or(Error::Intent(SHAPE))?;
         let mut fallbacks = 0;
+        let mut names_app = is_listed;
         for field in fields.split_terminator(';') {
             let (name, value) = field.split_once('=').ok_or(Error::Intent(SHAPE))?;
             if name.is_empty() || name.starts_with("end") || name.contains(MARK) {
@@ -137,12 +144,19 @@ impl Template {
                     "macros may stand in the values of its extras only, as S.name={sub1}",
                 ));
             }
+            names_app |= name == "package" && !value.is_empty();
             if name == FALLBACK {
                 fallbacks += 1;
                 check_fallback(value)?;
             }
         }
-        if fallbacks > 1 { Err(Error::Intent("it has more than one S.browser_fallback_url")) } else { Ok(()) }
+        match fallbacks {
+            0 | 1 if names_app => Ok(()),
+            0 | 1 => Err(Error::Intent(
+                "it must name its app, as package=com.shop (or list intent in tracking.app_schemes)",
+            )),
+            _ => Err(Error::Intent("it has more than one S.browser_fallback_url")),
+        }
     }
 }
 
@@ -208,7 +222,7 @@ mod tests {
     const INTENT: &str = "intent://shop.example/p/{sub1}?x={sub2}#Intent;scheme=https;package=com.shop;S.ref={sub1};i.n={sub2};end";
 
     fn parse(text: &str) -> Result<Template, Error> {
-        Template::parse_for(text, &["myapp".parse().unwrap()])
+        Template::parse_for(text, &["myapp", "intent"].map(|scheme| scheme.parse().unwrap()))
     }
 
     fn click<'a>(sub1: &'a str, sub2: &'a str) -> Click<'a> {
@@ -277,6 +291,17 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad} was accepted");
         }
+        for (text, is_good) in [
+            (INTENT, true),
+            ("intent://s/#Intent;scheme=http;end", false),
+            ("intent://s/#Intent;package=;end", false),
+        ] {
+            assert_eq!(Template::parse_for(text, &[]).is_ok(), is_good, "not listed: {text}");
+        }
+        assert!(
+            Template::parse_stored("intent://s/#Intent;package={sub1}").is_ok(),
+            "as one of 0.1.0 may be"
+        );
         let refusal = parse("intent://s/#Intent;scheme={sub1};end").unwrap_err().to_string();
         assert!(refusal.contains("macros may stand in the values of its extras only"), "{refusal}");
     }

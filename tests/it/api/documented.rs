@@ -255,10 +255,45 @@ async fn the_api_answers_as_the_document_says() {
     let event = json!({ "event_type": "Sale", "click_id": click, "properties": { "n": 1 } });
     documented.check("/api/v1/events", tracker.api(Method::POST, "/events").json(&event)).await;
     let patch = json!({ "is_valid": false, "invalid_reason": "fraud" });
+    let mut ids = Vec::new();
+    for (noun, body) in [
+        ("/traffic-sources", json!({ "template": "mgid" })),
+        ("/affiliate-networks", json!({ "template": "affise" })),
+        ("/landing-pages", json!({ "name": "p", "url": "https://page.example/" })),
+        ("/offers", json!({ "name": "o", "url": "https://offer.example/", "affiliate_network_id": 1 })),
+    ] {
+        let template = format!("/api/v1{noun}");
+        let made = documented.check(&template, tracker.api(Method::POST, noun).json(&body)).await;
+        documented.check(&template, tracker.api(Method::GET, noun)).await;
+        documented.check(&template, tracker.api(Method::POST, noun).json(&json!({ "name": "" }))).await;
+        ids.push((noun, made["id"].clone()));
+    }
+    let use_all = json!({
+        "traffic_source_id": ids[0].1,
+        "landing_pages": [{ "library": true, "id": ids[2].1 }], "offers": [{ "library": true, "id": ids[3].1 }],
+    });
+    let request = tracker.api(Method::PATCH, "/campaigns/demo").json(&use_all);
+    documented.check("/api/v1/campaigns/{id}", request).await;
+    for (noun, id) in &ids {
+        let (one, at) = (format!("/api/v1{noun}/{{id}}"), format!("{noun}/{id}"));
+        documented.check(&one, tracker.api(Method::GET, &at)).await;
+        let change = tracker.api(Method::PATCH, &at).json(&json!({ "is_archived": true }));
+        documented.check(&one, change).await;
+        let change = tracker.api(Method::PATCH, &at).json(&json!({ "is_archived": false }));
+        documented.check(&one, change.header("if-match", "\"1\"")).await;
+        documented
+            .check(&format!("{one}/campaigns"), tracker.api(Method::GET, &format!("{at}/campaigns")))
+            .await;
+        documented.check(&one, tracker.api(Method::DELETE, &at)).await;
+    }
     for (method, template, path, body) in [
         (Method::GET, "/campaigns", "/campaigns".to_owned(), None),
         (Method::GET, "/campaigns/{id}", format!("/campaigns/{id}"), None),
         (Method::POST, "/campaigns/{id}/pause", format!("/campaigns/{id}/pause"), None),
+        (Method::GET, "/campaigns/{id}/links", "/campaigns/demo/links".to_owned(), None),
+        (Method::POST, "/campaigns/{id}/clone", format!("/campaigns/{id}/clone"), None),
+        (Method::GET, "/templates/sources", "/templates/sources".to_owned(), None),
+        (Method::GET, "/templates/networks", "/templates/networks".to_owned(), None),
         (Method::GET, "/campaigns/{id}/stats", format!("/campaigns/{id}/stats"), None),
         (Method::GET, "/clicks", "/clicks?cid=demo".to_owned(), None),
         (Method::GET, "/clicks", "/clicks?cursor=x".to_owned(), None),
@@ -289,9 +324,13 @@ async fn the_api_answers_as_the_document_says() {
     documented.check("/api/v1/clicks", stranger).await;
 
     assert_eq!(documented.wrong, [""; 0]);
-    for wanted in
-        ["get /api/v1/tokens/{id} 200", "patch /api/v1/clicks/{click_id} 200", "get /api/v1/clicks 401"]
-    {
+    for wanted in [
+        "get /api/v1/tokens/{id} 200",
+        "patch /api/v1/clicks/{click_id} 200",
+        "get /api/v1/clicks 401",
+        "delete /api/v1/offers/{id} 409",
+        "patch /api/v1/traffic-sources/{id} 412",
+    ] {
         assert!(documented.seen.contains(wanted), "{wanted} was not seen: {:?}", documented.seen);
     }
 }

@@ -324,6 +324,9 @@ async fn cases(c: &mut PgConnection) -> Vec<Case> {
     let roll_ups = 24.0 * DAYS as f64 + 1.0;
     vec![
         case("click.get", &[at, id], 1, 1.0),
+        case("traffic_source.get", &["1"], 0, 0.0),
+        case("traffic_source.list", &["9", "NULL", "NULL", "51"], 0, 0.0),
+        case("source_stats.upsert_batch", &["'{1}'", "'{2026-01-01}'", "'{1}'", "'{0}'"], 0, 0.0),
         case("click.list", &[PAST, FUTURE, FUTURE, LAST_ID, "51", "NULL"], all, 200.0),
         case("click.list", &[PAST, FUTURE, FUTURE, LAST_ID, "51", "false"], all, 6_000.0),
         case("click.list", &[PAST, FUTURE, at, id, "51", "NULL"], all, 200.0),

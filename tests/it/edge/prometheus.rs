@@ -26,7 +26,7 @@ use crate::{
     tracker::{SOON, Table, Tracker},
 };
 
-const SERIES_MAX: usize = 1700;
+const SERIES_MAX: usize = 2500;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "BREW"];
 /// Refused by the router, by hyper, and by nobody.
 const HEADS: [&str; 4] = [
@@ -86,6 +86,7 @@ async fn tour(name: &str) -> Tracker {
     tour_letters(&tracker).await;
     tour_api(&tracker).await;
     tour_objects(&tracker).await;
+    tour_library(&tracker).await;
     tour_strangers(&tracker).await;
     // what was stored is sent again
     tracker.pool.execute("UPDATE ingest_watermark SET seq = 0").await.unwrap();
@@ -114,6 +115,9 @@ async fn tour_links_and_events(tracker: &Tracker) {
     let octo = &tracker.octo;
     tracker.simple_campaign("demo").await;
     tracker.campaign(json!({ "key": "paused", "name": "p", "status": "paused" })).await;
+    let caps = json!([{ "of": "clicks", "limit": 1, "per": "day" }]);
+    tracker.campaign(json!({ "key": "capped", "name": "c", "status": "paused", "caps": caps })).await;
+    tracker.show("/campaigns/capped/caps").await;
     for path in
         ["/click?cid=demo", "/c/demo?sub1=a", "/click?cid=demo&sub1=poison", "/click?cid=demo&sub1=poison"]
     {
@@ -261,6 +265,53 @@ async fn tour_objects(tracker: &Tracker) {
     let token = tokens["data"].as_array().unwrap().iter().find(|token| token["name"] == "tour").unwrap();
     let path = format!("/tokens/{}", token["id"].as_str().unwrap());
     assert_eq!(tracker.api(Method::DELETE, &path).send().await.unwrap().status(), 204);
+}
+
+/// The library: made, changed, used, refused and deleted.
+async fn tour_library(tracker: &Tracker) {
+    let ask = async |method: Method, path: &str, body: Value, status: u16| -> Value {
+        let answer = tracker.api(method, path).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        answer.json().await.unwrap_or_default()
+    };
+    let url = "https://offer.example/";
+    let mut ids = Vec::new();
+    for (noun, body) in [
+        ("/traffic-sources", json!({ "template": "mgid" })),
+        ("/affiliate-networks", json!({ "template": "affise" })),
+        ("/landing-pages", json!({ "name": "p", "url": url })),
+        ("/offers", json!({ "name": "o", "url": url })),
+        ("/offers", json!({ "name": "o", "url": url })),
+    ] {
+        ids.push(ask(Method::POST, noun, body, 201).await["id"].clone());
+    }
+    let [source, network, page, first, second] = ids.try_into().unwrap();
+    let leads = json!({ "overflow_offer_id": second, "affiliate_network_id": network });
+    ask(Method::PATCH, &format!("/offers/{first}"), leads, 200).await;
+    let campaign = json!({
+        "key": "library", "name": "l", "traffic_source_id": source,
+        "landing_pages": [{ "library": true, "id": page }], "offers": [{ "library": true, "id": first }],
+    });
+    ask(Method::POST, "/campaigns", campaign, 201).await;
+    tracker.click("/c/library").await;
+    tracker.wait_rows(Table::Clicks, 9).await;
+    let things = [
+        format!("/traffic-sources/{source}"),
+        format!("/landing-pages/{page}"),
+        format!("/offers/{first}"),
+        format!("/offers/{second}"),
+        format!("/affiliate-networks/{network}"),
+    ];
+    for thing in &things {
+        ask(Method::PATCH, thing, json!({ "name": "new" }), 200).await;
+        ask(Method::GET, &format!("{thing}/campaigns"), json!({}), 200).await;
+        ask(Method::DELETE, thing, json!({}), 409).await;
+    }
+    ask(Method::GET, "/campaigns/library/links", json!({}), 200).await;
+    ask(Method::DELETE, "/campaigns/library", json!({}), 204).await;
+    for thing in &things {
+        ask(Method::DELETE, thing, json!({}), 204).await;
+    }
 }
 
 async fn tour_strangers(tracker: &Tracker) {

@@ -118,16 +118,17 @@ async fn assert_agree(database: impl PgExecutor<'_>, has_landers: bool) {
         WITH raw AS (
             SELECT campaign_id, date_trunc('hour', created_at, 'UTC') AS hour,
                    sum(c) AS clicks, sum(v) AS valid_clicks, sum(b) AS bot_clicks, sum(e) AS events,
-                   sum(l) AS lander_views, sum(o) AS lander_clicks
+                   sum(l) AS lander_views, sum(o) AS lander_clicks, sum(u) AS unique_clicks
             FROM (
                 SELECT campaign_id, created_at, 1 AS c, is_valid::int AS v, is_bot::int AS b, 0 AS e,
                        (is_valid AND landing_page_id IS NOT NULL)::int AS l,
                        (is_valid AND landing_page_id IS NOT NULL AND EXISTS (
                            SELECT FROM out_clicks o WHERE o.click_id = clicks.id AND o.is_valid
-                       ))::int AS o
+                       ))::int AS o,
+                       coalesce(is_unique, false)::int AS u
                 FROM clicks
                 UNION ALL
-                SELECT campaign_id, created_at, 0, 0, 0, 1, 0, 0 FROM events WHERE campaign_id IS NOT NULL
+                SELECT campaign_id, created_at, 0, 0, 0, 1, 0, 0, 0 FROM events WHERE campaign_id IS NOT NULL
             ) facts
             GROUP BY 1, 2
         )
@@ -136,7 +137,8 @@ async fn assert_agree(database: impl PgExecutor<'_>, has_landers: bool) {
         FULL JOIN campaign_stats_hourly s USING (campaign_id, hour)
         WHERE (raw.clicks, raw.valid_clicks, raw.bot_clicks, raw.events)
             IS DISTINCT FROM (s.clicks, s.valid_clicks, s.bot_clicks, s.events)
-           OR ($1 AND (raw.lander_views, raw.lander_clicks) IS DISTINCT FROM (s.lander_views, s.lander_clicks))",
+           OR ($1 AND (raw.lander_views, raw.lander_clicks, raw.unique_clicks)
+                IS DISTINCT FROM (s.lander_views, s.lander_clicks, s.unique_clicks))",
     )
     .bind(has_landers)
     .fetch_one(database)

@@ -328,7 +328,11 @@ async fn what_of_a_link_could_not_be_kept_is_shown_with_the_click_and_counted() 
     }
     let metrics = tracker.octo.metrics().await;
     for line in [
-        "octo_unexpanded_macros_total 4",
+        "octo_unexpanded_macros_total{slot=\"sub1\"} 1",
+        "octo_unexpanded_macros_total{slot=\"sub2\"} 1",
+        "octo_unexpanded_macros_total{slot=\"cost\"} 1",
+        "octo_unexpanded_macros_total{slot=\"currency\"} 1",
+        "octo_unexpanded_macros_total{slot=\"click_id\"} 0",
         "octo_click_values_adjusted_total{reason=\"cut\"} 2",
         "octo_click_values_adjusted_total{reason=\"id_too_long\"} 1",
         "octo_click_values_adjusted_total{reason=\"unexpanded_macro\"} 2",

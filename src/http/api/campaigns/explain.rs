@@ -101,7 +101,9 @@ async fn explain(
     let campaign = find(&app, &id).await?;
     let routes = Routes::new(campaign)
         .map_err(|error| Problem::conflict(format!("The campaign is not served: {error}.")))?;
-    answer(StatusCode::OK, &explain_visitor(&routes, &app.enricher, &made_up, &|_| false))
+    // he is nobody, so that no cap has counted him
+    let is_full = |target| app.caps.is_full(&routes, target, Utc::now(), 0);
+    answer(StatusCode::OK, &explain_visitor(&routes, &app.enricher, &made_up, &is_full))
 }
 
 /// Reads a visitor; names everything that is wrong with him.

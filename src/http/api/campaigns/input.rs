@@ -78,7 +78,7 @@ pub(super) fn read(
     let destinations = Was::of(before);
     let name = match f.given("name") {
         Given::Absent if campaign.is_some() => was.name,
-        _ => read_name(&mut f).unwrap_or_default(),
+        _ => f.name("name").unwrap_or_default(),
     };
     let terms = Terms {
         name,
@@ -96,6 +96,10 @@ pub(super) fn read(
             Some(url) if is_same(&f, "fallback_url", &url) => Some(url),
             url => given(&mut f, "fallback_url", url, |f, field| {
                 let template = f.optional_url_template(field, &allowed.app_schemes)?;
+                refuse_out_macros(&template, field, f);
+                if template.is_store_link() {
+                    f.refuse(field, "device", "must open on every device");
+                }
                 allowed.check(&template, field, f)
             }),
         },
@@ -177,35 +181,19 @@ fn is_same(f: &Fields<'_>, field: &str, was: &str) -> bool {
     matches!(f.given(field), Given::Value(Value::String(text)) if text == was)
 }
 
-fn read_name(f: &mut Fields<'_>) -> Option<String> {
-    let name = f.text("name", 1..=255)?;
-    if name.trim().is_empty() {
-        f.refuse("name", "length", "must not be blank");
-        return None;
-    }
-    Some(name.to_owned())
-}
-
 /// Reads an entry of a list that was `was`: one that keeps its id and its URL keeps that, whatever is allowed now.
 pub(super) fn read_destination(
     f: &mut Fields<'_>,
     was: &[Destination],
+    kind: Kind,
     allowed: &Allowed,
 ) -> Option<Destination> {
-    let name = read_name(f);
+    let name = f.name("name");
     let kept = was.iter().find(|d| is_kept(f, d));
-    let url = if let Some(kept) = kept {
-        Some(kept.url.clone())
-    } else {
-        let template = f.url_template("url", &allowed.app_schemes);
-        template.and_then(|template| allowed.check(&template, "url", f))
-    };
+    let url = if let Some(kept) = kept { Some(kept.url.clone()) } else { allowed.url(f, "url", kind) };
     let web_url = match kept.and_then(|kept| kept.web_url.clone()) {
-        Some(url) if is_same(f, "web_url", &url) => Some(url),
-        _ => {
-            let template = f.optional_url_template("web_url", &[]);
-            template.and_then(|template| allowed.check(&template, "web_url", f))
-        }
+        Some(web_url) if is_same(f, "web_url", &web_url) => Some(web_url),
+        _ => allowed.web_url(f, "web_url", url.as_deref(), kind),
     };
     let standard = Destination::default();
     let id = f.optional_integer("id", 1..=i64::MAX);
@@ -213,6 +201,21 @@ pub(super) fn read_destination(
     let is_active = f.boolean("is_active", standard.is_active);
     let weight = i32::try_from(weight).unwrap_or(i32::MAX);
     Some(Destination { id, name: name?, url: url?, weight, is_active, web_url, ..standard })
+}
+
+/// What a destination is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http::api) enum Kind {
+    LandingPage,
+    Offer,
+}
+
+fn refuse_out_macros(template: &Template, field: &str, f: &mut Fields<'_>) {
+    if template.has_out_macros() {
+        let detail =
+            "has {out_url} or {click_token}, which lead from landing pages to offers, and is no landing page";
+        f.refuse(field, "macro", detail);
+    }
 }
 
 fn is_kept(f: &Fields<'_>, was: &Destination) -> bool {
@@ -223,7 +226,7 @@ fn is_kept(f: &Fields<'_>, was: &Destination) -> bool {
 /// What may be asked for here: which destinations (a web address or a listed app's, but no click link of this tracker, which
 /// would send visitors round and round), which conditions, and what of the library there is.
 #[derive(Debug)]
-pub(super) struct Allowed {
+pub(in crate::http::api) struct Allowed {
     own_hosts: Vec<String>,
     app_schemes: Vec<Scheme>,
     knows: Knows,
@@ -232,7 +235,7 @@ pub(super) struct Allowed {
 
 impl Allowed {
     /// For this request; `library` is what its body names of the library.
-    pub(super) fn new(app: &Parts, headers: &HeaderMap, library: Named) -> Self {
+    pub(in crate::http::api) fn new(app: &Parts, headers: &HeaderMap, library: Named) -> Self {
         let knows = app.enricher.knows();
         Self::of(&app.public_url, headers, &app.config.tracking.app_schemes, knows, library)
     }
@@ -266,6 +269,34 @@ impl Allowed {
             _ => (true, ""),
         };
         (!is_known).then_some(why)
+    }
+
+    /// A destination that must be there, in canonical form.
+    pub(in crate::http::api) fn url(&self, f: &mut Fields<'_>, field: &str, kind: Kind) -> Option<String> {
+        let template = f.url_template(field, &self.app_schemes)?;
+        if kind == Kind::Offer {
+            refuse_out_macros(&template, field, f);
+        }
+        self.check(&template, field, f)
+    }
+
+    /// Where visitors without the app go that `url` leads into, if anywhere; on the web.
+    pub(in crate::http::api) fn web_url(
+        &self,
+        f: &mut Fields<'_>,
+        field: &str,
+        url: Option<&str>,
+        kind: Kind,
+    ) -> Option<String> {
+        let template = f.optional_web_template(field)?;
+        let is_app_link = |url: &str| Template::parse_stored(url).is_ok_and(|url| url.is_app_link());
+        if !url.is_none_or(is_app_link) {
+            f.refuse(field, "conflict", "is for a url that leads into an app");
+        }
+        if kind == Kind::Offer {
+            refuse_out_macros(&template, field, f);
+        }
+        self.check(&template, field, f)
     }
 
     /// The template in canonical form, unless it leads to a click link of ours.
@@ -742,6 +773,53 @@ mod tests {
         for other in ["https://track.example/thanks", "https://other.example/click?cid=x"] {
             assert_eq!(faults(create(&with(other))), [], "{other}");
         }
+    }
+
+    #[test]
+    fn only_a_landing_page_leads_out_and_only_an_app_has_a_web_address() {
+        let out = "https://l.example/?next={out_url:2}";
+        let body = json!({
+            "name": "n", "fallback_url": out, "landing_pages": [{"name": "l", "url": out}],
+            "offers": [{"name": "o", "url": out}, {"name": "o", "url": "market://details?id=a", "web_url": out}],
+        });
+        let wanted =
+            named([("/fallback_url", "macro"), ("/offers/0/url", "macro"), ("/offers/1/web_url", "macro")]);
+        assert_eq!(faults(create(&body)), wanted);
+
+        let (store, web) = ("itms-apps://apps.apple.com/app/id1", "https://w.example/");
+        let body = json!({
+            "name": "n", "fallback_url": store,
+            "offers": [
+                {"name": "o", "url": web, "web_url": web},
+                {"name": "o", "url": store, "web_url": store},
+                {"name": "o", "url": store, "web_url": "https://track.example/click?cid=x"},
+                {"name": "o", "url": store, "web_url": web},
+                {"name": "o", "url": store},
+                {"name": "o", "url": "intent://a.example/#Intent;package={sub1};end"},
+            ],
+        });
+        let wanted = named([
+            ("/fallback_url", "device"),
+            ("/offers/0/web_url", "conflict"),
+            ("/offers/1/web_url", "url"),
+            ("/offers/2/web_url", "redirect_loop"),
+            ("/offers/5/url", "url"),
+        ]);
+        assert_eq!(faults(create(&body)), wanted);
+    }
+
+    #[test]
+    fn a_web_address_is_kept_and_can_be_taken_away() {
+        let (app, web) = ("market://details?id=a", "https://w.example/");
+        let body = json!({"name": "n", "offers": [{"id": 6, "name": "o", "url": app, "web_url": web}]});
+        let campaign = Campaign::of("k".parse().unwrap(), create(&body).unwrap().terms);
+        let offer =
+            |offer: Value| change(&campaign, &json!({"offers": [offer]})).unwrap().terms.offers.remove(0);
+        let kept = offer(json!({"id": 6, "name": "o", "url": app, "web_url": web}));
+        assert_eq!(kept.web_url.as_deref(), Some(web));
+        assert_eq!(offer(json!({"id": 6, "name": "o", "url": app})).web_url, None);
+        let on_the_web = json!({"offers": [{"id": 6, "name": "o", "url": web, "web_url": web}]});
+        assert_eq!(faults(change(&campaign, &on_the_web)), named([("/offers/0/web_url", "conflict")]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::HashSet, str::FromStr};
 use chrono_tz::Tz;
 use serde_json::Value;
 
-use super::input::{Allowed, read_destination};
+use super::input::{Allowed, Kind, read_destination};
 use crate::{
     http::fields::{Fields, Given},
     model::{
@@ -95,12 +95,7 @@ fn read_name(f: &mut Fields<'_>, standard: impl Fn() -> String) -> Option<String
     if f.given("name") == Given::Absent {
         return Some(standard());
     }
-    let name = f.text("name", 1..=255)?;
-    if name.trim().is_empty() {
-        f.refuse("name", "length", "must not be blank");
-        return None;
-    }
-    Some(name.to_owned())
+    f.name("name")
 }
 
 /// An IANA time zone that may be absent or `null`.
@@ -139,7 +134,7 @@ pub(super) fn read_landing_page(f: &mut Fields<'_>, was: &Was, allowed: &Allowed
     if f.boolean("library", false) {
         return read_library_entry(f, |id| allowed.library.landing_pages.contains(&id));
     }
-    read_destination(f, &was.landing_pages, allowed)
+    read_destination(f, &was.landing_pages, Kind::LandingPage, allowed)
 }
 
 pub(super) fn read_offer(f: &mut Fields<'_>, was: &Was, allowed: &Allowed) -> Option<Destination> {
@@ -150,7 +145,12 @@ pub(super) fn read_offer(f: &mut Fields<'_>, was: &Was, allowed: &Allowed) -> Op
     let payout = f.money("payout");
     let caps = read_caps(f);
     let overflow_offer_id = f.optional_integer("overflow_offer_id", 1..=i64::MAX);
-    Some(Destination { payout, caps, overflow_offer_id, ..read_destination(f, &was.offers, allowed)? })
+    Some(Destination {
+        payout,
+        caps,
+        overflow_offer_id,
+        ..read_destination(f, &was.offers, Kind::Offer, allowed)?
+    })
 }
 
 /// An entry that names one of the library. What else it says of it is not looked at: the library's counts.
@@ -168,10 +168,14 @@ fn read_library_entry(f: &mut Fields<'_>, is_known: impl Fn(i64) -> bool) -> Opt
     Some(Destination { id: Some(id), library: true, weight, is_active, ..Destination::default() })
 }
 
-pub(super) fn read_caps(f: &mut Fields<'_>) -> Vec<Cap> {
+pub(in crate::http::api) fn read_caps(f: &mut Fields<'_>) -> Vec<Cap> {
     f.list("caps", CAPS_MAX, |f| {
         f.refuse_unknown(&CAP_FIELDS, &[]);
         let of = f.parsed::<CapOf>("of", "choice");
+        if of == Some(CapOf::Conversions) {
+            // it would never be full
+            f.refuse("of", "uncounted", "must be clicks or visitors; octo does not receive conversions yet");
+        }
         let per = f.parsed::<CapPer>("per", "choice");
         if f.given("limit") == Given::Absent {
             f.refuse("limit", "required", "is required");

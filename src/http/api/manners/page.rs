@@ -80,6 +80,15 @@ impl<'q> Params<'q> {
         }
     }
 
+    /// An id that is a number.
+    pub(crate) fn id(&mut self, name: &str) -> Option<i64> {
+        let id = self.text(name)?.parse().ok().filter(|id| *id >= 1);
+        if id.is_none() {
+            self.refuse(name, "type", "must be a whole number from 1");
+        }
+        id
+    }
+
     /// `true` or `false`.
     pub(crate) fn boolean(&mut self, name: &str) -> Option<bool> {
         match self.text(name)? {

@@ -5,7 +5,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, header, request::Parts},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::http::{
@@ -33,6 +33,25 @@ impl<S: Send + Sync> FromRequest<S> for Json {
         let mut value = parse_json(&body, BODY_DEPTH_MAX)?;
         replace_nul(&mut value);
         Ok(Self(value))
+    }
+}
+
+/// As [`Json`]; an empty object where there is no body.
+#[derive(Debug)]
+pub(crate) struct OptionalJson(pub Value);
+
+impl<S: Send + Sync> FromRequest<S> for OptionalJson {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if request.headers().contains_key(header::CONTENT_TYPE) {
+            return Json::from_request(request, state).await.map(|Json(value)| Self(value));
+        }
+        let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
+        if body.is_empty() {
+            return Ok(Self(json!({})));
+        }
+        Err(Problem::unsupported_media_type("application/json"))
     }
 }
 

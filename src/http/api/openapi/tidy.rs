@@ -26,8 +26,9 @@ fn close_inputs(document: &mut Value) {
     let Some(Value::Object(schemas)) = document.pointer_mut("/components/schemas") else { return };
     for (name, schema) in schemas {
         // pages send events with more than is asked for: that is no reason to lose them
-        let is_closed =
-            (name.ends_with("Input") && name != "EventInput") || name.ends_with("Patch") || name == "Money";
+        let is_closed = (name.ends_with("Input") && name != "EventInput")
+            || name.ends_with("Patch")
+            || ["Money", "SourceParameter", "StatusWord"].contains(&name.as_str());
         if is_closed {
             schema["additionalProperties"] = json!(false);
         }

@@ -117,19 +117,19 @@ pub(crate) struct Click {
     /// The language the browser asks for most.
     #[schema(example = "de")]
     pub(crate) language: Option<String>,
-    /// The part of ISO 3166-2 behind the country.
+    /// The part of ISO 3166-2 behind the country, where `tracking.city_file` knows it.
     #[schema(example = "BY")]
     pub(crate) region: Option<String>,
-    /// Its English name.
+    /// The city's English name, at most 128 bytes, where `tracking.city_file` knows it.
     #[schema(example = "Munich")]
     pub(crate) city: Option<String>,
-    /// Who provides the connection.
+    /// Who provides the connection or announces the network, at most 128 bytes, where `tracking.isp_file` knows it.
     #[schema(example = "Example Telecom")]
     pub(crate) isp: Option<String>,
-    /// The kind of connection.
+    /// `cellular`, `cable/dsl`, `corporate`, `satellite` or `dialup`, where `tracking.connection_file` knows it.
     #[schema(example = "cellular")]
     pub(crate) connection: Option<String>,
-    /// Version of the operating system.
+    /// Version of the operating system. Windows counts 7, 8, 8.1, 10, 11; null where the browser does not say it.
     #[schema(example = "17.5")]
     pub(crate) os_version: Option<String>,
     /// Version of the browser.

@@ -1,0 +1,266 @@
+//! `/api/v1/affiliate-networks`: where a network's links take our click id, and what its words mean.
+
+mod input;
+
+use axum::{
+    extract::{RawQuery, State},
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    app::{App, Parts},
+    db::{
+        self,
+        store::{
+            affiliate_networks::{self, AffiliateNetwork},
+            campaigns::Written,
+            uses::{Removal, Thing},
+        },
+    },
+    http::{
+        api::{
+            library::{CHANGE_ATTEMPTS, CampaignUse, in_use, parse_number, read_list, used_by},
+            manners::{
+                answer::{ROOT, answer, located, no_content},
+                auth::{Admin, Read},
+                etag,
+                idempotency::Attempt,
+                page::{Page, number_cursor, rows_for},
+                problems::Problems,
+                request::{Json, Name},
+            },
+        },
+        error::Problem,
+    },
+    model::network::NetworkTerms,
+};
+use input::{AffiliateNetworkInput, AffiliateNetworkPatch};
+
+/// The routes of this module.
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .routes(routes!(create, list))
+        .routes(routes!(get, update, delete))
+        .routes(routes!(campaigns))
+}
+
+/// A affiliate network as it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AffiliateNetwork)]
+pub(crate) struct AffiliateNetworkBody {
+    /// Ours; what `affiliate_network_id` of an offer names.
+    #[schema(minimum = 1, example = 3)]
+    id: i64,
+    #[serde(flatten)]
+    terms: NetworkTerms,
+    /// Since when it is put away.
+    archived_at: Option<DateTime<Utc>>,
+    /// Counts changes; the ETag.
+    version: i64,
+    /// When it was made.
+    created_at: DateTime<Utc>,
+    /// When it last changed.
+    updated_at: DateTime<Utc>,
+}
+
+impl From<AffiliateNetwork> for AffiliateNetworkBody {
+    fn from(network: AffiliateNetwork) -> Self {
+        let AffiliateNetwork { id, terms, archived_at, version, created_at, updated_at } = network;
+        Self { id, terms, archived_at, version, created_at, updated_at }
+    }
+}
+
+/// Make a affiliate network
+///
+/// From a template, with what is given in place of the template's; or from scratch.
+#[utoipa::path(
+    post, path = "/affiliate-networks", tag = "affiliate networks", operation_id = "create_affiliate_network",
+    request_body = AffiliateNetworkInput,
+    responses(
+        (status = 201, description = "It is made.", body = AffiliateNetworkBody, headers(
+            ("Location" = String, description = "Where it is."),
+            ("ETag" = String, description = "Its version."),
+        )),
+        Problems,
+    ),
+)]
+async fn create(
+    _: Admin,
+    State(app): State<App>,
+    attempt: Attempt,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let terms = input::read(&body, None)?;
+    let network = affiliate_networks::insert(&app.db, attempt.id, attempt.is_again, terms).await?;
+    let location = format!("{ROOT}/affiliate-networks/{}", network.id);
+    located(show(StatusCode::CREATED, network)?, &location)
+}
+
+/// List affiliate networks
+///
+/// Newest first, archived ones too unless `is_archived` says otherwise.
+#[utoipa::path(
+    get, path = "/affiliate-networks", tag = "affiliate networks", operation_id = "list_affiliate_networks",
+    params(
+        ("q" = Option<String>, Query, description = "Part of the name, in any case.", max_length = 255, example = "ads"),
+        ("is_archived" = Option<bool>, Query, description = "Whether they are put away.", example = false),
+        ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:0[0-9a-f]{15})?$", example = "000000000000002a"),
+    ),
+    responses((status = 200, description = "A page.", body = Page<AffiliateNetworkBody>), Problems),
+)]
+async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let (filter, after, limit) = read_list(query.as_deref())?;
+    let rows = affiliate_networks::list(&app.db, filter, after, rows_for(limit)).await?;
+    let page = Page::new(rows, limit, |row| number_cursor(row.id));
+    answer(StatusCode::OK, &page.shown::<AffiliateNetworkBody>())
+}
+
+/// Show a affiliate network
+///
+/// With what its words mean.
+#[utoipa::path(
+    get, path = "/affiliate-networks/{id}", tag = "affiliate networks", operation_id = "get_affiliate_network",
+    params(
+        ("id" = i64, Path, description = "Its id.", minimum = 1, example = 3),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if it is still the one.", example = "\"3\""),
+    ),
+    responses(
+        (status = 200, description = "The affiliate network.", body = AffiliateNetworkBody,
+            headers(("ETag" = String, description = "Its version."))),
+        Problems,
+    ),
+)]
+async fn get(
+    _: Read,
+    State(app): State<App>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let network = find(&app, &id).await?;
+    if etag::if_none_match(&headers, network.version) {
+        return Ok(etag::not_modified(network.version));
+    }
+    show(StatusCode::OK, network)
+}
+
+/// Change a affiliate network
+///
+/// Only the fields that are given change; `null` clears an optional one, a list replaces the list. URLs of its offers
+/// stay as they are.
+#[utoipa::path(
+    patch, path = "/affiliate-networks/{id}", tag = "affiliate networks", operation_id = "update_affiliate_network",
+    params(
+        ("id" = i64, Path, description = "Its id.", minimum = 1, example = 3),
+        ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since.", example = "\"3\""),
+    ),
+    request_body = AffiliateNetworkPatch,
+    responses(
+        (status = 200, description = "The affiliate network as it is now.", body = AffiliateNetworkBody,
+            headers(("ETag" = String, description = "Its version."))),
+        (status = 409, description = "It is being changed by others all the time."),
+        Problems,
+    ),
+)]
+async fn update(
+    _: Admin,
+    State(app): State<App>,
+    Name(id): Name,
+    headers: HeaderMap,
+    Json(patch): Json,
+) -> Result<Response, Problem> {
+    for _ in 0..CHANGE_ATTEMPTS {
+        let network = find(&app, &id).await?;
+        etag::if_match(&headers, network.version)?;
+        let terms = input::read(&patch, Some(&network.terms))?;
+        if terms == network.terms {
+            return show(StatusCode::OK, network);
+        }
+        match affiliate_networks::update(&app.db, network.id, network.version, terms).await? {
+            Written::Done(network) => {
+                return show(StatusCode::OK, network);
+            }
+            Written::Missing => return Err(Problem::not_found("affiliate network")),
+            Written::Stale => {}
+        }
+    }
+    Err(Problem::conflict("It is being changed by others all the time; try again."))
+}
+
+/// Delete a affiliate network
+///
+/// Only where no offer names it.
+#[utoipa::path(
+    delete, path = "/affiliate-networks/{id}", tag = "affiliate networks", operation_id = "delete_affiliate_network",
+    params(
+        ("id" = i64, Path, description = "Its id.", minimum = 1, example = 3),
+        ("If-Match" = Option<String>, Header, description = "An ETag: 412 if it has changed since.", example = "*"),
+    ),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 409, description = "`in_use`: offers name it."),
+        Problems,
+    ),
+)]
+async fn delete(
+    _: Admin,
+    State(app): State<App>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let network = find(&app, &id).await?;
+    etag::if_match(&headers, network.version)?;
+    let expected = headers.contains_key(header::IF_MATCH).then_some(network.version);
+    // used since it was looked at: the constraint says so
+    let removal = match affiliate_networks::delete(&app.db, network.id, expected).await {
+        Err(db::Error::Conflict { .. }) => Removal::InUse,
+        removal => removal?,
+    };
+    match removal {
+        Removal::Done => Ok(no_content()),
+        Removal::Missing => Err(Problem::not_found("affiliate network")),
+        Removal::Stale => Err(Problem::precondition_failed()),
+        Removal::InUse => {
+            let path = format!("/affiliate-networks/{}", network.id);
+            Err(in_use(&app, Thing::AffiliateNetwork(network.id), &path).await?)
+        }
+    }
+}
+
+/// List the campaigns of a affiliate network
+///
+/// Those that use an offer of it, newest first; deleted ones are not among them.
+#[utoipa::path(
+    get, path = "/affiliate-networks/{id}/campaigns", tag = "affiliate networks",
+    operation_id = "list_affiliate_network_campaigns",
+    params(
+        ("id" = i64, Path, description = "Its id.", minimum = 1, example = 3),
+        ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:[0-9a-f]{32})?$", example = "019aaf3c5f007abc8def0123456789ab"),
+    ),
+    responses((status = 200, description = "A page.", body = Page<CampaignUse>), Problems),
+)]
+async fn campaigns(
+    _: Read,
+    State(app): State<App>,
+    Name(id): Name,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let network = find(&app, &id).await?;
+    used_by(&app, Thing::AffiliateNetwork(network.id), query.as_deref()).await
+}
+
+async fn find(app: &Parts, id: &str) -> Result<AffiliateNetwork, Problem> {
+    let id = parse_number(id, "affiliate network")?;
+    affiliate_networks::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("affiliate network"))
+}
+
+fn show(status: StatusCode, network: AffiliateNetwork) -> Result<Response, Problem> {
+    let version = network.version;
+    Ok(etag::versioned(answer(status, &AffiliateNetworkBody::from(network))?, version))
+}

@@ -128,6 +128,7 @@ async fn visit(State(app): State<App>, request: Request) -> Result<Response, Pro
     let came = Came { is_click: true, via: Some(Via::Script) };
     let mut sender = click::sender(&app, peer, &head);
     sender.referrer = told.referrer; // that of the request is the page itself
+    let may_set_cookie = !sender.asks_for_privacy;
     let mut accepted = click::accept(&app, &head, &routes, came, sender, params);
     accepted.click.landing_page_id = page.filter(|_| accepted.decision.landing_page_id() == page); // and none that was drawn
     let Accepted { click, decision, .. } = &accepted;
@@ -137,7 +138,13 @@ async fn visit(State(app): State<App>, request: Request) -> Result<Response, Pro
     });
     let token = token.flatten();
     let click_id = store(&app, &accepted).await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(Visited { click_id, token })).into_response())
+    let cookie = token.clone().filter(|_| may_set_cookie);
+    let mut response = (StatusCode::ACCEPTED, axum::Json(Visited { click_id, token })).into_response();
+    // a browser keeps it where the page is of the same site
+    if let Some(token) = cookie {
+        out::set_cookie(&app, &mut response, &token);
+    }
+    Ok(response)
 }
 
 impl<'a> Told<'a> {

@@ -259,6 +259,49 @@ async fn links_work_and_nobody_waits_where_the_script_or_the_visit_is_blocked_or
 }
 
 #[tokio::test]
+async fn an_out_link_leads_to_the_offer_by_the_token_of_a_visit_and_by_the_cookie_where_the_script_is_blocked()
+ {
+    let script = "<script async src='http://go.example/o.js' data-campaign=two></script>";
+    let stage = Stage::set_with("script_out", vec![("/", page(script))], |octo| {
+        octo.env("OCTO_SERVER__PUBLIC_URL", "http://go.example")
+    })
+    .await;
+    stage
+        .tracker
+        .campaign(json!({
+            "key": "two", "name": "page and offer",
+            "landing_pages": [{ "name": "page", "url": "http://lander.example/" }],
+            "offers": [{ "name": "shop", "url": "http://shop.example/?c={click_id}" }],
+        }))
+        .await;
+    let tab = stage.browser.open("http://lander.example/").await;
+    let visited = id_in_links(&tab).await;
+    tab.wait_for("document.querySelector('#out').href.startsWith('http://go.example/out?k=')").await;
+    tab.click("#out").await;
+    tab.wait_for(&format!("location.href === 'http://shop.example/?c={visited}'")).await;
+
+    tab.block(&["*/o.js"]).await;
+    tab.go("http://go.example/click?cid=two").await;
+    assert_eq!(tab.eval("location.hostname + typeof octo").await, "lander.exampleundefined");
+    tab.click("#out").await;
+    tab.wait_for("document.title === 'shop'").await;
+    let clicked = tab.eval("new URLSearchParams(location.search).get('c')").await;
+    assert_ne!(clicked, *visited);
+    stage.tracker.wait_rows(Table::Clicks, 2).await;
+    eventually(SOON, async || {
+        let outs: Vec<(String, String)> =
+            sqlx::query_as("SELECT click_id::text, carrier FROM out_clicks ORDER BY created_at")
+                .fetch_all(&stage.tracker.pool)
+                .await?;
+        let clicked = clicked.as_str().unwrap_or_default();
+        let wanted = [(visited.as_str(), "token"), (clicked, "cookie")];
+        ensure!(outs.iter().map(|(id, carrier)| (&**id, &**carrier)).eq(wanted), "{outs:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn events_go_by_fetch_or_as_an_image_where_there_is_no_beacon_and_with_the_page_that_is_left() {
     let only_images = "connect-src 'none'; img-src http://go.example";
     let stage = Stage::set(

@@ -158,7 +158,7 @@ async fn without_stores_each_node_holds_its_own_cap_and_the_sum_is_right_afterwa
     assert_eq!(let_in(&one, 30).await, 19);
     assert_eq!(let_in(&other, 30).await, 19);
     // what was counted without any store is not lost by a crash
-    tokio::time::sleep(Duration::from_millis(1000)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     one.octo.kill9().await;
     one.octo.start_again().await;
     assert_eq!(let_in(&one, 10).await, 0);

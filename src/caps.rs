@@ -96,8 +96,8 @@ struct Count {
     asked_at_s: i64,
     /// Whether a store said what others counted since the window or the questions began.
     is_heard: bool,
-    /// After a store was heard last: the total, and what this process had counted.
-    heard: (u64, u64),
+    /// Its share of what went over the limit, as far as it was said.
+    over: u64,
     /// Whether the file is behind.
     is_unsaved: bool,
 }
@@ -183,7 +183,7 @@ impl Caps {
         routes.caps(target).iter().any(|cap| {
             let Some(counter) = self.counter(CounterId::of(routes, target, *cap)) else { return false };
             let mut count = counter.at(at, self);
-            count.limit = cap.limit;
+            count.set_limit(cap.limit);
             let is_over = count.total >= cap.limit.into();
             let what = counter.what(count.window);
             drop(count);
@@ -247,7 +247,7 @@ impl Caps {
     fn count_one(&self, id: CounterId, limit: u32, at: DateTime<Utc>) {
         let Some(counter) = self.counter(id) else { return };
         let mut count = counter.at(at, self);
-        count.limit = limit;
+        count.set_limit(limit);
         count.total += 1;
         count.tallies[0].count += 1;
         count.is_unsaved = true;
@@ -418,7 +418,7 @@ impl Count {
             limit: u32::MAX,
             asked_at_s: i64::MIN / 2,
             is_heard: false,
-            heard: (0, 0),
+            over: 0,
             is_unsaved: false,
         }
     }
@@ -439,8 +439,8 @@ impl Count {
         self.tallies.iter().any(|tally| tally.count > tally.stored[store as usize])
     }
 
-    /// Takes what a store has after it was told `told`; says what of this process's clicks went over the limit since the
-    /// last time: at most those that it counted itself.
+    /// Takes what a store has after it was told `told`; gives what of this process's clicks is over the limit and was not
+    /// said before.
     fn hear(&mut self, store: Store, has: &[(Uuid, u64)], told: &[(Uuid, u64)]) -> u64 {
         let before = self.total;
         for (node, count) in has {
@@ -455,11 +455,27 @@ impl Count {
             };
             tally.stored[store as usize] = of(has).max(of(told));
         }
-        let ((total_then, own_then), own) = (self.heard, self.tallies[0].count);
-        self.heard = (self.total, own);
         self.is_heard = true;
-        let over = |total: u64| total.saturating_sub(self.limit.into());
-        (over(self.total) - over(total_then)).min(own - own_then)
+        let share = self.share_of_over();
+        let more = share.saturating_sub(self.over);
+        self.over += more;
+        more
+    }
+
+    /// What of all that is over the limit is this process's, by its share of all that was counted, rounded up: who was
+    /// last, nobody can say.
+    fn share_of_over(&self) -> u64 {
+        let over = self.total.saturating_sub(self.limit.into());
+        let share = u128::from(over) * u128::from(self.tallies[0].count);
+        u64::try_from(share.div_ceil(self.total.max(1).into())).unwrap_or(u64::MAX)
+    }
+
+    /// Notes another limit; what is over that already is nobody's doing.
+    fn set_limit(&mut self, limit: u32) {
+        if self.limit != limit {
+            self.limit = limit;
+            self.over = self.share_of_over();
+        }
     }
 }
 

@@ -62,7 +62,6 @@ fn take(caps: &Caps, saved: SavedCounter, now: DateTime<Utc>) {
     for (node, counted) in saved.counts {
         count.merge(node, counted);
     }
-    count.heard = (count.total, 0);
 }
 
 /// Writes all counts if any is not in the file yet; how many bytes it wrote.

@@ -112,12 +112,12 @@ fn what_processes_counted_is_summed_once_however_often_it_is_told() {
     assert_eq!(count.total, 9);
     assert!(count.is_untold(Store::Redis), "it has less than is known here: it lost some");
     assert!(count.is_untold(Store::Postgres));
-    // two more of ours, three of others: 4 over, at most 2 by this process
+    // 4 over, of which 6 of 14 are this process's
     (count.tallies[0].count, count.total) = (6, 11);
     assert_eq!(count.hear(Store::Postgres, &[(other, 5), (third, 3)], &[(own, 6)]), 2);
     assert_eq!(count.hear(Store::Postgres, &[(other, 5), (third, 3)], &[]), 0, "said once");
     assert_eq!(count.total, 14);
-    count.limit = 5;
+    count.set_limit(5);
     assert_eq!(count.hear(Store::Postgres, &[], &[]), 0, "a lowered limit is nobody's overshoot");
 }
 

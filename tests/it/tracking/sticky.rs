@@ -52,7 +52,7 @@ impl Browser {
 }
 
 fn cookie_of(response: &Response) -> Option<String> {
-    let cookies = response.headers().get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
+    let mut cookies = response.headers().get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
     let ours = cookies.find_map(|cookie| cookie.strip_prefix("octo_s="))?;
     Some(ours.split(';').next().unwrap().to_owned())
 }

@@ -8,11 +8,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
-    db::store::{campaigns, clicks, events},
+    db::store::{campaigns, clicks, events, out_clicks},
     http::{
         api::{
             manners::{answer::answer, auth::Read, problems::Problems, request::Name},
-            views::{click::Click, event::Event},
+            views::{click::Click, event::Event, out_click::OutClick},
         },
         error::Problem,
     },
@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
-/// Events of a click that its story tells.
-const EVENTS_MAX: i64 = 500;
+/// Events of a click that its story tells, and out-clicks.
+const CHAPTERS_MAX: i64 = 500;
 
 /// The routes of this module.
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -39,7 +39,7 @@ struct Story {
     click: Click,
     /// Where it went, and why.
     decision: Decision,
-    /// What happened, in order of time; at most 500 events are told.
+    /// What happened, in order of time; at most 500 events and as many out-clicks are told.
     chapters: Vec<Chapter>,
 }
 
@@ -81,7 +81,7 @@ struct Named {
 struct Chapter {
     /// When.
     at: DateTime<Utc>,
-    /// `click` or `event`.
+    /// `click`, `out_click` or `event`.
     #[schema(value_type = String, example = "click")]
     kind: &'static str,
     /// In a sentence.
@@ -90,6 +90,9 @@ struct Chapter {
     /// The event.
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<Event>,
+    /// The out-click.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_click: Option<OutClick>,
 }
 
 /// Tell the story of a click
@@ -103,17 +106,49 @@ struct Chapter {
 async fn story(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
     let id: ClickId = id.parse().map_err(|()| Problem::not_found("click"))?;
     let click = clicks::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("click"))?;
-    let terms = campaigns::get(&app.db, click.campaign_id).await?.map(|campaign| campaign.terms);
-    let events = events::list(&app.db, Some(id), None, EVENTS_MAX).await?;
+    let campaign = campaigns::get(&app.db, click.campaign_id).await?;
+    let (terms, overflow) = campaign.map(|it| (it.terms, it.overflow_offers)).unwrap_or_default();
+    let events = events::list(&app.db, Some(id), None, CHAPTERS_MAX).await?;
+    let outs = out_clicks::list(&app.db, Some(id), None, CHAPTERS_MAX).await?;
     let click = Click::from(click);
-    let mut chapters = vec![Chapter { at: click.created_at, kind: "click", text: came(&click), event: None }];
-    for event in events.into_iter().map(Event::from) {
-        let text = format!("The page told of {}.", event.event_type);
-        chapters.push(Chapter { at: event.created_at, kind: "event", text, event: Some(event) });
-    }
+    let decision = Decision::of(&click, &terms, &overflow);
+    let mut chapters = vec![Chapter::of_click(&click)];
+    chapters.extend(events.into_iter().map(Event::from).map(Chapter::of_event));
+    let offer = |id: Option<i64>| destination(id, terms.all_offers().chain(&overflow));
+    chapters.extend(
+        outs.into_iter().map(OutClick::from).map(|out| Chapter::of_out_click(offer(out.offer_id), out)),
+    );
     chapters.sort_by_key(|chapter| chapter.at);
-    let decision = Decision::of(&click, &terms.unwrap_or_default());
     answer(StatusCode::OK, &Story { click, decision, chapters })
+}
+
+impl Chapter {
+    fn new(at: DateTime<Utc>, kind: &'static str, text: String) -> Self {
+        Self { at, kind, text, event: None, out_click: None }
+    }
+
+    fn of_click(click: &Click) -> Self {
+        Self::new(click.created_at, "click", came(click))
+    }
+
+    fn of_event(event: Event) -> Self {
+        let text = format!("The page told of {}.", event.event_type);
+        let at = event.created_at;
+        Self { event: Some(event), ..Self::new(at, "event", text) }
+    }
+
+    fn of_out_click(offer: Named, out: OutClick) -> Self {
+        let to = match (offer.id, offer.name) {
+            (Some(id), Some(name)) => format!("the offer {name} ({id})"),
+            (Some(id), None) => format!("the offer {id}, which is gone"),
+            (None, _) => "a fallback".to_owned(),
+        };
+        let whys = out.routed.iter().filter_map(|why| why.parse().ok()).map(sentence_of_why);
+        let text = std::iter::once(format!("The visitor left the landing page for {to}.")).chain(whys);
+        let text = text.collect::<Vec<_>>().join(" ");
+        let at = out.created_at;
+        Self { out_click: Some(out), ..Self::new(at, "out_click", text) }
+    }
 }
 
 fn came(click: &Click) -> String {
@@ -128,11 +163,11 @@ fn came(click: &Click) -> String {
 }
 
 impl Decision {
-    fn of(click: &Click, terms: &Terms) -> Self {
+    fn of(click: &Click, terms: &Terms, overflow: &[Destination]) -> Self {
         let rule = Named { id: click.rule_id, name: rule_name(click.rule_id, terms) };
         let path = Named { id: click.path_id, name: path_name(click.path_id, terms) };
         let landing_page = destination(click.landing_page_id, terms.all_landing_pages());
-        let offer = destination(click.campaign_offer_id, terms.all_offers());
+        let offer = destination(click.campaign_offer_id, terms.all_offers().chain(overflow));
         let why = click.routed.iter().filter_map(|why| why.parse().ok()).map(sentence_of_why).collect();
         let text = text_of(&rule, &path, &landing_page, &offer, click);
         Self { rule, path, landing_page, offer, text, why, validity: validity(click) }

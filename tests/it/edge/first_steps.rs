@@ -77,3 +77,48 @@ async fn the_commands_of_the_readme_and_of_the_first_steps_do_what_the_pages_say
     let token = said.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
     assert!(token.starts_with("octo_"), "a token is the last answer");
 }
+
+#[tokio::test]
+async fn the_first_real_campaign_goes_as_its_page_says_and_the_story_names_every_decision() {
+    let octo = Octo::builder().env("OCTO_SERVER__TRUSTED_PROXIES", "127.0.0.0/8").start().await;
+    eventually(SOON, async || {
+        ensure!(octo.data_dir().join("admin-token").exists(), "no token yet");
+        Ok(())
+    })
+    .await;
+    let pages = pages();
+    let mut script = String::new();
+    for block in commands(&pages[Path::new("docs/first-campaign.md")]) {
+        // a reader takes longer than the drain
+        if block.contains("/story") {
+            let ask = "curl -sS -H \"Authorization: Bearer $TOKEN\"";
+            let (story, out) =
+                ("\"$OCTO/api/v1/clicks/$(cut -d' ' -f1 german-iphone)/story\"", "grep -q out_click");
+            writeln!(script, "until {ask} {story} | {out}; do sleep 0.1; done").unwrap();
+        }
+        script.push_str(block);
+        script.push_str("\necho\n");
+    }
+    let said = shell(&octo, &script).await;
+    let answers: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let [campaign, links, story] = &answers[..] else { panic!("three answers in JSON: {said}") };
+    assert_eq!(campaign["rules"][0]["name"], "German iPhones");
+    let link = links["url"].as_str().or(links["short"].as_str()).unwrap_or_default();
+    assert!(links.to_string().contains("visitor_id=${SUBID}"), "{link} {links}");
+    let decision = &story["decision"];
+    let names = ["rule", "path", "landing_page"].map(|part| decision[part]["name"].as_str().unwrap());
+    assert_eq!(names, ["German iPhones", "With a page", "Page"]);
+    assert_eq!(
+        (&story["click"]["click_id_param"], &story["click"]["is_valid"]),
+        (&"abc".into(), &true.into())
+    );
+    let chapters = story["chapters"].as_array().unwrap();
+    let out = chapters.iter().find(|chapter| chapter["kind"] == "out_click").unwrap();
+    assert!(out["text"].as_str().unwrap().contains("Shop DE"), "{out}");
+    let went: Vec<&str> = said.lines().filter(|line| line.contains("https://shop")).collect();
+    assert!(
+        went.iter().any(|line| line.contains("https://shop-de.example/")),
+        "out to the German shop: {said}"
+    );
+    assert!(said.contains("rule German iPhones") && said.contains("takes him"), "octo explain: {said}");
+}

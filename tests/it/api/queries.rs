@@ -352,6 +352,13 @@ async fn cases(c: &mut PgConnection) -> Vec<Case> {
         case("event.insert", &event, 1, 5.0),
         case("events.insert_batch", &event, 1, 5.0),
         case("dead_letter.has_click", &[at, id], 1, 1.0),
+        case(
+            "out_clicks.insert_keys",
+            &[&array(&format!("{id}::uuid")), &array(&format!("{at}::timestamptz"))],
+            1,
+            1.0,
+        ),
+        case("out_clicks.count_waiting", &["2", "100"], all, 200.0),
         case("dead_letter.has_event", &[at, id, "NULL"], 1, 1.0),
         case("dead_letter.has_event", &[at, id, id], 0, 1.0),
     ]

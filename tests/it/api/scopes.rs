@@ -225,7 +225,7 @@ async fn a_token_is_stored_as_its_hash_and_its_use_is_noted_once_a_minute() {
 }
 
 /// What stays with strangers: tracking, and the probes and what crawlers ask for, which answer on both listeners.
-const FOR_STRANGERS: [&str; 13] = [
+const FOR_STRANGERS: [&str; 15] = [
     "/c/{key}",
     "/click",
     "/event",
@@ -238,6 +238,8 @@ const FOR_STRANGERS: [&str; 13] = [
     "/robots.txt",
     "/o.js",
     "/o.{hash}.js",
+    "/out",
+    "/out/{n}",
     "/visit",
 ];
 

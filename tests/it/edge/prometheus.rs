@@ -23,10 +23,10 @@ use tokio::{
 use crate::{
     files::alerts::alerts,
     harness::{Database, Octo, PrivatePostgres, Prometheus, eventually, prometheus_config, promtool},
-    tracker::{SOON, Table, Tracker},
+    tracker::{SOON, Table, Tracker, header},
 };
 
-const SERIES_MAX: usize = 2500;
+const SERIES_MAX: usize = 2800;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "BREW"];
 /// Refused by the router, by hyper, and by nobody.
 const HEADS: [&str; 4] = [
@@ -123,6 +123,13 @@ async fn tour_links_and_events(tracker: &Tracker) {
     {
         tracker.click(path).await;
     }
+    let page = json!([{ "name": "p", "url": "https://page.example/?k={click_token}" }]);
+    let offers = json!([{ "name": "o", "url": "https://offer.example/" }]);
+    tracker.campaign(json!({ "key": "page", "name": "p", "landing_pages": page, "offers": offers })).await;
+    let (page, id) = tracker.click("/c/page").await;
+    let token = header(&page, "location").split_once("k=").expect("a token").1.to_owned();
+    assert_eq!(octo.get(&format!("/out?k={token}")).await.status(), 302);
+    tracker.show(&format!("/out-clicks?click_id={id}")).await;
     for (path, status) in
         [("/click?cid=nobody", 404), ("/c/nobody", 404), ("/click", 400), ("/c/paused", 404)]
     {
@@ -403,7 +410,7 @@ async fn queries_seen(octo: &Octo, token: &str) -> BTreeSet<String> {
 }
 
 /// Run by `octo privacy` alone, which has no `/metrics`; `erasure` tests it.
-const OF_THE_COMMAND_LINE: [&str; 12] = [
+const OF_THE_COMMAND_LINE: [&str; 15] = [
     "click.list_of_ids",
     "event.list_of_clicks",
     "event.list_of_person",
@@ -412,15 +419,25 @@ const OF_THE_COMMAND_LINE: [&str; 12] = [
     "erasures.find_clicks",
     "erasures.delete_clicks",
     "erasures.delete_events",
+    "erasures.delete_out_clicks",
+    "erasures.delete_out_click_keys",
+    "out_click.list_of_clicks",
     "erasures.delete_events_of_person",
     "erasures.letters",
     "erasures.delete_letters",
     "transfer.inspect",
 ];
 
-/// Run where something is old, came from elsewhere or is too big; `partitions`, `cache` and `erasure` test them.
-const OF_RARE_DAYS: [&str; 5] =
-    ["campaign.heal", "erasures.since", "partitions.check_default", "partitions.drop", "partitions.exclude"];
+/// Run where something is old, came from elsewhere, was refused or is too big; `partitions`, `cache`, `erasure` and `out` test
+/// them.
+const OF_RARE_DAYS: [&str; 6] = [
+    "campaign.heal",
+    "dead_letter.has_out_click",
+    "erasures.since",
+    "partitions.check_default",
+    "partitions.drop",
+    "partitions.exclude",
+];
 
 /// What the tour does not meet is met by an octo that makes its schema on one of several hosts, without prepared
 /// statements, and by one with the embedded database.

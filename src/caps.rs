@@ -1,5 +1,5 @@
 //! How much paths and offers have taken. Counted in memory, so that no click waits for it, and only where there is a cap;
-//! shared with the other nodes by [`sharing`], kept over a restart by [`file`].
+//! shared with the other nodes by `sharing`, kept over a restart by `file`.
 //!
 //! A count is a table of what each process counted: a process only ever raises its own number, and two tables become one
 //! by taking the higher number of each process (a grow-only counter: Shapiro and others, "A comprehensive study of

@@ -25,7 +25,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Visitor {
-    /// The link he follows, such as https://track.example/click?cid=demo&sub1=a or /c/demo
+    /// The link he follows, such as /click?cid=demo&sub1=a or /c/demo, with or without its host
     #[arg(value_name = "URL")]
     url: String,
     /// The address he comes from

@@ -67,6 +67,13 @@ impl Dimensions {
     }
 }
 
+/// What the conditions of a campaign look at, as it is read.
+#[derive(Debug, Default)]
+struct Needs {
+    dimensions: Dimensions,
+    parameters: Vec<Box<str>>,
+}
+
 /// A rule ready to decide.
 #[derive(Debug, Clone)]
 struct Rule {
@@ -270,16 +277,16 @@ impl Routes {
     /// one, but a hand in the database may).
     pub fn new(campaign: Campaign) -> Result<Self, Broken> {
         let terms = &campaign.terms;
-        let mut dimensions = Dimensions::default();
+        let mut needs = Needs::default();
         let zone = |own: Option<Tz>| own.unwrap_or(terms.time_zone);
         let mut rules = Vec::with_capacity(terms.rules.len() + 1);
         for given in terms.rules.iter().filter(|rule| rule.is_active) {
             rules.push(Rule {
                 id: given.id.unwrap_or(DEFAULT_RULE),
                 name: given.name.as_str().into(),
-                when: conditions(&given.name, &given.when, &mut dimensions)?,
+                when: conditions(&given.name, &given.when, &mut needs)?,
                 zone: zone(given.time_zone),
-                paths: paths(&given.paths, &mut dimensions)?,
+                paths: paths(&given.paths, &mut needs)?,
             });
         }
         rules.push(Rule {
@@ -287,7 +294,7 @@ impl Routes {
             name: "Default".into(),
             when: Vec::new(),
             zone: terms.time_zone,
-            paths: paths(&terms.default_paths(), &mut dimensions)?,
+            paths: paths(&terms.default_paths(), &mut needs)?,
         });
         let fallback = terms.fallback_url.as_deref().map(|url| parse("fallback_url", url)).transpose()?;
         let overflow = branches(&campaign.overflow_offers)?;
@@ -297,7 +304,15 @@ impl Routes {
             path.out_macros = elsewhere | macros(&path.offers);
         }
         let caps = caps_of(&campaign);
-        Ok(Self { salt: salt_of(&campaign), rules, overflow, fallback, dimensions, caps, campaign })
+        Ok(Self {
+            salt: salt_of(&campaign),
+            rules,
+            overflow,
+            fallback,
+            dimensions: needs.dimensions,
+            caps,
+            campaign,
+        })
     }
 
     /// What must be known of a visit.
@@ -880,23 +895,24 @@ fn salt_of(campaign: &Campaign) -> u64 {
     hasher.finish()
 }
 
-fn conditions(name: &str, when: &[Criterion], all: &mut Dimensions) -> Result<Vec<Condition>, Broken> {
+fn conditions(name: &str, when: &[Criterion], needs: &mut Needs) -> Result<Vec<Condition>, Broken> {
     let condition = |criterion: &Criterion| {
         let broken = |fault| Broken::Criterion { name: name.to_owned(), fault };
-        let condition = Condition::of(criterion).map_err(broken)?;
-        all.insert(condition.dimension());
+        let mut condition = Condition::of(criterion).map_err(broken)?;
+        condition.place(&mut needs.parameters);
+        needs.dimensions.insert(condition.dimension());
         Ok(condition)
     };
     when.iter().map(condition).collect()
 }
 
-fn paths(given: &[rule::Path], all: &mut Dimensions) -> Result<Vec<Path>, Broken> {
+fn paths(given: &[rule::Path], needs: &mut Needs) -> Result<Vec<Path>, Broken> {
     let path = |given: &rule::Path| {
         Ok(Path {
             id: given.id.unwrap_or(rule::ONLY_PATH),
             name: given.name.as_str().into(),
             weight: u32::try_from(given.weight).unwrap_or(0),
-            when: conditions(&given.name, &given.when, all)?,
+            when: conditions(&given.name, &given.when, needs)?,
             landing_pages: branches(&given.landing_pages)?,
             offers: branches(&given.offers)?,
             offer_choice: given.offer_choice,

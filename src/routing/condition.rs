@@ -17,6 +17,9 @@ use crate::{
     visitor::{self, Country, Device, VersionRange},
 };
 
+/// Parameters of a campaign whose values are read off a link once, however many criteria look at them.
+const PARAMETERS_KEPT: usize = 8;
+
 /// The value of what is not known.
 pub const UNKNOWN: &str = "unknown";
 
@@ -38,6 +41,8 @@ pub struct Condition {
     dimension: Dimension,
     /// Of `parameter`.
     name: Option<Box<str>>,
+    /// The place of the parameter among those of the campaign.
+    slot: usize,
     /// What holds of values that match; others get the opposite.
     wanted: bool,
     takes_unknown: bool,
@@ -79,6 +84,8 @@ pub(super) struct Asked<'v> {
     city: OnceCell<Option<String>>,
     isp: OnceCell<Option<String>>,
     referrer_host: OnceCell<Option<Cow<'v, str>>>,
+    /// Those of the campaign's first parameters, by their slots.
+    parameters: [OnceCell<Option<Cow<'v, str>>>; PARAMETERS_KEPT],
 }
 
 impl<'v> Asked<'v> {
@@ -89,6 +96,7 @@ impl<'v> Asked<'v> {
             city: OnceCell::new(),
             isp: OnceCell::new(),
             referrer_host: OnceCell::new(),
+            parameters: [const { OnceCell::new() }; PARAMETERS_KEPT],
         }
     }
 
@@ -112,13 +120,19 @@ impl<'v> Asked<'v> {
             Dimension::City => self.city.get_or_init(|| folded(visitor.city)).as_deref().map(Cow::Borrowed),
             Dimension::Isp => self.isp.get_or_init(|| folded(visitor.isp)).as_deref().map(Cow::Borrowed),
             Dimension::Connection => visitor.connection.map(Cow::Borrowed),
-            Dimension::Language => visitor.language.map(|language| Cow::Owned(language.to_string())),
+            Dimension::Language => visitor.language.as_ref().map(|language| Cow::Borrowed(language.as_str())),
             Dimension::ReferrerHost => {
                 let host = self.referrer_host.get_or_init(|| host_of(self.visit.referrer?));
                 host.as_deref().map(Cow::Borrowed)
             }
             Dimension::Source => params.traffic_source_id.as_deref().map(Cow::Borrowed),
-            Dimension::Parameter => params.get(condition.name.as_deref()?),
+            Dimension::Parameter => {
+                let name = condition.name.as_deref()?;
+                match self.parameters.get(condition.slot) {
+                    Some(kept) => kept.get_or_init(|| params.get(name)).as_deref().map(Cow::Borrowed),
+                    None => params.get(name),
+                }
+            }
             _ => None,
         }
     }
@@ -158,7 +172,17 @@ impl Condition {
             Test::Contains(_) => patterns(dimension, member, &texts, Anchored::No)?,
         };
         let wanted = !matches!(test, Test::IsNot(_) | Test::Present(false));
-        Ok(Self { dimension, name: name.as_deref().map(Into::into), wanted, takes_unknown, values })
+        let name = name.as_deref().map(Into::into);
+        Ok(Self { dimension, name, slot: usize::MAX, wanted, takes_unknown, values })
+    }
+
+    /// Gives its parameter a place among those of the campaign.
+    pub(super) fn place(&mut self, parameters: &mut Vec<Box<str>>) {
+        let Some(name) = &self.name else { return };
+        self.slot = parameters.iter().position(|known| known == name).unwrap_or_else(|| {
+            parameters.push(name.clone());
+            parameters.len() - 1
+        });
     }
 
     /// What it looks at.

@@ -57,7 +57,10 @@ async fn a_visit_is_the_click_that_a_link_would_have_made() {
         (Some("first"), Some("source-1"))
     );
     assert_eq!((visited["via"].take(), clicked["via"].take()), (json!("script"), Value::Null));
-    for differs in ["id", "created_at", "updated_at"] {
+    // nobody was led to an offer, and the visitor was here a moment ago
+    assert_eq!((&visited["campaign_offer_id"], &visited["is_unique"]), (&Value::Null, &json!(true)));
+    assert_eq!(clicked["is_unique"], false);
+    for differs in ["id", "created_at", "updated_at", "campaign_offer_id", "is_unique"] {
         assert_ne!(visited[differs].take(), clicked[differs].take(), "{differs}");
     }
     assert_eq!(visited, clicked);

@@ -294,7 +294,10 @@ impl Routes {
             name: "Default".into(),
             when: Vec::new(),
             zone: terms.time_zone,
-            paths: paths(&terms.default_paths(), &mut needs)?,
+            paths: match &terms.paths[..] {
+                [] => vec![only_path(terms)?],
+                several => paths(several, &mut needs)?,
+            },
         });
         let fallback = terms.fallback_url.as_deref().map(|url| parse("fallback_url", url)).transpose()?;
         let overflow = branches(&campaign.overflow_offers)?;
@@ -921,6 +924,21 @@ fn paths(given: &[rule::Path], needs: &mut Needs) -> Result<Vec<Path>, Broken> {
         })
     };
     given.iter().filter(|path| path.is_active).map(path).collect()
+}
+
+/// The path that a campaign's own lists make.
+fn only_path(terms: &Terms) -> Result<Path, Broken> {
+    Ok(Path {
+        id: rule::ONLY_PATH,
+        name: "Default".into(),
+        weight: 1,
+        when: Vec::new(),
+        landing_pages: branches(&terms.landing_pages)?,
+        offers: branches(&terms.offers)?,
+        offer_choice: terms.offer_choice,
+        out_macros: MacroSet::default(),
+        is_capped: !terms.caps.is_empty(),
+    })
 }
 
 fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, Broken> {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     id::CampaignKey,
     money::Money,
-    rule::{Cap, ONLY_PATH, OfferChoice, Path, Rule, Sticky},
+    rule::{Cap, OfferChoice, Path, Rule, Sticky},
     source::Source,
     text::must_be_one_of,
 };
@@ -170,24 +170,7 @@ impl Terms {
         }
     }
 
-    /// The paths of the default rule.
-    pub fn default_paths(&self) -> Vec<Path> {
-        if !self.paths.is_empty() {
-            return self.paths.clone();
-        }
-        let only = Path {
-            id: Some(ONLY_PATH),
-            name: "Default".to_owned(),
-            landing_pages: self.landing_pages.clone(),
-            offers: self.offers.clone(),
-            offer_choice: self.offer_choice,
-            caps: self.caps.clone(),
-            ..Path::default()
-        };
-        vec![only]
-    }
-
-    /// The path of a campaign, wherever it stands.
+    /// Every path that is written as one, wherever it stands.
     pub fn all_paths(&self) -> impl Iterator<Item = &Path> {
         self.rules.iter().flat_map(|rule| &rule.paths).chain(&self.paths)
     }

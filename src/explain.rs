@@ -116,8 +116,8 @@ pub fn explain_visitor(
         is_full,
         ..Visit::new(&params, &visitor, made_up.at.unwrap_or_else(|| id.created_at()), id.seed())
     };
-    let explanation = explain(routes, &visit);
     let decision = routing::decide(routes, &visit);
+    let explanation = explain(routes, &visit, &decision);
     let mut click = Click::of_link(id, routes.campaign.id, params.clone());
     visitor.describe(&mut click);
     click.landing_page_id = decision.landing_page_id();

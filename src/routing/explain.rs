@@ -1,11 +1,11 @@
 //! Why a visit goes where it goes: each rule's conditions and what they saw, what takes part of each path, and with which
-//! probability a visitor like this one takes each way. It asks the very conditions and paths that [`decide`] asks.
+//! probability a visitor like this one takes each way. It asks the very conditions and paths that `decide` asks.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Asked, Branch, Decision, Path, Routes, Rule, Visit, condition::Condition, decide, is_full, overflow_of,
+    Asked, Branch, Decision, Path, Routes, Rule, Visit, condition::Condition, is_full, overflow_of,
     rotation::Item as _,
 };
 use crate::model::{
@@ -181,9 +181,8 @@ pub struct Way {
     pub probability: f64,
 }
 
-/// Explains a visit.
-pub fn explain(routes: &Routes, visit: &Visit<'_>) -> Explanation {
-    let decision = decide(routes, visit);
+/// Explains what was decided of a visit.
+pub fn explain(routes: &Routes, visit: &Visit<'_>, decision: &Decision<'_>) -> Explanation {
     let asked = Asked::of(visit);
     // what a link names, and what the campaign does not take at all, no rule has decided
     let is_decided_by_rules = decision.refused.is_none_or(|why| why == InvalidReason::NoDestination)
@@ -208,7 +207,7 @@ pub fn explain(routes: &Routes, visit: &Visit<'_>) -> Explanation {
             probability: 1.0,
         });
     }
-    Explanation { decision: decided(routes, &decision), rules, ways }
+    Explanation { decision: decided(routes, decision), rules, ways }
 }
 
 fn decided(routes: &Routes, decision: &Decision<'_>) -> Decided {

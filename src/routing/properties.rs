@@ -280,7 +280,7 @@ fn bots_and_people_never_differ() {
 fn what_is_explained_is_what_is_decided() {
     each_case(10_000, |routes, visit, _| {
         let decision = decide(routes, visit);
-        let explained = explain(routes, visit);
+        let explained = explain(routes, visit, &decision);
         let decided = &explained.decision;
         assert_eq!(
             (decided.rule_id, decided.path_id, decided.landing_page_id, decided.offer_id, decided.refused),
@@ -319,7 +319,7 @@ fn probabilities_are_the_shares_of_many_visits() {
     let mut tried = 0;
     each_case(30, |routes, visit, random| {
         let visit = Visit { bound: None, visitor_key: None, ..*visit };
-        let explained = explain(routes, &visit);
+        let explained = explain(routes, &visit, &decide(routes, &visit));
         if explained.ways.len() < 2 {
             return;
         }

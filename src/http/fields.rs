@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::error::{FieldError, Problem, cut};
 use crate::{
     model::{
-        money::{Money, parse_amount},
+        money::{Currency, Money, parse_amount},
         scheme::Scheme,
     },
     routing::destination::{self, Template},
@@ -200,6 +200,15 @@ impl<'v> Fields<'v> {
         fields.refuse_unknown(&["amount", "currency"], &[]);
         self.errors.append(&mut fields.errors);
         Some(Money { amount: amount?.ok()?, currency: currency? })
+    }
+
+    /// A currency in use that may be absent or `null`.
+    pub fn optional_currency(&mut self, name: &str) -> Option<Currency> {
+        let currency: Currency = self.optional_parsed(name, "pattern")?;
+        if !currency.is_known() {
+            self.refuse(name, "unknown_currency", "is no currency in use (ISO 4217)");
+        }
+        Some(currency)
     }
 
     /// A destination with macros that must be there.

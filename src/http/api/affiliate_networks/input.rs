@@ -14,10 +14,7 @@ use crate::{
         error::FieldError,
         fields::{Fields, Given},
     },
-    model::{
-        money::Currency,
-        network::{NetworkTerms, STATUSES_MAX, StatusWord},
-    },
+    model::network::{NetworkTerms, STATUSES_MAX, StatusWord},
     templates,
 };
 
@@ -50,7 +47,7 @@ pub(super) fn read(value: &Value, was: Option<&NetworkTerms>) -> Result<NetworkT
     };
     let currency = match f.given("currency") {
         Given::Absent => base.currency,
-        _ => read_currency(&mut f),
+        _ => f.optional_currency("currency"),
     };
     let repeats = f.choice("repeats", base.repeats);
     let is_archived = f.boolean("is_archived", base.is_archived);
@@ -109,14 +106,6 @@ fn read_statuses(f: &mut Fields<'_>) -> Vec<StatusWord> {
         }
         Some(StatusWord { word: word.to_owned(), status, goal: goal.map(str::to_owned) })
     })
-}
-
-fn read_currency(f: &mut Fields<'_>) -> Option<Currency> {
-    let currency: Currency = f.optional_parsed("currency", "pattern")?;
-    if !currency.is_known() {
-        f.refuse("currency", "unknown_currency", "is no currency in use (ISO 4217)");
-    }
-    Some(currency)
 }
 
 /// An affiliate network as it is asked for.

@@ -18,10 +18,7 @@ use crate::{
         error::FieldError,
         fields::{Fields, Given},
     },
-    model::{
-        money::Currency,
-        source::{PARAMETERS_MAX, Parameter, Slot, SourceTerms},
-    },
+    model::source::{PARAMETERS_MAX, Parameter, Slot, SourceTerms},
     templates,
 };
 
@@ -83,7 +80,7 @@ fn read_parameters(f: &mut Fields<'_>) -> Vec<Parameter> {
         let r#macro = f.optional_parsed("macro", "pattern");
         let slot = f.parsed("slot", "choice");
         let unit = f.optional_parsed("unit", "choice");
-        let currency = read_currency(f);
+        let currency = f.optional_currency("currency");
         f.refuse_unknown(&PARAMETER_FIELDS, &[]);
         let parameter = Parameter { name: name?, r#macro, slot: slot?, unit, currency };
         check_parameter(f, &parameter);
@@ -111,14 +108,6 @@ fn check_parameter(f: &mut Fields<'_>, parameter: &Parameter) {
             }
         }
     }
-}
-
-fn read_currency(f: &mut Fields<'_>) -> Option<Currency> {
-    let currency: Currency = f.optional_parsed("currency", "pattern")?;
-    if !currency.is_known() {
-        f.refuse("currency", "unknown_currency", "is no currency in use (ISO 4217)");
-    }
-    Some(currency)
 }
 
 fn read_postback(f: &mut Fields<'_>) -> Option<String> {

@@ -49,7 +49,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(campaigns))
 }
 
-/// A affiliate network as it is shown.
+/// An affiliate network as it is shown.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AffiliateNetwork)]
 pub(crate) struct AffiliateNetworkBody {
@@ -75,7 +75,7 @@ impl From<AffiliateNetwork> for AffiliateNetworkBody {
     }
 }
 
-/// Make a affiliate network
+/// Make an affiliate network
 ///
 /// From a template, with what is given in place of the template's; or from scratch.
 #[utoipa::path(
@@ -121,7 +121,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     answer(StatusCode::OK, &page.shown::<AffiliateNetworkBody>())
 }
 
-/// Show a affiliate network
+/// Show an affiliate network
 ///
 /// With what its words mean.
 #[utoipa::path(
@@ -149,7 +149,7 @@ async fn get(
     show(StatusCode::OK, network)
 }
 
-/// Change a affiliate network
+/// Change an affiliate network
 ///
 /// Only the fields that are given change; `null` clears an optional one, a list replaces the list. URLs of its offers
 /// stay as they are.
@@ -192,7 +192,7 @@ async fn update(
     Err(Problem::conflict("It is being changed by others all the time; try again."))
 }
 
-/// Delete a affiliate network
+/// Delete an affiliate network
 ///
 /// Only where no offer names it.
 #[utoipa::path(
@@ -232,7 +232,7 @@ async fn delete(
     }
 }
 
-/// List the campaigns of a affiliate network
+/// List the campaigns of an affiliate network
 ///
 /// Those that use an offer of it, newest first; deleted ones are not among them.
 #[utoipa::path(

@@ -51,7 +51,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(campaigns))
 }
 
-/// A offer as it is shown.
+/// An offer as it is shown.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = LibraryOffer)]
 pub(crate) struct OfferBody {
@@ -94,7 +94,7 @@ impl From<Offer> for OfferBody {
     }
 }
 
-/// Make a offer
+/// Make an offer
 ///
 /// For the paths of many campaigns: an entry `{"library": true, "id": 12}` names it. Where its network takes our click id
 /// and its URL has none, `name={click_id}` is added, with the name that the network gives it.
@@ -148,7 +148,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     answer(StatusCode::OK, &page.shown::<OfferBody>())
 }
 
-/// Show a offer
+/// Show an offer
 ///
 /// As every campaign that names it has it.
 #[utoipa::path(
@@ -176,7 +176,7 @@ async fn get(
     show(StatusCode::OK, offer)
 }
 
-/// Change a offer
+/// Change an offer
 ///
 /// Only the fields that are given change; `null` clears an optional one, a list replaces the list. Every campaign that
 /// names it follows.
@@ -222,7 +222,7 @@ async fn update(
     Err(Problem::conflict("It is being changed by others all the time; try again."))
 }
 
-/// Delete a offer
+/// Delete an offer
 ///
 /// Only where no campaign uses it and no other offer leads to it.
 #[utoipa::path(
@@ -257,7 +257,7 @@ async fn delete(
     }
 }
 
-/// List the campaigns of a offer
+/// List the campaigns of an offer
 ///
 /// Also those that get it only once another offer is full; newest first, without deleted ones.
 #[utoipa::path(

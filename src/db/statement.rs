@@ -70,8 +70,8 @@ impl Statement {
     }
 }
 
-/// A statement with its values, for what it does.
-pub(in crate::db) struct Query {
+/// A statement with its values, for what it does. Only `db` can make, bind or run one.
+pub(crate) struct Query {
     statement: Statement,
     query: sqlx::query::Query<'static, Postgres, PgArguments>,
 }

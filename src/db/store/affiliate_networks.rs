@@ -2,15 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, types::Json};
-use uuid::Uuid;
 
-use super::{traffic_sources::Filter, uses::Removal};
+use super::library::{self, Entry, Filter};
 use crate::{
     db::{
         Db, Error,
-        session::Session,
-        statement::{Query, statements},
-        store::campaigns::Written,
+        statement::{Query, Statement, statements},
     },
     model::network::{NetworkTerms, StatusWord},
 };
@@ -94,11 +91,6 @@ statements! {
       AND NOT EXISTS (SELECT FROM offers o WHERE o.affiliate_network_id = n.id)";
 }
 
-/// The affiliate network with this id; from the primary.
-pub async fn get(db: &Db, id: i64) -> Result<Option<AffiliateNetwork>, Error> {
-    db.read_primary(GET, move |c| Box::pin(select(c, id))).await
-}
-
 /// Affiliate networks, newest first, before (older than) `after`, at most `limit`; from a replica.
 pub async fn list(
     db: &Db,
@@ -106,92 +98,67 @@ pub async fn list(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<AffiliateNetwork>, Error> {
-    let after = after.unwrap_or(i64::MAX);
-    db.read(LIST, move |c| {
-        Box::pin(async move {
-            let query = LIST.query_as::<Row>().bind(after).bind(filter.q).bind(filter.is_archived);
-            query.bind(limit).fetch_all(c).await?.into_iter().map(Row::into_network).collect()
-        })
-    })
-    .await
+    library::list(db, LIST, filter, |query| query, after, limit).await
 }
 
-/// Makes an affiliate network for the request `made_by`; where an attempt before this one `may_exist`, what it made is
-/// the network.
-pub async fn insert(
-    db: &Db,
-    made_by: Uuid,
-    may_exist: bool,
-    terms: NetworkTerms,
-) -> Result<AffiliateNetwork, Error> {
-    db.write(INSERT, move |c| {
-        Box::pin(async move {
-            let find = || FIND_MADE.query_scalar::<i64>().bind(made_by);
-            if !may_exist || find().fetch_optional(c).await?.is_none() {
-                bind_terms(INSERT.query(), terms).bind(made_by).execute(c).await?;
-            }
-            let id = find().fetch_one(c).await?;
-            select(c, id).await?.ok_or(sqlx::Error::RowNotFound)
-        })
-    })
-    .await
+impl Entry for AffiliateNetwork {
+    type Terms = NetworkTerms;
+    type Row = Row;
+
+    const GET: Statement = GET;
+    const FIND_MADE: Statement = FIND_MADE;
+    const INSERT: Statement = INSERT;
+    const UPDATE: Statement = UPDATE;
+    const DELETE: Statement = DELETE;
+
+    fn id(&self) -> i64 {
+        self.id
+    }
+
+    fn terms(&self) -> &NetworkTerms {
+        &self.terms
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn bind(query: Query, terms: NetworkTerms) -> Query {
+        query
+            .bind(terms.name)
+            .bind(terms.template)
+            .bind(terms.click_id_parameter.map(String::from))
+            .bind(terms.click_id_macro.map(String::from))
+            .bind(Json(terms.status_map))
+            .bind(terms.currency.map(String::from))
+            .bind(<&str>::from(terms.repeats))
+            .bind(terms.is_archived)
+    }
+
+    fn of(row: Row) -> sqlx::Result<Self> {
+        let decode = |error: &dyn std::fmt::Display| sqlx::Error::Decode(error.to_string().into());
+        let terms = NetworkTerms {
+            name: row.name,
+            template: row.template,
+            click_id_parameter: row
+                .click_id_parameter
+                .map(|t| t.parse())
+                .transpose()
+                .map_err(|e| decode(&e))?,
+            click_id_macro: row.click_id_macro.map(|t| t.parse()).transpose().map_err(|e| decode(&e))?,
+            status_map: row.status_map.0,
+            currency: row.currency.map(|t| t.parse()).transpose().map_err(|e| decode(&e))?,
+            repeats: row.repeats.parse().map_err(|e: String| decode(&e))?,
+            is_archived: row.archived_at.is_some(),
+        };
+        let Row { id, archived_at, version, created_at, updated_at, .. } = row;
+        Ok(Self { id, terms, archived_at, version, created_at, updated_at })
+    }
 }
 
-/// Gives an affiliate network that is in the version `expected` these terms; returns it as it is stored.
-pub async fn update(
-    db: &Db,
-    id: i64,
-    expected: i64,
-    terms: NetworkTerms,
-) -> Result<Written<AffiliateNetwork>, Error> {
-    db.write(UPDATE, move |c| {
-        Box::pin(async move {
-            let update = bind_terms(UPDATE.query(), terms).bind(id).bind(expected);
-            let is_updated = update.execute(c).await?.rows_affected() > 0;
-            Ok(match select(c, id).await? {
-                Some(network) if is_updated => Written::Done(network),
-                Some(_) => Written::Stale,
-                None => Written::Missing,
-            })
-        })
-    })
-    .await
-}
-
-/// Deletes an affiliate network that no offer names.
-pub async fn delete(db: &Db, id: i64, expected: Option<i64>) -> Result<Removal, Error> {
-    db.write(DELETE, move |c| {
-        Box::pin(async move {
-            let deleted = DELETE.query().bind(id).bind(expected).execute(c).await?.rows_affected();
-            if deleted > 0 {
-                return Ok(Removal::Done);
-            }
-            let found = select(c, id).await?.map(|network| network.version);
-            Ok(Removal::refused(found, expected))
-        })
-    })
-    .await
-}
-
-/// `$1` to `$8` of [`INSERT`] and [`UPDATE`].
-fn bind_terms(query: Query, terms: NetworkTerms) -> Query {
-    query
-        .bind(terms.name)
-        .bind(terms.template)
-        .bind(terms.click_id_parameter.map(String::from))
-        .bind(terms.click_id_macro.map(String::from))
-        .bind(Json(terms.status_map))
-        .bind(terms.currency.map(String::from))
-        .bind(<&str>::from(terms.repeats))
-        .bind(terms.is_archived)
-}
-
-async fn select(c: &mut Session<'_>, id: i64) -> sqlx::Result<Option<AffiliateNetwork>> {
-    GET.query_as::<Row>().bind(id).fetch_optional(c).await?.map(Row::into_network).transpose()
-}
-
+/// What [`GET`] and [`LIST`] read.
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: i64,
     name: String,
     template: Option<String>,
@@ -204,26 +171,4 @@ struct Row {
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-}
-
-impl Row {
-    fn into_network(self) -> sqlx::Result<AffiliateNetwork> {
-        let decode = |error: &dyn std::fmt::Display| sqlx::Error::Decode(error.to_string().into());
-        let terms = NetworkTerms {
-            name: self.name,
-            template: self.template,
-            click_id_parameter: self
-                .click_id_parameter
-                .map(|t| t.parse())
-                .transpose()
-                .map_err(|e| decode(&e))?,
-            click_id_macro: self.click_id_macro.map(|t| t.parse()).transpose().map_err(|e| decode(&e))?,
-            status_map: self.status_map.0,
-            currency: self.currency.map(|t| t.parse()).transpose().map_err(|e| decode(&e))?,
-            repeats: self.repeats.parse().map_err(|e: String| decode(&e))?,
-            is_archived: self.archived_at.is_some(),
-        };
-        let Self { id, archived_at, version, created_at, updated_at, .. } = self;
-        Ok(AffiliateNetwork { id, terms, archived_at, version, created_at, updated_at })
-    }
 }

@@ -2,15 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
-use uuid::Uuid;
 
-use super::{traffic_sources::Filter, uses::Removal};
+use super::library::{self, Entry, Filter};
 use crate::{
     db::{
         Db, Error,
-        session::Session,
-        statement::{Query, statements},
-        store::campaigns::Written,
+        statement::{Query, Statement, statements},
     },
     model::library::LandingPageTerms,
 };
@@ -92,11 +89,6 @@ statements! {
       )";
 }
 
-/// The landing page of the library with this id; from the primary.
-pub async fn get(db: &Db, id: i64) -> Result<Option<LandingPage>, Error> {
-    db.read_primary(GET, move |c| Box::pin(select(c, id))).await
-}
-
 /// Landing pages of the library, newest first, before (older than) `after`, at most `limit`; from a replica.
 pub async fn list(
     db: &Db,
@@ -104,85 +96,45 @@ pub async fn list(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<LandingPage>, Error> {
-    let after = after.unwrap_or(i64::MAX);
-    db.read(LIST, move |c| {
-        Box::pin(async move {
-            let query = LIST.query_as::<Row>().bind(after).bind(filter.q).bind(filter.is_archived);
-            let rows = query.bind(limit).fetch_all(c).await?;
-            Ok(rows.into_iter().map(LandingPage::from).collect())
-        })
-    })
-    .await
+    library::list(db, LIST, filter, |query| query, after, limit).await
 }
 
-/// Makes a landing page for the request `made_by`; where an attempt before this one `may_exist`, what it made is the
-/// page.
-pub async fn insert(
-    db: &Db,
-    made_by: Uuid,
-    may_exist: bool,
-    terms: LandingPageTerms,
-) -> Result<LandingPage, Error> {
-    db.write(INSERT, move |c| {
-        Box::pin(async move {
-            let find = || FIND_MADE.query_scalar::<i64>().bind(made_by);
-            if !may_exist || find().fetch_optional(c).await?.is_none() {
-                bind_terms(INSERT.query(), terms).bind(made_by).execute(c).await?;
-            }
-            let id = find().fetch_one(c).await?;
-            select(c, id).await?.ok_or(sqlx::Error::RowNotFound)
-        })
-    })
-    .await
+impl Entry for LandingPage {
+    type Terms = LandingPageTerms;
+    type Row = Row;
+
+    const GET: Statement = GET;
+    const FIND_MADE: Statement = FIND_MADE;
+    const INSERT: Statement = INSERT;
+    const UPDATE: Statement = UPDATE;
+    const DELETE: Statement = DELETE;
+
+    fn id(&self) -> i64 {
+        self.id
+    }
+
+    fn terms(&self) -> &LandingPageTerms {
+        &self.terms
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn bind(query: Query, terms: LandingPageTerms) -> Query {
+        query.bind(terms.name).bind(terms.url).bind(terms.web_url).bind(terms.is_archived)
+    }
+
+    fn of(row: Row) -> sqlx::Result<Self> {
+        let Row { id, name, url, web_url, archived_at, version, created_at, updated_at } = row;
+        let terms = LandingPageTerms { name, url, web_url, is_archived: archived_at.is_some() };
+        Ok(Self { id, terms, archived_at, version, created_at, updated_at })
+    }
 }
 
-/// Gives a landing page that is in the version `expected` these terms; returns it as it is stored.
-pub async fn update(
-    db: &Db,
-    id: i64,
-    expected: i64,
-    terms: LandingPageTerms,
-) -> Result<Written<LandingPage>, Error> {
-    db.write(UPDATE, move |c| {
-        Box::pin(async move {
-            let update = bind_terms(UPDATE.query(), terms).bind(id).bind(expected);
-            let is_updated = update.execute(c).await?.rows_affected() > 0;
-            Ok(match select(c, id).await? {
-                Some(page) if is_updated => Written::Done(page),
-                Some(_) => Written::Stale,
-                None => Written::Missing,
-            })
-        })
-    })
-    .await
-}
-
-/// Deletes a landing page that no campaign uses.
-pub async fn delete(db: &Db, id: i64, expected: Option<i64>) -> Result<Removal, Error> {
-    db.write(DELETE, move |c| {
-        Box::pin(async move {
-            let deleted = DELETE.query().bind(id).bind(expected).execute(c).await?.rows_affected();
-            if deleted > 0 {
-                return Ok(Removal::Done);
-            }
-            let found = select(c, id).await?.map(|page| page.version);
-            Ok(Removal::refused(found, expected))
-        })
-    })
-    .await
-}
-
-/// `$1` to `$4` of [`INSERT`] and [`UPDATE`].
-fn bind_terms(query: Query, terms: LandingPageTerms) -> Query {
-    query.bind(terms.name).bind(terms.url).bind(terms.web_url).bind(terms.is_archived)
-}
-
-async fn select(c: &mut Session<'_>, id: i64) -> sqlx::Result<Option<LandingPage>> {
-    Ok(GET.query_as::<Row>().bind(id).fetch_optional(c).await?.map(LandingPage::from))
-}
-
+/// What [`GET`] and [`LIST`] read.
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: i64,
     name: String,
     url: String,
@@ -191,12 +143,4 @@ struct Row {
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-}
-
-impl From<Row> for LandingPage {
-    fn from(row: Row) -> Self {
-        let Row { id, name, url, web_url, archived_at, version, created_at, updated_at } = row;
-        let terms = LandingPageTerms { name, url, web_url, is_archived: archived_at.is_some() };
-        Self { id, terms, archived_at, version, created_at, updated_at }
-    }
 }

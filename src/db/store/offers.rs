@@ -4,15 +4,13 @@
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use sqlx::{FromRow, types::Json};
-use uuid::Uuid;
 
-use super::{traffic_sources::Filter, uses::Removal};
+use super::library::{self, Entry, Filter};
 use crate::{
     db::{
         Db, Error,
-        session::Session,
-        statement::{Query, statements},
-        store::campaigns::{Written, money},
+        statement::{Query, Statement, statements},
+        store::campaigns::money,
     },
     model::{library::OfferTerms, rule::Cap},
 };
@@ -152,11 +150,6 @@ statements! {
         (SELECT max(step) FROM down)::bigint + coalesce((SELECT max(step) FROM up), 0)::bigint AS steps";
 }
 
-/// The offer of the library with this id; from the primary.
-pub async fn get(db: &Db, id: i64) -> Result<Option<Offer>, Error> {
-    db.read_primary(GET, move |c| Box::pin(select(c, id))).await
-}
-
 /// Offers of the library (of this network), newest first, before (older than) `after`, at most `limit`; from a replica.
 pub async fn list(
     db: &Db,
@@ -165,15 +158,7 @@ pub async fn list(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Offer>, Error> {
-    let after = after.unwrap_or(i64::MAX);
-    db.read(LIST, move |c| {
-        Box::pin(async move {
-            let query = LIST.query_as::<Row>().bind(after).bind(filter.q).bind(filter.is_archived);
-            let rows = query.bind(affiliate_network_id).bind(limit).fetch_all(c).await?;
-            Ok(rows.into_iter().map(Offer::from).collect())
-        })
-    })
-    .await
+    library::list(db, LIST, filter, move |query| query.bind(affiliate_network_id), after, limit).await
 }
 
 /// Where the offer `id` (`None`: one that is made) would stand if it led to `overflow_offer_id`; from the primary.
@@ -188,72 +173,60 @@ pub async fn chain(db: &Db, id: Option<i64>, overflow_offer_id: i64) -> Result<C
     .await
 }
 
-/// Makes an offer for the request `made_by`; where an attempt before this one `may_exist`, what it made is the offer.
-pub async fn insert(db: &Db, made_by: Uuid, may_exist: bool, terms: OfferTerms) -> Result<Offer, Error> {
-    db.write(INSERT, move |c| {
-        Box::pin(async move {
-            let find = || FIND_MADE.query_scalar::<i64>().bind(made_by);
-            if !may_exist || find().fetch_optional(c).await?.is_none() {
-                bind_terms(INSERT.query(), terms).bind(made_by).execute(c).await?;
-            }
-            let id = find().fetch_one(c).await?;
-            select(c, id).await?.ok_or(sqlx::Error::RowNotFound)
-        })
-    })
-    .await
+impl Entry for Offer {
+    type Terms = OfferTerms;
+    type Row = Row;
+
+    const GET: Statement = GET;
+    const FIND_MADE: Statement = FIND_MADE;
+    const INSERT: Statement = INSERT;
+    const UPDATE: Statement = UPDATE;
+    const DELETE: Statement = DELETE;
+
+    fn id(&self) -> i64 {
+        self.id
+    }
+
+    fn terms(&self) -> &OfferTerms {
+        &self.terms
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn bind(query: Query, terms: OfferTerms) -> Query {
+        query
+            .bind(terms.name)
+            .bind(terms.url)
+            .bind(terms.web_url)
+            .bind(terms.payout.map(|m| m.amount) as Option<Decimal>)
+            .bind(terms.payout.map(|m| m.currency.to_string()))
+            .bind(terms.affiliate_network_id)
+            .bind(Json(terms.caps))
+            .bind(terms.overflow_offer_id)
+            .bind(terms.is_archived)
+    }
+
+    fn of(row: Row) -> sqlx::Result<Self> {
+        let terms = OfferTerms {
+            name: row.name,
+            url: row.url,
+            web_url: row.web_url,
+            payout: money(row.payout_amount.as_deref(), row.payout_currency.as_deref()),
+            affiliate_network_id: row.affiliate_network_id,
+            caps: row.caps.0,
+            overflow_offer_id: row.overflow_offer_id,
+            is_archived: row.archived_at.is_some(),
+        };
+        let Row { id, archived_at, version, created_at, updated_at, .. } = row;
+        Ok(Self { id, terms, archived_at, version, created_at, updated_at })
+    }
 }
 
-/// Gives an offer that is in the version `expected` these terms; returns it as it is stored.
-pub async fn update(db: &Db, id: i64, expected: i64, terms: OfferTerms) -> Result<Written<Offer>, Error> {
-    db.write(UPDATE, move |c| {
-        Box::pin(async move {
-            let update = bind_terms(UPDATE.query(), terms).bind(id).bind(expected);
-            let is_updated = update.execute(c).await?.rows_affected() > 0;
-            Ok(match select(c, id).await? {
-                Some(offer) if is_updated => Written::Done(offer),
-                Some(_) => Written::Stale,
-                None => Written::Missing,
-            })
-        })
-    })
-    .await
-}
-
-/// Deletes an offer that no campaign uses and no other offer leads to.
-pub async fn delete(db: &Db, id: i64, expected: Option<i64>) -> Result<Removal, Error> {
-    db.write(DELETE, move |c| {
-        Box::pin(async move {
-            let deleted = DELETE.query().bind(id).bind(expected).execute(c).await?.rows_affected();
-            if deleted > 0 {
-                return Ok(Removal::Done);
-            }
-            let found = select(c, id).await?.map(|offer| offer.version);
-            Ok(Removal::refused(found, expected))
-        })
-    })
-    .await
-}
-
-/// `$1` to `$9` of [`INSERT`] and [`UPDATE`].
-fn bind_terms(query: Query, terms: OfferTerms) -> Query {
-    query
-        .bind(terms.name)
-        .bind(terms.url)
-        .bind(terms.web_url)
-        .bind(terms.payout.map(|m| m.amount) as Option<Decimal>)
-        .bind(terms.payout.map(|m| m.currency.to_string()))
-        .bind(terms.affiliate_network_id)
-        .bind(Json(terms.caps))
-        .bind(terms.overflow_offer_id)
-        .bind(terms.is_archived)
-}
-
-async fn select(c: &mut Session<'_>, id: i64) -> sqlx::Result<Option<Offer>> {
-    Ok(GET.query_as::<Row>().bind(id).fetch_optional(c).await?.map(Offer::from))
-}
-
+/// What [`GET`] and [`LIST`] read.
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: i64,
     name: String,
     url: String,
@@ -267,21 +240,4 @@ struct Row {
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-}
-
-impl From<Row> for Offer {
-    fn from(row: Row) -> Self {
-        let terms = OfferTerms {
-            name: row.name,
-            url: row.url,
-            web_url: row.web_url,
-            payout: money(row.payout_amount.as_deref(), row.payout_currency.as_deref()),
-            affiliate_network_id: row.affiliate_network_id,
-            caps: row.caps.0,
-            overflow_offer_id: row.overflow_offer_id,
-            is_archived: row.archived_at.is_some(),
-        };
-        let Row { id, archived_at, version, created_at, updated_at, .. } = row;
-        Self { id, terms, archived_at, version, created_at, updated_at }
-    }
 }

@@ -1,16 +1,18 @@
 //! Traffic sources of the library. A trigger makes every campaign of one that changed a new version.
 
 use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
 use sqlx::{FromRow, types::Json};
-use uuid::Uuid;
 
-use super::uses::Removal;
+use super::{
+    library::{self, Entry, Filter, select},
+    uses::Removal,
+};
 use crate::{
     db::{
         Db, Error,
         session::Session,
-        statement::{Query, statements},
-        store::campaigns::Written,
+        statement::{Query, Statement, statements},
     },
     model::source::{Parameter, SourceTerms},
 };
@@ -44,15 +46,6 @@ pub struct Recent {
     pub clicks: i64,
     /// Those with a macro that the source did not fill.
     pub unexpanded: i64,
-}
-
-/// Which ones are asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Filter {
-    /// Part of the name, in any case.
-    pub q: Option<String>,
-    /// Whether they are put away.
-    pub is_archived: Option<bool>,
 }
 
 macro_rules! select_sources {
@@ -128,11 +121,6 @@ statements! {
     FORGET_STATS = "traffic_source.forget_stats": "DELETE FROM source_stats_daily WHERE source_id = $1";
 }
 
-/// The traffic source with this id; from the primary.
-pub async fn get(db: &Db, id: i64) -> Result<Option<TrafficSource>, Error> {
-    db.read_primary(GET, move |c| Box::pin(select(c, id))).await
-}
-
 /// Traffic sources, newest first, before (older than) `after`, at most `limit`; from a replica.
 pub async fn list(
     db: &Db,
@@ -140,68 +128,65 @@ pub async fn list(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<TrafficSource>, Error> {
-    let after = after.unwrap_or(i64::MAX);
-    db.read(LIST, move |c| {
-        Box::pin(async move {
-            let query = LIST.query_as::<Row>().bind(after).bind(filter.q).bind(filter.is_archived);
-            let rows = query.bind(limit).fetch_all(c).await?;
-            Ok(rows.into_iter().map(TrafficSource::from).collect())
-        })
-    })
-    .await
+    library::list(db, LIST, filter, |query| query, after, limit).await
 }
 
-/// Makes a traffic source for the request `made_by`; where an attempt before this one `may_exist`, what it made is
-/// the source.
-pub async fn insert(
-    db: &Db,
-    made_by: Uuid,
-    may_exist: bool,
-    terms: SourceTerms,
-) -> Result<TrafficSource, Error> {
-    db.write(INSERT, move |c| {
-        Box::pin(async move {
-            let find = || FIND_MADE.query_scalar::<i64>().bind(made_by);
-            if !may_exist || find().fetch_optional(c).await?.is_none() {
-                bind_terms(INSERT.query(), terms).bind(made_by).execute(c).await?;
-            }
-            let id = find().fetch_one(c).await?;
-            select(c, id).await?.ok_or(sqlx::Error::RowNotFound)
-        })
-    })
-    .await
-}
+impl Entry for TrafficSource {
+    type Terms = SourceTerms;
+    type Row = Row;
 
-/// Gives a traffic source that is in the version `expected` these terms; returns it as it is stored.
-pub async fn update(
-    db: &Db,
-    id: i64,
-    expected: i64,
-    terms: SourceTerms,
-) -> Result<Written<TrafficSource>, Error> {
-    db.write(UPDATE, move |c| {
-        Box::pin(async move {
-            let update = bind_terms(UPDATE.query(), terms).bind(id).bind(expected);
-            let is_updated = update.execute(c).await?.rows_affected() > 0;
-            Ok(match select(c, id).await? {
-                Some(source) if is_updated => Written::Done(source),
-                Some(_) => Written::Stale,
-                None => Written::Missing,
-            })
-        })
-    })
-    .await
-}
+    const GET: Statement = GET;
+    const FIND_MADE: Statement = FIND_MADE;
+    const INSERT: Statement = INSERT;
+    const UPDATE: Statement = UPDATE;
+    const DELETE: Statement = DELETE;
 
-/// Deletes a traffic source that no campaign uses, with what was counted of it.
-pub async fn delete(db: &Db, id: i64, expected: Option<i64>) -> Result<Removal, Error> {
-    db.write(DELETE, move |c| {
+    fn id(&self) -> i64 {
+        self.id
+    }
+
+    fn terms(&self) -> &SourceTerms {
+        &self.terms
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn bind(query: Query, terms: SourceTerms) -> Query {
+        query
+            .bind(terms.name)
+            .bind(terms.template)
+            .bind(Json(terms.parameters))
+            .bind(terms.postback_url)
+            .bind(terms.is_archived)
+    }
+
+    fn of(row: Row) -> sqlx::Result<Self> {
+        let Row { id, archived_at, version, created_at, updated_at, clicks, unexpanded, .. } = row;
+        let terms = SourceTerms {
+            name: row.name,
+            template: row.template,
+            parameters: row.parameters.0,
+            postback_url: row.postback_url,
+            is_archived: archived_at.is_some(),
+        };
+        let recent = Recent { clicks, unexpanded };
+        Ok(Self { id, terms, archived_at, version, created_at, updated_at, recent })
+    }
+
+    /// With what was counted of it.
+    fn remove<'c>(
+        c: &'c mut Session<'_>,
+        id: i64,
+        expected: Option<i64>,
+    ) -> BoxFuture<'c, sqlx::Result<Removal>> {
         Box::pin(async move {
             let mut tx = c.begin().await?;
             RELEASE.query().bind(id).execute(&mut tx).await?;
             let deleted = DELETE.query().bind(id).bind(expected).execute(&mut tx).await?.rows_affected();
             if deleted == 0 {
-                let found = select(&mut tx, id).await?.map(|source| source.version);
+                let found = select::<Self>(&mut tx, id).await?.map(|source| source.version);
                 tx.rollback().await?;
                 return Ok(Removal::refused(found, expected));
             }
@@ -209,26 +194,12 @@ pub async fn delete(db: &Db, id: i64, expected: Option<i64>) -> Result<Removal, 
             tx.commit().await?;
             Ok(Removal::Done)
         })
-    })
-    .await
+    }
 }
 
-/// `$1` to `$5` of [`INSERT`] and [`UPDATE`].
-fn bind_terms(query: Query, terms: SourceTerms) -> Query {
-    query
-        .bind(terms.name)
-        .bind(terms.template)
-        .bind(Json(terms.parameters))
-        .bind(terms.postback_url)
-        .bind(terms.is_archived)
-}
-
-async fn select(c: &mut Session<'_>, id: i64) -> sqlx::Result<Option<TrafficSource>> {
-    Ok(GET.query_as::<Row>().bind(id).fetch_optional(c).await?.map(TrafficSource::from))
-}
-
+/// What [`GET`] and [`LIST`] read.
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: i64,
     name: String,
     template: Option<String>,
@@ -240,19 +211,4 @@ struct Row {
     updated_at: DateTime<Utc>,
     clicks: i64,
     unexpanded: i64,
-}
-
-impl From<Row> for TrafficSource {
-    fn from(row: Row) -> Self {
-        let Row { id, archived_at, version, created_at, updated_at, clicks, unexpanded, .. } = row;
-        let terms = SourceTerms {
-            name: row.name,
-            template: row.template,
-            parameters: row.parameters.0,
-            postback_url: row.postback_url,
-            is_archived: archived_at.is_some(),
-        };
-        let recent = Recent { clicks, unexpanded };
-        Self { id, terms, archived_at, version, created_at, updated_at, recent }
-    }
 }

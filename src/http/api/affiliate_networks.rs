@@ -4,33 +4,28 @@ mod input;
 
 use axum::{
     extract::{RawQuery, State},
-    http::{HeaderMap, StatusCode, header},
+    http::HeaderMap,
     response::Response,
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{App, Parts},
-    db::{
-        self,
-        store::{
-            affiliate_networks::{self, AffiliateNetwork},
-            campaigns::Written,
-            uses::{Removal, Thing},
-        },
+    db::store::{
+        affiliate_networks::{self, AffiliateNetwork},
+        uses::Thing,
     },
     http::{
         api::{
-            library::{CHANGE_ATTEMPTS, CampaignUse, in_use, parse_number, read_list, used_by},
+            library::{self, CampaignUse, Noun, read_list},
             manners::{
-                answer::{ROOT, answer, located, no_content},
                 auth::{Admin, Read},
-                etag,
                 idempotency::Attempt,
-                page::{Page, number_cursor, rows_for},
+                page::{Page, rows_for},
                 problems::Problems,
                 request::{Json, Name},
             },
@@ -68,6 +63,27 @@ pub(crate) struct AffiliateNetworkBody {
     updated_at: DateTime<Utc>,
 }
 
+impl Noun for AffiliateNetwork {
+    type Body = AffiliateNetworkBody;
+
+    const NAME: &'static str = "affiliate network";
+    const PATH: &'static str = "/affiliate-networks";
+    const IS_IN_CAMPAIGNS: bool = false;
+
+    fn thing(id: i64) -> Thing {
+        Thing::AffiliateNetwork(id)
+    }
+
+    async fn read(
+        _: &Parts,
+        _: &HeaderMap,
+        asked: &Value,
+        was: Option<&Self>,
+    ) -> Result<NetworkTerms, Problem> {
+        Ok(input::read(asked, was.map(|network| &network.terms))?)
+    }
+}
+
 impl From<AffiliateNetwork> for AffiliateNetworkBody {
     fn from(network: AffiliateNetwork) -> Self {
         let AffiliateNetwork { id, terms, archived_at, version, created_at, updated_at } = network;
@@ -93,12 +109,10 @@ async fn create(
     _: Admin,
     State(app): State<App>,
     attempt: Attempt,
+    headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let terms = input::read(&body, None)?;
-    let network = affiliate_networks::insert(&app.db, attempt.id, attempt.is_again, terms).await?;
-    let location = format!("{ROOT}/affiliate-networks/{}", network.id);
-    located(show(StatusCode::CREATED, network)?, &location)
+    library::create::<AffiliateNetwork>(&app, &attempt, &headers, &body).await
 }
 
 /// List affiliate networks
@@ -117,8 +131,7 @@ async fn create(
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let (filter, after, limit) = read_list(query.as_deref())?;
     let rows = affiliate_networks::list(&app.db, filter, after, rows_for(limit)).await?;
-    let page = Page::new(rows, limit, |row| number_cursor(row.id));
-    answer(StatusCode::OK, &page.shown::<AffiliateNetworkBody>())
+    library::page(rows, limit)
 }
 
 /// Show an affiliate network
@@ -142,11 +155,7 @@ async fn get(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let network = find(&app, &id).await?;
-    if etag::if_none_match(&headers, network.version) {
-        return Ok(etag::not_modified(network.version));
-    }
-    show(StatusCode::OK, network)
+    library::get::<AffiliateNetwork>(&app, &id, &headers).await
 }
 
 /// Change an affiliate network
@@ -174,22 +183,7 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    for _ in 0..CHANGE_ATTEMPTS {
-        let network = find(&app, &id).await?;
-        etag::if_match(&headers, network.version)?;
-        let terms = input::read(&patch, Some(&network.terms))?;
-        if terms == network.terms {
-            return show(StatusCode::OK, network);
-        }
-        match affiliate_networks::update(&app.db, network.id, network.version, terms).await? {
-            Written::Done(network) => {
-                return show(StatusCode::OK, network);
-            }
-            Written::Missing => return Err(Problem::not_found("affiliate network")),
-            Written::Stale => {}
-        }
-    }
-    Err(Problem::conflict("It is being changed by others all the time; try again."))
+    library::update::<AffiliateNetwork>(&app, &id, &headers, &patch).await
 }
 
 /// Delete an affiliate network
@@ -213,23 +207,7 @@ async fn delete(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let network = find(&app, &id).await?;
-    etag::if_match(&headers, network.version)?;
-    let expected = headers.contains_key(header::IF_MATCH).then_some(network.version);
-    // used since it was looked at: the constraint says so
-    let removal = match affiliate_networks::delete(&app.db, network.id, expected).await {
-        Err(db::Error::Conflict { .. }) => Removal::InUse,
-        removal => removal?,
-    };
-    match removal {
-        Removal::Done => Ok(no_content()),
-        Removal::Missing => Err(Problem::not_found("affiliate network")),
-        Removal::Stale => Err(Problem::precondition_failed()),
-        Removal::InUse => {
-            let path = format!("/affiliate-networks/{}", network.id);
-            Err(in_use(&app, Thing::AffiliateNetwork(network.id), &path).await?)
-        }
-    }
+    library::delete::<AffiliateNetwork>(&app, &id, &headers).await
 }
 
 /// List the campaigns of an affiliate network
@@ -251,16 +229,5 @@ async fn campaigns(
     Name(id): Name,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let network = find(&app, &id).await?;
-    used_by(&app, Thing::AffiliateNetwork(network.id), query.as_deref()).await
-}
-
-async fn find(app: &Parts, id: &str) -> Result<AffiliateNetwork, Problem> {
-    let id = parse_number(id, "affiliate network")?;
-    affiliate_networks::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("affiliate network"))
-}
-
-fn show(status: StatusCode, network: AffiliateNetwork) -> Result<Response, Problem> {
-    let version = network.version;
-    Ok(etag::versioned(answer(status, &AffiliateNetworkBody::from(network))?, version))
+    library::campaigns::<AffiliateNetwork>(&app, &id, query.as_deref()).await
 }

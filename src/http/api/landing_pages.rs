@@ -4,32 +4,30 @@ mod input;
 
 use axum::{
     extract::{RawQuery, State},
-    http::{HeaderMap, StatusCode, header},
+    http::HeaderMap,
     response::Response,
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{App, Parts},
     db::store::{
-        campaigns::Written,
         landing_pages::{self, LandingPage},
         library::Named,
-        uses::{Removal, Thing},
+        uses::Thing,
     },
     http::{
         api::{
             campaigns::Allowed,
-            library::{CHANGE_ATTEMPTS, CampaignUse, in_use, parse_number, read_list, used_by},
+            library::{self, CampaignUse, Noun, read_list},
             manners::{
-                answer::{ROOT, answer, located, no_content},
                 auth::{Admin, Read},
-                etag,
                 idempotency::Attempt,
-                page::{Page, number_cursor, rows_for},
+                page::{Page, rows_for},
                 problems::Problems,
                 request::{Json, Name},
             },
@@ -67,6 +65,28 @@ pub(crate) struct LandingPageBody {
     updated_at: DateTime<Utc>,
 }
 
+impl Noun for LandingPage {
+    type Body = LandingPageBody;
+
+    const NAME: &'static str = "landing page";
+    const PATH: &'static str = "/landing-pages";
+    const IS_IN_CAMPAIGNS: bool = true;
+
+    fn thing(id: i64) -> Thing {
+        Thing::LandingPage(id)
+    }
+
+    async fn read(
+        app: &Parts,
+        headers: &HeaderMap,
+        asked: &Value,
+        was: Option<&Self>,
+    ) -> Result<LandingPageTerms, Problem> {
+        let allowed = Allowed::new(app, headers, Named::default());
+        Ok(input::read(asked, was.map(|page| &page.terms), &allowed)?)
+    }
+}
+
 impl From<LandingPage> for LandingPageBody {
     fn from(page: LandingPage) -> Self {
         let LandingPage { id, terms, archived_at, version, created_at, updated_at } = page;
@@ -95,10 +115,7 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let terms = input::read(&body, None, &Allowed::new(&app, &headers, Named::default()))?;
-    let page = landing_pages::insert(&app.db, attempt.id, attempt.is_again, terms).await?;
-    let location = format!("{ROOT}/landing-pages/{}", page.id);
-    located(show(StatusCode::CREATED, page)?, &location)
+    library::create::<LandingPage>(&app, &attempt, &headers, &body).await
 }
 
 /// List landing pages
@@ -117,8 +134,7 @@ async fn create(
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let (filter, after, limit) = read_list(query.as_deref())?;
     let rows = landing_pages::list(&app.db, filter, after, rows_for(limit)).await?;
-    let page = Page::new(rows, limit, |row| number_cursor(row.id));
-    answer(StatusCode::OK, &page.shown::<LandingPageBody>())
+    library::page(rows, limit)
 }
 
 /// Show a landing page
@@ -142,11 +158,7 @@ async fn get(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let page = find(&app, &id).await?;
-    if etag::if_none_match(&headers, page.version) {
-        return Ok(etag::not_modified(page.version));
-    }
-    show(StatusCode::OK, page)
+    library::get::<LandingPage>(&app, &id, &headers).await
 }
 
 /// Change a landing page
@@ -173,24 +185,7 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    let allowed = Allowed::new(&app, &headers, Named::default());
-    for _ in 0..CHANGE_ATTEMPTS {
-        let page = find(&app, &id).await?;
-        etag::if_match(&headers, page.version)?;
-        let terms = input::read(&patch, Some(&page.terms), &allowed)?;
-        if terms == page.terms {
-            return show(StatusCode::OK, page);
-        }
-        match landing_pages::update(&app.db, page.id, page.version, terms).await? {
-            Written::Done(page) => {
-                app.campaigns.see_library().await;
-                return show(StatusCode::OK, page);
-            }
-            Written::Missing => return Err(Problem::not_found("landing page")),
-            Written::Stale => {}
-        }
-    }
-    Err(Problem::conflict("It is being changed by others all the time; try again."))
+    library::update::<LandingPage>(&app, &id, &headers, &patch).await
 }
 
 /// Delete a landing page
@@ -214,18 +209,7 @@ async fn delete(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let page = find(&app, &id).await?;
-    etag::if_match(&headers, page.version)?;
-    let expected = headers.contains_key(header::IF_MATCH).then_some(page.version);
-    match landing_pages::delete(&app.db, page.id, expected).await? {
-        Removal::Done => Ok(no_content()),
-        Removal::Missing => Err(Problem::not_found("landing page")),
-        Removal::Stale => Err(Problem::precondition_failed()),
-        Removal::InUse => {
-            let path = format!("/landing-pages/{}", page.id);
-            Err(in_use(&app, Thing::LandingPage(page.id), &path).await?)
-        }
-    }
+    library::delete::<LandingPage>(&app, &id, &headers).await
 }
 
 /// List the campaigns of a landing page
@@ -247,16 +231,5 @@ async fn campaigns(
     Name(id): Name,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let page = find(&app, &id).await?;
-    used_by(&app, Thing::LandingPage(page.id), query.as_deref()).await
-}
-
-async fn find(app: &Parts, id: &str) -> Result<LandingPage, Problem> {
-    let id = parse_number(id, "landing page")?;
-    landing_pages::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("landing page"))
-}
-
-fn show(status: StatusCode, page: LandingPage) -> Result<Response, Problem> {
-    let version = page.version;
-    Ok(etag::versioned(answer(status, &LandingPageBody::from(page))?, version))
+    library::campaigns::<LandingPage>(&app, &id, query.as_deref()).await
 }

@@ -1,8 +1,12 @@
-//! What the nouns of the library have in common: their lists, who uses them, and that what is used cannot go.
+//! What the nouns of the library have in common: how they are found, listed, shown, changed and deleted, who uses them, and
+//! that what is used cannot go.
 
 use std::borrow::Cow;
 
-use axum::{http::StatusCode, response::Response};
+use axum::{
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{
@@ -17,15 +21,18 @@ use uuid::Uuid;
 use crate::{
     app::Parts,
     db::store::{
-        traffic_sources::Filter,
-        uses::{self, Thing, Use},
+        campaigns::Written,
+        library::{self, Entry, Filter},
+        uses::{self, Removal, Thing, Use},
     },
     http::{
         api::{
             campaigns::{Allowed, Kind},
             manners::{
-                answer::{ROOT, answer},
-                page::{Page, Params, id_cursor, rows_for},
+                answer::{ROOT, answer, located, no_content},
+                etag,
+                idempotency::Attempt,
+                page::{Page, Params, id_cursor, number_cursor, rows_for},
             },
         },
         error::Problem,
@@ -35,13 +42,37 @@ use crate::{
 };
 
 /// Attempts at a change that others keep overtaking.
-pub(super) const CHANGE_ATTEMPTS: u32 = 5;
+const CHANGE_ATTEMPTS: u32 = 5;
 
 /// Longest part of a name that is looked for, in characters.
 const Q_CHARS_MAX: usize = 255;
 
 /// Campaigns that a refusal names.
 const NAMED_MAX: usize = 5;
+
+/// What the library keeps, as the API speaks of it.
+pub(super) trait Noun: Entry {
+    /// How it is shown.
+    type Body: From<Self> + Serialize;
+
+    /// What a refusal calls it.
+    const NAME: &'static str;
+    /// Where they are under the API.
+    const PATH: &'static str;
+    /// Whether a campaign carries what it says: then the campaigns that are kept follow a change of it.
+    const IS_IN_CAMPAIGNS: bool;
+
+    /// The one with this id, for who asks what uses it.
+    fn thing(id: i64) -> Thing;
+
+    /// What `asked` makes of the one that `was`, or of a new one; refused with all that is wrong with it.
+    fn read(
+        app: &Parts,
+        headers: &HeaderMap,
+        asked: &Value,
+        was: Option<&Self>,
+    ) -> impl Future<Output = Result<Self::Terms, Problem>> + Send;
+}
 
 /// A campaign that uses what is asked about.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,18 +119,105 @@ pub(super) fn search(params: &mut Params<'_>) -> Option<String> {
     Some(q.replace('\0', "\u{fffd}"))
 }
 
-/// A page of the campaigns that use it.
-pub(super) async fn used_by(app: &Parts, thing: Thing, query: Option<&str>) -> Result<Response, Problem> {
+/// Makes what is `asked` for, once for all attempts of a request.
+pub(super) async fn create<N: Noun>(
+    app: &Parts,
+    attempt: &Attempt,
+    headers: &HeaderMap,
+    asked: &Value,
+) -> Result<Response, Problem> {
+    let terms = N::read(app, headers, asked, None).await?;
+    let made: N = library::insert(&app.db, attempt.id, attempt.is_again, terms).await?;
+    let location = format!("{ROOT}{}/{}", N::PATH, made.id());
+    located(show(StatusCode::CREATED, made)?, &location)
+}
+
+/// A page of those that are in `rows`, which have one more than `limit` where there are more.
+pub(super) fn page<N: Noun>(rows: Vec<N>, limit: usize) -> Result<Response, Problem> {
+    let page = Page::new(rows, limit, |row| number_cursor(row.id()));
+    answer(StatusCode::OK, &page.shown::<N::Body>())
+}
+
+/// The one with the id that a path has.
+pub(super) async fn find<N: Noun>(app: &Parts, id: &str) -> Result<N, Problem> {
+    let id = parse_number(id, N::NAME)?;
+    library::get(&app.db, id).await?.ok_or_else(|| Problem::not_found(N::NAME))
+}
+
+/// Shows the one with this id, unless who asks has it in this version.
+pub(super) async fn get<N: Noun>(app: &Parts, id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    let found: N = find(app, id).await?;
+    if etag::if_none_match(headers, found.version()) {
+        return Ok(etag::not_modified(found.version()));
+    }
+    show(StatusCode::OK, found)
+}
+
+/// Shows one with its version.
+pub(super) fn show<N: Noun>(status: StatusCode, noun: N) -> Result<Response, Problem> {
+    let version = noun.version();
+    Ok(etag::versioned(answer(status, &N::Body::from(noun))?, version))
+}
+
+/// Changes the one with this id as is `asked`; once more where another was faster.
+pub(super) async fn update<N: Noun>(
+    app: &Parts,
+    id: &str,
+    headers: &HeaderMap,
+    asked: &Value,
+) -> Result<Response, Problem> {
+    for _ in 0..CHANGE_ATTEMPTS {
+        let was: N = find(app, id).await?;
+        etag::if_match(headers, was.version())?;
+        let terms = N::read(app, headers, asked, Some(&was)).await?;
+        if terms == *was.terms() {
+            return show(StatusCode::OK, was);
+        }
+        match library::update::<N>(&app.db, was.id(), was.version(), terms).await? {
+            Written::Done(noun) => {
+                if N::IS_IN_CAMPAIGNS {
+                    app.campaigns.see_library().await;
+                }
+                return show(StatusCode::OK, noun);
+            }
+            Written::Missing => return Err(Problem::not_found(N::NAME)),
+            Written::Stale => {}
+        }
+    }
+    Err(Problem::conflict("It is being changed by others all the time; try again."))
+}
+
+/// Deletes the one with this id, if nobody uses it.
+pub(super) async fn delete<N: Noun>(app: &Parts, id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    let found: N = find(app, id).await?;
+    etag::if_match(headers, found.version())?;
+    let expected = headers.contains_key(header::IF_MATCH).then_some(found.version());
+    match library::delete::<N>(&app.db, found.id(), expected).await? {
+        Removal::Done => Ok(no_content()),
+        Removal::Missing => Err(Problem::not_found(N::NAME)),
+        Removal::Stale => Err(Problem::precondition_failed()),
+        Removal::InUse => Err(in_use::<N>(app, found.id()).await?),
+    }
+}
+
+/// A page of the campaigns that use the one with this id.
+pub(super) async fn campaigns<N: Noun>(
+    app: &Parts,
+    id: &str,
+    query: Option<&str>,
+) -> Result<Response, Problem> {
+    let found: N = find(app, id).await?;
     let mut params = Params::parse(query, &["limit", "cursor"]);
     let (limit, after) = (params.limit(), params.id_cursor());
     params.finish()?;
-    let rows = uses::list(&app.db, thing, after, rows_for(limit)).await?;
+    let rows = uses::list(&app.db, N::thing(found.id()), after, rows_for(limit)).await?;
     let page = Page::new(rows, limit, |row| id_cursor(row.id)).shown::<CampaignUse>();
     answer(StatusCode::OK, &page)
 }
 
-/// 409: who uses it. `path` is where it is under the API.
-pub(super) async fn in_use(app: &Parts, thing: Thing, path: &str) -> Result<Problem, Problem> {
+/// 409: who uses it.
+async fn in_use<N: Noun>(app: &Parts, id: i64) -> Result<Problem, Problem> {
+    let thing = N::thing(id);
     let rows = uses::list(&app.db, thing, None, rows_for(NAMED_MAX)).await?;
     let named: Vec<_> = rows.iter().take(NAMED_MAX).map(|row| row.key.as_str()).collect();
     let more = if rows.len() > NAMED_MAX { " and others" } else { "" };
@@ -110,7 +228,7 @@ pub(super) async fn in_use(app: &Parts, thing: Thing, path: &str) -> Result<Prob
         }
         ([], _) => format!("Other offers lead to it by overflow_offer_id. {remedy}"),
         (named, _) => {
-            let all = format!("GET {ROOT}{path}/campaigns lists them");
+            let all = format!("GET {ROOT}{}/{id}/campaigns lists them", N::PATH);
             format!("It is used by campaigns: {}{more}; {all}. {remedy}", named.join(", "))
         }
     };
@@ -118,7 +236,7 @@ pub(super) async fn in_use(app: &Parts, thing: Thing, path: &str) -> Result<Prob
 }
 
 /// The number in a path that is an id of ours.
-pub(super) fn parse_number(text: &str, what: &str) -> Result<i64, Problem> {
+fn parse_number(text: &str, what: &str) -> Result<i64, Problem> {
     let is_plain = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|_| is_plain).ok_or_else(|| Problem::not_found(what))
 }

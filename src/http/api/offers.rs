@@ -5,33 +5,32 @@ mod input;
 
 use axum::{
     extract::{RawQuery, State},
-    http::{HeaderMap, StatusCode, header},
+    http::HeaderMap,
     response::Response,
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{App, Parts},
     db::store::{
-        affiliate_networks,
-        campaigns::Written,
+        self,
+        affiliate_networks::AffiliateNetwork,
         library::Named,
         offers::{self, Chain, Offer},
-        uses::{Removal, Thing},
+        uses::Thing,
     },
     http::{
         api::{
             campaigns::Allowed,
-            library::{CHANGE_ATTEMPTS, CampaignUse, in_use, list_query, parse_number, used_by},
+            library::{self, CampaignUse, Noun, list_query},
             manners::{
-                answer::{ROOT, answer, located, no_content},
                 auth::{Admin, Read},
-                etag,
                 idempotency::Attempt,
-                page::{Page, Params, number_cursor, rows_for},
+                page::{Page, Params, rows_for},
                 problems::Problems,
                 request::{Json, Name},
             },
@@ -84,6 +83,29 @@ pub(crate) struct Hint {
     detail: &'static str,
 }
 
+impl Noun for Offer {
+    type Body = OfferBody;
+
+    const NAME: &'static str = "offer";
+    const PATH: &'static str = "/offers";
+    const IS_IN_CAMPAIGNS: bool = true;
+
+    fn thing(id: i64) -> Thing {
+        Thing::Offer(id)
+    }
+
+    async fn read(
+        app: &Parts,
+        headers: &HeaderMap,
+        asked: &Value,
+        was: Option<&Self>,
+    ) -> Result<OfferTerms, Problem> {
+        let allowed = Allowed::new(app, headers, Named::default());
+        let terms = input::read(asked, was.map(|offer| &offer.terms), &allowed)?;
+        complete(app, was, terms).await
+    }
+}
+
 impl From<Offer> for OfferBody {
     fn from(offer: Offer) -> Self {
         let Offer { id, terms, archived_at, version, created_at, updated_at } = offer;
@@ -116,11 +138,7 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let terms = input::read(&body, None, &Allowed::new(&app, &headers, Named::default()))?;
-    let terms = complete(&app, None, terms).await?;
-    let offer = offers::insert(&app.db, attempt.id, attempt.is_again, terms).await?;
-    let location = format!("{ROOT}/offers/{}", offer.id);
-    located(show(StatusCode::CREATED, offer)?, &location)
+    library::create::<Offer>(&app, &attempt, &headers, &body).await
 }
 
 /// List offers
@@ -144,8 +162,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let (filter, after, limit) = list_query(&mut params);
     params.finish()?;
     let rows = offers::list(&app.db, filter, network, after, rows_for(limit)).await?;
-    let page = Page::new(rows, limit, |row| number_cursor(row.id));
-    answer(StatusCode::OK, &page.shown::<OfferBody>())
+    library::page(rows, limit)
 }
 
 /// Show an offer
@@ -169,11 +186,7 @@ async fn get(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let offer = find(&app, &id).await?;
-    if etag::if_none_match(&headers, offer.version) {
-        return Ok(etag::not_modified(offer.version));
-    }
-    show(StatusCode::OK, offer)
+    library::get::<Offer>(&app, &id, &headers).await
 }
 
 /// Change an offer
@@ -201,25 +214,7 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    let allowed = Allowed::new(&app, &headers, Named::default());
-    for _ in 0..CHANGE_ATTEMPTS {
-        let offer = find(&app, &id).await?;
-        etag::if_match(&headers, offer.version)?;
-        let terms = input::read(&patch, Some(&offer.terms), &allowed)?;
-        let terms = complete(&app, Some(&offer), terms).await?;
-        if terms == offer.terms {
-            return show(StatusCode::OK, offer);
-        }
-        match offers::update(&app.db, offer.id, offer.version, terms).await? {
-            Written::Done(offer) => {
-                app.campaigns.see_library().await;
-                return show(StatusCode::OK, offer);
-            }
-            Written::Missing => return Err(Problem::not_found("offer")),
-            Written::Stale => {}
-        }
-    }
-    Err(Problem::conflict("It is being changed by others all the time; try again."))
+    library::update::<Offer>(&app, &id, &headers, &patch).await
 }
 
 /// Delete an offer
@@ -243,18 +238,7 @@ async fn delete(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let offer = find(&app, &id).await?;
-    etag::if_match(&headers, offer.version)?;
-    let expected = headers.contains_key(header::IF_MATCH).then_some(offer.version);
-    match offers::delete(&app.db, offer.id, expected).await? {
-        Removal::Done => Ok(no_content()),
-        Removal::Missing => Err(Problem::not_found("offer")),
-        Removal::Stale => Err(Problem::precondition_failed()),
-        Removal::InUse => {
-            let path = format!("/offers/{}", offer.id);
-            Err(in_use(&app, Thing::Offer(offer.id), &path).await?)
-        }
-    }
+    library::delete::<Offer>(&app, &id, &headers).await
 }
 
 /// List the campaigns of an offer
@@ -276,8 +260,7 @@ async fn campaigns(
     Name(id): Name,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let offer = find(&app, &id).await?;
-    used_by(&app, Thing::Offer(offer.id), query.as_deref()).await
+    library::campaigns::<Offer>(&app, &id, query.as_deref()).await
 }
 
 /// Looks up what the terms name, where that is new: the network, which may have our click id in the URL, and the offers
@@ -290,7 +273,7 @@ async fn complete(app: &Parts, was: Option<&Offer>, mut terms: OfferTerms) -> Re
     if let Some(id) = terms.affiliate_network_id
         && (terms.url != url || network_id != Some(id))
     {
-        let network = affiliate_networks::get(&app.db, id).await?;
+        let network = store::library::get::<AffiliateNetwork>(&app.db, id).await?;
         let network = network.ok_or_else(|| {
             FieldError::new("/affiliate_network_id", "not_found", "is not in the library of networks")
         })?;
@@ -318,14 +301,4 @@ fn check_chain(Chain { is_known, is_circle, steps }: Chain) -> Result<(), FieldE
         return Err(FieldError::new(pointer, "length", detail));
     }
     Ok(())
-}
-
-async fn find(app: &Parts, id: &str) -> Result<Offer, Problem> {
-    let id = parse_number(id, "offer")?;
-    offers::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("offer"))
-}
-
-fn show(status: StatusCode, offer: Offer) -> Result<Response, Problem> {
-    let version = offer.version;
-    Ok(etag::versioned(answer(status, &OfferBody::from(offer))?, version))
 }

@@ -4,33 +4,28 @@ mod input;
 
 use axum::{
     extract::{RawQuery, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{App, Parts},
-    db::{
-        self,
-        store::{
-            campaigns::Written,
-            traffic_sources::{self, RECENT_DAYS, Recent, TrafficSource},
-            uses::{Removal, Thing},
-        },
+    db::store::{
+        traffic_sources::{self, RECENT_DAYS, Recent, TrafficSource},
+        uses::Thing,
     },
     http::{
         api::{
-            library::{CHANGE_ATTEMPTS, CampaignUse, in_use, parse_number, read_list, used_by},
+            library::{self, CampaignUse, Noun, read_list},
             manners::{
-                answer::{ROOT, answer, located, no_content},
                 auth::{Admin, Read},
-                etag,
                 idempotency::Attempt,
-                page::{Page, number_cursor, rows_for},
+                page::{Page, rows_for},
                 problems::Problems,
                 request::{Json, Name},
             },
@@ -82,6 +77,27 @@ pub(crate) struct RecentClicks {
     unexpanded: i64,
 }
 
+impl Noun for TrafficSource {
+    type Body = TrafficSourceBody;
+
+    const NAME: &'static str = "traffic source";
+    const PATH: &'static str = "/traffic-sources";
+    const IS_IN_CAMPAIGNS: bool = true;
+
+    fn thing(id: i64) -> Thing {
+        Thing::TrafficSource(id)
+    }
+
+    async fn read(
+        _: &Parts,
+        _: &HeaderMap,
+        asked: &Value,
+        was: Option<&Self>,
+    ) -> Result<SourceTerms, Problem> {
+        Ok(input::read(asked, was.map(|source| &source.terms))?)
+    }
+}
+
 impl From<TrafficSource> for TrafficSourceBody {
     fn from(source: TrafficSource) -> Self {
         let TrafficSource { id, terms, archived_at, version, created_at, updated_at, recent } = source;
@@ -109,12 +125,10 @@ async fn create(
     _: Admin,
     State(app): State<App>,
     attempt: Attempt,
+    headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let terms = input::read(&body, None)?;
-    let source = traffic_sources::insert(&app.db, attempt.id, attempt.is_again, terms).await?;
-    let location = format!("{ROOT}/traffic-sources/{}", source.id);
-    located(show(StatusCode::CREATED, source)?, &location)
+    library::create::<TrafficSource>(&app, &attempt, &headers, &body).await
 }
 
 /// List traffic sources
@@ -133,8 +147,7 @@ async fn create(
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let (filter, after, limit) = read_list(query.as_deref())?;
     let rows = traffic_sources::list(&app.db, filter, after, rows_for(limit)).await?;
-    let page = Page::new(rows, limit, |row| number_cursor(row.id));
-    answer(StatusCode::OK, &page.shown::<TrafficSourceBody>())
+    library::page(rows, limit)
 }
 
 /// Show a traffic source
@@ -150,7 +163,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     ),
 )]
 async fn get(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
-    show(StatusCode::OK, find(&app, &id).await?)
+    library::show::<TrafficSource>(StatusCode::OK, library::find(&app, &id).await?)
 }
 
 /// Change a traffic source
@@ -178,23 +191,7 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    for _ in 0..CHANGE_ATTEMPTS {
-        let source = find(&app, &id).await?;
-        etag::if_match(&headers, source.version)?;
-        let terms = input::read(&patch, Some(&source.terms))?;
-        if terms == source.terms {
-            return show(StatusCode::OK, source);
-        }
-        match traffic_sources::update(&app.db, source.id, source.version, terms).await? {
-            Written::Done(source) => {
-                app.campaigns.see_library().await;
-                return show(StatusCode::OK, source);
-            }
-            Written::Missing => return Err(Problem::not_found("traffic source")),
-            Written::Stale => {}
-        }
-    }
-    Err(Problem::conflict("It is being changed by others all the time; try again."))
+    library::update::<TrafficSource>(&app, &id, &headers, &patch).await
 }
 
 /// Delete a traffic source
@@ -218,23 +215,7 @@ async fn delete(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let source = find(&app, &id).await?;
-    etag::if_match(&headers, source.version)?;
-    let expected = headers.contains_key(header::IF_MATCH).then_some(source.version);
-    // used since it was looked at: the constraint says so
-    let removal = match traffic_sources::delete(&app.db, source.id, expected).await {
-        Err(db::Error::Conflict { .. }) => Removal::InUse,
-        removal => removal?,
-    };
-    match removal {
-        Removal::Done => Ok(no_content()),
-        Removal::Missing => Err(Problem::not_found("traffic source")),
-        Removal::Stale => Err(Problem::precondition_failed()),
-        Removal::InUse => {
-            let path = format!("/traffic-sources/{}", source.id);
-            Err(in_use(&app, Thing::TrafficSource(source.id), &path).await?)
-        }
-    }
+    library::delete::<TrafficSource>(&app, &id, &headers).await
 }
 
 /// List the campaigns of a traffic source
@@ -256,16 +237,5 @@ async fn campaigns(
     Name(id): Name,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let source = find(&app, &id).await?;
-    used_by(&app, Thing::TrafficSource(source.id), query.as_deref()).await
-}
-
-async fn find(app: &Parts, id: &str) -> Result<TrafficSource, Problem> {
-    let id = parse_number(id, "traffic source")?;
-    traffic_sources::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("traffic source"))
-}
-
-fn show(status: StatusCode, source: TrafficSource) -> Result<Response, Problem> {
-    let version = source.version;
-    Ok(etag::versioned(answer(status, &TrafficSourceBody::from(source))?, version))
+    library::campaigns::<TrafficSource>(&app, &id, query.as_deref()).await
 }

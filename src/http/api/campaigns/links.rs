@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::find;
 use crate::{
     app::App,
-    db::store::traffic_sources,
+    db::store::{library, traffic_sources::TrafficSource},
     http::{
         api::manners::{answer::answer, auth::Read, problems::Problems, request::Name},
         error::Problem,
@@ -60,7 +60,7 @@ struct LinkSource {
 pub(super) async fn links(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
     let campaign = find(&app, &id).await?;
     let source = match campaign.terms.traffic_source_id {
-        Some(id) => traffic_sources::get(&app.db, id).await?.map(|source| (id, source.terms)),
+        Some(id) => library::get::<TrafficSource>(&app.db, id).await?.map(|source| (id, source.terms)),
         None => None,
     };
     answer(StatusCode::OK, &Links::of(&app.public_url, campaign.key.as_str(), source))

@@ -335,12 +335,7 @@ pub(super) fn accept<'a, 'r>(
 ) -> Accepted<'a, 'r> {
     let id = ClickId::now();
     let agent = sender.user_agent.as_deref().unwrap_or_default();
-    let visitor = app.enricher.describe(&Signs {
-        user_agent: agent,
-        hints: signals::hints(&head.headers),
-        accept_language: signals::accept_language(&head.headers),
-        ip: Some(sender.ip),
-    });
+    let visitor = app.enricher.describe(&signs(&sender, head));
     if let Some(source) = &routes.campaign.source {
         params.read_as(source);
     }
@@ -422,6 +417,16 @@ pub(super) fn sender<'a>(app: &App, peer: Peer, head: &'a Head) -> Sender<'a> {
         user_agent: text(header::USER_AGENT),
         referrer: text(header::REFERER),
         asks_for_privacy: signals::asks_for_privacy(headers, &app.config.privacy),
+    }
+}
+
+/// What the request tells of who sent it.
+pub(super) fn signs<'s>(sender: &'s Sender<'_>, head: &'s Head) -> Signs<'s> {
+    Signs {
+        user_agent: sender.user_agent.as_deref().unwrap_or_default(),
+        hints: signals::hints(&head.headers),
+        accept_language: signals::accept_language(&head.headers),
+        ip: Some(sender.ip),
     }
 }
 

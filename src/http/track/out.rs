@@ -39,7 +39,6 @@ use crate::{
         Purpose,
         token::{Refused, TEXTS_BYTES_MAX, Ticket},
     },
-    visitor::Signs,
 };
 
 /// The route of every form of an out-link, for metrics.
@@ -347,13 +346,7 @@ fn go(app: &App, peer: Peer, head: &Head, mut asked: Asked<'_>) -> Answer {
     let now = time_of_uuid(id);
     let Found { ticket, routes, carrier, problem } = find(app, &head.headers, &asked, now);
     let sender = click::sender(app, peer, head);
-    let agent = sender.user_agent.as_deref().unwrap_or_default();
-    let visitor = app.enricher.describe(&Signs {
-        user_agent: agent,
-        hints: signals::hints(&head.headers),
-        accept_language: signals::accept_language(&head.headers),
-        ip: Some(sender.ip),
-    });
+    let visitor = app.enricher.describe(&click::signs(&sender, head));
     let click_id = ticket.as_ref().map(|ticket| ticket.click_id);
 
     let known =

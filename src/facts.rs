@@ -6,6 +6,7 @@ pub mod click;
 pub mod erasure;
 pub mod event;
 pub mod out_click;
+pub mod postback;
 pub mod record;
 pub mod table;
 mod wire;
@@ -17,6 +18,7 @@ use self::{
     click::Click,
     event::Event,
     out_click::OutClick,
+    postback::Postback,
     table::{Column, Value},
 };
 
@@ -29,18 +31,24 @@ pub enum Kind {
     Event,
     /// From a landing page to an offer.
     OutClick,
+    /// What a network tells of a conversion.
+    Postback,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are stored: what names another comes after it.
-    pub const ALL: [Self; 3] = [Self::Click, Self::Event, Self::OutClick];
+    pub const ALL: [Self; 4] = [Self::Click, Self::Event, Self::OutClick, Self::Postback];
 
-    /// The table in Postgres that its facts are rows of; it has a partition for each day of `created_at`.
+    /// Those whose table has a partition for each day of `created_at`. Postbacks are few.
+    pub const PARTITIONED: [Self; 3] = [Self::Click, Self::Event, Self::OutClick];
+
+    /// The table in Postgres that its facts are rows of.
     pub const fn table(self) -> &'static str {
         match self {
             Self::Click => "clicks",
             Self::Event => "events",
             Self::OutClick => "out_clicks",
+            Self::Postback => "postbacks",
         }
     }
 
@@ -50,6 +58,7 @@ impl Kind {
             Self::Click => Click::COLUMNS,
             Self::Event => Event::COLUMNS,
             Self::OutClick => OutClick::COLUMNS,
+            Self::Postback => Postback::COLUMNS,
         }
     }
 }

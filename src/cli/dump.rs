@@ -74,7 +74,7 @@ fn copied_table(line: &[u8]) -> Option<String> {
     let rest = std::str::from_utf8(line).ok()?.strip_prefix("COPY ")?;
     let (table, _) = rest.strip_suffix(" FROM stdin;\n")?.split_once(" (")?;
     let table = table.strip_prefix("public.").unwrap_or(table);
-    let of_a_part = Kind::ALL.map(Kind::table).into_iter().find(|parent| {
+    let of_a_part = Kind::PARTITIONED.map(Kind::table).into_iter().find(|parent| {
         let part = table.strip_prefix(*parent).and_then(|rest| rest.strip_prefix('_'));
         part.is_some_and(|part| part == "default" || part.bytes().all(|byte| byte.is_ascii_digit()))
     });

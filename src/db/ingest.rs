@@ -14,7 +14,10 @@ use uuid::Uuid;
 
 use crate::{
     db::Statement,
-    facts::{Fact, click::Click, erasure::Erasures, event::Event, out_click::OutClick, record::Record},
+    facts::{
+        Fact, click::Click, erasure::Erasures, event::Event, out_click::OutClick, postback::Postback,
+        record::Record,
+    },
 };
 
 pub use self::{out_clicks::count_waiting as count_waiting_out_clicks, transaction::Ingest};
@@ -41,6 +44,8 @@ pub struct Rows<'a> {
     pub events: Vec<&'a Event<'a>>,
     /// Out-clicks in order.
     pub out_clicks: Vec<&'a OutClick<'a>>,
+    /// Postbacks in order.
+    pub postbacks: Vec<&'a Postback<'a>>,
     /// Records that cannot be stored as rows.
     pub dead_letters: Vec<DeadLetter<'a>>,
     /// How many of them [`Ingest::store`] left out because they are erased.
@@ -54,6 +59,7 @@ impl<'a> Rows<'a> {
             Record::Click(click) => self.clicks.push(click),
             Record::Event(event) => self.events.push(event),
             Record::OutClick(out) => self.out_clicks.push(out),
+            Record::Postback(postback) => self.postbacks.push(postback),
             Record::Erased => {}
         }
     }
@@ -62,7 +68,9 @@ impl<'a> Rows<'a> {
     pub fn facts(&self) -> impl Iterator<Item = &'a dyn Fact> {
         let clicks = self.clicks.iter().map(|click| *click as &dyn Fact);
         let events = self.events.iter().map(|event| *event as &dyn Fact);
-        clicks.chain(events).chain(self.out_clicks.iter().map(|out| *out as &dyn Fact))
+        let out_clicks = self.out_clicks.iter().map(|out| *out as &dyn Fact);
+        let postbacks = self.postbacks.iter().map(|postback| *postback as &dyn Fact);
+        clicks.chain(events).chain(out_clicks).chain(postbacks)
     }
 
     /// Leaves out what is erased; gives the clicks that only now are known to be.
@@ -76,6 +84,7 @@ impl<'a> Rows<'a> {
         self.clicks.retain(|click| !erasures.has_fact(*click));
         self.events.retain(|event| !erasures.has_fact(*event));
         self.out_clicks.retain(|out| !erasures.has_fact(*out));
+        self.postbacks.retain(|postback| !erasures.has_fact(*postback));
         let mut decoded = decoded.iter();
         self.dead_letters.retain(|_| {
             !decoded.next().is_some_and(|record| record.as_ref().is_ok_and(|record| erasures.has(record)))

@@ -40,9 +40,9 @@ const DEFAULT_ROWS_TEXT: Text<256> = default_rows_text();
 const fn default_rows_text() -> Text<256> {
     let mut text = Text::new().and("SELECT ARRAY[");
     let mut i = 0;
-    while i < Kind::ALL.len() {
+    while i < Kind::PARTITIONED.len() {
         text = text.and(if i == 0 { "" } else { ", " });
-        text = text.and("(SELECT count(*) FROM ").and(Kind::ALL[i].table()).and("_default)");
+        text = text.and("(SELECT count(*) FROM ").and(Kind::PARTITIONED[i].table()).and("_default)");
         i += 1;
     }
     text.and("]")
@@ -94,6 +94,15 @@ statements! {
 
     DELETE_OUT_CLICKS = "retention.out_clicks":
         delete_old!("out_clicks_default", " AND created_at >= '2020-01-01 00:00:00+00'");
+
+    DELETE_POSTBACKS = "retention.postbacks": delete_old!("postbacks", "");
+
+    // With their clicks: `created_at` is the click's.
+    DELETE_CONVERSION_CLICKS = "retention.conversion_clicks": delete_old!("conversion_clicks", "");
+
+    DELETE_CONVERSIONS = "retention.conversions": delete_old!("conversions", "");
+
+    DELETE_CONVERSION_CHANGES = "retention.conversion_changes": delete_old!("conversion_changes", "");
 
     DELETE_EVENT_KEYS = "retention.event_keys": delete_old!("event_keys", "");
 
@@ -247,7 +256,14 @@ pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64
     let mut deleted = 0;
     loop {
         let mut most = 0;
-        let others = [DELETE_EVENT_KEYS, DELETE_OUT_CLICK_KEYS, DELETE_DEAD_LETTERS];
+        let others = [
+            DELETE_EVENT_KEYS,
+            DELETE_OUT_CLICK_KEYS,
+            DELETE_CONVERSION_CLICKS,
+            DELETE_CONVERSIONS,
+            DELETE_CONVERSION_CHANGES,
+            DELETE_DEAD_LETTERS,
+        ];
         for statement in Kind::ALL.map(delete_old_of).into_iter().chain(others) {
             let query = statement.query().bind(int(keep_days)).bind(rows);
             let chunk = db
@@ -268,20 +284,24 @@ pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64
 pub async fn default_rows(db: &Db) -> Result<Vec<(Kind, u64)>, Error> {
     let rows: Vec<i64> =
         db.read(DEFAULT_ROWS, move |c| Box::pin(DEFAULT_ROWS.query_scalar().fetch_one(c))).await?;
-    Ok(Kind::ALL.into_iter().zip(rows.into_iter().map(|rows| u64::try_from(rows).unwrap_or(0))).collect())
+    Ok(Kind::PARTITIONED
+        .into_iter()
+        .zip(rows.into_iter().map(|rows| u64::try_from(rows).unwrap_or(0)))
+        .collect())
 }
 
 /// The tables that have a partition for each day.
 fn tables() -> Vec<&'static str> {
-    Kind::ALL.map(Kind::table).into()
+    Kind::PARTITIONED.map(Kind::table).into()
 }
 
-/// What deletes old rows of a DEFAULT partition.
+/// What deletes old rows outside the day partitions.
 fn delete_old_of(kind: Kind) -> Statement {
     match kind {
         Kind::Click => DELETE_CLICKS,
         Kind::Event => DELETE_EVENTS,
         Kind::OutClick => DELETE_OUT_CLICKS,
+        Kind::Postback => DELETE_POSTBACKS,
     }
 }
 

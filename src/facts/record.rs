@@ -1,13 +1,13 @@
 //! The bytes of one fact in the journal.
 //!
 //! ```text
-//! record = kind u8 | field*          kind: 1 click, 2 event, 3 erased (zeros follow), 4 out-click
+//! record = kind u8 | field*          kind: 1 click, 2 event, 3 erased (zeros follow), 4 out-click, 5 postback
 //! field  = tag u8 | length varint (LEB128) | bytes
 //! ```
 //! Which tag is which field's stands in the table of each fact. A reader skips tags it does not know, so an older octo
 //! can drain a newer journal; a tag is never used again for something else.
 
-use super::{Fact, click::Click, event::Event, out_click::OutClick};
+use super::{Fact, click::Click, event::Event, out_click::OutClick, postback::Postback};
 
 pub use super::wire::Malformed;
 
@@ -20,6 +20,8 @@ pub enum Record<'a> {
     Event(Box<Event<'a>>),
     /// An out-click.
     OutClick(Box<OutClick<'a>>),
+    /// A postback.
+    Postback(Box<Postback<'a>>),
     /// What it was is gone.
     Erased,
 }
@@ -43,6 +45,9 @@ impl<'a> Record<'a> {
             Some((&OutClick::KIND_BYTE, fields)) => {
                 OutClick::decode(fields).map(|o| Self::OutClick(Box::new(o)))
             }
+            Some((&Postback::KIND_BYTE, fields)) => {
+                Postback::decode(fields).map(|p| Self::Postback(Box::new(p)))
+            }
             Some((&ERASED, _)) => Ok(Self::Erased),
             Some((&kind, _)) => Err(Malformed::Kind(kind)),
             None => Err(Malformed::Truncated),
@@ -55,6 +60,7 @@ impl<'a> Record<'a> {
             Self::Click(click) => Some(&**click),
             Self::Event(event) => Some(&**event),
             Self::OutClick(out) => Some(&**out),
+            Self::Postback(postback) => Some(&**postback),
             Self::Erased => None,
         }
     }
@@ -93,6 +99,10 @@ mod tests {
             bytes.clear();
             out.encode(&mut bytes);
             prop_assert_eq!(Record::decode(&bytes), Ok(Record::OutClick(Box::new(out))));
+            let postback = Postback::sample(&mut random);
+            bytes.clear();
+            postback.encode(&mut bytes);
+            prop_assert_eq!(Record::decode(&bytes), Ok(Record::Postback(Box::new(postback))));
         }
 
         #[test]
@@ -100,7 +110,8 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let (click, event) = (Click::sample(&mut random), Event::sample(&mut random));
             let out = OutClick::sample(&mut random);
-            let facts: [&dyn Fact; 3] = [&click, &event, &out];
+            let postback = Postback::sample(&mut random);
+            let facts: [&dyn Fact; 4] = [&click, &event, &out, &postback];
             for fact in facts {
                 let mut seen = Vec::new();
                 fact.see_values(&mut |column, value| {

@@ -16,6 +16,7 @@ use crate::{
     facts::table::Value,
     model::{
         click::{Adjusted, InvalidReason, Routed, Via},
+        conversion::{Channel, Refusal},
         id::ClickId,
         money::{Currency, parse_amount},
         out_click::{Carrier, Problem},
@@ -134,6 +135,7 @@ always! {
     DateTime<Utc>: DateTime::UNIX_EPOCH;
     Cow<'a, str>: Cow::Borrowed("");
     Carrier: Carrier::None;
+    Channel: Channel::Http;
 }
 
 impl<'a, T: One<'a>, const N: usize> Kept<'a> for [Option<T>; N] {
@@ -416,7 +418,7 @@ macro_rules! choices {
     )+};
 }
 
-choices!(InvalidReason, Via, Carrier, Problem);
+choices!(InvalidReason, Via, Carrier, Problem, Channel, Refusal);
 
 /// Appends one field.
 pub(super) fn put(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {

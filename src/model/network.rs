@@ -93,6 +93,61 @@ pub enum Repeats {
     Add,
 }
 
+/// How the postbacks of a network are read, and what becomes of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PostbackRules {
+    /// Under which names it sends what; before the names that everybody knows.
+    pub parameters: Vec<PostbackParameter>,
+    /// What its words for the state of a conversion mean; before those that everybody knows.
+    pub status_map: Vec<StatusWord>,
+    /// What a postback without a word means; approved where it is not said.
+    pub default_status: Option<MappedStatus>,
+    /// The currency of its money, where it says none.
+    pub currency: Option<Currency>,
+    /// What another report of the same click and goal is.
+    pub repeats: Repeats,
+    /// Seconds in which the same once more is a retry, and nothing new.
+    pub retry_window_s: u32,
+    /// Whether two filled amounts of a list (`12.5,3`) are added up.
+    pub sums_lists: bool,
+}
+
+/// Under which name a network sends a field of its postbacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PostbackParameter {
+    /// What it is.
+    pub field: PostbackField,
+    /// Its name; letters' case, `-` and `_` make no difference.
+    #[schema(value_type = String, pattern = "^[A-Za-z0-9._~:-]{1,64}$", example = "aff_sub")]
+    pub name: ParameterName,
+}
+
+/// What a postback says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
+pub enum PostbackField {
+    /// Our click id, or `<click id>.<offer id>`.
+    ClickId,
+    /// The network's id of the conversion.
+    Txid,
+    /// What we are paid.
+    Payout,
+    /// What the visitor paid: never our revenue.
+    SaleAmount,
+    /// The currency of the payout.
+    Currency,
+    /// The network's word for the state.
+    Status,
+    /// More about the state, for people.
+    StatusDetail,
+    /// What was reached.
+    Goal,
+    /// When it happened.
+    Time,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -93,6 +93,9 @@ statements! {
     HAS_OUT_CLICK = "dead_letter.has_out_click": "
     SELECT EXISTS (SELECT FROM out_clicks WHERE created_at = $1 AND id = $2)";
 
+    HAS_POSTBACK = "dead_letter.has_postback": "
+    SELECT EXISTS (SELECT FROM postbacks WHERE created_at = $1 AND id = $2)";
+
     KEEP = "dead_letter.keep": "
     UPDATE dead_letters
     SET sqlstate = $3,
@@ -276,6 +279,7 @@ async fn is_stored(c: &mut Session<'_>, record: &Record<'_>) -> sqlx::Result<boo
     let (statement, key) = match record {
         Record::Event(event) => (HAS_EVENT, Some(event.key())),
         Record::OutClick(_) => (HAS_OUT_CLICK, None),
+        Record::Postback(_) => (HAS_POSTBACK, None),
         Record::Click(_) | Record::Erased => (HAS_CLICK, None),
     };
     let mut query = statement.query_scalar().bind(fact.at()).bind(fact.id());
@@ -338,7 +342,7 @@ pub fn content(record: &[u8]) -> Content {
         Ok(Record::Click(click)) => Content::Click(Box::new(click.as_ref().into())),
         Ok(Record::Event(event)) => Content::Event(Box::new(event.as_ref().into())),
         Ok(Record::OutClick(out)) => Content::OutClick(Box::new(out.as_ref().into())),
-        Ok(Record::Erased) | Err(_) => Content::Hex(hex(record)),
+        Ok(Record::Postback(_) | Record::Erased) | Err(_) => Content::Hex(hex(record)),
     }
 }
 

@@ -87,6 +87,16 @@ statements! {
     DELETE_OUT_CLICK_KEYS = "erasures.delete_out_click_keys":
         "DELETE FROM out_click_keys WHERE click_id = ANY ($1)";
 
+    DELETE_POSTBACKS = "erasures.delete_postbacks": "
+    WITH ledger AS (
+        DELETE FROM postbacks WHERE click_id = ANY ($1) AND created_at < $2
+    ), book AS (
+        DELETE FROM conversion_changes WHERE click_id = ANY ($1)
+    ), keys AS (
+        DELETE FROM conversion_clicks WHERE click_id = ANY ($1)
+    )
+    DELETE FROM conversions WHERE click_id = ANY ($1)";
+
     // no index leads there, as for clicks
     DELETE_EVENTS_OF_PERSON = "erasures.delete_events_of_person": "
     DELETE FROM events
@@ -219,6 +229,7 @@ pub async fn delete_out_clicks(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>
     db.maintain(DELETE_OUT_CLICKS, move |c| {
         Box::pin(async move {
             DELETE_OUT_CLICK_KEYS.query().bind(&clicks).execute(c).await?;
+            DELETE_POSTBACKS.query().bind(&clicks).bind(before).execute(c).await?;
             Ok(DELETE_OUT_CLICKS.query().bind(clicks).bind(before).execute(c).await?.rows_affected())
         })
     })
@@ -240,6 +251,7 @@ pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -
 pub(crate) async fn delete_followers_on(c: &mut Session<'_>, clicks: &[Uuid]) -> sqlx::Result<()> {
     DELETE_EVENTS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await?;
     DELETE_OUT_CLICK_KEYS.query().bind(clicks).execute(c).await?;
+    DELETE_POSTBACKS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await?;
     DELETE_OUT_CLICKS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await.map(drop)
 }
 

@@ -4,6 +4,7 @@
 //! happened to the answer of an earlier COMMIT, and two drains of one stream cannot both succeed.
 
 mod arrays;
+pub(in crate::db) mod conversions;
 mod copy;
 mod out_clicks;
 mod rollups;
@@ -20,11 +21,22 @@ use crate::{
     },
 };
 
-pub use self::{out_clicks::count_waiting as count_waiting_out_clicks, transaction::Ingest};
+pub use self::{
+    conversions::{Change, Told, settle_waiting as settle_waiting_conversions},
+    out_clicks::count_waiting as count_waiting_out_clicks,
+    transaction::Ingest,
+};
 
 /// Every statement of the drain.
-pub(in crate::db) const STATEMENTS: [&[Statement]; 4] =
-    [transaction::STATEMENTS, rows::STATEMENTS, out_clicks::STATEMENTS, rollups::STATEMENTS];
+pub(in crate::db) const STATEMENTS: [&[Statement]; 7] = [
+    transaction::STATEMENTS,
+    rows::STATEMENTS,
+    out_clicks::STATEMENTS,
+    rollups::STATEMENTS,
+    conversions::STATEMENTS,
+    conversions::READ_STATEMENTS,
+    conversions::WRITE_STATEMENTS,
+];
 
 /// How the constraints begin that keep a day out of a DEFAULT partition until it has its own (`octo_exclude_day`).
 const EXCLUSION: &str = "octo_day_";
@@ -50,6 +62,8 @@ pub struct Rows<'a> {
     pub dead_letters: Vec<DeadLetter<'a>>,
     /// How many of them [`Ingest::store`] left out because they are erased.
     pub erased: u64,
+    /// What [`Ingest::store`] made of postbacks.
+    pub told: Told,
 }
 
 impl<'a> Rows<'a> {

@@ -42,6 +42,19 @@ pub struct NetworkTerms {
     pub is_archived: bool,
 }
 
+impl NetworkTerms {
+    /// How its postbacks are taken.
+    pub fn rules(&self) -> PostbackRules {
+        PostbackRules {
+            status_map: self.status_map.clone(),
+            currency: self.currency,
+            repeats: self.repeats,
+            retry_window_s: 3600,
+            ..PostbackRules::default()
+        }
+    }
+}
+
 /// What a word of a network means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusWord {

@@ -7,14 +7,14 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    DeadLetter, Rows, StoreError, bigint, column,
+    DeadLetter, Rows, StoreError, Told, bigint, column, conversions,
     copy::CopyData,
     out_clicks,
     rollups::{self, Sources, Stats},
 };
 use crate::{
     db::{Statement, session::Session, statement::statements, text::Text},
-    facts::{Fact, Kind, click::Click, event::Event, out_click::OutClick, table::Column},
+    facts::{Fact, Kind, click::Click, event::Event, out_click::OutClick, postback::Postback, table::Column},
 };
 
 pub(in crate::db) use super::arrays::arguments;
@@ -127,8 +127,8 @@ pub(super) async fn find_stored(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<
 }
 
 /// Inserts the facts and adds them to the roll-ups, within the caller's transaction.
-pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), StoreError> {
-    let Rows { clicks, events, out_clicks, .. } = rows;
+pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<Told, StoreError> {
+    let Rows { clicks, events, out_clicks, postbacks, .. } = rows;
     let (mut stats, mut sources) = (Stats::default(), Sources::default());
     if !clicks.is_empty() {
         c.run(COPY_CLICKS, async |c| copy(c, COPY_CLICKS, Click::COLUMNS, clicks).await).await?;
@@ -147,17 +147,35 @@ pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), S
             stats.add_lander_click(counted);
         }
     }
+    let told = derive(c, clicks, out_clicks, postbacks).await?;
     let hours = stats.into_hours();
     if !hours.is_empty() {
         rollups::upsert_stats(c, &hours).await?;
     }
     rollups::upsert_sources(c, &sources).await?;
-    Ok(())
+    Ok(told)
+}
+
+/// The conversions of postbacks, and of those that waited for what is stored now.
+async fn derive(
+    c: &mut Session<'_>,
+    clicks: &[&Click<'_>],
+    out_clicks: &[&OutClick<'_>],
+    postbacks: &[&Postback<'_>],
+) -> sqlx::Result<Told> {
+    let mut told = conversions::take_waiting(c, &column(clicks, |click| click.id.uuid())).await?;
+    if !out_clicks.is_empty() {
+        told.extend(conversions::hear_out_clicks(c, out_clicks).await?);
+    }
+    if !postbacks.is_empty() {
+        told.extend(conversions::store(c, postbacks).await?);
+    }
+    Ok(told)
 }
 
 /// [`insert`], with what constraints would say at the transaction's commit.
 pub(in crate::db) async fn insert_checked(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), StoreError> {
-    insert(c, rows).await?;
+    drop(insert(c, rows).await?);
     CHECK_CONSTRAINTS.query().execute(c).await?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Affiliate networks of the library.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, types::Json};
 
@@ -7,9 +9,10 @@ use super::library::{self, Entry, Filter};
 use crate::{
     db::{
         Db, Error,
+        session::Session,
         statement::{Query, Statement, statements},
     },
-    model::network::{NetworkTerms, StatusWord},
+    model::network::{NetworkTerms, PostbackRules, StatusWord},
 };
 
 /// An affiliate network as it is stored.
@@ -63,6 +66,9 @@ statements! {
     ORDER BY n.id DESC
     LIMIT $4");
 
+    OF_IDS = "affiliate_network.of_ids": select_networks!("
+    WHERE n.id = ANY ($1)");
+
     FIND_MADE = "affiliate_network.find_made": "SELECT id FROM affiliate_networks WHERE made_by = $1";
 
     INSERT = "affiliate_network.insert": "
@@ -99,6 +105,20 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<AffiliateNetwork>, Error> {
     library::list(db, LIST, filter, |query| query, after, limit).await
+}
+
+/// How the postbacks of these networks are taken, within the caller's transaction.
+pub(in crate::db) async fn rules_on(
+    c: &mut Session<'_>,
+    ids: Vec<i64>,
+) -> sqlx::Result<HashMap<i64, PostbackRules>> {
+    let rows: Vec<Row> = OF_IDS.query_as().bind(ids).fetch_all(c).await?;
+    rows.into_iter()
+        .map(|row| {
+            let network = AffiliateNetwork::of(row)?;
+            Ok((network.id, network.terms.rules()))
+        })
+        .collect()
 }
 
 impl Entry for AffiliateNetwork {

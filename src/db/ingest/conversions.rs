@@ -1,0 +1,375 @@
+//! Conversions, derived in the transaction that stores what they are derived from: postbacks, and the clicks that these
+//! waited for.
+//!
+//! Who derives a click's conversions holds its row of `conversion_clicks` locked, and then reads all its postbacks: those
+//! that another node stored meanwhile, too. So the conversions are those of all postbacks in the order in which they came,
+//! whichever node stores which of them when; `money::conversions` is that function. What it gives is compared with what is
+//! stored, and only the difference is written, each with its row in the book (`conversion_changes`).
+
+mod read;
+mod write;
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use self::{
+    read::{ClickRow, LedgerRow, Sources},
+    write::{BookRow, ConversionRow, LedgerOutcome, Written},
+};
+use super::column;
+use crate::{
+    db::{Db, Error, Statement, session::Session, statement::statements},
+    facts::{Fact, out_click::OutClick, postback::Postback},
+    model::{
+        conversion::{Outcome, OutcomeReason, Status},
+        id::{ClickId, time_of_uuid},
+        network::PostbackRules,
+    },
+    money::{
+        conversions::{Derived, Entry, Standing, book, derive, unmake},
+        reading::{self, NoClick},
+    },
+};
+
+pub(in crate::db) use self::{read::STATEMENTS as READ_STATEMENTS, write::STATEMENTS as WRITE_STATEMENTS};
+
+/// Postbacks of one click that conversions are derived from; what comes later is kept, and ignored.
+pub(crate) const PER_CLICK_MAX: i64 = 1000;
+
+/// Days that a postback waits for its click.
+const WAIT_DAYS: i32 = 7;
+
+/// Clicks looked at in one transaction at most.
+const WAITING_MAX: i64 = 1000;
+
+statements! {
+    // In the order of the key: two drains may have the same clicks, and neither is to wait for the other that waits for it.
+    LOCK_CLICKS = "conversions.lock_clicks": "
+INSERT INTO conversion_clicks AS k (click_id, created_at, first_at, state)
+SELECT click_id, created_at, first_at, 'waiting'
+FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS t (click_id, created_at, first_at)
+ORDER BY click_id
+ON CONFLICT (click_id) DO UPDATE SET first_at = least(k.first_at, excluded.first_at)";
+
+    ARE_WAITING = "conversions.are_waiting": "
+SELECT EXISTS (SELECT FROM conversion_clicks WHERE state <> 'stored')";
+
+    FIND_WAITING = "conversions.find_waiting": "
+SELECT k.click_id
+FROM unnest($1::uuid[]) AS t (click_id)
+JOIN conversion_clicks k ON k.click_id = t.click_id
+WHERE k.state <> 'stored'";
+
+    FIND_DERIVED = "conversions.find_derived": "
+SELECT k.click_id
+FROM unnest($1::uuid[]) AS t (click_id)
+JOIN conversion_clicks k ON k.click_id = t.click_id
+WHERE k.state = 'stored'";
+
+    // A node may have stored the click while another stored the postback, and neither have seen the other's.
+    LIST_ARRIVED = "conversions.list_arrived": "
+SELECT k.click_id
+FROM conversion_clicks k
+WHERE k.state = 'waiting'
+  AND k.first_at > now() - $1::integer * interval '1 minute'
+  AND EXISTS (SELECT FROM clicks c WHERE c.created_at = k.created_at AND c.id = k.click_id)
+ORDER BY k.first_at
+LIMIT $2";
+
+    GIVE_UP = "conversions.give_up": "
+WITH orphans AS (
+    UPDATE conversion_clicks
+    SET state = 'orphan'
+    WHERE click_id = ANY (ARRAY(
+        SELECT click_id
+        FROM conversion_clicks
+        WHERE state = 'waiting'
+          AND first_at < now() - $1::integer * interval '1 day'
+        ORDER BY first_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING click_id
+)
+UPDATE postbacks
+SET outcome = 'orphan'
+FROM orphans
+WHERE postbacks.click_id = orphans.click_id
+  AND postbacks.outcome = 'waiting'";
+}
+
+/// What of conversions changed in a transaction, to be counted once that is committed.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Outcomes of postbacks that were new.
+    pub postbacks: Vec<Outcome>,
+    /// Conversions that changed, each with what it is now.
+    pub changes: Vec<Change>,
+}
+
+impl Told {
+    pub(super) fn extend(&mut self, other: Self) {
+        self.postbacks.extend(other.postbacks);
+        self.changes.extend(other.changes);
+    }
+}
+
+/// A conversion that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its campaign.
+    pub campaign_id: Uuid,
+    /// The path of its click.
+    pub path_id: Option<i64>,
+    /// Its offer.
+    pub offer_id: Option<i64>,
+    /// What it is.
+    pub kind: crate::model::conversion::ConversionKind,
+    /// Its state before; `None`: it is new.
+    pub from: Option<Status>,
+    /// Its state now.
+    pub to: Status,
+    /// When the postback came that caused it.
+    pub at: DateTime<Utc>,
+}
+
+/// A postback with what became of it.
+type Judged<'a> = (&'a Postback<'a>, LedgerOutcome);
+
+/// Stores postbacks, and derives the conversions of their clicks.
+pub(super) async fn store(c: &mut Session<'_>, postbacks: &[&Postback<'_>]) -> sqlx::Result<Told> {
+    let of_clicks: Vec<&Postback<'_>> =
+        postbacks.iter().copied().filter(|p| p.click_id.is_some() && p.refusal.is_none()).collect();
+    let clicks: Vec<ClickId> = of_clicks.iter().filter_map(|p| p.click_id).collect();
+    let (mut told, outcomes) = derive_clicks(c, clicks, &of_clicks, Mode::Write).await?.into_parts();
+    let judged: Vec<Judged<'_>> = postbacks
+        .iter()
+        .map(|p| (*p, outcomes.get(&p.id).copied().unwrap_or_else(|| without_click(p))))
+        .collect();
+    write::insert_postbacks(c, &judged).await?;
+    told.postbacks = judged.iter().map(|(_, judged)| judged.outcome).collect();
+    Ok(told)
+}
+
+/// Derives the conversions that waited for these clicks, which are stored now.
+pub(super) async fn take_waiting(c: &mut Session<'_>, stored: &[Uuid]) -> sqlx::Result<Told> {
+    if stored.is_empty() || !ARE_WAITING.query_scalar().fetch_one(c).await? {
+        return Ok(Told::default());
+    }
+    derive_found(c, FIND_WAITING, stored.to_vec()).await
+}
+
+/// Derives the conversions of clicks again whose out-clicks are stored only now: they may say of which offer.
+pub(super) async fn hear_out_clicks(c: &mut Session<'_>, out_clicks: &[&OutClick<'_>]) -> sqlx::Result<Told> {
+    let clicks = out_clicks.iter().filter_map(|out| out.click_id()).collect();
+    derive_found(c, FIND_DERIVED, clicks).await
+}
+
+async fn derive_found(c: &mut Session<'_>, find: Statement, clicks: Vec<Uuid>) -> sqlx::Result<Told> {
+    let found: Vec<Uuid> = find.query_scalar().bind(clicks).fetch_all(c).await?;
+    let clicks = found.into_iter().filter_map(ClickId::from_uuid).collect();
+    Ok(derive_clicks(c, clicks, &[], Mode::Write).await?.told)
+}
+
+/// Derives what waits for clicks that came by another node, of the last `minutes`, and gives up what waited too long; gives
+/// what changed.
+pub async fn settle_waiting(db: &Db, minutes: i32) -> Result<Told, Error> {
+    db.maintain(LIST_ARRIVED, move |c| {
+        Box::pin(async move {
+            let mut transaction = c.begin().await?;
+            let arrived = LIST_ARRIVED.query_scalar().bind(minutes).bind(WAITING_MAX);
+            let arrived: Vec<Uuid> = arrived.fetch_all(&mut transaction).await?;
+            let clicks = arrived.into_iter().filter_map(ClickId::from_uuid).collect();
+            let derived = derive_clicks(&mut transaction, clicks, &[], Mode::Write).await?;
+            GIVE_UP.query().bind(WAIT_DAYS).bind(WAITING_MAX).execute(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(derived.told)
+        })
+    })
+    .await
+}
+
+/// Whether what is derived is also written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::db) enum Mode {
+    /// It is.
+    Write,
+    /// It is only said.
+    Look,
+}
+
+/// What was derived.
+#[derive(Debug, Default)]
+pub(in crate::db) struct Outcomes {
+    pub(in crate::db) told: Told,
+    /// Of each postback that was not stored yet.
+    new: HashMap<Uuid, LedgerOutcome>,
+    /// Rows of the book.
+    pub(in crate::db) book: Vec<BookRow>,
+}
+
+impl Outcomes {
+    fn into_parts(self) -> (Told, HashMap<Uuid, LedgerOutcome>) {
+        (self.told, self.new)
+    }
+}
+
+/// Derives the conversions of clicks from their postbacks: those that are stored, and `new` ones.
+pub(in crate::db) async fn derive_clicks(
+    c: &mut Session<'_>,
+    mut clicks: Vec<ClickId>,
+    new: &[&Postback<'_>],
+    mode: Mode,
+) -> sqlx::Result<Outcomes> {
+    clicks.sort_unstable_by_key(|click| click.uuid());
+    clicks.dedup();
+    if clicks.is_empty() {
+        return Ok(Outcomes::default());
+    }
+    lock(c, &clicks, new).await?;
+    let mut ledger = read::ledger(c, &clicks).await?;
+    for postback in new {
+        ledger.push(LedgerRow::of(postback));
+    }
+    let sources = Sources::read(c, &clicks, &ledger).await?;
+    let mut of_click: BTreeMap<Uuid, Vec<LedgerRow>> = BTreeMap::new();
+    for row in ledger {
+        of_click.entry(row.click_id).or_default().push(row);
+    }
+    let mut written = Written::default();
+    for (click_id, mut rows) in of_click {
+        rows.sort_unstable_by_key(LedgerRow::order);
+        match (ClickId::from_uuid(click_id), sources.click(click_id)) {
+            (Some(id), Some(click)) => derive_click(id, click, &rows, &sources, &mut written),
+            _ => written.wait(&rows),
+        }
+    }
+    written.apply(c, mode).await
+}
+
+/// The rows of the clicks, so that nobody else derives their conversions at the same time.
+async fn lock(c: &mut Session<'_>, clicks: &[ClickId], new: &[&Postback<'_>]) -> sqlx::Result<()> {
+    let mut first_at: HashMap<ClickId, DateTime<Utc>> = HashMap::new();
+    for postback in new {
+        let Some(click_id) = postback.click_id else { continue };
+        let first = first_at.entry(click_id).or_insert(postback.at());
+        *first = (*first).min(postback.at());
+    }
+    let first_of = |click: &ClickId| first_at.get(click).copied().unwrap_or(crate::db::FAR_FUTURE);
+    LOCK_CLICKS
+        .query()
+        .bind(column(clicks, |click| click.uuid()))
+        .bind(column(clicks, |click| click.created_at()))
+        .bind(column(clicks, first_of))
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// Derives the conversions of one click, and notes what is not stored so.
+fn derive_click(
+    click_id: ClickId,
+    click: &ClickRow,
+    rows: &[LedgerRow],
+    sources: &Sources,
+    written: &mut Written,
+) {
+    let limit = usize::try_from(PER_CLICK_MAX).unwrap_or(usize::MAX);
+    let (rows, beyond) = rows.split_at(rows.len().min(limit));
+    let entries: Vec<Entry<'_>> = rows.iter().map(|row| entry(row, click, sources)).collect();
+    let derived = derive(&entries);
+    let ids: Vec<Uuid> = derived.conversions.iter().map(|conversion| conversion.key.id(click_id)).collect();
+    let known = rows.iter().position(LedgerRow::is_news).unwrap_or(rows.len());
+    let is_in_order = rows[known..].iter().all(LedgerRow::is_news);
+    let stored = sources.stored(click_id.uuid());
+    let standing = |i: usize| stored.get(&ids[i]).map(|row| row.standing());
+    let moves = book(&derived, known, is_in_order, standing);
+    for (i, entry, moved) in moves {
+        let conversion = &derived.conversions[i];
+        let (postback_id, at) = match entry {
+            Some(entry) => (Some(rows[entry].id), rows[entry].at()),
+            None => (None, conversion.last_at),
+        };
+        written.book.push(BookRow::new(ids[i], click_id, click.campaign_id, postback_id, at, moved));
+        written.told.changes.push(Change {
+            campaign_id: click.campaign_id,
+            path_id: click.path_id,
+            offer_id: conversion.offer_id,
+            kind: conversion.kind,
+            from: moved.from,
+            to: moved.to,
+            at,
+        });
+    }
+    for (row, verdict) in rows.iter().zip(&derived.verdicts) {
+        let conversion_id = verdict.conversion.map(|i| ids[i]);
+        written.judge(row, LedgerOutcome { outcome: verdict.outcome, reason: verdict.reason, conversion_id });
+    }
+    for row in beyond {
+        written.judge(row, LedgerOutcome::ignored(OutcomeReason::TooMany));
+    }
+    for (id, conversion) in ids.iter().zip(&derived.conversions) {
+        let row = ConversionRow::new(*id, click_id, click, conversion);
+        if stored.get(id).is_none_or(|stored| !stored.is_as(&row)) {
+            written.conversions.push(row);
+        }
+    }
+    unmake_others(click_id, click, &ids, &derived, sources, written);
+    written.stored.push(click_id);
+    written.note_click(click_id, click, &derived);
+}
+
+/// Conversions that are stored and none any more, because a word was mapped to something else.
+fn unmake_others(
+    click_id: ClickId,
+    click: &ClickRow,
+    ids: &[Uuid],
+    _: &Derived,
+    sources: &Sources,
+    written: &mut Written,
+) {
+    for (id, stored) in sources.stored(click_id.uuid()) {
+        if ids.contains(id) || stored.standing().status == Status::Ignored {
+            continue;
+        }
+        let last = stored.last_at;
+        for moved in unmake(stored.standing()) {
+            written.book.push(BookRow::new(*id, click_id, click.campaign_id, None, last, moved));
+        }
+        written.unmade.push((*id, click.campaign_id));
+    }
+}
+
+/// A postback as the derivation takes it.
+fn entry<'s>(row: &LedgerRow, click: &ClickRow, sources: &'s Sources) -> Entry<'s> {
+    let offer_at =
+        |at| row.leg_offer_id.or_else(|| sources.offer_before(row.click_id, at)).or(click.offer_id);
+    let network_id = row.network_id.or_else(|| sources.network_of(offer_at(row.at())?));
+    let rules = sources.rules(network_id);
+    let reading = reading::read(&row.params, rules, row.at());
+    let offer_id = offer_at(reading.time.unwrap_or(row.at()));
+    let offer_payout = offer_id.and_then(|id| sources.payout_of(id)).or(click.payout());
+    Entry { at: row.at(), reading, network_id, rules, offer_id, offer_payout }
+}
+
+/// What became of a postback that tells of no click, or was not let in.
+fn without_click(postback: &Postback<'_>) -> LedgerOutcome {
+    if let Some(refusal) = postback.refusal {
+        let reason = Some(refusal.into());
+        return LedgerOutcome { outcome: Outcome::Refused, reason, conversion_id: None };
+    }
+    let reading = reading::read(&postback.params, &PostbackRules::default(), time_of_uuid(postback.id));
+    let reason = match reading.leg {
+        Err(NoClick::Missing) => OutcomeReason::NoClickId,
+        Ok(_) | Err(NoClick::Bad) => OutcomeReason::BadClickId,
+    };
+    LedgerOutcome::ignored(reason)
+}
+
+impl read::StoredConversion {
+    fn standing(&self) -> Standing {
+        Standing { status: self.status, payout: self.payout, currency: self.currency }
+    }
+}

@@ -47,9 +47,9 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, caps, clicks, dead_letters, erasures, events, idempotency, installation,
-    landing_pages, library, offers, out_clicks, seal_keys, stats, tokens, traffic_sources, uses,
-    visitor_keys,
+    affiliate_networks, campaigns, caps, clicks, conversions, dead_letters, erasures, events, idempotency,
+    installation, landing_pages, library, offers, out_clicks, postbacks, seal_keys, stats, tokens,
+    traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -67,6 +67,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         campaigns::STATEMENTS,
         clicks::STATEMENTS,
         clock::STATEMENTS,
+        conversions::STATEMENTS,
         dead_letters::STATEMENTS,
         erasures::STATEMENTS,
         caps::STATEMENTS,
@@ -80,6 +81,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         out_clicks::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
+        postbacks::STATEMENTS,
         pool::connector::STATEMENTS,
         replicas::probe::STATEMENTS,
         seal_keys::STATEMENTS,

@@ -140,6 +140,7 @@ macro_rules! entry {
 mod campaigns;
 mod caps;
 mod clicks;
+mod conversions;
 mod db;
 mod drain;
 mod http;
@@ -147,13 +148,17 @@ mod journal;
 mod process;
 mod redis;
 
-pub use {campaigns::*, caps::*, clicks::*, db::*, drain::*, http::*, journal::*, process::*, redis::*};
+pub use {
+    campaigns::*, caps::*, clicks::*, conversions::*, db::*, drain::*, http::*, journal::*, process::*,
+    redis::*,
+};
 
 /// Every metric of octo; `process_*` describe themselves.
 pub fn families() -> impl Iterator<Item = &'static Family> {
     let files = [
         http::FAMILIES,
         clicks::FAMILIES,
+        conversions::FAMILIES,
         journal::FAMILIES,
         drain::FAMILIES,
         db::FAMILIES,

@@ -465,6 +465,8 @@ pub struct Drain {
     pub statement_timeout: Duration,
     #[serde(rename = "check_interval_ms", with = "Millis::<1>")]
     pub check_interval: Duration,
+    #[serde(rename = "conversions_interval_ms", with = "Millis::<100>")]
+    pub conversions_interval: Duration,
 }
 
 /// `[cache]`

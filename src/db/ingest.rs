@@ -22,19 +22,23 @@ use crate::{
 };
 
 pub use self::{
-    conversions::{Change, Told, settle_waiting as settle_waiting_conversions},
+    conversions::{
+        Change, Difference, Replay, Replayed, Told, replay as replay_postbacks,
+        settle_waiting as settle_waiting_conversions,
+    },
     out_clicks::count_waiting as count_waiting_out_clicks,
     transaction::Ingest,
 };
 
 /// Every statement of the drain.
-pub(in crate::db) const STATEMENTS: [&[Statement]; 7] = [
+pub(in crate::db) const STATEMENTS: [&[Statement]; 8] = [
     transaction::STATEMENTS,
     rows::STATEMENTS,
     out_clicks::STATEMENTS,
     rollups::STATEMENTS,
     conversions::STATEMENTS,
     conversions::READ_STATEMENTS,
+    conversions::REPLAY_STATEMENTS,
     conversions::WRITE_STATEMENTS,
 ];
 

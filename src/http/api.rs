@@ -4,6 +4,7 @@ pub(crate) mod affiliate_networks;
 pub(crate) mod campaigns;
 pub(crate) mod caps;
 pub(crate) mod clicks;
+pub(crate) mod conversions;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod landing_pages;
@@ -12,6 +13,7 @@ pub(crate) mod manners;
 pub(crate) mod offers;
 pub(crate) mod openapi;
 pub(crate) mod out_clicks;
+pub(crate) mod postbacks;
 pub(crate) mod script;
 pub(crate) mod stats;
 pub(crate) mod story;
@@ -40,6 +42,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(clicks::router())
         .merge(events::router())
         .merge(out_clicks::router())
+        .merge(conversions::router())
+        .merge(postbacks::router())
         .merge(dead_letters::router())
         .merge(script::router())
         .merge(tokens::router())

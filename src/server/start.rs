@@ -14,7 +14,7 @@ use crate::{
     caps::sharing::Sharing,
     config::Config,
     drain,
-    housekeeping::{clock, database, erasure, seal_keys},
+    housekeeping::{clock, conversions, database, erasure, seal_keys},
     http::{self, api::manners::idempotency},
     journal::Lock,
     judge::sharing::{self, Channel},
@@ -125,7 +125,10 @@ pub(super) fn spawn_tasks(
     let interval = config.privacy.erasure_interval;
     tasks.spawn_after(first_run, "erasures", erasure::run(journal(), db(), interval, stop()));
     // rows go into a schema that is there; where a partition is missing, into DEFAULT
-    tasks.spawn_after(schema_ready, "drain", drain::run(journal(), db(), config.drain.clone(), stop()));
+    let told = conversions::told(app.clone());
+    let draining = drain::run(journal(), db(), config.drain.clone(), told, stop());
+    tasks.spawn_after(schema_ready, "drain", draining);
+    tasks.spawn_after(schema_ready, "conversions", conversions::run(app.clone(), stop()));
 
     let setting_up = first_run::set_up_later(app.clone(), schema_ready.clone(), set_up.clone(), stop());
     tasks.spawn_after(first_run, "set-up", setting_up);

@@ -7,6 +7,7 @@
 //! stored, and only the difference is written, each with its row in the book (`conversion_changes`).
 
 mod read;
+mod replay;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,12 +29,16 @@ use crate::{
         network::PostbackRules,
     },
     money::{
-        conversions::{Derived, Entry, Standing, book, derive, unmake},
+        conversions::{Entry, Standing, book, derive, unmake},
         reading::{self, NoClick},
     },
 };
 
-pub(in crate::db) use self::{read::STATEMENTS as READ_STATEMENTS, write::STATEMENTS as WRITE_STATEMENTS};
+pub use self::replay::{Difference, Replay, Replayed, replay};
+pub(in crate::db) use self::{
+    read::STATEMENTS as READ_STATEMENTS, replay::STATEMENTS as REPLAY_STATEMENTS,
+    write::STATEMENTS as WRITE_STATEMENTS,
+};
 
 /// Postbacks of one click that conversions are derived from; what comes later is kept, and ignored.
 pub(crate) const PER_CLICK_MAX: i64 = 1000;
@@ -131,8 +136,8 @@ pub struct Change {
     pub from: Option<Status>,
     /// Its state now.
     pub to: Status,
-    /// When the postback came that caused it.
-    pub at: DateTime<Utc>,
+    /// When its first postback came.
+    pub arrived_at: DateTime<Utc>,
 }
 
 /// A postback with what became of it.
@@ -143,7 +148,7 @@ pub(super) async fn store(c: &mut Session<'_>, postbacks: &[&Postback<'_>]) -> s
     let of_clicks: Vec<&Postback<'_>> =
         postbacks.iter().copied().filter(|p| p.click_id.is_some() && p.refusal.is_none()).collect();
     let clicks: Vec<ClickId> = of_clicks.iter().filter_map(|p| p.click_id).collect();
-    let (mut told, outcomes) = derive_clicks(c, clicks, &of_clicks, Mode::Write).await?.into_parts();
+    let (mut told, outcomes) = derive_clicks(c, clicks, &of_clicks).await?.into_parts();
     let judged: Vec<Judged<'_>> = postbacks
         .iter()
         .map(|p| (*p, outcomes.get(&p.id).copied().unwrap_or_else(|| without_click(p))))
@@ -170,7 +175,7 @@ pub(super) async fn hear_out_clicks(c: &mut Session<'_>, out_clicks: &[&OutClick
 async fn derive_found(c: &mut Session<'_>, find: Statement, clicks: Vec<Uuid>) -> sqlx::Result<Told> {
     let found: Vec<Uuid> = find.query_scalar().bind(clicks).fetch_all(c).await?;
     let clicks = found.into_iter().filter_map(ClickId::from_uuid).collect();
-    Ok(derive_clicks(c, clicks, &[], Mode::Write).await?.told)
+    Ok(derive_clicks(c, clicks, &[]).await?.told)
 }
 
 /// Derives what waits for clicks that came by another node, of the last `minutes`, and gives up what waited too long; gives
@@ -182,7 +187,7 @@ pub async fn settle_waiting(db: &Db, minutes: i32) -> Result<Told, Error> {
             let arrived = LIST_ARRIVED.query_scalar().bind(minutes).bind(WAITING_MAX);
             let arrived: Vec<Uuid> = arrived.fetch_all(&mut transaction).await?;
             let clicks = arrived.into_iter().filter_map(ClickId::from_uuid).collect();
-            let derived = derive_clicks(&mut transaction, clicks, &[], Mode::Write).await?;
+            let derived = derive_clicks(&mut transaction, clicks, &[]).await?;
             GIVE_UP.query().bind(WAIT_DAYS).bind(WAITING_MAX).execute(&mut transaction).await?;
             transaction.commit().await?;
             Ok(derived.told)
@@ -191,23 +196,16 @@ pub async fn settle_waiting(db: &Db, minutes: i32) -> Result<Told, Error> {
     .await
 }
 
-/// Whether what is derived is also written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::db) enum Mode {
-    /// It is.
-    Write,
-    /// It is only said.
-    Look,
-}
-
 /// What was derived.
 #[derive(Debug, Default)]
-pub(in crate::db) struct Outcomes {
-    pub(in crate::db) told: Told,
+struct Outcomes {
+    told: Told,
     /// Of each postback that was not stored yet.
     new: HashMap<Uuid, LedgerOutcome>,
+    /// How many that are stored had another outcome.
+    judged_anew: usize,
     /// Rows of the book.
-    pub(in crate::db) book: Vec<BookRow>,
+    book: Vec<BookRow>,
 }
 
 impl Outcomes {
@@ -217,11 +215,10 @@ impl Outcomes {
 }
 
 /// Derives the conversions of clicks from their postbacks: those that are stored, and `new` ones.
-pub(in crate::db) async fn derive_clicks(
+async fn derive_clicks(
     c: &mut Session<'_>,
     mut clicks: Vec<ClickId>,
     new: &[&Postback<'_>],
-    mode: Mode,
 ) -> sqlx::Result<Outcomes> {
     clicks.sort_unstable_by_key(|click| click.uuid());
     clicks.dedup();
@@ -246,7 +243,7 @@ pub(in crate::db) async fn derive_clicks(
             _ => written.wait(&rows),
         }
     }
-    written.apply(c, mode).await
+    written.apply(c).await
 }
 
 /// The rows of the clicks, so that nobody else derives their conversions at the same time.
@@ -300,15 +297,17 @@ fn derive_click(
             kind: conversion.kind,
             from: moved.from,
             to: moved.to,
-            at,
+            arrived_at: conversion.first_at,
         });
     }
-    for (row, verdict) in rows.iter().zip(&derived.verdicts) {
+    for ((row, entry), verdict) in rows.iter().zip(&entries).zip(&derived.verdicts) {
         let conversion_id = verdict.conversion.map(|i| ids[i]);
-        written.judge(row, LedgerOutcome { outcome: verdict.outcome, reason: verdict.reason, conversion_id });
+        let judged = LedgerOutcome::new(verdict.outcome, verdict.reason, entry.network_id);
+        written.judge(row, LedgerOutcome { conversion_id, ..judged });
     }
     for row in beyond {
-        written.judge(row, LedgerOutcome::ignored(OutcomeReason::TooMany));
+        let too_many = Some(OutcomeReason::TooMany);
+        written.judge(row, LedgerOutcome::new(Outcome::Ignored, too_many, row.key_network_id));
     }
     for (id, conversion) in ids.iter().zip(&derived.conversions) {
         let row = ConversionRow::new(*id, click_id, click, conversion);
@@ -316,7 +315,7 @@ fn derive_click(
             written.conversions.push(row);
         }
     }
-    unmake_others(click_id, click, &ids, &derived, sources, written);
+    unmake_others(click_id, click, &ids, sources, written);
     written.stored.push(click_id);
     written.note_click(click_id, click, &derived);
 }
@@ -326,7 +325,6 @@ fn unmake_others(
     click_id: ClickId,
     click: &ClickRow,
     ids: &[Uuid],
-    _: &Derived,
     sources: &Sources,
     written: &mut Written,
 ) {
@@ -346,7 +344,7 @@ fn unmake_others(
 fn entry<'s>(row: &LedgerRow, click: &ClickRow, sources: &'s Sources) -> Entry<'s> {
     let offer_at =
         |at| row.leg_offer_id.or_else(|| sources.offer_before(row.click_id, at)).or(click.offer_id);
-    let network_id = row.network_id.or_else(|| sources.network_of(offer_at(row.at())?));
+    let network_id = row.key_network_id.or_else(|| sources.network_of(offer_at(row.at())?));
     let rules = sources.rules(network_id);
     let reading = reading::read(&row.params, rules, row.at());
     let offer_id = offer_at(reading.time.unwrap_or(row.at()));
@@ -357,15 +355,14 @@ fn entry<'s>(row: &LedgerRow, click: &ClickRow, sources: &'s Sources) -> Entry<'
 /// What became of a postback that tells of no click, or was not let in.
 fn without_click(postback: &Postback<'_>) -> LedgerOutcome {
     if let Some(refusal) = postback.refusal {
-        let reason = Some(refusal.into());
-        return LedgerOutcome { outcome: Outcome::Refused, reason, conversion_id: None };
+        return LedgerOutcome::new(Outcome::Refused, Some(refusal.into()), postback.network_id);
     }
     let reading = reading::read(&postback.params, &PostbackRules::default(), time_of_uuid(postback.id));
     let reason = match reading.leg {
         Err(NoClick::Missing) => OutcomeReason::NoClickId,
         Ok(_) | Err(NoClick::Bad) => OutcomeReason::BadClickId,
     };
-    LedgerOutcome::ignored(reason)
+    LedgerOutcome::new(Outcome::Ignored, Some(reason), postback.network_id)
 }
 
 impl read::StoredConversion {

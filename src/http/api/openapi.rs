@@ -88,6 +88,7 @@ fn describe(document: &mut utoipa::openapi::OpenApi) {
         (name = "stats", description = "Figures over time."),
         (name = "clicks", description = "What visits became."),
         (name = "events", description = "What followed a click."),
+        (name = "conversions", description = "What clicks earned: postbacks as they came, and what was made of them."),
         (name = "dead letters", description = "Records that PostgreSQL refused for what they hold."),
         (name = "tokens", description = "Who may use this API."),
         (name = "system", description = "What octo and its stores are doing."),

@@ -45,15 +45,16 @@ LEFT JOIN campaigns p ON p.id = c.campaign_id";
 SELECT
     p.id,
     p.click_id,
-    p.network_id,
+    p.key_network_id,
     p.leg_offer_id,
     p.params,
     p.outcome,
     p.reason,
+    p.network_id,
     p.conversion_id
 FROM unnest($1::uuid[]) AS t (click_id)
 CROSS JOIN LATERAL (
-    SELECT id, click_id, network_id, leg_offer_id, params, outcome, reason, conversion_id
+    SELECT id, click_id, key_network_id, leg_offer_id, params, outcome, reason, network_id, conversion_id
     FROM postbacks
     WHERE click_id = t.click_id
       AND refusal IS NULL
@@ -131,12 +132,13 @@ impl ClickRow {
 pub(super) struct LedgerRow {
     pub(super) id: Uuid,
     pub(super) click_id: Uuid,
-    pub(super) network_id: Option<i64>,
+    pub(super) key_network_id: Option<i64>,
     pub(super) leg_offer_id: Option<i64>,
     pub(super) params: String,
     /// What was stored of its outcome; empty: it is not stored yet.
     pub(super) outcome: String,
     pub(super) reason: Option<String>,
+    pub(super) network_id: Option<i64>,
     pub(super) conversion_id: Option<Uuid>,
 }
 
@@ -146,11 +148,12 @@ impl LedgerRow {
         Self {
             id: postback.id,
             click_id: postback.click_id.map_or(Uuid::nil(), ClickId::uuid),
-            network_id: postback.network_id,
+            key_network_id: postback.network_id,
             leg_offer_id: postback.offer_id,
             params: postback.params.clone().into_owned(),
             outcome: String::new(),
             reason: None,
+            network_id: None,
             conversion_id: None,
         }
     }
@@ -300,7 +303,7 @@ impl Sources {
         sources.read_offers(c, ledger).await?;
         let of_offers = sources.offers.values().filter_map(|offer| offer.network_id);
         let mut networks: Vec<i64> =
-            ledger.iter().filter_map(|row| row.network_id).chain(of_offers).collect();
+            ledger.iter().filter_map(|row| row.key_network_id).chain(of_offers).collect();
         networks.sort_unstable();
         networks.dedup();
         if !networks.is_empty() {

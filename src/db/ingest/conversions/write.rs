@@ -9,7 +9,7 @@ use sqlx::{Arguments as _, types::Json};
 use uuid::Uuid;
 
 use super::{
-    Judged, Mode, Outcomes, Told,
+    Judged, Outcomes, Told,
     read::{ClickRow, LedgerRow},
 };
 use crate::{
@@ -32,9 +32,9 @@ const INSERT_POSTBACKS_TEXT: Text<1024> = {
     Text::new()
         .and("\nINSERT INTO postbacks (")
         .names(Postback::COLUMNS, true)
-        .and(", outcome, reason, conversion_id)\nSELECT ")
+        .and(", outcome, reason, network_id, conversion_id)\nSELECT ")
         .stored_values(Postback::COLUMNS)
-        .and(", t.outcome, t.reason, t.conversion_id\nFROM unnest(")
+        .and(", t.outcome, t.reason, t.network_id, t.conversion_id\nFROM unnest(")
         .arrays(Postback::COLUMNS)
         .and(", $")
         .number(count + 1)
@@ -42,9 +42,11 @@ const INSERT_POSTBACKS_TEXT: Text<1024> = {
         .number(count + 2)
         .and("::text[], $")
         .number(count + 3)
+        .and("::int8[], $")
+        .number(count + 4)
         .and("::uuid[]) AS t (")
         .names(Postback::COLUMNS, false)
-        .and(", outcome, reason, conversion_id)")
+        .and(", outcome, reason, network_id, conversion_id)")
 };
 
 statements! {
@@ -54,9 +56,10 @@ statements! {
 UPDATE postbacks p
 SET outcome = t.outcome,
     reason = t.reason,
+    network_id = t.network_id,
     conversion_id = t.conversion_id
-FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::uuid[])
-    AS t (created_at, id, outcome, reason, conversion_id)
+FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::int8[], $6::uuid[])
+    AS t (created_at, id, outcome, reason, network_id, conversion_id)
 WHERE p.created_at = t.created_at
   AND p.id = t.id";
 
@@ -146,17 +149,19 @@ WHERE c.created_at = t.created_at
 pub(super) struct LedgerOutcome {
     pub(super) outcome: Outcome,
     pub(super) reason: Option<OutcomeReason>,
+    pub(super) network_id: Option<i64>,
     pub(super) conversion_id: Option<Uuid>,
 }
 
 impl LedgerOutcome {
-    pub(super) fn ignored(reason: OutcomeReason) -> Self {
-        Self { outcome: Outcome::Ignored, reason: Some(reason), conversion_id: None }
+    pub(super) fn new(outcome: Outcome, reason: Option<OutcomeReason>, network_id: Option<i64>) -> Self {
+        Self { outcome, reason, network_id, conversion_id: None }
     }
 
     fn is_as(&self, row: &LedgerRow) -> bool {
         row.outcome == <&str>::from(self.outcome)
             && row.reason.as_deref() == self.reason.map(<&str>::from)
+            && row.network_id == self.network_id
             && row.conversion_id == self.conversion_id
     }
 }
@@ -290,9 +295,8 @@ impl Written {
 
     /// The click is not stored yet.
     pub(super) fn wait(&mut self, rows: &[LedgerRow]) {
-        let waiting = LedgerOutcome { outcome: Outcome::Waiting, reason: None, conversion_id: None };
         for row in rows.iter().filter(|row| row.is_new()) {
-            self.new.insert(row.id, waiting);
+            self.new.insert(row.id, LedgerOutcome::new(Outcome::Waiting, None, row.key_network_id));
         }
     }
 
@@ -309,10 +313,7 @@ impl Written {
     }
 
     /// Writes everything but the postbacks that are not stored yet.
-    pub(super) async fn apply(self, c: &mut Session<'_>, mode: Mode) -> sqlx::Result<Outcomes> {
-        if mode == Mode::Look {
-            return Ok(Outcomes { told: self.told, new: self.new, book: self.book });
-        }
+    pub(super) async fn apply(self, c: &mut Session<'_>) -> sqlx::Result<Outcomes> {
         if !self.changed.is_empty() {
             update_postbacks(c, &self.changed).await?;
         }
@@ -332,7 +333,7 @@ impl Written {
         if !self.clicks.is_empty() {
             update_clicks(c, &self.clicks).await?;
         }
-        Ok(Outcomes { told: self.told, new: self.new, book: self.book })
+        Ok(Outcomes { told: self.told, new: self.new, judged_anew: self.changed.len(), book: self.book })
     }
 }
 
@@ -342,9 +343,11 @@ pub(super) async fn insert_postbacks(c: &mut Session<'_>, judged: &[Judged<'_>])
     let mut arguments = arguments(Postback::COLUMNS, &postbacks)?;
     let outcomes = column(judged, |(_, judged)| <&str>::from(judged.outcome));
     let reasons = column(judged, |(_, judged)| judged.reason.map(<&str>::from));
+    let networks = column(judged, |(_, judged)| judged.network_id);
     let conversions = column(judged, |(_, judged)| judged.conversion_id);
     arguments.add(outcomes).map_err(sqlx::Error::Encode)?;
     arguments.add(reasons).map_err(sqlx::Error::Encode)?;
+    arguments.add(networks).map_err(sqlx::Error::Encode)?;
     arguments.add(conversions).map_err(sqlx::Error::Encode)?;
     INSERT_POSTBACKS.query_with(arguments).execute(c).await?;
     Ok(())
@@ -360,6 +363,7 @@ async fn update_postbacks(
         .bind(column(changed, |(_, id, _)| *id))
         .bind(column(changed, |(.., judged)| <&str>::from(judged.outcome)))
         .bind(column(changed, |(.., judged)| judged.reason.map(<&str>::from)))
+        .bind(column(changed, |(.., judged)| judged.network_id))
         .bind(column(changed, |(.., judged)| judged.conversion_id))
         .execute(c)
         .await?;

@@ -231,7 +231,8 @@ fn parse_number(text: &str) -> Option<i64> {
     i64::from_str_radix(text, 16).ok().filter(|_| is_ours)
 }
 
-fn parse_key(text: &str) -> Option<Key> {
+/// The place that a cursor of a list by time names.
+pub(crate) fn parse_key(text: &str) -> Option<Key> {
     let (time, id) = text.split_at_checked(16)?;
     let is_hex = time.bytes().all(|b| b.is_ascii_hexdigit());
     let micros = u64::from_str_radix(time, 16).ok().filter(|_| is_hex)?.cast_signed();

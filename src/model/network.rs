@@ -1,7 +1,7 @@
 //! An affiliate network: under which name its links take our click id, and what its words mean.
 
 use serde::{Deserialize, Serialize};
-use strum::{EnumString, IntoStaticStr, VariantNames};
+use strum::{EnumIter, EnumString, IntoStaticStr, VariantNames};
 use utoipa::ToSchema;
 
 use super::{
@@ -125,7 +125,7 @@ pub struct PostbackParameter {
 /// What a postback says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[derive(strum::Display, EnumIter, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
 pub enum PostbackField {
     /// Our click id, or `<click id>.<offer id>`.

@@ -166,6 +166,7 @@ pub enum Repeats {
 
 /// How the postbacks of a network are read, and what becomes of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)] // nodes keep it in a file, which an earlier release may have written
 pub struct PostbackRules {
     /// Under which names it sends what; before the names that everybody knows.
     pub parameters: Vec<PostbackParameter>,

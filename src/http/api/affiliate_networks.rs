@@ -118,7 +118,9 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    library::create::<AffiliateNetwork>(&app, &attempt, &headers, &body).await
+    let answer = library::create::<AffiliateNetwork>(&app, &attempt, &headers, &body).await?;
+    app.networks.must_read();
+    Ok(answer)
 }
 
 /// List affiliate networks
@@ -189,7 +191,9 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    library::update::<AffiliateNetwork>(&app, &id, &headers, &patch).await
+    let answer = library::update::<AffiliateNetwork>(&app, &id, &headers, &patch).await?;
+    app.networks.must_read();
+    Ok(answer)
 }
 
 /// Delete an affiliate network
@@ -213,7 +217,9 @@ async fn delete(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    library::delete::<AffiliateNetwork>(&app, &id, &headers).await
+    let answer = library::delete::<AffiliateNetwork>(&app, &id, &headers).await?;
+    app.networks.must_read();
+    Ok(answer)
 }
 
 /// List the campaigns of an affiliate network

@@ -25,6 +25,7 @@ use crate::{
     journal::{Journal, Lock, Options, disk::RealDisk},
     judge::{Judge, NewVisit, uniques::Uniques},
     limits::Limits,
+    networks::Networks,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
     script::Script,
@@ -54,6 +55,8 @@ pub struct Parts {
     pub redis: Option<Arc<Redis>>,
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
+    /// Affiliate networks in memory.
+    pub networks: Arc<Networks>,
     /// Figures of `/stats`, kept for seconds.
     pub report_cache: ReportCache,
     /// What the primary said of itself.
@@ -123,6 +126,7 @@ impl App {
         let redis = Redis::open(&config.redis)?;
         let campaigns = Arc::new(Campaigns::new(db.clone(), redis.clone(), &config));
         may_start_unrecorded(&config, &journal, &campaigns)?;
+        let networks = Arc::new(Networks::new(db.clone(), &config));
         let enricher = open_enricher(&config.tracking)?;
         let keys = Arc::new(Keys::new(random_key()?));
         let keyring = open_keyring(&config)?;
@@ -138,6 +142,7 @@ impl App {
             report_cache: ReportCache::new(redis.clone(), &config.cache),
             redis,
             campaigns,
+            networks,
             server_status: Arc::default(),
             journal,
             admission: Arc::new(Admission::new(&config.admission, config.journal.max_bytes)),

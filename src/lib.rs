@@ -29,7 +29,7 @@
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
 //! * Imports point down only: `model config metrics <- facts routing visitor judge privacy limits script <- journal | db |
-//!   redis <- campaigns drain admission caps <- app <- housekeeping <- http <- net <- server <- cli`.
+//!   redis <- campaigns networks drain admission caps <- app <- housekeeping <- http <- net <- server <- cli`.
 
 pub(crate) mod admission;
 pub(crate) mod app;
@@ -51,6 +51,7 @@ pub(crate) mod metrics;
 pub mod model;
 pub mod money;
 pub(crate) mod net;
+pub(crate) mod networks;
 pub mod privacy;
 pub mod redis;
 pub mod routing;

@@ -312,6 +312,10 @@ impl From<db::Error> for Problem {
                 let taken = FieldError::new("/key", "taken", "is the key of another campaign");
                 Self::conflict("Another campaign has this key.").with_errors(vec![taken])
             }
+            db::Error::Conflict { ref constraint } if constraint == "affiliate_networks_postback_key" => {
+                let taken = FieldError::new("/postback_key", "taken", "is the key of another network");
+                Self::conflict("Another affiliate network has this postback key.").with_errors(vec![taken])
+            }
             db::Error::Conflict { ref constraint } if constraint == "campaigns_traffic_source_id_fkey" => {
                 FieldError::new("/traffic_source_id", "not_found", "is no traffic source").into()
             }

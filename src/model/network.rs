@@ -1,11 +1,13 @@
 //! An affiliate network: under which name its links take our click id, and what its words mean.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use strum::{EnumString, IntoStaticStr, VariantNames};
+use strum::{EnumIter, EnumString, IntoStaticStr, VariantNames};
 use utoipa::ToSchema;
 
 use super::{
     money::Currency,
+    postback::{PostbackKey, PostbackToken},
     source::{Macro, ParameterName},
     text::must_be_one_of,
 };
@@ -13,8 +15,20 @@ use super::{
 /// Words of a status map at most.
 pub const STATUSES_MAX: usize = 64;
 
+/// Networks of addresses of a network at most.
+pub const ADDRESSES_MAX: usize = 64;
+
+/// Names of its own of a network at most.
+pub const PARAMETERS_MAX: usize = 16;
+
+/// Longest time in which the same once more is a retry: seven days.
+pub const RETRY_WINDOW_S_MAX: u32 = 7 * 86_400;
+
+/// How long that is where nothing else is said.
+pub const RETRY_WINDOW_S: u32 = 3600;
+
 /// What the owner says of an affiliate network.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = AffiliateNetworkTerms)]
 pub struct NetworkTerms {
     /// For people: 1 to 255 characters, not only spaces.
@@ -38,19 +52,63 @@ pub struct NetworkTerms {
     pub currency: Option<Currency>,
     /// What another report of the same click and goal is.
     pub repeats: Repeats,
+    /// The key in the address to which it sends postbacks; `null` makes a new one.
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9_-]{8,64}$", example = "0f4b7c1a9d3e4f60")]
+    pub postback_key: Option<PostbackKey>,
+    /// A secret that its postbacks must carry as `token`. It is kept as a hash only, and shown as `***`, which leaves it
+    /// as it is.
+    #[schema(value_type = Option<String>, pattern = "^(?:[!-~]{8,128}|\\*\\*\\*)$", example = "***")]
+    pub postback_token: Option<PostbackToken>,
+    /// Where its postbacks must come from: networks (CIDR) or addresses; at most 64, and from anywhere where there is none.
+    #[schema(value_type = Vec<String>, max_items = 64, example = json!(["198.51.100.0/24"]))]
+    pub postback_addresses: Vec<IpNet>,
+    /// Names under which it sends what, beside those that everybody knows; at most 16.
+    #[schema(max_items = 16)]
+    pub postback_parameters: Vec<PostbackParameter>,
+    /// What a postback without a word for the state means; approved where it is not said.
+    pub default_status: Option<MappedStatus>,
+    /// Seconds in which the same once more is a retry and nothing new, where `repeats` is `new` or `add`; at most 604800.
+    #[schema(minimum = 0, maximum = 604_800, example = 3600)]
+    pub retry_window_s: u32,
+    /// Whether it sends lists of amounts (`12.5,3`), of which those that are filled are added up.
+    pub sums_lists: bool,
     /// Whether it is put away: it is not offered to new offers, and those that have it go on.
     pub is_archived: bool,
 }
 
+impl Default for NetworkTerms {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            template: None,
+            click_id_parameter: None,
+            click_id_macro: None,
+            status_map: Vec::new(),
+            currency: None,
+            repeats: Repeats::default(),
+            postback_key: None,
+            postback_token: None,
+            postback_addresses: Vec::new(),
+            postback_parameters: Vec::new(),
+            default_status: None,
+            retry_window_s: RETRY_WINDOW_S,
+            sums_lists: false,
+            is_archived: false,
+        }
+    }
+}
+
 impl NetworkTerms {
-    /// How its postbacks are taken.
+    /// How its postbacks are read, and what becomes of them.
     pub fn rules(&self) -> PostbackRules {
         PostbackRules {
+            parameters: self.postback_parameters.clone(),
             status_map: self.status_map.clone(),
+            default_status: self.default_status,
             currency: self.currency,
             repeats: self.repeats,
-            retry_window_s: 3600,
-            ..PostbackRules::default()
+            retry_window_s: self.retry_window_s,
+            sums_lists: self.sums_lists,
         }
     }
 }
@@ -107,7 +165,8 @@ pub enum Repeats {
 }
 
 /// How the postbacks of a network are read, and what becomes of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)] // nodes keep it in a file, which an earlier release may have written
 pub struct PostbackRules {
     /// Under which names it sends what; before the names that everybody knows.
     pub parameters: Vec<PostbackParameter>,
@@ -138,7 +197,7 @@ pub struct PostbackParameter {
 /// What a postback says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
+#[derive(strum::Display, EnumIter, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
 pub enum PostbackField {
     /// Our click id, or `<click id>.<offer id>`.

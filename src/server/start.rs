@@ -138,6 +138,7 @@ pub(super) fn spawn_tasks(
         "idempotency-housekeeping",
         idempotency::housekeeping(app.clone(), stop()),
     );
+    tasks.spawn_after(schema_ready, "affiliate-networks", app.networks.clone().run(stop()));
     tasks.spawn_after(schema_ready, "token-keys", seal_keys::run(app.clone(), stop()));
     tasks.spawn_after(first_run, "clock", clock::run(app.clone(), stop()));
 

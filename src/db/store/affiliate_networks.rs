@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 use sqlx::{FromRow, types::Json};
 
 use super::library::{self, Entry, Filter};
@@ -12,7 +13,10 @@ use crate::{
         session::Session,
         statement::{Query, Statement, statements},
     },
-    model::network::{NetworkTerms, PostbackRules, StatusWord},
+    model::{
+        network::{NetworkTerms, PostbackParameter, PostbackRules, StatusWord},
+        postback::PostbackToken,
+    },
 };
 
 /// An affiliate network as it is stored.
@@ -45,6 +49,13 @@ macro_rules! select_networks {
         n.status_map,
         n.currency,
         n.repeats,
+        n.postback_key,
+        n.postback_token_sha256,
+        n.postback_addresses,
+        n.postback_parameters,
+        n.default_status,
+        n.retry_window_s,
+        n.sums_lists,
         n.archived_at,
         n.version,
         n.created_at,
@@ -69,13 +80,22 @@ statements! {
     OF_IDS = "affiliate_network.of_ids": select_networks!("
     WHERE n.id = ANY ($1)");
 
+    ALL = "affiliate_network.all": select_networks!("
+    ORDER BY n.id");
+
     FIND_MADE = "affiliate_network.find_made": "SELECT id FROM affiliate_networks WHERE made_by = $1";
 
     INSERT = "affiliate_network.insert": "
     INSERT INTO affiliate_networks (
-        name, template, click_id_parameter, click_id_macro, status_map, currency, repeats, archived_at, made_by
+        name, template, click_id_parameter, click_id_macro, status_map, currency, repeats,
+        postback_key, postback_token_sha256, postback_addresses, postback_parameters, default_status, retry_window_s,
+        sums_lists, archived_at, made_by
     )
-    VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 THEN now() END, $9)";
+    VALUES (
+        $1, $2, $3, $4, $5, $6, $7,
+        coalesce($8, replace(gen_random_uuid()::text, '-', '')), $9, $10, $11, $12, $13,
+        $14, CASE WHEN $15 THEN now() END, $16
+    )";
 
     UPDATE = "affiliate_network.update": "
     UPDATE affiliate_networks
@@ -86,9 +106,16 @@ statements! {
         status_map = $5,
         currency = $6,
         repeats = $7,
-        archived_at = CASE WHEN $8 THEN coalesce(archived_at, now()) END
-    WHERE id = $9
-      AND version = $10";
+        postback_key = coalesce($8, replace(gen_random_uuid()::text, '-', '')),
+        postback_token_sha256 = $9,
+        postback_addresses = $10,
+        postback_parameters = $11,
+        default_status = $12,
+        retry_window_s = $13,
+        sums_lists = $14,
+        archived_at = CASE WHEN $15 THEN coalesce(archived_at, now()) END
+    WHERE id = $16
+      AND version = $17";
 
     DELETE = "affiliate_network.delete": "
     DELETE FROM affiliate_networks n
@@ -119,6 +146,16 @@ pub(in crate::db) async fn rules_on(
             Ok((network.id, network.terms.rules()))
         })
         .collect()
+}
+
+/// Every affiliate network, as postbacks are read by them; from the primary.
+pub(crate) async fn all(db: &Db) -> Result<Vec<AffiliateNetwork>, Error> {
+    db.read_primary(ALL, |c| {
+        Box::pin(async move {
+            ALL.query_as::<Row>().fetch_all(c).await?.into_iter().map(AffiliateNetwork::of).collect()
+        })
+    })
+    .await
 }
 
 impl Entry for AffiliateNetwork {
@@ -152,6 +189,13 @@ impl Entry for AffiliateNetwork {
             .bind(Json(terms.status_map))
             .bind(terms.currency.map(String::from))
             .bind(<&str>::from(terms.repeats))
+            .bind(terms.postback_key.map(String::from))
+            .bind(terms.postback_token.map(|token| token.hash().to_vec()))
+            .bind(terms.postback_addresses.iter().map(IpNet::to_string).collect::<Vec<_>>())
+            .bind(Json(terms.postback_parameters))
+            .bind(terms.default_status.map(<&str>::from))
+            .bind(terms.retry_window_s.cast_signed())
+            .bind(terms.sums_lists)
             .bind(terms.is_archived)
     }
 
@@ -169,6 +213,26 @@ impl Entry for AffiliateNetwork {
             status_map: row.status_map.0,
             currency: row.currency.map(|t| t.parse()).transpose().map_err(|e| decode(&e))?,
             repeats: row.repeats.parse().map_err(|e: String| decode(&e))?,
+            postback_key: Some(row.postback_key.parse().map_err(|e| decode(&e))?),
+            postback_token: row
+                .postback_token_sha256
+                .map(|hash| <[u8; 32]>::try_from(hash).map(PostbackToken::of_hash))
+                .transpose()
+                .map_err(|_| decode(&"the hash of a token has 32 bytes"))?,
+            postback_addresses: row
+                .postback_addresses
+                .iter()
+                .map(|net| net.parse::<IpNet>())
+                .collect::<Result<_, _>>()
+                .map_err(|e| decode(&e))?,
+            postback_parameters: row.postback_parameters.0,
+            default_status: row
+                .default_status
+                .map(|t| t.parse())
+                .transpose()
+                .map_err(|e: String| decode(&e))?,
+            retry_window_s: row.retry_window_s.cast_unsigned(),
+            sums_lists: row.sums_lists,
             is_archived: row.archived_at.is_some(),
         };
         let Row { id, archived_at, version, created_at, updated_at, .. } = row;
@@ -187,6 +251,13 @@ pub(crate) struct Row {
     status_map: Json<Vec<StatusWord>>,
     currency: Option<String>,
     repeats: String,
+    postback_key: String,
+    postback_token_sha256: Option<Vec<u8>>,
+    postback_addresses: Vec<String>,
+    postback_parameters: Json<Vec<PostbackParameter>>,
+    default_status: Option<String>,
+    retry_window_s: i32,
+    sums_lists: bool,
     archived_at: Option<DateTime<Utc>>,
     version: i64,
     created_at: DateTime<Utc>,

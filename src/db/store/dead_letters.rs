@@ -13,7 +13,7 @@ use crate::{
         ingest::{self, MALFORMED, Rows, StoreError},
         session::Session,
         statement::statements,
-        store::{clicks, events, out_clicks},
+        store::{clicks, events, out_clicks, postbacks},
     },
     facts::record::Record,
     metrics,

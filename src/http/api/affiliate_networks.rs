@@ -1,5 +1,6 @@
-//! `/api/v1/affiliate-networks`: where a network's links take our click id, and what its words mean.
+//! `/api/v1/affiliate-networks`: where a network's links take our click id, and what its postbacks and words mean.
 
+mod address;
 mod input;
 
 use axum::{
@@ -53,6 +54,12 @@ pub(crate) struct AffiliateNetworkBody {
     id: i64,
     #[serde(flatten)]
     terms: NetworkTerms,
+    /// The address for its postbacks, ready to be entered there; what stands there as `REPLACE` is left out or put in by
+    /// its owner.
+    #[schema(
+        example = "https://track.example/postback/0f4b7c1a9d3e4f60?click_id={sub1}&payout={payout_amount}"
+    )]
+    postback_url: String,
     /// Since when it is put away.
     archived_at: Option<DateTime<Utc>>,
     /// Counts changes; the ETag.
@@ -82,12 +89,11 @@ impl Noun for AffiliateNetwork {
     ) -> Result<NetworkTerms, Problem> {
         Ok(input::read(asked, was.map(|network| &network.terms))?)
     }
-}
 
-impl From<AffiliateNetwork> for AffiliateNetworkBody {
-    fn from(network: AffiliateNetwork) -> Self {
-        let AffiliateNetwork { id, terms, archived_at, version, created_at, updated_at } = network;
-        Self { id, terms, archived_at, version, created_at, updated_at }
+    fn shown(self, app: &Parts) -> AffiliateNetworkBody {
+        let Self { id, terms, archived_at, version, created_at, updated_at } = self;
+        let postback_url = address::of(&terms, &app.public_url);
+        AffiliateNetworkBody { id, terms, postback_url, archived_at, version, created_at, updated_at }
     }
 }
 
@@ -112,7 +118,9 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    library::create::<AffiliateNetwork>(&app, &attempt, &headers, &body).await
+    let answer = library::create::<AffiliateNetwork>(&app, &attempt, &headers, &body).await?;
+    app.networks.must_read();
+    Ok(answer)
 }
 
 /// List affiliate networks
@@ -131,7 +139,7 @@ async fn create(
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let (filter, after, limit) = read_list(query.as_deref())?;
     let rows = affiliate_networks::list(&app.db, filter, after, rows_for(limit)).await?;
-    library::page(rows, limit)
+    library::page(&app, rows, limit)
 }
 
 /// Show an affiliate network
@@ -183,7 +191,9 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    library::update::<AffiliateNetwork>(&app, &id, &headers, &patch).await
+    let answer = library::update::<AffiliateNetwork>(&app, &id, &headers, &patch).await?;
+    app.networks.must_read();
+    Ok(answer)
 }
 
 /// Delete an affiliate network
@@ -207,7 +217,9 @@ async fn delete(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    library::delete::<AffiliateNetwork>(&app, &id, &headers).await
+    let answer = library::delete::<AffiliateNetwork>(&app, &id, &headers).await?;
+    app.networks.must_read();
+    Ok(answer)
 }
 
 /// List the campaigns of an affiliate network

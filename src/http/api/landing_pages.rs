@@ -76,6 +76,10 @@ impl Noun for LandingPage {
         Thing::LandingPage(id)
     }
 
+    fn shown(self, _: &Parts) -> LandingPageBody {
+        self.into()
+    }
+
     async fn read(
         app: &Parts,
         headers: &HeaderMap,
@@ -134,7 +138,7 @@ async fn create(
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let (filter, after, limit) = read_list(query.as_deref())?;
     let rows = landing_pages::list(&app.db, filter, after, rows_for(limit)).await?;
-    library::page(rows, limit)
+    library::page(&app, rows, limit)
 }
 
 /// Show a landing page

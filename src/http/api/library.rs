@@ -53,7 +53,7 @@ const NAMED_MAX: usize = 5;
 /// What the library keeps, as the API speaks of it.
 pub(super) trait Noun: Entry {
     /// How it is shown.
-    type Body: From<Self> + Serialize;
+    type Body: Serialize;
 
     /// What a refusal calls it.
     const NAME: &'static str;
@@ -72,6 +72,9 @@ pub(super) trait Noun: Entry {
         asked: &Value,
         was: Option<&Self>,
     ) -> impl Future<Output = Result<Self::Terms, Problem>> + Send;
+
+    /// How it is shown.
+    fn shown(self, app: &Parts) -> Self::Body;
 }
 
 /// A campaign that uses what is asked about.
@@ -129,13 +132,13 @@ pub(super) async fn create<N: Noun>(
     let terms = N::read(app, headers, asked, None).await?;
     let made: N = library::insert(&app.db, attempt.id, attempt.is_again, terms).await?;
     let location = format!("{ROOT}{}/{}", N::PATH, made.id());
-    located(show(StatusCode::CREATED, made)?, &location)
+    located(show(app, StatusCode::CREATED, made)?, &location)
 }
 
 /// A page of those that are in `rows`, which have one more than `limit` where there are more.
-pub(super) fn page<N: Noun>(rows: Vec<N>, limit: usize) -> Result<Response, Problem> {
+pub(super) fn page<N: Noun>(app: &Parts, rows: Vec<N>, limit: usize) -> Result<Response, Problem> {
     let page = Page::new(rows, limit, |row| number_cursor(row.id()));
-    answer(StatusCode::OK, &page.shown::<N::Body>())
+    answer(StatusCode::OK, &page.map(|noun| noun.shown(app)))
 }
 
 /// The one with the id that a path has.
@@ -150,13 +153,13 @@ pub(super) async fn get<N: Noun>(app: &Parts, id: &str, headers: &HeaderMap) -> 
     if etag::if_none_match(headers, found.version()) {
         return Ok(etag::not_modified(found.version()));
     }
-    show(StatusCode::OK, found)
+    show(app, StatusCode::OK, found)
 }
 
 /// Shows one with its version.
-pub(super) fn show<N: Noun>(status: StatusCode, noun: N) -> Result<Response, Problem> {
+pub(super) fn show<N: Noun>(app: &Parts, status: StatusCode, noun: N) -> Result<Response, Problem> {
     let version = noun.version();
-    Ok(etag::versioned(answer(status, &N::Body::from(noun))?, version))
+    Ok(etag::versioned(answer(status, &noun.shown(app))?, version))
 }
 
 /// Changes the one with this id as is `asked`; once more where another was faster.
@@ -171,14 +174,14 @@ pub(super) async fn update<N: Noun>(
         etag::if_match(headers, was.version())?;
         let terms = N::read(app, headers, asked, Some(&was)).await?;
         if terms == *was.terms() {
-            return show(StatusCode::OK, was);
+            return show(app, StatusCode::OK, was);
         }
         match library::update::<N>(&app.db, was.id(), was.version(), terms).await? {
             Written::Done(noun) => {
                 if N::IS_IN_CAMPAIGNS {
                     app.campaigns.see_library().await;
                 }
-                return show(StatusCode::OK, noun);
+                return show(app, StatusCode::OK, noun);
             }
             Written::Missing => return Err(Problem::not_found(N::NAME)),
             Written::Stale => {}

@@ -94,6 +94,10 @@ impl Noun for Offer {
         Thing::Offer(id)
     }
 
+    fn shown(self, _: &Parts) -> OfferBody {
+        self.into()
+    }
+
     async fn read(
         app: &Parts,
         headers: &HeaderMap,
@@ -162,7 +166,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let (filter, after, limit) = list_query(&mut params);
     params.finish()?;
     let rows = offers::list(&app.db, filter, network, after, rows_for(limit)).await?;
-    library::page(rows, limit)
+    library::page(&app, rows, limit)
 }
 
 /// Show an offer

@@ -88,6 +88,10 @@ impl Noun for TrafficSource {
         Thing::TrafficSource(id)
     }
 
+    fn shown(self, _: &Parts) -> TrafficSourceBody {
+        self.into()
+    }
+
     async fn read(
         _: &Parts,
         _: &HeaderMap,
@@ -147,7 +151,7 @@ async fn create(
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let (filter, after, limit) = read_list(query.as_deref())?;
     let rows = traffic_sources::list(&app.db, filter, after, rows_for(limit)).await?;
-    library::page(rows, limit)
+    library::page(&app, rows, limit)
 }
 
 /// Show a traffic source
@@ -163,7 +167,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     ),
 )]
 async fn get(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
-    library::show::<TrafficSource>(StatusCode::OK, library::find(&app, &id).await?)
+    library::show::<TrafficSource>(&app, StatusCode::OK, library::find(&app, &id).await?)
 }
 
 /// Change a traffic source

@@ -1,7 +1,8 @@
 //! An affiliate network as it is asked for.
 
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::{collections::BTreeSet, net::IpAddr, sync::LazyLock};
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -14,14 +15,22 @@ use crate::{
         error::FieldError,
         fields::{Fields, Given},
     },
-    model::network::{NetworkTerms, STATUSES_MAX, StatusWord},
+    model::{
+        network::{
+            ADDRESSES_MAX, NetworkTerms, PARAMETERS_MAX, PostbackParameter, RETRY_WINDOW_S_MAX, STATUSES_MAX,
+            StatusWord,
+        },
+        postback::{HIDDEN, PostbackToken},
+    },
     templates,
 };
 
 /// What only an answer says.
-const READ_ONLY_FIELDS: &[&str] = &["id", "archived_at", "version", "created_at", "updated_at"];
+const READ_ONLY_FIELDS: &[&str] =
+    &["id", "postback_url", "archived_at", "version", "created_at", "updated_at"];
 
 static FIELDS: LazyLock<Vec<String>> = LazyLock::new(|| names(AffiliateNetworkInput::schema()));
+static PARAMETER_FIELDS: LazyLock<Vec<String>> = LazyLock::new(|| names(PostbackParameter::schema()));
 static STATUS_FIELDS: LazyLock<Vec<String>> = LazyLock::new(|| names(StatusWord::schema()));
 
 /// Reads an affiliate network that is to be made, or what is to change of one that `was`; names everything that is
@@ -50,6 +59,29 @@ pub(super) fn read(value: &Value, was: Option<&NetworkTerms>) -> Result<NetworkT
         _ => f.optional_currency("currency"),
     };
     let repeats = f.choice("repeats", base.repeats);
+    let postback_key = match f.given("postback_key") {
+        Given::Absent => base.postback_key,
+        _ => f.optional_parsed("postback_key", "pattern"),
+    };
+    let postback_token = match f.given("postback_token") {
+        Given::Absent => base.postback_token,
+        _ => read_token(&mut f, base.postback_token),
+    };
+    let postback_addresses = match f.given("postback_addresses") {
+        Given::Absent => base.postback_addresses,
+        _ => read_addresses(&mut f),
+    };
+    let postback_parameters = match f.given("postback_parameters") {
+        Given::Absent => base.postback_parameters,
+        _ => read_parameters(&mut f),
+    };
+    let default_status = match f.given("default_status") {
+        Given::Absent => base.default_status,
+        _ => f.optional_parsed("default_status", "choice"),
+    };
+    let retry_window_s =
+        f.integer("retry_window_s", 0..=RETRY_WINDOW_S_MAX.into(), base.retry_window_s.into());
+    let sums_lists = f.boolean("sums_lists", base.sums_lists);
     let is_archived = f.boolean("is_archived", base.is_archived);
     let read_only: Vec<&str> =
         READ_ONLY_FIELDS.iter().copied().chain(was.is_some().then_some("template")).collect();
@@ -64,6 +96,13 @@ pub(super) fn read(value: &Value, was: Option<&NetworkTerms>) -> Result<NetworkT
         status_map,
         currency,
         repeats,
+        postback_key,
+        postback_token,
+        postback_addresses,
+        postback_parameters,
+        default_status,
+        retry_window_s: u32::try_from(retry_window_s).unwrap_or_default(), // within its range
+        sums_lists,
         is_archived,
     }))
 }
@@ -84,7 +123,7 @@ fn from_template(f: &mut Fields<'_>) -> NetworkTerms {
         status_map: template.status_map.clone(),
         currency: template.currency,
         repeats: template.repeats,
-        is_archived: false,
+        ..NetworkTerms::default()
     }
 }
 
@@ -105,6 +144,38 @@ fn read_statuses(f: &mut Fields<'_>) -> Vec<StatusWord> {
             f.refuse("word", "repeated", "is there already, in this or another case");
         }
         Some(StatusWord { word: word.to_owned(), status, goal: goal.map(str::to_owned) })
+    })
+}
+
+/// What is shown of a token, sent back, leaves it as it is.
+fn read_token(f: &mut Fields<'_>, was: Option<PostbackToken>) -> Option<PostbackToken> {
+    match f.given("postback_token") {
+        Given::Value(Value::String(text)) if text == HIDDEN && was.is_some() => was,
+        _ => f.optional_parsed("postback_token", "pattern"),
+    }
+}
+
+fn read_addresses(f: &mut Fields<'_>) -> Vec<IpNet> {
+    let texts = f.texts("postback_addresses", 0..=ADDRESSES_MAX, 1..=64).unwrap_or_default();
+    let mut addresses = Vec::with_capacity(texts.len());
+    for (i, text) in texts.iter().enumerate() {
+        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(net) => addresses.push(net),
+            Err(_) => {
+                let wanted = "must be a network such as 198.51.100.0/24, or an address";
+                f.refuse_below(&format!("postback_addresses/{i}"), "network", wanted);
+            }
+        }
+    }
+    addresses
+}
+
+fn read_parameters(f: &mut Fields<'_>) -> Vec<PostbackParameter> {
+    f.list("postback_parameters", PARAMETERS_MAX, |f| {
+        let field = f.parsed("field", "choice");
+        let name = f.parsed("name", "pattern");
+        f.refuse_unknown(&PARAMETER_FIELDS, &[]);
+        Some(PostbackParameter { field: field?, name: name? })
     })
 }
 
@@ -182,7 +253,10 @@ mod tests {
     fn every_fault_of_a_network_is_named() {
         let body = json!({
             "name": "", "click_id_parameter": "a b", "click_id_macro": "", "currency": "ZZZ", "repeats": "twice",
-            "template": "nosuch", "is_archived": 1, "version": 1, "statuses": [],
+            "template": "nosuch", "is_archived": 1, "version": 1, "statuses": [], "postback_key": "short",
+            "postback_token": "***", "postback_addresses": ["198.51.100.7", "here"], "default_status": "unmapped",
+            "postback_parameters": [{"field": "payout", "name": "sum"}, {"field": "money", "name": "a b", "x": 1}],
+            "retry_window_s": 604_801, "sums_lists": null, "postback_url": "https://x.example/",
             "status_map": [
                 {"word": "a", "status": "paid"},
                 {"word": " ", "status": "approved", "goal": ""},
@@ -202,7 +276,17 @@ mod tests {
             ("/status_map/3/word", "repeated"),
             ("/currency", "unknown_currency"),
             ("/repeats", "choice"),
+            ("/postback_key", "pattern"),
+            ("/postback_token", "pattern"),
+            ("/postback_addresses/1", "network"),
+            ("/postback_parameters/1/field", "choice"),
+            ("/postback_parameters/1/name", "pattern"),
+            ("/postback_parameters/1/x", "unknown"),
+            ("/default_status", "choice"),
+            ("/retry_window_s", "range"),
+            ("/sums_lists", "required"),
             ("/is_archived", "type"),
+            ("/postback_url", "read_only"),
             ("/statuses", "unknown"),
             ("/version", "read_only"),
         ];
@@ -219,5 +303,10 @@ mod tests {
             (Some("EUR".into()), 0)
         );
         assert_eq!(faults(&json!({"template": "tune"}), Some(&was)), [("/template".to_owned(), "read_only")]);
+        // of a token only the hash is there, and what is shown of it leaves it as it is
+        let secret = read(&json!({"postback_token": "s3cret-token"}), Some(&was)).unwrap();
+        assert!(secret.postback_token.is_some_and(|token| token.is("s3cret-token")));
+        assert_eq!(read(&json!({"postback_token": "***"}), Some(&secret)).unwrap(), secret);
+        assert_eq!(read(&json!({"postback_token": null}), Some(&secret)).unwrap(), was);
     }
 }

@@ -187,7 +187,12 @@ impl<T> Page<T> {
 
     /// The same page of what is shown of each row.
     pub(crate) fn shown<V: From<T>>(self) -> Page<V> {
-        let data = self.data.into_iter().map(V::from).collect();
+        self.map(V::from)
+    }
+
+    /// The same page of what `shown` makes of each row.
+    pub(crate) fn map<V>(self, shown: impl Fn(T) -> V) -> Page<V> {
+        let data = self.data.into_iter().map(shown).collect();
         Page { data, has_more: self.has_more, next_cursor: self.next_cursor }
     }
 

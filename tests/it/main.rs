@@ -21,6 +21,7 @@ mod tracking {
     mod cache_hints;
     mod caps;
     mod click;
+    mod conversions;
     mod destinations;
     mod event;
     mod event_inputs;
@@ -69,6 +70,7 @@ mod breaks {
         mod crash;
         mod drain;
         mod exactly_once;
+        mod histories;
         mod replay;
         mod restarts;
         mod restore;

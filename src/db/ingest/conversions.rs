@@ -22,7 +22,7 @@ use self::{
 use super::column;
 use crate::{
     db::{Db, Error, Statement, session::Session, statement::statements},
-    facts::{Fact, out_click::OutClick, postback::Postback},
+    facts::{Fact, click::Click, out_click::OutClick, postback::Postback},
     model::{
         conversion::{Outcome, OutcomeReason, Status},
         id::{ClickId, time_of_uuid},
@@ -143,39 +143,38 @@ pub struct Change {
 /// A postback with what became of it.
 type Judged<'a> = (&'a Postback<'a>, LedgerOutcome);
 
-/// Stores postbacks, and derives the conversions of their clicks.
-pub(super) async fn store(c: &mut Session<'_>, postbacks: &[&Postback<'_>]) -> sqlx::Result<Told> {
+/// Stores postbacks, and derives the conversions of all clicks for which there is something new: postbacks, the click itself
+/// that some waited for, or an out-click that says of which offer they are. All in one go, because that is one order in
+/// which rows are locked.
+pub(super) async fn store(
+    c: &mut Session<'_>,
+    stored: &[&Click<'_>],
+    out_clicks: &[&OutClick<'_>],
+    postbacks: &[&Postback<'_>],
+) -> sqlx::Result<Told> {
     let of_clicks: Vec<&Postback<'_>> =
         postbacks.iter().copied().filter(|p| p.click_id.is_some() && p.refusal.is_none()).collect();
-    let clicks: Vec<ClickId> = of_clicks.iter().filter_map(|p| p.click_id).collect();
+    let mut clicks: Vec<ClickId> = of_clicks.iter().filter_map(|p| p.click_id).collect();
+    if !stored.is_empty() && ARE_WAITING.query_scalar().fetch_one(c).await? {
+        clicks.extend(find(c, FIND_WAITING, column(stored, |click| click.id.uuid())).await?);
+    }
+    let out_clicks: Vec<Uuid> = out_clicks.iter().filter_map(|out| out.click_id()).collect();
+    if !out_clicks.is_empty() {
+        clicks.extend(find(c, FIND_DERIVED, out_clicks).await?);
+    }
     let (mut told, outcomes) = derive_clicks(c, clicks, &of_clicks).await?.into_parts();
-    let judged: Vec<Judged<'_>> = postbacks
-        .iter()
-        .map(|p| (*p, outcomes.get(&p.id).copied().unwrap_or_else(|| without_click(p))))
-        .collect();
-    write::insert_postbacks(c, &judged).await?;
-    told.postbacks = judged.iter().map(|(_, judged)| judged.outcome).collect();
+    if !postbacks.is_empty() {
+        let outcome = |p: &Postback<'_>| outcomes.get(&p.id).copied().unwrap_or_else(|| without_click(p));
+        let judged: Vec<Judged<'_>> = postbacks.iter().map(|p| (*p, outcome(p))).collect();
+        write::insert_postbacks(c, &judged).await?;
+        told.postbacks = judged.iter().map(|(_, judged)| judged.outcome).collect();
+    }
     Ok(told)
 }
 
-/// Derives the conversions that waited for these clicks, which are stored now.
-pub(super) async fn take_waiting(c: &mut Session<'_>, stored: &[Uuid]) -> sqlx::Result<Told> {
-    if stored.is_empty() || !ARE_WAITING.query_scalar().fetch_one(c).await? {
-        return Ok(Told::default());
-    }
-    derive_found(c, FIND_WAITING, stored.to_vec()).await
-}
-
-/// Derives the conversions of clicks again whose out-clicks are stored only now: they may say of which offer.
-pub(super) async fn hear_out_clicks(c: &mut Session<'_>, out_clicks: &[&OutClick<'_>]) -> sqlx::Result<Told> {
-    let clicks = out_clicks.iter().filter_map(|out| out.click_id()).collect();
-    derive_found(c, FIND_DERIVED, clicks).await
-}
-
-async fn derive_found(c: &mut Session<'_>, find: Statement, clicks: Vec<Uuid>) -> sqlx::Result<Told> {
-    let found: Vec<Uuid> = find.query_scalar().bind(clicks).fetch_all(c).await?;
-    let clicks = found.into_iter().filter_map(ClickId::from_uuid).collect();
-    Ok(derive_clicks(c, clicks, &[]).await?.told)
+async fn find(c: &mut Session<'_>, statement: Statement, clicks: Vec<Uuid>) -> sqlx::Result<Vec<ClickId>> {
+    let found: Vec<Uuid> = statement.query_scalar().bind(clicks).fetch_all(c).await?;
+    Ok(found.into_iter().filter_map(ClickId::from_uuid).collect())
 }
 
 /// Derives what waits for clicks that came by another node, of the last `minutes`, and gives up what waited too long; gives

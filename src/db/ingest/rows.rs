@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     db::{Statement, session::Session, statement::statements, text::Text},
-    facts::{Fact, Kind, click::Click, event::Event, out_click::OutClick, postback::Postback, table::Column},
+    facts::{Fact, Kind, click::Click, event::Event, out_click::OutClick, table::Column},
 };
 
 pub(in crate::db) use super::arrays::arguments;
@@ -147,29 +147,12 @@ pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<Told,
             stats.add_lander_click(counted);
         }
     }
-    let told = derive(c, clicks, out_clicks, postbacks).await?;
+    let told = conversions::store(c, clicks, out_clicks, postbacks).await?;
     let hours = stats.into_hours();
     if !hours.is_empty() {
         rollups::upsert_stats(c, &hours).await?;
     }
     rollups::upsert_sources(c, &sources).await?;
-    Ok(told)
-}
-
-/// The conversions of postbacks, and of those that waited for what is stored now.
-async fn derive(
-    c: &mut Session<'_>,
-    clicks: &[&Click<'_>],
-    out_clicks: &[&OutClick<'_>],
-    postbacks: &[&Postback<'_>],
-) -> sqlx::Result<Told> {
-    let mut told = conversions::take_waiting(c, &column(clicks, |click| click.id.uuid())).await?;
-    if !out_clicks.is_empty() {
-        told.extend(conversions::hear_out_clicks(c, out_clicks).await?);
-    }
-    if !postbacks.is_empty() {
-        told.extend(conversions::store(c, postbacks).await?);
-    }
     Ok(told)
 }
 

@@ -147,7 +147,7 @@ impl App {
             journal,
             admission: Arc::new(Admission::new(&config.admission, config.journal.max_bytes)),
             enricher,
-            limits: Limits::new(&config.limits),
+            limits: Limits::new(&config.limits, config.postbacks.refused_per_minute_max),
             judge: Arc::new(judge),
             uniques,
             caps: Arc::new(caps),

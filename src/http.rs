@@ -268,7 +268,7 @@ mod tests {
 
     /// What answers without a token. A new route is described in the OpenAPI document, where tests/it/api/scopes.rs
     /// tries it with each scope, or somebody who means it puts it here.
-    const WITHOUT_TOKEN: [&str; 23] = [
+    const WITHOUT_TOKEN: [&str; 27] = [
         "GET /api/v1/openapi.json",
         "GET /c/{key}",
         "GET /click",
@@ -282,6 +282,8 @@ mod tests {
         "GET /o.{hash}.js",
         "GET /out",
         "GET /out/{n}",
+        "GET /postback",
+        "GET /postback/{key}",
         "GET /readyz",
         "GET /readyz/redirect",
         "GET /robots.txt",
@@ -291,11 +293,13 @@ mod tests {
         "POST /events",
         "POST /out",
         "POST /out/{n}",
+        "POST /postback",
+        "POST /postback/{key}",
         "POST /visit",
     ];
 
     /// What is answered ahead of the router.
-    const AHEAD: [&str; 10] = [
+    const AHEAD: [&str; 14] = [
         "GET /click",
         "GET /c/{key}",
         "POST /click",
@@ -306,6 +310,10 @@ mod tests {
         "GET /out/{n}",
         "POST /out",
         "POST /out/{n}",
+        "GET /postback",
+        "GET /postback/{key}",
+        "POST /postback",
+        "POST /postback/{key}",
     ];
 
     /// `METHOD /path` of each route; axum tells them only to Debug.

@@ -4,6 +4,7 @@
 //! The rule is governor's (GCRA: a bucket that refills evenly), its state a table of fixed size. An IPv6
 //! customer has at least a /64 to choose addresses from, so a /64 counts as one address.
 
+mod per_minute;
 mod table;
 
 use std::{
@@ -21,6 +22,7 @@ use crate::{
     metrics::{self, Limit},
     model::token,
 };
+pub use per_minute::PerMinute;
 use table::{Counting, Looking, Table};
 
 /// The limits of a running octo; one that is off is `None`.
@@ -29,6 +31,8 @@ pub struct Limits {
     pub failed_auth: Option<PerAddress>,
     /// Events, those of a batch one by one.
     pub events: Option<PerAddress>,
+    /// Refused postbacks that are kept.
+    pub refused_postbacks: PerMinute,
     proven: moka::sync::Cache<token::Hash, ()>,
     watchers: moka::sync::Cache<token::Hash, Watcher>,
 }
@@ -44,12 +48,13 @@ pub struct Watcher {
 
 impl Limits {
     /// What is configured.
-    pub fn new(config: &config::Limits) -> Self {
+    pub fn new(config: &config::Limits, refused_postbacks_max: u32) -> Self {
         let (auth_per_minute, auth_burst) = (config.failed_auth_per_minute, config.failed_auth_burst);
         let events = config.events_per_minute;
         Self {
             failed_auth: PerAddress::of(config, Limit::FailedAuth, auth_per_minute, auth_burst),
             events: PerAddress::of(config, Limit::Events, events, events),
+            refused_postbacks: PerMinute::new(refused_postbacks_max),
             proven: moka::sync::Cache::new(config.proven_tokens_max),
             watchers: moka::sync::Cache::new(config.proven_tokens_max),
         }

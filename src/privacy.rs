@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{config::IpMode, facts::click::Click, privacy::keys::Keys};
+use crate::{config::IpMode, facts::click::Click, model::id::ClickId, privacy::keys::Keys};
 
 /// Decides what a click keeps of its sender.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ impl Privacy {
             click.user_agent = user_agent;
             click.referrer = referrer;
         }
+    }
+
+    /// What `privacy.ip_mode` leaves of an address that is seen now.
+    pub fn address_of_now(&self, ip: IpAddr) -> Option<IpAddr> {
+        self.kept_address(ip, ClickId::now().timestamp_ms() / 1000)
     }
 
     /// What `privacy.ip_mode` leaves of an address.

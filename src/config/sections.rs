@@ -42,6 +42,8 @@ pub struct Config {
     pub tracking: Tracking,
     /// How much paths and offers take.
     pub caps: Caps,
+    /// What networks tell of conversions.
+    pub postbacks: Postbacks,
     /// The script of landing pages.
     pub script: Script,
     /// What is kept, and how long.
@@ -203,7 +205,7 @@ impl Config {
 }
 
 /// What the paths of octo begin with; `[script]` gives none of them another meaning.
-pub(crate) const OCTOS_OWN: [&str; 20] = [
+pub(crate) const OCTOS_OWN: [&str; 23] = [
     "action",
     "adclick.php",
     "api",
@@ -220,14 +222,27 @@ pub(crate) const OCTOS_OWN: [&str; 20] = [
     "metrics",
     "o.js",
     "out",
+    "pb",
     "postback",
+    "postback.php",
     "readyz",
     "robots.txt",
+    "tracking202",
     "visit",
 ];
 
 fn is_postgres_url(url: &str) -> bool {
     url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// `[postbacks]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postbacks {
+    pub key_required: bool,
+    #[serde(with = "AtLeast::<1024>")]
+    pub body_bytes_max: usize,
+    pub refused_per_minute_max: u32,
 }
 
 /// `[admission]`

@@ -1,4 +1,4 @@
-//! Tracking endpoints: links, events and pixels. Public, without authentication, and without a database: what they take
+//! Tracking endpoints: links, events, pixels and postbacks. Public, without authentication, and without a database: what they take
 //! goes to the journal.
 
 pub(crate) mod click;
@@ -8,6 +8,7 @@ pub(crate) mod event;
 mod fuzz;
 pub(crate) mod out;
 pub(crate) mod pixel;
+pub(crate) mod postback;
 mod posted;
 pub(crate) mod robots;
 pub(crate) mod script;
@@ -24,7 +25,7 @@ use utoipa::{
     OpenApi as _,
     openapi::{
         ObjectBuilder, OpenApi, RefOr, Required, Type,
-        path::{ParameterBuilder, ParameterIn},
+        path::{ParameterBuilder, ParameterIn, PathItem},
     },
 };
 use utoipa_axum::router::OpenApiRouter;
@@ -42,6 +43,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     click::follow_posted,
     out::follow,
     out::follow_posted,
+    postback::take,
+    postback::take_posted,
     script::evergreen,
     script::pinned
 ))]
@@ -89,7 +92,34 @@ pub(crate) fn links() -> OpenApi {
         operation.parameters.get_or_insert_default().insert(0, RefOr::T(nth.build()));
     }
     links.paths.paths.insert("/out/{n}".to_owned(), numbered);
+    if let Some(keyed) = of_network(&links) {
+        links.paths.paths.insert("/postback/{key}".to_owned(), keyed);
+    }
     links
+}
+
+/// What the document says of postbacks with the key of a network in the path.
+fn of_network(links: &OpenApi) -> Option<PathItem> {
+    let mut keyed = links.paths.paths.get("/postback")?.clone();
+    for (operation, id, summary) in [
+        (&mut keyed.get, "network_postback", "Report a conversion of a network"),
+        (&mut keyed.post, "post_network_postback", "Report a conversion of a network by POST"),
+    ] {
+        let operation = operation.as_mut()?;
+        operation.operation_id = Some(id.to_owned());
+        operation.summary = Some(summary.to_owned());
+        let key = ParameterBuilder::new()
+            .name("key")
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some(
+                "`postback_key` of the affiliate network, whose names and words then count first.",
+            ))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .example(Some("0f4b7c1a9d3e4f60".into()));
+        operation.parameters.get_or_insert_default().insert(0, RefOr::T(key.build()));
+    }
+    Some(keyed)
 }
 
 /// Whether a path is answered ahead of the router.

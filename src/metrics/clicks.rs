@@ -43,6 +43,16 @@ families! {
         ])
         => /// What became of an out-click: one of those outcomes.
            out_click(outcome: &'static str): 1;
+    counter postbacks("octo_postbacks_total", outcome) =
+        "Postbacks, by outcome; those that are `ignored` name no click of ours.",
+        zeros Each(&["accepted", "ignored", "refused", "unavailable"])
+        => /// What became of a postback: one of those outcomes.
+           postback(outcome: &'static str): 1;
+    counter postback_parameters_left_out("octo_postback_parameters_left_out_total", reason) =
+        "Parameters of postbacks that were not kept: because they stand for a person or are a secret, or for want of room.",
+        zeros Each(&["private", "no_room"])
+        => /// Parameters of a postback were not kept.
+           postback_parameters_lost(reason: &'static str, parameters: u64): parameters;
     counter values_adjusted("octo_click_values_adjusted_total", reason) =
         "Clicks with a value in their link that could not be kept as it was sent, by reason.",
         zeros Each(<Adjustment as strum::VariantNames>::VARIANTS);

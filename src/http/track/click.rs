@@ -23,6 +23,7 @@ use crate::{
         error::Problem,
         track::{
             out::{self, OUT_ROUTE, OutPath},
+            postback::{self, PostbackPath},
             signals,
             sticky::Remembered,
             test_link,
@@ -76,16 +77,21 @@ pub(crate) enum Link {
     },
     /// From a landing page to an offer.
     Out(OutPath),
+    /// No visitor's: a network tells of a conversion.
+    Postback(PostbackPath),
 }
 
 /// What the path of a short link begins with.
 const SHORT: &str = "/c/";
 
 impl Link {
-    /// `None`: the path is no link's. Of some out-links the query says that they are.
+    /// `None`: the path is no link's. Of some out-links and postbacks the query says that they are.
     pub(crate) fn of(path: &str, query: &str) -> Option<Self> {
         if let Some(out) = OutPath::of(path, query) {
             return Some(Self::Out(out));
+        }
+        if let Some(postback) = PostbackPath::of(path, query) {
+            return Some(Self::Postback(postback));
         }
         if let Some(rest) = path.strip_prefix(CLICK_ROUTE) {
             return (rest.is_empty() || rest == "/").then_some(Self::Long);
@@ -100,13 +106,14 @@ impl Link {
             Self::Long => CLICK_ROUTE,
             Self::Short { .. } => "/c/{key}",
             Self::Out(_) => OUT_ROUTE,
+            Self::Postback(path) => path.route(),
         }
     }
 
     /// The key in the path that it was read from.
     fn key(self, path: &str) -> Option<&str> {
         match self {
-            Self::Long | Self::Out(_) => None,
+            Self::Long | Self::Out(_) | Self::Postback(_) => None,
             Self::Short { key_end } => path.get(SHORT.len()..key_end),
         }
     }
@@ -116,6 +123,9 @@ impl Link {
 pub(crate) async fn answer(app: &App, peer: Peer, link: Link, head: &Head, body: Option<Body>) -> Response {
     if let Link::Out(path) = link {
         return out::answer(app, peer, path, head, body).await;
+    }
+    if let Link::Postback(path) = link {
+        return postback::answer(app, peer, path, head, body).await;
     }
     match head.method {
         Method::GET | Method::HEAD => follow(app, peer, link, head).await,

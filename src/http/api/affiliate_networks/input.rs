@@ -159,12 +159,11 @@ fn read_addresses(f: &mut Fields<'_>) -> Vec<IpNet> {
     let texts = f.texts("postback_addresses", 0..=ADDRESSES_MAX, 1..=64).unwrap_or_default();
     let mut addresses = Vec::with_capacity(texts.len());
     for (i, text) in texts.iter().enumerate() {
-        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-            Ok(net) => addresses.push(net),
-            Err(_) => {
-                let wanted = "must be a network such as 198.51.100.0/24, or an address";
-                f.refuse_below(&format!("postback_addresses/{i}"), "network", wanted);
-            }
+        if let Ok(net) = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            addresses.push(net);
+        } else {
+            let wanted = "must be a network such as 198.51.100.0/24, or an address";
+            f.refuse_below(&format!("postback_addresses/{i}"), "network", wanted);
         }
     }
     addresses

@@ -5,6 +5,7 @@
 
 mod arrays;
 mod copy;
+pub mod deliveries;
 mod out_clicks;
 mod rollups;
 pub(in crate::db) mod rows;
@@ -23,8 +24,13 @@ use crate::{
 pub use self::{out_clicks::count_waiting as count_waiting_out_clicks, transaction::Ingest};
 
 /// Every statement of the drain.
-pub(in crate::db) const STATEMENTS: [&[Statement]; 4] =
-    [transaction::STATEMENTS, rows::STATEMENTS, out_clicks::STATEMENTS, rollups::STATEMENTS];
+pub(in crate::db) const STATEMENTS: [&[Statement]; 5] = [
+    transaction::STATEMENTS,
+    rows::STATEMENTS,
+    out_clicks::STATEMENTS,
+    rollups::STATEMENTS,
+    deliveries::STATEMENTS,
+];
 
 /// How the constraints begin that keep a day out of a DEFAULT partition until it has its own (`octo_exclude_day`).
 const EXCLUSION: &str = "octo_day_";

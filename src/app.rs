@@ -25,6 +25,7 @@ use crate::{
     journal::{Journal, Lock, Options, disk::RealDisk},
     judge::{Judge, NewVisit, uniques::Uniques},
     limits::Limits,
+    postback::worker::Postbacks,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
     script::Script,
@@ -72,6 +73,8 @@ pub struct Parts {
     pub uniques: Arc<Uniques>,
     /// How much paths and offers have taken.
     pub caps: Arc<Caps>,
+    /// Who is told of conversions.
+    pub postbacks: Arc<Postbacks>,
     /// What is kept of who clicked.
     pub privacy: Privacy,
     /// What visitors are hashed under.
@@ -146,6 +149,7 @@ impl App {
             judge: Arc::new(judge),
             uniques,
             caps: Arc::new(caps),
+            postbacks: Arc::new(Postbacks::new(&config.postbacks).context("the client of postbacks")?),
             privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
             keys,
             keyring,

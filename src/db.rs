@@ -47,9 +47,9 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, caps, clicks, dead_letters, erasures, events, idempotency, installation,
-    landing_pages, library, offers, out_clicks, seal_keys, stats, tokens, traffic_sources, uses,
-    visitor_keys,
+    affiliate_networks, campaigns, caps, clicks, dead_letters, deliveries, erasures, events, idempotency,
+    installation, landing_pages, library, offers, out_clicks, outbox, postback_targets, seal_keys, stats,
+    tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -68,6 +68,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         clicks::STATEMENTS,
         clock::STATEMENTS,
         dead_letters::STATEMENTS,
+        deliveries::STATEMENTS,
         erasures::STATEMENTS,
         caps::STATEMENTS,
         events::STATEMENTS,
@@ -78,9 +79,11 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         migrations::STATEMENTS,
         offers::STATEMENTS,
         out_clicks::STATEMENTS,
+        outbox::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
         pool::connector::STATEMENTS,
+        postback_targets::STATEMENTS,
         replicas::probe::STATEMENTS,
         seal_keys::STATEMENTS,
         server_status::STATEMENTS,

@@ -51,6 +51,7 @@ pub(crate) mod metrics;
 pub mod model;
 pub mod money;
 pub(crate) mod net;
+pub mod postback;
 pub mod privacy;
 pub mod redis;
 pub mod routing;

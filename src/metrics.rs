@@ -141,13 +141,17 @@ mod campaigns;
 mod caps;
 mod clicks;
 mod db;
+mod deliveries;
 mod drain;
 mod http;
 mod journal;
 mod process;
 mod redis;
 
-pub use {campaigns::*, caps::*, clicks::*, db::*, drain::*, http::*, journal::*, process::*, redis::*};
+pub use {
+    campaigns::*, caps::*, clicks::*, db::*, deliveries::*, drain::*, http::*, journal::*, process::*,
+    redis::*,
+};
 
 /// Every metric of octo; `process_*` describe themselves.
 pub fn families() -> impl Iterator<Item = &'static Family> {
@@ -159,6 +163,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         db::FAMILIES,
         campaigns::FAMILIES,
         caps::FAMILIES,
+        deliveries::FAMILIES,
         redis::FAMILIES,
         process::FAMILIES,
     ];

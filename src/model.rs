@@ -9,6 +9,7 @@ pub mod link;
 pub mod money;
 pub mod network;
 pub mod out_click;
+pub mod postback_target;
 pub mod rule;
 pub mod scheme;
 pub mod source;

@@ -19,6 +19,7 @@ use crate::{
     journal::Lock,
     judge::sharing::{self, Channel},
     net::{Connections, ListenerKind, listeners::Listener},
+    postback::worker::Worker,
     tasks::{Gate, Tasks},
 };
 
@@ -126,6 +127,9 @@ pub(super) fn spawn_tasks(
     tasks.spawn_after(first_run, "erasures", erasure::run(journal(), db(), interval, stop()));
     // rows go into a schema that is there; where a partition is missing, into DEFAULT
     tasks.spawn_after(schema_ready, "drain", drain::run(journal(), db(), config.drain.clone(), stop()));
+
+    let worker = Worker::new(db(), config.postbacks.clone(), app.postbacks.clone());
+    tasks.spawn_after(schema_ready, "deliveries", worker.run(stop()));
 
     let setting_up = first_run::set_up_later(app.clone(), schema_ready.clone(), set_up.clone(), stop());
     tasks.spawn_after(first_run, "set-up", setting_up);

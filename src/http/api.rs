@@ -5,6 +5,7 @@ pub(crate) mod campaigns;
 pub(crate) mod caps;
 pub(crate) mod clicks;
 pub(crate) mod dead_letters;
+pub(crate) mod deliveries;
 pub(crate) mod events;
 pub(crate) mod landing_pages;
 mod library;
@@ -12,6 +13,7 @@ pub(crate) mod manners;
 pub(crate) mod offers;
 pub(crate) mod openapi;
 pub(crate) mod out_clicks;
+pub(crate) mod postback_targets;
 pub(crate) mod script;
 pub(crate) mod stats;
 pub(crate) mod story;
@@ -33,6 +35,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(landing_pages::router())
         .merge(traffic_sources::router())
         .merge(affiliate_networks::router())
+        .merge(postback_targets::router())
+        .merge(deliveries::router())
         .merge(templates::router())
         .merge(caps::router())
         .merge(stats::router())

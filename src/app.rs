@@ -26,6 +26,7 @@ use crate::{
     judge::{Judge, NewVisit, uniques::Uniques},
     limits::Limits,
     networks::Networks,
+    postback::worker::Postbacks,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
     script::Script,
@@ -75,6 +76,8 @@ pub struct Parts {
     pub uniques: Arc<Uniques>,
     /// How much paths and offers have taken.
     pub caps: Arc<Caps>,
+    /// Who is told of conversions.
+    pub postbacks: Arc<Postbacks>,
     /// What is kept of who clicked.
     pub privacy: Privacy,
     /// What visitors are hashed under.
@@ -151,6 +154,7 @@ impl App {
             judge: Arc::new(judge),
             uniques,
             caps: Arc::new(caps),
+            postbacks: Arc::new(Postbacks::new(&config.deliveries).context("the client of postbacks")?),
             privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
             keys,
             keyring,

@@ -47,9 +47,9 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, caps, clicks, conversions, dead_letters, erasures, events, idempotency,
-    installation, landing_pages, library, offers, out_clicks, postbacks, seal_keys, stats, tokens,
-    traffic_sources, uses, visitor_keys,
+    affiliate_networks, campaigns, caps, clicks, conversions, dead_letters, deliveries, erasures, events,
+    idempotency, installation, landing_pages, library, offers, out_clicks, outbox, postback_targets,
+    postbacks, seal_keys, stats, tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -69,6 +69,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         clock::STATEMENTS,
         conversions::STATEMENTS,
         dead_letters::STATEMENTS,
+        deliveries::STATEMENTS,
         erasures::STATEMENTS,
         caps::STATEMENTS,
         events::STATEMENTS,
@@ -79,10 +80,12 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         migrations::STATEMENTS,
         offers::STATEMENTS,
         out_clicks::STATEMENTS,
+        outbox::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
         postbacks::STATEMENTS,
         pool::connector::STATEMENTS,
+        postback_targets::STATEMENTS,
         replicas::probe::STATEMENTS,
         seal_keys::STATEMENTS,
         server_status::STATEMENTS,

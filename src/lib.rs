@@ -52,6 +52,7 @@ pub mod model;
 pub mod money;
 pub(crate) mod net;
 pub(crate) mod networks;
+pub mod postback;
 pub mod privacy;
 pub mod redis;
 pub mod routing;

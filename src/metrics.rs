@@ -142,6 +142,7 @@ mod caps;
 mod clicks;
 mod conversions;
 mod db;
+mod deliveries;
 mod drain;
 mod http;
 mod journal;
@@ -149,8 +150,8 @@ mod process;
 mod redis;
 
 pub use {
-    campaigns::*, caps::*, clicks::*, conversions::*, db::*, drain::*, http::*, journal::*, process::*,
-    redis::*,
+    campaigns::*, caps::*, clicks::*, conversions::*, db::*, deliveries::*, drain::*, http::*, journal::*,
+    process::*, redis::*,
 };
 
 /// Every metric of octo; `process_*` describe themselves.
@@ -164,6 +165,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         db::FAMILIES,
         campaigns::FAMILIES,
         caps::FAMILIES,
+        deliveries::FAMILIES,
         redis::FAMILIES,
         process::FAMILIES,
     ];

@@ -10,6 +10,7 @@ pub mod money;
 pub mod network;
 pub mod out_click;
 pub mod postback;
+pub mod postback_target;
 pub mod rule;
 pub mod scheme;
 pub mod source;

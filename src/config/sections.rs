@@ -17,7 +17,7 @@ use super::{
     urls,
     values::{
         AtLeast, Days, Millis, Seconds, SecondsUpToDays, networks, optional, optional_secret, optional_url,
-        percent,
+        percent, schedule,
     },
 };
 use crate::model::scheme::Scheme;
@@ -44,6 +44,8 @@ pub struct Config {
     pub caps: Caps,
     /// What networks tell of conversions.
     pub postbacks: Postbacks,
+    /// What conversions did, told to others.
+    pub deliveries: Deliveries,
     /// The script of landing pages.
     pub script: Script,
     /// What is kept, and how long.
@@ -107,6 +109,7 @@ impl Config {
             ("database.replica_eject_max_ms", ms(database.replica_eject_max), ms(database.replica_eject_min)),
             ("journal.max_bytes", journal.max_bytes, journal.segment_bytes.saturating_mul(2)),
             ("drain.retry_max_ms", ms(drain.retry_max), ms(drain.retry_min)),
+            ("deliveries.lease_ms", ms(self.deliveries.lease), ms(self.deliveries.timeout).saturating_mul(2)),
         ] {
             if value < least {
                 faults.push(format!("{key} is {value}, but must be at least {least}"));
@@ -570,6 +573,40 @@ pub struct Caps {
     pub file_bytes_max: usize,
     #[serde(rename = "total_keep_days", with = "Days::<1>")]
     pub total_keep: Duration,
+}
+
+/// `[deliveries]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deliveries {
+    #[serde(rename = "poll_interval_ms", with = "Millis::<10>")]
+    pub poll_interval: Duration,
+    #[serde(with = "AtLeast::<1>")]
+    pub concurrency_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub host_concurrency_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub targets_max: usize,
+    #[serde(rename = "timeout_ms", with = "Millis::<100>")]
+    pub timeout: Duration,
+    #[serde(rename = "lease_ms", with = "Millis::<1000>")]
+    pub lease: Duration,
+    #[serde(rename = "schedule_s", deserialize_with = "schedule")]
+    pub schedule: Vec<Duration>,
+    #[serde(rename = "retry_after_max_s", with = "Seconds::<1>")]
+    pub retry_after_max: Duration,
+    #[serde(with = "AtLeast::<1024>")]
+    pub answer_bytes_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub warn_failures: u16,
+    #[serde(with = "AtLeast::<1>")]
+    pub pause_failures: u16,
+    #[serde(rename = "secret_overlap_s", with = "SecondsUpToDays::<365>")]
+    pub secret_overlap: Duration,
+    #[serde(with = "AtLeast::<1>")]
+    pub replay_rows_max: u32,
+    #[serde(deserialize_with = "networks")]
+    pub allowed_networks: Vec<IpNet>,
 }
 
 /// `[script]`

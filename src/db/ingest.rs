@@ -6,6 +6,7 @@
 mod arrays;
 pub(in crate::db) mod conversions;
 mod copy;
+pub mod deliveries;
 mod out_clicks;
 mod rollups;
 pub(in crate::db) mod rows;
@@ -23,15 +24,16 @@ use crate::{
 
 pub use self::{
     conversions::{
-        Change, Difference, Replay, Replayed, Told, replay as replay_postbacks,
+        Difference, Replay, Replayed, Told, replay as replay_postbacks,
         settle_waiting as settle_waiting_conversions,
     },
+    deliveries::Change,
     out_clicks::count_waiting as count_waiting_out_clicks,
     transaction::Ingest,
 };
 
 /// Every statement of the drain.
-pub(in crate::db) const STATEMENTS: [&[Statement]; 8] = [
+pub(in crate::db) const STATEMENTS: [&[Statement]; 9] = [
     transaction::STATEMENTS,
     rows::STATEMENTS,
     out_clicks::STATEMENTS,
@@ -40,6 +42,7 @@ pub(in crate::db) const STATEMENTS: [&[Statement]; 8] = [
     conversions::READ_STATEMENTS,
     conversions::REPLAY_STATEMENTS,
     conversions::WRITE_STATEMENTS,
+    deliveries::STATEMENTS,
 ];
 
 /// How the constraints begin that keep a day out of a DEFAULT partition until it has its own (`octo_exclude_day`).

@@ -57,8 +57,8 @@ pub(crate) fn told(app: App) -> impl Fn(&Told) + Send + Sync {
             metrics::postback_stored(outcome.into());
         }
         for change in &told.changes {
-            if change.from != Some(change.to) {
-                metrics::conversion(change.to.into());
+            if change.from_status != Some(change.to_status) {
+                metrics::conversion(change.to_status.into());
             }
             count(&app, change);
         }
@@ -68,7 +68,7 @@ pub(crate) fn told(app: App) -> impl Fn(&Told) + Send + Sync {
 /// A conversion takes a place while it is pending or approved.
 fn count(app: &App, change: &Change) {
     let takes_place = |status: Status| status.has_money();
-    let (before, now) = (change.from.is_some_and(takes_place), takes_place(change.to));
+    let (before, now) = (change.from_status.is_some_and(takes_place), takes_place(change.to_status));
     if change.kind != ConversionKind::Conversion || before == now {
         return;
     }

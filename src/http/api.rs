@@ -6,6 +6,7 @@ pub(crate) mod caps;
 pub(crate) mod clicks;
 pub(crate) mod conversions;
 pub(crate) mod dead_letters;
+pub(crate) mod deliveries;
 pub(crate) mod events;
 pub(crate) mod landing_pages;
 mod library;
@@ -13,6 +14,7 @@ pub(crate) mod manners;
 pub(crate) mod offers;
 pub(crate) mod openapi;
 pub(crate) mod out_clicks;
+pub(crate) mod postback_targets;
 pub(crate) mod postbacks;
 pub(crate) mod script;
 pub(crate) mod stats;
@@ -35,6 +37,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(landing_pages::router())
         .merge(traffic_sources::router())
         .merge(affiliate_networks::router())
+        .merge(postback_targets::router())
+        .merge(deliveries::router())
         .merge(templates::router())
         .merge(caps::router())
         .merge(stats::router())

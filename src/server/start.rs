@@ -19,6 +19,7 @@ use crate::{
     journal::Lock,
     judge::sharing::{self, Channel},
     net::{Connections, ListenerKind, listeners::Listener},
+    postback::worker::Worker,
     tasks::{Gate, Tasks},
 };
 
@@ -129,6 +130,9 @@ pub(super) fn spawn_tasks(
     let draining = drain::run(journal(), db(), config.drain.clone(), told, stop());
     tasks.spawn_after(schema_ready, "drain", draining);
     tasks.spawn_after(schema_ready, "conversions", conversions::run(app.clone(), stop()));
+
+    let worker = Worker::new(db(), config.deliveries.clone(), app.postbacks.clone());
+    tasks.spawn_after(schema_ready, "deliveries", worker.run(stop()));
 
     let setting_up = first_run::set_up_later(app.clone(), schema_ready.clone(), set_up.clone(), stop());
     tasks.spawn_after(first_run, "set-up", setting_up);

@@ -19,7 +19,10 @@ use self::{
     read::{ClickRow, LedgerRow, Sources},
     write::{BookRow, ConversionRow, LedgerOutcome, Written},
 };
-use super::column;
+use super::{
+    column,
+    deliveries::{self, Change},
+};
 use crate::{
     db::{Db, Error, Statement, session::Session, statement::statements},
     facts::{Fact, click::Click, out_click::OutClick, postback::Postback},
@@ -121,25 +124,6 @@ impl Told {
     }
 }
 
-/// A conversion that changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// Its campaign.
-    pub campaign_id: Uuid,
-    /// The path of its click.
-    pub path_id: Option<i64>,
-    /// Its offer.
-    pub offer_id: Option<i64>,
-    /// What it is.
-    pub kind: crate::model::conversion::ConversionKind,
-    /// Its state before; `None`: it is new.
-    pub from: Option<Status>,
-    /// Its state now.
-    pub to: Status,
-    /// When its first postback came.
-    pub arrived_at: DateTime<Utc>,
-}
-
 /// A postback with what became of it.
 type Judged<'a> = (&'a Postback<'a>, LedgerOutcome);
 
@@ -169,6 +153,7 @@ pub(super) async fn store(
         write::insert_postbacks(c, &judged).await?;
         told.postbacks = judged.iter().map(|(_, judged)| judged.outcome).collect();
     }
+    deliveries::enqueue(c, &told.changes).await?;
     Ok(told)
 }
 
@@ -187,6 +172,7 @@ pub async fn settle_waiting(db: &Db, minutes: i32) -> Result<Told, Error> {
             let arrived: Vec<Uuid> = arrived.fetch_all(&mut transaction).await?;
             let clicks = arrived.into_iter().filter_map(ClickId::from_uuid).collect();
             let derived = derive_clicks(&mut transaction, clicks, &[]).await?;
+            deliveries::enqueue(&mut transaction, &derived.told.changes).await?;
             GIVE_UP.query().bind(WAIT_DAYS).bind(WAITING_MAX).execute(&mut transaction).await?;
             transaction.commit().await?;
             Ok(derived.told)
@@ -291,12 +277,20 @@ fn derive_click(
         written.book.push(BookRow::new(ids[i], click_id, click.campaign_id, postback_id, at, moved));
         written.told.changes.push(Change {
             campaign_id: click.campaign_id,
+            conversion_id: ids[i],
+            click_id,
             path_id: click.path_id,
             offer_id: conversion.offer_id,
+            source_id: click.source_id,
+            from_status: moved.from,
+            to_status: moved.to,
+            goal: conversion.key.goal.clone(),
             kind: conversion.kind,
-            from: moved.from,
-            to: moved.to,
+            payout: conversion.original_payout.unwrap_or(conversion.payout),
+            currency: conversion.currency.to_string(),
+            changed_at: at,
             arrived_at: conversion.first_at,
+            is_click_valid: click.is_valid,
         });
     }
     for ((row, entry), verdict) in rows.iter().zip(&entries).zip(&derived.verdicts) {

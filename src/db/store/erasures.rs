@@ -94,6 +94,10 @@ statements! {
         DELETE FROM conversion_changes WHERE click_id = ANY ($1)
     ), keys AS (
         DELETE FROM conversion_clicks WHERE click_id = ANY ($1)
+    ), outbox AS (
+        DELETE FROM deliveries WHERE click_id = ANY ($1) RETURNING id
+    ), attempts AS (
+        DELETE FROM delivery_attempts WHERE delivery_id IN (SELECT id FROM outbox)
     )
     DELETE FROM postbacks
     WHERE click_id = ANY ($1)

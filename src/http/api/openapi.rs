@@ -84,6 +84,8 @@ fn describe(document: &mut utoipa::openapi::OpenApi) {
         (name = "landing pages", description = "Those of the library, for the paths of many campaigns."),
         (name = "traffic sources", description = "What their links carry, and where a click keeps it."),
         (name = "affiliate networks", description = "Where their links take our click id, and what their words mean."),
+        (name = "postback targets", description = "Who is told of conversions, and how."),
+        (name = "deliveries", description = "What was told to whom, and every attempt."),
         (name = "templates", description = "What sources and networks can be made from."),
         (name = "stats", description = "Figures over time."),
         (name = "clicks", description = "What visits became."),

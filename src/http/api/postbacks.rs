@@ -126,6 +126,9 @@ struct ReplayInput {
     /// Whether only to say what would change; `true` where it is not said.
     #[schema(value_type = bool, required = false, default = true, example = true)]
     dry_run: bool,
+    /// Whether the targets of postbacks are told of what changes too; of what they were told already they are not.
+    #[schema(value_type = bool, required = false, default = false, example = false)]
+    send: bool,
     /// Postbacks that are read at most; the rest with `cursor`.
     #[schema(value_type = i64, required = false, minimum = 1, maximum = 100_000, default = 10_000, example = 10_000)]
     limit: i64,
@@ -199,7 +202,7 @@ struct Difference {
 /// Read postbacks once more
 ///
 /// Under the names and words of now: so a status that is mapped later counts what came before. Says what would change,
-/// and changes it with `"dry_run": false`. Nothing is sent to traffic sources.
+/// and changes it with `"dry_run": false`. Nothing is sent to traffic sources unless `send` says so.
 #[utoipa::path(
     post, path = "/postbacks/replay", tag = "conversions", operation_id = "replay_postbacks",
     request_body(content = ReplayInput, example = json!({"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "dry_run": true})),
@@ -223,15 +226,17 @@ fn read_replay(body: &Value) -> Result<Replay, Vec<FieldError>> {
     }
     let network_id = fields.optional_integer("network", 1..=i64::MAX);
     let is_dry_run = fields.boolean("dry_run", true);
+    let is_sent = fields.boolean("send", false);
     let limit = fields.integer("limit", 1..=REPLAY_MAX, REPLAY_DEFAULT);
     let cursor = fields.optional_text("cursor", 1..=64);
     let after = cursor.and_then(parse_key);
     if cursor.is_some() && after.is_none() {
         fields.refuse("cursor", "invalid_cursor", "is not a cursor of a replay; begin without it");
     }
-    fields.refuse_unknown(&["network", "from", "to", "dry_run", "limit", "cursor"], &[]);
+    fields.refuse_unknown(&["network", "from", "to", "dry_run", "send", "limit", "cursor"], &[]);
     let limit = usize::try_from(limit).unwrap_or(1);
-    let replay = from.zip(to).map(|(from, to)| Replay { network_id, from, to, after, limit, is_dry_run });
+    let replay =
+        from.zip(to).map(|(from, to)| Replay { network_id, from, to, after, limit, is_dry_run, is_sent });
     fields.finish_with(replay)
 }
 

@@ -223,8 +223,9 @@ impl Octo {
         let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         // without one, a click is no person's
         let builder = builder.user_agent(BROWSER);
-        let client = builder.no_proxy().timeout(Duration::from_secs(30)).build();
-        client.expect("a client without TLS has nothing that can fail")
+        octo::postback::client::provide_tls();
+        let client = builder.tls_certs_only([]).no_proxy().timeout(Duration::from_secs(30)).build();
+        client.expect("a client without certificates has nothing that can fail")
     }
 
     /// One GET on a connection of its own.

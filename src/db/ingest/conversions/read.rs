@@ -27,13 +27,16 @@ SELECT
     c.path_id,
     c.landing_page_id,
     c.campaign_offer_id AS offer_id,
+    c.source_id,
+    c.is_valid,
     c.conversion_type,
     c.converted_at,
     p.payout_amount,
     p.payout_currency
 FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, created_at)
 CROSS JOIN LATERAL (
-    SELECT id, campaign_id, path_id, landing_page_id, campaign_offer_id, conversion_type, converted_at
+    SELECT
+        id, campaign_id, path_id, landing_page_id, campaign_offer_id, source_id, is_valid, conversion_type, converted_at
     FROM clicks
     WHERE created_at = t.created_at
       AND id = t.id
@@ -114,6 +117,8 @@ pub(super) struct ClickRow {
     pub(super) path_id: Option<i64>,
     pub(super) landing_page_id: Option<i64>,
     pub(super) offer_id: Option<i64>,
+    pub(super) source_id: Option<i64>,
+    pub(super) is_valid: bool,
     pub(super) conversion_type: Option<String>,
     pub(super) converted_at: Option<DateTime<Utc>>,
     payout_amount: Option<Decimal>,

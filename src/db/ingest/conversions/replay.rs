@@ -7,7 +7,13 @@ use uuid::Uuid;
 
 use super::{Told, derive_clicks};
 use crate::{
-    db::{Db, Error, ingest::column, session::Session, statement::statements, store::affiliate_networks},
+    db::{
+        Db, Error,
+        ingest::{column, deliveries},
+        session::Session,
+        statement::statements,
+        store::affiliate_networks,
+    },
     model::{
         conversion::Status,
         id::{ClickId, Leg, time_of_uuid},
@@ -60,6 +66,8 @@ pub struct Replay {
     pub limit: usize,
     /// Whether nothing is to be changed.
     pub is_dry_run: bool,
+    /// Whether targets of postbacks are told of what changes.
+    pub is_sent: bool,
 }
 
 /// What a replay changed, or would change.
@@ -164,6 +172,9 @@ async fn replay_chunk(
     let known = rows.iter().filter_map(|row| ClickId::from_uuid(row.click_id?));
     let clicks = known.chain(found.iter().map(|(_, leg)| leg.click_id)).collect();
     let outcomes = derive_clicks(c, clicks, &[]).await?;
+    if asked.is_sent {
+        deliveries::enqueue(c, &outcomes.told.changes).await?;
+    }
     let difference = |row: &super::BookRow| Difference {
         conversion_id: row.conversion_id,
         click_id: row.click_id,

@@ -14,7 +14,7 @@ pub use layers::{Flags, Loaded, Source, environment};
 pub(crate) use sections::OCTOS_OWN;
 pub use sections::{
     Admission, Api, Cache, Caps, ClientIpHeader, Clock, Config, Database, Drain, IpMode, Journal, Limits,
-    Log, LogFormat, Privacy, Redis, Script, Server, Tracking,
+    Log, LogFormat, Money, Privacy, Redis, Script, Server, Tracking,
 };
 
 /// What is wrong with the configuration: every fault at once, one sentence each.

@@ -42,6 +42,8 @@ pub struct Config {
     pub tracking: Tracking,
     /// How much paths and offers take.
     pub caps: Caps,
+    /// What clicks cost and earned.
+    pub money: Money,
     /// The script of landing pages.
     pub script: Script,
     /// What is kept, and how long.
@@ -553,6 +555,17 @@ pub struct Caps {
     pub file_bytes_max: usize,
     #[serde(rename = "total_keep_days", with = "Days::<1>")]
     pub total_keep: Duration,
+}
+
+/// `[money]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Money {
+    #[serde(with = "AtLeast::<1>")]
+    pub rate_age_days_max: u16,
+    pub built_in_rates: bool,
+    #[serde(with = "AtLeast::<1>")]
+    pub rates_file_bytes_max: u64,
 }
 
 /// `[script]`

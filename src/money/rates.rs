@@ -77,13 +77,13 @@ fn check_rate(rate: Decimal) -> Result<Decimal, &'static str> {
 /// The rates of some days.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rates {
-    age_days_max: u32,
+    age_days_max: u16,
     of: HashMap<(Currency, RateSource), Vec<(NaiveDate, Decimal)>>,
 }
 
 impl Rates {
     /// These rates, of which the bank's hold for at most `age_days_max` days.
-    pub fn new(age_days_max: u32, rates: impl IntoIterator<Item = Rate>) -> Self {
+    pub fn new(age_days_max: u16, rates: impl IntoIterator<Item = Rate>) -> Self {
         let mut of: HashMap<_, Vec<_>> = HashMap::new();
         for Rate { currency, day, rate, source } in rates {
             of.entry((currency, source)).or_default().push((day, rate));

@@ -7,6 +7,7 @@ pub mod clicks;
 pub mod dead_letters;
 pub mod erasures;
 pub mod events;
+pub mod fx_rates;
 pub mod idempotency;
 pub mod installation;
 pub mod landing_pages;

@@ -6,6 +6,7 @@ pub(crate) mod caps;
 pub(crate) mod clicks;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
+pub(crate) mod fx_rates;
 pub(crate) mod landing_pages;
 mod library;
 pub(crate) mod manners;
@@ -35,6 +36,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(affiliate_networks::router())
         .merge(templates::router())
         .merge(caps::router())
+        .merge(fx_rates::router())
         .merge(stats::router())
         .merge(story::router())
         .merge(clicks::router())

@@ -85,6 +85,7 @@ fn describe(document: &mut utoipa::openapi::OpenApi) {
         (name = "traffic sources", description = "What their links carry, and where a click keeps it."),
         (name = "affiliate networks", description = "Where their links take our click id, and what their words mean."),
         (name = "templates", description = "What sources and networks can be made from."),
+        (name = "rates", description = "What currencies are worth, for amounts that are shown in another."),
         (name = "stats", description = "Figures over time."),
         (name = "clicks", description = "What visits became."),
         (name = "events", description = "What followed a click."),

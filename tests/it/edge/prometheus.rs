@@ -258,6 +258,13 @@ async fn tour_objects(tracker: &Tracker) {
         (Method::GET, "/clicks?cid=demo".to_owned(), None),
         (Method::GET, format!("/events?click_id={click}"), None),
         (Method::GET, "/events".to_owned(), None),
+        (
+            Method::PUT,
+            "/fx-rates".to_owned(),
+            Some(json!({ "rates": [{ "currency": "UAH", "day": "2026-10-01", "rate": "48" }] })),
+        ),
+        (Method::GET, "/fx-rates?currency=UAH".to_owned(), None),
+        (Method::GET, "/fx-rates/restatements".to_owned(), None),
         (Method::POST, "/tokens".to_owned(), Some(json!({ "scope": "read", "name": "tour" }))),
     ];
     for (method, path, body) in calls {

@@ -6,6 +6,7 @@ mod dump;
 mod explain;
 mod journal;
 mod privacy;
+mod progress;
 
 use std::{
     io::{Read, Write},

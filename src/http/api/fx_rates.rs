@@ -117,8 +117,8 @@ struct FxRatesPut {
     get, path = "/fx-rates", tag = "rates", operation_id = "list_fx_rates",
     params(
         ("currency" = Option<String>, Query, description = "Of this currency.", pattern = "^(?:[A-Za-z]{3})?$", example = "USD"),
-        ("from" = Option<NaiveDate>, Query, description = "Of this day or later.", example = "2026-10-01"),
-        ("to" = Option<NaiveDate>, Query, description = "Of this day or before.", example = "2026-10-31"),
+        ("from" = Option<String>, Query, description = "Of this day or later.", pattern = "^(?:(?:19[7-9][0-9]|[2-9][0-9]{3})-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31))?$", example = "2026-10-01"),
+        ("to" = Option<String>, Query, description = "Of this day or before.", pattern = "^(?:(?:19[7-9][0-9]|[2-9][0-9]{3})-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31))?$", example = "2026-10-31"),
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:[0-2][0-9a-f]{5}[A-Z]{3}(?:ecb|manual))?$", example = "0b4b4bUSDecb"),
     ),

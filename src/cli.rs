@@ -1,11 +1,13 @@
-//! The command line: serve, migrate, token, config, database, journal, explain, privacy, healthcheck.
+//! The command line: serve, migrate, token, config, database, journal, explain, privacy, fx, healthcheck.
 
 mod database;
 mod dead_letters;
 mod dump;
 mod explain;
+mod fx;
 mod journal;
 mod privacy;
+mod progress;
 
 use std::{
     io::{Read, Write},
@@ -94,6 +96,11 @@ enum Command {
         #[command(subcommand)]
         action: privacy::Command,
     },
+    /// Import and show what currencies are worth; works while octo runs
+    Fx {
+        #[command(subcommand)]
+        action: fx::Command,
+    },
     /// Ask a running octo whether it is ready (exit code 0); for containers
     Healthcheck,
 }
@@ -162,6 +169,7 @@ impl Cli {
             Command::Journal { action } => journal::run(action, &config),
             Command::Explain(visitor) => explain::run(visitor, &config),
             Command::Privacy { action } => privacy::run(action, &config),
+            Command::Fx { action } => fx::run(action, &config),
             Command::Healthcheck => healthcheck(&config),
         }
     }

@@ -48,8 +48,8 @@ use session::Session;
 use statement::statements;
 use store::{
     affiliate_networks, campaigns, caps, clicks, conversions, dead_letters, deliveries, erasures, events,
-    idempotency, installation, landing_pages, library, offers, out_clicks, outbox, postback_targets,
-    postbacks, seal_keys, stats, tokens, traffic_sources, uses, visitor_keys,
+    fx_rates, idempotency, installation, landing_pages, library, offers, out_clicks, outbox,
+    postback_targets, postbacks, seal_keys, stats, tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -73,6 +73,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         erasures::STATEMENTS,
         caps::STATEMENTS,
         events::STATEMENTS,
+        fx_rates::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,
         landing_pages::STATEMENTS,

@@ -46,6 +46,8 @@ pub struct Config {
     pub postbacks: Postbacks,
     /// What conversions did, told to others.
     pub deliveries: Deliveries,
+    /// What clicks cost and earned.
+    pub money: Money,
     /// The script of landing pages.
     pub script: Script,
     /// What is kept, and how long.
@@ -242,6 +244,10 @@ fn is_postgres_url(url: &str) -> bool {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Postbacks {
+    #[serde(with = "AtLeast::<1>")]
+    pub import_lines_max: usize,
+    #[serde(with = "AtLeast::<1024>")]
+    pub import_bytes_max: usize,
     pub key_required: bool,
     #[serde(with = "AtLeast::<1024>")]
     pub body_bytes_max: usize,
@@ -607,6 +613,17 @@ pub struct Deliveries {
     pub replay_rows_max: u32,
     #[serde(deserialize_with = "networks")]
     pub allowed_networks: Vec<IpNet>,
+}
+
+/// `[money]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Money {
+    #[serde(with = "AtLeast::<1>")]
+    pub rate_age_days_max: u16,
+    pub built_in_rates: bool,
+    #[serde(with = "AtLeast::<1>")]
+    pub rates_file_bytes_max: u64,
 }
 
 /// `[script]`

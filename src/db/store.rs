@@ -9,6 +9,7 @@ pub mod dead_letters;
 pub mod deliveries;
 pub mod erasures;
 pub mod events;
+pub mod fx_rates;
 pub mod idempotency;
 pub mod installation;
 pub mod landing_pages;

@@ -8,6 +8,7 @@ pub(crate) mod conversions;
 pub(crate) mod dead_letters;
 pub(crate) mod deliveries;
 pub(crate) mod events;
+pub(crate) mod fx_rates;
 pub(crate) mod landing_pages;
 mod library;
 pub(crate) mod manners;
@@ -41,6 +42,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(deliveries::router())
         .merge(templates::router())
         .merge(caps::router())
+        .merge(fx_rates::router())
         .merge(stats::router())
         .merge(story::router())
         .merge(clicks::router())

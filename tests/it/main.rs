@@ -47,6 +47,7 @@ mod api {
     mod dead_letters;
     mod documented;
     mod erasure;
+    mod fx_rates;
     mod idempotency;
     mod libraries;
     mod manners;
@@ -101,6 +102,7 @@ mod edge {
     mod canary;
     mod cli;
     mod first_steps;
+    mod fx;
     mod limits;
     mod ops;
     mod permissions;

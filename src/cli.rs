@@ -1,5 +1,6 @@
-//! The command line: serve, migrate, token, config, database, journal, explain, privacy, fx, healthcheck.
+//! The command line: serve, migrate, token, config, database, journal, explain, privacy, conversions, fx, healthcheck.
 
+mod conversions;
 mod database;
 mod dead_letters;
 mod dump;
@@ -96,6 +97,11 @@ enum Command {
         #[command(subcommand)]
         action: privacy::Command,
     },
+    /// Take conversions from a file of a network or of another tracker
+    Conversions {
+        #[command(subcommand)]
+        action: conversions::Command,
+    },
     /// Import and show what currencies are worth; works while octo runs
     Fx {
         #[command(subcommand)]
@@ -169,6 +175,7 @@ impl Cli {
             Command::Journal { action } => journal::run(action, &config),
             Command::Explain(visitor) => explain::run(visitor, &config),
             Command::Privacy { action } => privacy::run(action, &config),
+            Command::Conversions { action } => conversions::run(action, &config),
             Command::Fx { action } => fx::run(action, &config),
             Command::Healthcheck => healthcheck(&config),
         }

@@ -44,6 +44,7 @@ pub(crate) mod explain;
 pub mod facts;
 pub(crate) mod housekeeping;
 pub(crate) mod http;
+pub(crate) mod imports;
 pub mod journal;
 pub mod judge;
 pub(crate) mod limits;

@@ -24,7 +24,7 @@ use crate::{
 
 pub use self::{
     conversions::{
-        Difference, Replay, Replayed, Told, replay as replay_postbacks,
+        Difference, Imported, Replay, Replayed, Told, import as import_postbacks, replay as replay_postbacks,
         settle_waiting as settle_waiting_conversions,
     },
     deliveries::Change,

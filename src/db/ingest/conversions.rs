@@ -136,6 +136,16 @@ pub(super) async fn store(
     out_clicks: &[&OutClick<'_>],
     postbacks: &[&Postback<'_>],
 ) -> sqlx::Result<Told> {
+    judge(c, stored, out_clicks, postbacks).await.map(|(_, told)| told)
+}
+
+/// [`store`], with what became of each postback.
+async fn judge<'p>(
+    c: &mut Session<'_>,
+    stored: &[&Click<'_>],
+    out_clicks: &[&OutClick<'_>],
+    postbacks: &[&'p Postback<'p>],
+) -> sqlx::Result<(Vec<Judged<'p>>, Told)> {
     let of_clicks: Vec<&Postback<'_>> =
         postbacks.iter().copied().filter(|p| p.click_id.is_some() && p.refusal.is_none()).collect();
     let mut clicks: Vec<ClickId> = of_clicks.iter().filter_map(|p| p.click_id).collect();
@@ -147,19 +157,49 @@ pub(super) async fn store(
         clicks.extend(find(c, FIND_DERIVED, out_clicks).await?);
     }
     let (mut told, outcomes) = derive_clicks(c, clicks, &of_clicks).await?.into_parts();
-    if !postbacks.is_empty() {
-        let outcome = |p: &Postback<'_>| outcomes.get(&p.id).copied().unwrap_or_else(|| without_click(p));
-        let judged: Vec<Judged<'_>> = postbacks.iter().map(|p| (*p, outcome(p))).collect();
+    let outcome = |p: &Postback<'_>| outcomes.get(&p.id).copied().unwrap_or_else(|| without_click(p));
+    let judged: Vec<Judged<'p>> = postbacks.iter().map(|p| (*p, outcome(p))).collect();
+    if !judged.is_empty() {
         write::insert_postbacks(c, &judged).await?;
         told.postbacks = judged.iter().map(|(_, judged)| judged.outcome).collect();
     }
     deliveries::enqueue(c, &told.changes).await?;
-    Ok(told)
+    Ok((judged, told))
 }
 
 async fn find(c: &mut Session<'_>, statement: Statement, clicks: Vec<Uuid>) -> sqlx::Result<Vec<ClickId>> {
     let found: Vec<Uuid> = statement.query_scalar().bind(clicks).fetch_all(c).await?;
     Ok(found.into_iter().filter_map(ClickId::from_uuid).collect())
+}
+
+/// What became of a postback of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imported {
+    /// Its outcome.
+    pub outcome: Outcome,
+    /// What is particular about it.
+    pub reason: Option<OutcomeReason>,
+    /// The conversion that it tells of.
+    pub conversion_id: Option<Uuid>,
+}
+
+/// Stores postbacks as the drain does, in one transaction; gives what became of each in their order.
+pub async fn import(db: &Db, postbacks: Vec<Postback<'static>>) -> Result<(Vec<Imported>, Told), Error> {
+    db.maintain(LOCK_CLICKS, move |c| {
+        Box::pin(async move {
+            let mut transaction = c.begin().await?;
+            let all: Vec<&Postback<'_>> = postbacks.iter().collect();
+            let (judged, told) = judge(&mut transaction, &[], &[], &all).await?;
+            transaction.commit().await?;
+            let imported = judged.iter().map(|(_, judged)| Imported {
+                outcome: judged.outcome,
+                reason: judged.reason,
+                conversion_id: judged.conversion_id,
+            });
+            Ok((imported.collect(), told))
+        })
+    })
+    .await
 }
 
 /// Derives what waits for clicks that came by another node, of the last `minutes`, and gives up what waited too long; gives

@@ -1,5 +1,7 @@
 //! `/api/v1/conversions`: what postbacks made of clicks; and telling of one by hand.
 
+mod import;
+
 use axum::{
     extract::{RawQuery, State},
     http::StatusCode,
@@ -49,7 +51,7 @@ const POSTBACKS_MAX: i64 = 500;
 
 /// The routes of this module.
 pub(crate) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::default().routes(routes!(list, create)).routes(routes!(get))
+    OpenApiRouter::default().routes(routes!(list, create)).routes(routes!(get)).merge(import::router())
 }
 
 /// List conversions

@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod click;
+pub mod cost;
 pub mod id;
 pub mod library;
 pub mod link;

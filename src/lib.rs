@@ -49,6 +49,7 @@ pub mod judge;
 pub(crate) mod limits;
 pub(crate) mod metrics;
 pub mod model;
+pub mod money;
 pub(crate) mod net;
 pub mod privacy;
 pub mod redis;

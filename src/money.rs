@@ -1,0 +1,3 @@
+//! Money that is worked out: what clicks cost.
+
+pub mod costs;

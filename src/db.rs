@@ -47,9 +47,9 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, caps, clicks, dead_letters, erasures, events, idempotency, installation,
-    landing_pages, library, offers, out_clicks, seal_keys, stats, tokens, traffic_sources, uses,
-    visitor_keys,
+    affiliate_networks, campaigns, caps, clicks, costs, dead_letters, erasures, events, idempotency,
+    installation, landing_pages, library, offers, out_clicks, seal_keys, stats, tokens, traffic_sources,
+    uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -70,6 +70,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         dead_letters::STATEMENTS,
         erasures::STATEMENTS,
         caps::STATEMENTS,
+        costs::STATEMENTS,
         events::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,

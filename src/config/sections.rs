@@ -42,6 +42,8 @@ pub struct Config {
     pub tracking: Tracking,
     /// How much paths and offers take.
     pub caps: Caps,
+    pub costs: Costs,
+    pub budgets: Budgets,
     /// The script of landing pages.
     pub script: Script,
     /// What is kept, and how long.
@@ -553,6 +555,24 @@ pub struct Caps {
     pub file_bytes_max: usize,
     #[serde(rename = "total_keep_days", with = "Days::<1>")]
     pub total_keep: Duration,
+}
+
+/// `[costs]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Costs {
+    #[serde(rename = "settle_s", with = "Seconds::<0>")]
+    pub settle: Duration,
+    #[serde(rename = "count_timeout_ms", with = "Millis::<100>")]
+    pub count_timeout: Duration,
+}
+
+/// `[budgets]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budgets {
+    #[serde(rename = "check_interval_ms", with = "Millis::<100>")]
+    pub check_interval: Duration,
 }
 
 /// `[script]`

@@ -4,6 +4,7 @@ pub mod affiliate_networks;
 pub mod campaigns;
 pub mod caps;
 pub mod clicks;
+pub mod costs;
 pub mod dead_letters;
 pub mod erasures;
 pub mod events;

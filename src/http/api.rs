@@ -4,6 +4,7 @@ pub(crate) mod affiliate_networks;
 pub(crate) mod campaigns;
 pub(crate) mod caps;
 pub(crate) mod clicks;
+pub(crate) mod costs;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod landing_pages;
@@ -35,6 +36,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(affiliate_networks::router())
         .merge(templates::router())
         .merge(caps::router())
+        .merge(costs::router())
         .merge(stats::router())
         .merge(story::router())
         .merge(clicks::router())

@@ -47,6 +47,18 @@ scope_extractor! {
     /// A token that may read.
     Read
 }
+/// A token that may do everything, and which.
+#[derive(Debug)]
+pub(crate) struct AdminToken(pub Token);
+
+impl FromRequestParts<App> for AdminToken {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        require(Scope::Admin, parts, app).await.map(Self)
+    }
+}
+
 /// A token that may tell of events, and which.
 #[derive(Debug)]
 pub(crate) struct Ingest(pub Token);

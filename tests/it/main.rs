@@ -40,6 +40,7 @@ mod tracking {
 mod api {
     mod campaigns;
     mod corrections;
+    mod costs;
     mod database_statistics;
     mod dead_letters;
     mod documented;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     admission::Admission,
+    budgets::Budgets,
     campaigns::{Campaigns, Source, report_cache::ReportCache},
     caps::Caps,
     config::Config,
@@ -72,6 +73,8 @@ pub struct Parts {
     pub uniques: Arc<Uniques>,
     /// How much paths and offers have taken.
     pub caps: Arc<Caps>,
+    /// Which campaigns have spent what they may.
+    pub budgets: Arc<Budgets>,
     /// What is kept of who clicked.
     pub privacy: Privacy,
     /// What visitors are hashed under.
@@ -146,6 +149,7 @@ impl App {
             judge: Arc::new(judge),
             uniques,
             caps: Arc::new(caps),
+            budgets: Arc::new(Budgets::open(config.server.data_dir.join("budgets.json"))),
             privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
             keys,
             keyring,

@@ -137,6 +137,7 @@ macro_rules! entry {
     };
 }
 
+mod budgets;
 mod campaigns;
 mod caps;
 mod clicks;
@@ -147,7 +148,9 @@ mod journal;
 mod process;
 mod redis;
 
-pub use {campaigns::*, caps::*, clicks::*, db::*, drain::*, http::*, journal::*, process::*, redis::*};
+pub use {
+    budgets::*, campaigns::*, caps::*, clicks::*, db::*, drain::*, http::*, journal::*, process::*, redis::*,
+};
 
 /// Every metric of octo; `process_*` describe themselves.
 pub fn families() -> impl Iterator<Item = &'static Family> {
@@ -157,6 +160,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         journal::FAMILIES,
         drain::FAMILIES,
         db::FAMILIES,
+        budgets::FAMILIES,
         campaigns::FAMILIES,
         caps::FAMILIES,
         redis::FAMILIES,

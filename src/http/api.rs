@@ -1,6 +1,7 @@
 //! The admin API: one file a noun, and in [`manners`] what they have in common.
 
 pub(crate) mod affiliate_networks;
+pub(crate) mod budgets;
 pub(crate) mod campaigns;
 pub(crate) mod caps;
 pub(crate) mod clicks;
@@ -37,6 +38,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(templates::router())
         .merge(caps::router())
         .merge(costs::router())
+        .merge(budgets::router())
         .merge(stats::router())
         .merge(story::router())
         .merge(clicks::router())

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     admission::Admission,
+    budgets::Budgets,
     campaigns::{Campaigns, Source, report_cache::ReportCache},
     caps::Caps,
     config::Config,
@@ -78,6 +79,8 @@ pub struct Parts {
     pub caps: Arc<Caps>,
     /// Who is told of conversions.
     pub postbacks: Arc<Postbacks>,
+    /// Which campaigns have spent what they may.
+    pub budgets: Arc<Budgets>,
     /// What is kept of who clicked.
     pub privacy: Privacy,
     /// What visitors are hashed under.
@@ -155,6 +158,7 @@ impl App {
             uniques,
             caps: Arc::new(caps),
             postbacks: Arc::new(Postbacks::new(&config.deliveries).context("the client of postbacks")?),
+            budgets: Arc::new(Budgets::open(config.server.data_dir.join("budgets.json"))),
             privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
             keys,
             keyring,

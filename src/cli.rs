@@ -1,6 +1,8 @@
-//! The command line: serve, migrate, token, config, database, journal, explain, privacy, conversions, fx, healthcheck.
+//! The command line: serve, migrate, token, config, database, journal, explain, cost, privacy, conversions, fx,
+//! healthcheck.
 
 mod conversions;
+mod cost;
 mod database;
 mod dead_letters;
 mod dump;
@@ -92,6 +94,11 @@ enum Command {
     },
     /// Show where a made-up visitor would go, and why; nothing is stored
     Explain(explain::Visitor),
+    /// Say what clicks cost, list it, take it back, or import a file of it; works while octo runs
+    Cost {
+        #[command(subcommand)]
+        action: cost::Command,
+    },
     /// Export or erase everything about one click, or about all clicks with a value; works while octo runs
     Privacy {
         #[command(subcommand)]
@@ -174,6 +181,7 @@ impl Cli {
             Command::Database { action } => database::run(action, &config),
             Command::Journal { action } => journal::run(action, &config),
             Command::Explain(visitor) => explain::run(visitor, &config),
+            Command::Cost { action } => cost::run(action, &config),
             Command::Privacy { action } => privacy::run(action, &config),
             Command::Conversions { action } => conversions::run(action, &config),
             Command::Fx { action } => fx::run(action, &config),

@@ -47,8 +47,8 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, caps, clicks, conversions, dead_letters, deliveries, erasures, events,
-    fx_rates, idempotency, installation, landing_pages, library, offers, out_clicks, outbox,
+    affiliate_networks, campaigns, caps, clicks, conversions, costs, dead_letters, deliveries, erasures,
+    events, fx_rates, idempotency, installation, landing_pages, library, offers, out_clicks, outbox,
     postback_targets, postbacks, seal_keys, stats, tokens, traffic_sources, uses, visitor_keys,
 };
 
@@ -72,6 +72,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         deliveries::STATEMENTS,
         erasures::STATEMENTS,
         caps::STATEMENTS,
+        costs::STATEMENTS,
         events::STATEMENTS,
         fx_rates::STATEMENTS,
         idempotency::STATEMENTS,

@@ -33,6 +33,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod app;
+pub mod budgets;
 pub mod campaigns;
 pub mod caps;
 pub mod cli;

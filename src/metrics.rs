@@ -137,6 +137,7 @@ macro_rules! entry {
     };
 }
 
+mod budgets;
 mod campaigns;
 mod caps;
 mod clicks;
@@ -150,8 +151,8 @@ mod process;
 mod redis;
 
 pub use {
-    campaigns::*, caps::*, clicks::*, conversions::*, db::*, deliveries::*, drain::*, http::*, journal::*,
-    process::*, redis::*,
+    budgets::*, campaigns::*, caps::*, clicks::*, conversions::*, db::*, deliveries::*, drain::*, http::*,
+    journal::*, process::*, redis::*,
 };
 
 /// Every metric of octo; `process_*` describe themselves.
@@ -163,6 +164,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         journal::FAMILIES,
         drain::FAMILIES,
         db::FAMILIES,
+        budgets::FAMILIES,
         campaigns::FAMILIES,
         caps::FAMILIES,
         deliveries::FAMILIES,

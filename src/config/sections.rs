@@ -48,6 +48,8 @@ pub struct Config {
     pub deliveries: Deliveries,
     /// What clicks cost and earned.
     pub money: Money,
+    pub costs: Costs,
+    pub budgets: Budgets,
     /// The script of landing pages.
     pub script: Script,
     /// What is kept, and how long.
@@ -624,6 +626,24 @@ pub struct Money {
     pub built_in_rates: bool,
     #[serde(with = "AtLeast::<1>")]
     pub rates_file_bytes_max: u64,
+}
+
+/// `[costs]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Costs {
+    #[serde(rename = "settle_s", with = "Seconds::<0>")]
+    pub settle: Duration,
+    #[serde(rename = "count_timeout_ms", with = "Millis::<100>")]
+    pub count_timeout: Duration,
+}
+
+/// `[budgets]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budgets {
+    #[serde(rename = "check_interval_ms", with = "Millis::<100>")]
+    pub check_interval: Duration,
 }
 
 /// `[script]`

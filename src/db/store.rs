@@ -5,6 +5,7 @@ pub mod campaigns;
 pub mod caps;
 pub mod clicks;
 pub mod conversions;
+pub mod costs;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod erasures;

@@ -1,10 +1,12 @@
 //! The admin API: one file a noun, and in [`manners`] what they have in common.
 
 pub(crate) mod affiliate_networks;
+pub(crate) mod budgets;
 pub(crate) mod campaigns;
 pub(crate) mod caps;
 pub(crate) mod clicks;
 pub(crate) mod conversions;
+pub(crate) mod costs;
 pub(crate) mod dead_letters;
 pub(crate) mod deliveries;
 pub(crate) mod events;
@@ -43,6 +45,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(templates::router())
         .merge(caps::router())
         .merge(fx_rates::router())
+        .merge(costs::router())
+        .merge(budgets::router())
         .merge(stats::router())
         .merge(story::router())
         .merge(clicks::router())

@@ -117,6 +117,8 @@ pub(super) fn spawn_tasks(
         file: caps_file(config),
     };
     tasks.spawn_after(first_run, "caps", caps.run(stop()));
+    let budgets = app.budgets.clone().run(campaigns(), db(), config.clone(), stop());
+    tasks.spawn_after(schema_ready, "budgets", budgets);
     let admission =
         app.admission.clone().run(journal(), config.journal_dir(), config.journal.queue_records_max, stop());
     tasks.spawn_after(first_run, "admission", admission);

@@ -17,6 +17,7 @@ use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
 
 /// Links and events: what visitors and pages send, and what becomes of it.
 mod tracking {
+    mod budgets;
     mod cache;
     mod cache_hints;
     mod caps;
@@ -43,6 +44,7 @@ mod tracking {
 mod api {
     mod campaigns;
     mod corrections;
+    mod costs;
     mod database_statistics;
     mod dead_letters;
     mod documented;

@@ -10,7 +10,7 @@ use super::{
     DeadLetter, Rows, StoreError, Told, bigint, column, conversions,
     copy::CopyData,
     out_clicks,
-    rollups::{self, Sources, Stats},
+    rollups::{self, Costs, Sources, Stats},
 };
 use crate::{
     db::{Statement, session::Session, statement::statements, text::Text},
@@ -129,12 +129,13 @@ pub(super) async fn find_stored(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<
 /// Inserts the facts and adds them to the roll-ups, within the caller's transaction.
 pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<Told, StoreError> {
     let Rows { clicks, events, out_clicks, postbacks, .. } = rows;
-    let (mut stats, mut sources) = (Stats::default(), Sources::default());
+    let (mut stats, mut costs, mut sources) = (Stats::default(), Costs::default(), Sources::default());
     if !clicks.is_empty() {
         c.run(COPY_CLICKS, async |c| copy(c, COPY_CLICKS, Click::COLUMNS, clicks).await).await?;
     }
     for click in clicks {
         stats.add_click(click);
+        costs.add_click(click);
         sources.add_click(click);
     }
     if !events.is_empty() {
@@ -152,6 +153,7 @@ pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<Told,
     if !hours.is_empty() {
         rollups::upsert_stats(c, &hours).await?;
     }
+    rollups::upsert_costs(c, &costs).await?;
     rollups::upsert_sources(c, &sources).await?;
     Ok(told)
 }

@@ -62,7 +62,7 @@ struct Decision {
     #[schema(example = "The rule German iPhones took it, by its path Long page, to the landing page A.")]
     text: String,
     /// Each reason for which it was not the first choice, in a sentence.
-    #[schema(max_items = 7, example = json!(["Something that was chosen first had taken as much as it may."]))]
+    #[schema(max_items = 8, example = json!(["Something that was chosen first had taken as much as it may."]))]
     why: Vec<String>,
     /// Whether it counts, in a sentence.
     #[schema(example = "It counts.")]
@@ -256,6 +256,7 @@ fn sentence_of_why(why: Why) -> String {
         }
         Why::Fallback => "Nothing of the campaign took it: it went to the fallback.",
         Why::NextRule => "A rule before it held, and none of its paths took part.",
+        Why::Budget => "The campaign had spent its budget.",
     }
     .to_owned()
 }

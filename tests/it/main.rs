@@ -26,6 +26,8 @@ mod tracking {
     mod event_inputs;
     mod event_sources;
     mod out;
+    mod postback;
+    mod postback_shapes;
     mod privacy;
     mod rules;
     mod script;
@@ -79,6 +81,7 @@ mod breaks {
         mod cache_outage;
         mod caps;
         mod outage;
+        mod postbacks;
         mod replicas;
     }
 

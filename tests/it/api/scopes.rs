@@ -56,11 +56,24 @@ async fn ended(tracker: &Tracker) -> [String; 2] {
     [revoked, expired].map(|token| token["token"].as_str().unwrap().to_owned())
 }
 
+/// The network whose key is the example of `/postback/{key}`: without it nobody is let in there, whatever his token.
+async fn make_network_of_the_document(tracker: &Tracker) {
+    let body = json!({ "name": "n", "postback_key": "0f4b7c1a9d3e4f60" });
+    assert_eq!(status(tracker.api(Method::POST, "/affiliate-networks").json(&body)).await, 201);
+    eventually(SOON, async || {
+        let answer = tracker.octo.get("/postback/0f4b7c1a9d3e4f60").await.status();
+        anyhow::ensure!(answer == 200, "{answer}");
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn each_route_of_the_document_answers_each_kind_of_credentials_as_it_says() {
     let tracker = patient("scopes_walk").await;
     let octo = &tracker.octo;
     let operations = octo.operations().await;
+    make_network_of_the_document(&tracker).await;
     let [revoked, expired] = ended(&tracker).await;
     let mut good = Vec::new();
     for scope in ["admin", "read", "ingest", "metrics"] {
@@ -225,7 +238,7 @@ async fn a_token_is_stored_as_its_hash_and_its_use_is_noted_once_a_minute() {
 }
 
 /// What stays with strangers: tracking, and the probes and what crawlers ask for, which answer on both listeners.
-const FOR_STRANGERS: [&str; 15] = [
+const FOR_STRANGERS: [&str; 17] = [
     "/c/{key}",
     "/click",
     "/event",
@@ -240,6 +253,8 @@ const FOR_STRANGERS: [&str; 15] = [
     "/o.{hash}.js",
     "/out",
     "/out/{n}",
+    "/postback",
+    "/postback/{key}",
     "/visit",
 ];
 

@@ -102,7 +102,9 @@ pub(super) async fn answer(
             ("X-Octo-Dropped" = String, description = "Why it is of no conversion; not sent otherwise."),
             ("Cache-Control" = String, description = "Each is asked for again."),
         )),
-        (status = 403, description = "The key in the path is nobody's, or the network asks for a token or an address that this is not; `X-Octo-Dropped` says which."),
+        (status = 403, description = "The key in the path is nobody's, or the network asks for a token or an address that this is not.", headers(
+            ("X-Octo-Dropped" = String, description = "`wrong_key`, `wrong_token` or `wrong_address`."),
+        )),
         (status = 503, description = "The disk does not take it; send it again after `Retry-After` seconds."),
     ),
 )]
@@ -123,7 +125,9 @@ pub(super) async fn take(app: &App, peer: Peer, path: PostbackPath, head: &Head)
             ("Cache-Control" = String, description = "Each is asked for again."),
         )),
         (status = 400, description = "The body ended early."),
-        (status = 403, description = "The key in the path is nobody's, or the network asks for a token or an address that this is not; `X-Octo-Dropped` says which."),
+        (status = 403, description = "The key in the path is nobody's, or the network asks for a token or an address that this is not.", headers(
+            ("X-Octo-Dropped" = String, description = "`wrong_key`, `wrong_token` or `wrong_address`."),
+        )),
         (status = 408, description = "The body did not arrive in time."),
         (status = 413, description = "The body is longer than `postbacks.body_bytes_max`."),
         (status = 415, description = "The body is compressed."),

@@ -92,6 +92,11 @@ pub(crate) fn links() -> OpenApi {
         operation.parameters.get_or_insert_default().insert(0, RefOr::T(nth.build()));
     }
     links.paths.paths.insert("/out/{n}".to_owned(), numbered);
+    // everything may stand in the query
+    let posted = links.paths.paths.get_mut("/postback").and_then(|postback| postback.post.as_mut());
+    if let Some(RefOr::T(body)) = posted.and_then(|operation| operation.request_body.as_mut()) {
+        body.required = Some(Required::False);
+    }
     if let Some(keyed) = of_network(&links) {
         links.paths.paths.insert("/postback/{key}".to_owned(), keyed);
     }

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -98,11 +98,13 @@ pub(super) async fn answer(
         ("return" = Option<String>, Query, description = "What to answer in place of JSON: 1 to 32 of `A-Z a-z 0-9 _ . -` and spaces.", example = "OK"),
     ),
     responses(
-        (status = 200, description = "It is on disk.", body = Taken, headers(
+        (status = 200, description = "It is on disk.", content((Taken = "application/json"), (String = "text/plain", example = json!("OK"))), headers(
             ("X-Octo-Dropped" = String, description = "Why it is of no conversion; not sent otherwise."),
             ("Cache-Control" = String, description = "Each is asked for again."),
         )),
-        (status = 403, description = "The key in the path is nobody's, or the network asks for a token or an address that this is not; `X-Octo-Dropped` says which."),
+        (status = 403, description = "The key in the path is nobody's, or the network asks for a token or an address that this is not.", headers(
+            ("X-Octo-Dropped" = String, description = "`wrong_key`, `wrong_token` or `wrong_address`."),
+        )),
         (status = 503, description = "The disk does not take it; send it again after `Retry-After` seconds."),
     ),
 )]
@@ -116,14 +118,16 @@ pub(super) async fn take(app: &App, peer: Peer, path: PostbackPath, head: &Head)
 /// an object gives its names with and without the outer one (`data.payout`, `payout`), and lists are passed over.
 #[utoipa::path(
     post, path = "/postback", tag = "tracking", operation_id = "post_postback", security(()),
-    request_body(content = Object, content_type = "application/json", example = json!({"click_id": "019aaf3c-5f00-7abc-8def-0123456789ab", "payout": "12.50"})),
+    request_body(content = Value, description = "A form or a JSON object; of anything else nothing is read.", content_type = "application/json", example = json!({"click_id": "019aaf3c-5f00-7abc-8def-0123456789ab", "payout": "12.50"})),
     responses(
-        (status = 200, description = "It is on disk.", body = Taken, headers(
+        (status = 200, description = "It is on disk.", content((Taken = "application/json"), (String = "text/plain", example = json!("OK"))), headers(
             ("X-Octo-Dropped" = String, description = "Why it is of no conversion; not sent otherwise."),
             ("Cache-Control" = String, description = "Each is asked for again."),
         )),
         (status = 400, description = "The body ended early."),
-        (status = 403, description = "The key in the path is nobody's, or the network asks for a token or an address that this is not; `X-Octo-Dropped` says which."),
+        (status = 403, description = "The key in the path is nobody's, or the network asks for a token or an address that this is not.", headers(
+            ("X-Octo-Dropped" = String, description = "`wrong_key`, `wrong_token` or `wrong_address`."),
+        )),
         (status = 408, description = "The body did not arrive in time."),
         (status = 413, description = "The body is longer than `postbacks.body_bytes_max`."),
         (status = 415, description = "The body is compressed."),

@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::tracker::{Table, Tracker, header};
+use crate::{
+    harness::eventually,
+    tracker::{SOON, Table, Tracker, header},
+};
 
 /// Headers that the document names where they are sent.
 const OURS: [&str; 13] = [
@@ -225,6 +228,22 @@ async fn links_and_events_answer_as_the_document_says() {
     documented.check("/event", at(Method::POST, "/event").json(&event)).await;
     documented.check("/events", at(Method::POST, "/events").json(&batch)).await;
     documented.check("/event.gif", at(Method::GET, "/event.gif?event_type=View&cid=demo")).await;
+    let postback = format!("/postback?payout=1&click_id={id}");
+    documented.check("/postback", at(Method::GET, &postback)).await;
+    documented.check("/postback", at(Method::HEAD, &postback)).await;
+    documented.check("/postback", at(Method::GET, "/postback?click_id=foreign")).await;
+    documented.check("/postback", at(Method::POST, "/postback").json(&json!({ "click_id": id }))).await;
+    documented.check("/postback", at(Method::POST, "/postback").body("x".repeat(20_000))).await;
+    let compressed = at(Method::POST, "/postback").header("content-encoding", "gzip").body("x");
+    documented.check("/postback", compressed).await;
+    let nobodys = async || tracker.octo.get("/postback/nobodysnetwork").await.status().as_u16();
+    eventually(SOON, async || {
+        anyhow::ensure!(nobodys().await == 403, "the networks are not read yet");
+        Ok(())
+    })
+    .await;
+    documented.check("/postback/{key}", at(Method::GET, "/postback/nobodysnetwork")).await;
+    documented.check("/postback/{key}", at(Method::POST, "/nobodysnetwork/postback")).await;
     for path in ["/health", "/livez", "/readyz", "/readyz/redirect", "/robots.txt", "/metrics", "/docs"] {
         documented
             .check(path, tracker.octo.client().get(tracker.octo.url(path)).bearer_auth(&tracker.token))
@@ -232,9 +251,16 @@ async fn links_and_events_answer_as_the_document_says() {
     }
 
     assert_eq!(documented.wrong, [""; 0]);
-    for wanted in
-        ["post /event 429", "post /events 429", "get /click 302", "post /c/{key} 303", "post /event 415"]
-    {
+    for wanted in [
+        "post /event 429",
+        "post /events 429",
+        "get /click 302",
+        "post /c/{key} 303",
+        "post /event 415",
+        "post /postback 413",
+        "post /postback 415",
+        "get /postback/{key} 403",
+    ] {
         assert!(documented.seen.contains(wanted), "{wanted} was not seen: {:?}", documented.seen);
     }
 }

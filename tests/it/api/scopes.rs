@@ -56,12 +56,12 @@ async fn ended(tracker: &Tracker) -> [String; 2] {
     [revoked, expired].map(|token| token["token"].as_str().unwrap().to_owned())
 }
 
-/// The network whose key is the example of `/postback/{key}`: without it nobody is let in there, whatever his token.
+/// A network whose key is what [`Operation::path`] asks for: without it nobody is let in there, whatever his token.
 async fn make_network_of_the_document(tracker: &Tracker) {
-    let body = json!({ "name": "n", "postback_key": "0f4b7c1a9d3e4f60" });
+    let body = json!({ "name": "n", "postback_key": "018f0000-0000-7000-8000-000000000000" });
     assert_eq!(status(tracker.api(Method::POST, "/affiliate-networks").json(&body)).await, 201);
     eventually(SOON, async || {
-        let answer = tracker.octo.get("/postback/0f4b7c1a9d3e4f60").await.status();
+        let answer = tracker.octo.get("/postback/018f0000-0000-7000-8000-000000000000").await.status();
         anyhow::ensure!(answer == 200, "{answer}");
         Ok(())
     })

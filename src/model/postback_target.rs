@@ -243,6 +243,7 @@ impl Default for TargetTerms {
     }
 }
 
+#[expect(clippy::ref_option, reason = "as serde calls it")]
 fn as_text<S: Serializer>(factor: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
     factor.map(|factor| factor.normalize().to_string()).serialize(serializer)
 }

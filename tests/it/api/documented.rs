@@ -353,6 +353,46 @@ async fn the_api_answers_as_the_document_says() {
         };
         documented.check(&format!("/api/v1{template}"), request).await;
     }
+    let hook = json!({ "name": "hook", "kind": "webhook", "url": "http://127.0.0.1:1/{secret:x}?key=y" });
+    let noun = "/api/v1/postback-targets";
+    let made = documented.check(noun, tracker.api(Method::POST, "/postback-targets").json(&hook)).await;
+    let at = format!("/postback-targets/{}", made["id"]);
+    let day = json!({ "target_id": made["id"], "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "dry_run": true });
+    for (method, template, path, body) in [
+        (Method::GET, "/postback-targets", "/postback-targets?q=o", json!({})),
+        (
+            Method::POST,
+            "/postback-targets",
+            "/postback-targets",
+            json!({ "name": "", "url": "x", "template": "nosuch" }),
+        ),
+        (Method::GET, "/postback-targets/{id}", &at, json!({})),
+        (
+            Method::PATCH,
+            "/postback-targets/{id}",
+            &at,
+            json!({ "payout_rule": "factor", "payout_factor": "0.5" }),
+        ),
+        (Method::POST, "/postback-targets/{id}/pause", &format!("{at}/pause"), json!({})),
+        (Method::POST, "/postback-targets/{id}/resume", &format!("{at}/resume"), json!({})),
+        (Method::POST, "/postback-targets/{id}/secret", &format!("{at}/secret"), json!({})),
+        (Method::POST, "/postback-targets/{id}/test", &format!("{at}/test"), json!({})),
+        (Method::GET, "/deliveries", "/deliveries?state=dead", json!({})),
+        (Method::GET, "/deliveries/{id}", "/deliveries/0b8aaf3c-5f00-4abc-8def-0123456789ab", json!({})),
+        (
+            Method::POST,
+            "/deliveries/{id}/retry",
+            "/deliveries/0b8aaf3c-5f00-4abc-8def-0123456789ab/retry",
+            json!({}),
+        ),
+        (Method::POST, "/deliveries/replay", "/deliveries/replay", day),
+        (Method::DELETE, "/postback-targets/{id}", &at, json!({})),
+    ] {
+        let request = tracker.api(method.clone(), path);
+        let request =
+            if matches!(method, Method::GET | Method::DELETE) { request } else { request.json(&body) };
+        documented.check(&format!("/api/v1{template}"), request).await;
+    }
     let stranger = tracker.octo.client().get(tracker.octo.url("/api/v1/clicks"));
     documented.check("/api/v1/clicks", stranger).await;
 

@@ -139,6 +139,7 @@ struct Tried {
     /// Its headers, likewise.
     headers: Vec<TriedHeader>,
     /// Its body, likewise.
+    #[schema(example = "{\"click\": \"octo-test\", \"value\": 1}")]
     body: Option<String>,
     /// Status of the answer; null: there was none.
     #[schema(example = 200)]

@@ -54,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
     });
     let listener = tokio::net::TcpListener::bind(free_address()).await?;
     let address = listener.local_addr()?;
+    #[expect(clippy::disallowed_methods, reason = "the receiver ends with the bench")]
     tokio::spawn(async move { axum::serve(listener, router).await });
 
     let postgres = PrivatePostgres::start().await;

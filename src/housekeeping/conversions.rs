@@ -39,7 +39,7 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
             }
             // the next round is soon
             Err(error) => {
-                tracing::debug!(?error, "conversions that wait for their clicks were not looked at")
+                tracing::debug!(?error, "conversions that wait for their clicks were not looked at");
             }
         }
         if is_seldom {

@@ -357,7 +357,7 @@ impl Click {
         if is_decided && entry.reading.status == Meaning::Known(MappedStatus::Pending) {
             return Some(OutcomeReason::LatePending);
         }
-        self.change(i, entry, found, |conversion, reading| conversion.hear(reading))
+        self.change(i, entry, found, Conversion::hear)
     }
 
     /// Changes a conversion by what a postback says; `Repeat` where that changes nothing.

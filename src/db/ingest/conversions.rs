@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use self::{
-    read::{ClickRow, LedgerRow, Sources},
+    read::{ClickRow, LedgerRow, Sources, StoredConversion},
     write::{BookRow, ConversionRow, LedgerOutcome, Written},
 };
 use super::{
@@ -306,7 +306,7 @@ fn derive_click(
     let known = rows.iter().position(LedgerRow::is_news).unwrap_or(rows.len());
     let is_in_order = rows[known..].iter().all(LedgerRow::is_news);
     let stored = sources.stored(click_id.uuid());
-    let standing = |i: usize| stored.get(&ids[i]).map(|row| row.standing());
+    let standing = |i: usize| stored.get(&ids[i]).map(StoredConversion::standing);
     let moves = book(&derived, known, is_in_order, standing);
     for (i, entry, moved) in moves {
         let conversion = &derived.conversions[i];
@@ -398,7 +398,7 @@ fn without_click(postback: &Postback<'_>) -> LedgerOutcome {
     LedgerOutcome::new(Outcome::Ignored, Some(reason), postback.network_id)
 }
 
-impl read::StoredConversion {
+impl StoredConversion {
     fn standing(&self) -> Standing {
         Standing { status: self.status, payout: self.payout, currency: self.currency }
     }

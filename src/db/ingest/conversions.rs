@@ -27,7 +27,7 @@ use crate::{
     db::{Db, Error, Statement, session::Session, statement::statements},
     facts::{Fact, click::Click, out_click::OutClick, postback::Postback},
     model::{
-        conversion::{Outcome, OutcomeReason, Status},
+        conversion::{Channel, Outcome, OutcomeReason, Status},
         id::{ClickId, time_of_uuid},
         network::PostbackRules,
     },
@@ -382,7 +382,8 @@ fn entry<'s>(row: &LedgerRow, click: &ClickRow, sources: &'s Sources) -> Entry<'
     let reading = reading::read(&row.params, rules, row.at());
     let offer_id = offer_at(reading.time.unwrap_or(row.at()));
     let offer_payout = offer_id.and_then(|id| sources.payout_of(id)).or(click.payout());
-    Entry { at: row.at(), reading, network_id, rules, offer_id, offer_payout }
+    let is_known = row.key_network_id.is_some() || row.channel != <&str>::from(Channel::Http);
+    Entry { at: row.at(), is_known, reading, network_id, rules, offer_id, offer_payout }
 }
 
 /// What became of a postback that tells of no click, or was not let in.

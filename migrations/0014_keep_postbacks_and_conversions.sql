@@ -2,10 +2,11 @@
 --
 -- Few beside clicks, so no partitions. No foreign keys, and campaign_id in every key of what belongs to a campaign.
 
--- The ledger. created_at is when it came; outcome and reason are derived, as conversions are.
+-- The ledger. created_at is when it came; outcome, reason and network_id are derived, as
+-- conversions are.
 CREATE TABLE postbacks (
     id              uuid        NOT NULL,
-    network_id      bigint,                 -- whose key it came under; NULL: its offer tells
+    key_network_id  bigint,                 -- whose key it came under; NULL: its offer tells
     channel         text        NOT NULL,   -- http, import, api
     ip_address      inet,
     click_id        uuid,
@@ -14,6 +15,7 @@ CREATE TABLE postbacks (
     refusal         text,
     outcome         text        NOT NULL,   -- accepted, ignored, refused, waiting, orphan
     reason          text,
+    network_id      bigint,                 -- whose words were read
     conversion_id   uuid,
     created_at      timestamptz NOT NULL,
     PRIMARY KEY (created_at, id)

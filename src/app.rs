@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     admission::Admission,
+    budgets::Budgets,
     campaigns::{Campaigns, Source, report_cache::ReportCache},
     caps::Caps,
     config::Config,
@@ -26,6 +27,7 @@ use crate::{
     judge::{Judge, NewVisit, uniques::Uniques},
     limits::Limits,
     networks::Networks,
+    postback::worker::Postbacks,
     privacy::{Privacy, keys::Keys},
     redis::Redis,
     script::Script,
@@ -75,6 +77,10 @@ pub struct Parts {
     pub uniques: Arc<Uniques>,
     /// How much paths and offers have taken.
     pub caps: Arc<Caps>,
+    /// Who is told of conversions.
+    pub postbacks: Arc<Postbacks>,
+    /// Which campaigns have spent what they may.
+    pub budgets: Arc<Budgets>,
     /// What is kept of who clicked.
     pub privacy: Privacy,
     /// What visitors are hashed under.
@@ -151,6 +157,8 @@ impl App {
             judge: Arc::new(judge),
             uniques,
             caps: Arc::new(caps),
+            postbacks: Arc::new(Postbacks::new(&config.deliveries).context("the client of postbacks")?),
+            budgets: Arc::new(Budgets::open(config.server.data_dir.join("budgets.json"))),
             privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
             keys,
             keyring,

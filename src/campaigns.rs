@@ -240,6 +240,12 @@ impl Campaigns {
         (at > 0).then(|| Duration::from_millis(self.now_ms().saturating_sub(at)))
     }
 
+    /// Those that have a budget.
+    pub fn with_budgets(&self) -> Vec<Arc<Routes>> {
+        let set = self.set.read().unwrap_or_else(PoisonError::into_inner);
+        set.by_key.values().filter(|routes| routes.campaign.terms.has_budget()).cloned().collect()
+    }
+
     fn keys(&self) -> Vec<CampaignKey> {
         self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.keys().cloned().collect()
     }

@@ -42,6 +42,9 @@ use crate::{
 /// Counters are spread over so many locks.
 const SHARDS: usize = 64;
 
+/// Behind the name of what is counted, where the counter is of places that were given back.
+const BACK: &str = "-back";
+
 /// A clock that went back by less stays in the window that it was in.
 const CLOCK_BACK_S: i64 = 60;
 
@@ -64,6 +67,8 @@ pub struct CounterId {
     of: CapOf,
     per: CapPer,
     zone: Tz,
+    /// Whether it counts the places that were given back: what is counted only grows.
+    is_back: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -184,9 +189,9 @@ impl Caps {
             let Some(counter) = self.counter(CounterId::of(routes, target, *cap)) else { return false };
             let mut count = counter.at(at, self);
             count.set_limit(cap.limit);
-            let is_over = count.total >= cap.limit.into();
-            let what = counter.what(count.window);
+            let (total, what) = (count.total, counter.what(count.window));
             drop(count);
+            let is_over = total.saturating_sub(self.given_back(counter.id, at)) >= cap.limit.into();
             is_over && !(cap.of == CapOf::Visitors && self.uniques.has_of(visit, what, seconds(at)))
         })
     }
@@ -211,8 +216,7 @@ impl Caps {
         self.count(routes, CapTarget::Offer(offer_id), at, visit);
     }
 
-    /// Counts a conversion, at the time it arrives, toward the caps of its path and offer. Conversions are not received
-    /// yet, so nothing calls it, and a cap of them is refused.
+    /// Counts a conversion, at the time it arrives, toward the caps of its path and offer.
     pub fn count_conversion(
         &self,
         routes: &Routes,
@@ -220,11 +224,33 @@ impl Caps {
         offer_id: Option<i64>,
         at: DateTime<Utc>,
     ) {
-        for target in [path_id.map(CapTarget::Path), offer_id.map(CapTarget::Offer)].into_iter().flatten() {
-            for cap in routes.caps(target).iter().filter(|cap| cap.of == CapOf::Conversions) {
-                self.count_one(CounterId::of(routes, target, *cap), cap.limit, at);
+        for (id, limit) in conversion_caps(routes, path_id, offer_id) {
+            self.count_one(id, limit, at);
+        }
+    }
+
+    /// Gives the place of a conversion back that arrived at `arrived_at` and was rejected, where its window is not over.
+    pub fn give_back_conversion(
+        &self,
+        routes: &Routes,
+        path_id: Option<i64>,
+        offer_id: Option<i64>,
+        arrived_at: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) {
+        for (id, _) in conversion_caps(routes, path_id, offer_id) {
+            if Window::of(now, id.per, id.zone).contains(arrived_at.timestamp()) {
+                self.count_one(CounterId { is_back: true, ..id }, u32::MAX, now);
             }
         }
+    }
+
+    /// Places of a counter's window that were given back.
+    fn given_back(&self, id: CounterId, at: DateTime<Utc>) -> u64 {
+        if id.of != CapOf::Conversions {
+            return 0;
+        }
+        self.counter(CounterId { is_back: true, ..id }).map_or(0, |counter| counter.at(at, self).total)
     }
 
     fn count(&self, routes: &Routes, target: CapTarget, at: DateTime<Utc>, visit: u64) {
@@ -257,8 +283,10 @@ impl Caps {
     pub fn usage(&self, routes: &Routes, target: CapTarget, at: DateTime<Utc>) -> Vec<Usage> {
         let usage = |cap: &Cap| {
             let counter = self.counter(CounterId::of(routes, target, *cap))?;
+            let back = self.given_back(counter.id, at);
             let count = counter.at(at, self);
-            Some(Usage { cap: *cap, used: count.total, window: count.window, is_heard: count.is_heard })
+            let used = count.total.saturating_sub(back);
+            Some(Usage { cap: *cap, used, window: count.window, is_heard: count.is_heard })
         };
         routes.caps(target).iter().filter_map(usage).collect()
     }
@@ -322,6 +350,19 @@ impl fmt::Debug for Caps {
     }
 }
 
+/// The counters of conversions of a path and an offer, with their limits.
+fn conversion_caps(
+    routes: &Routes,
+    path_id: Option<i64>,
+    offer_id: Option<i64>,
+) -> impl Iterator<Item = (CounterId, u32)> {
+    let targets = [path_id.map(CapTarget::Path), offer_id.map(CapTarget::Offer)];
+    targets.into_iter().flatten().flat_map(move |target| {
+        let caps = routes.caps(target).iter().filter(|cap| cap.of == CapOf::Conversions);
+        caps.map(move |cap| (CounterId::of(routes, target, *cap), cap.limit))
+    })
+}
+
 fn seconds(at: DateTime<Utc>) -> u64 {
     u64::try_from(at.timestamp()).unwrap_or(0)
 }
@@ -334,7 +375,7 @@ impl CounterId {
             CapTarget::Offer(id) => Target::Offer(id),
         };
         let zone = cap.time_zone.filter(|_| cap.per != CapPer::Total).unwrap_or_default();
-        Self { target, of: cap.of, per: cap.per, zone }
+        Self { target, of: cap.of, per: cap.per, zone, is_back: false }
     }
 }
 
@@ -346,7 +387,8 @@ impl fmt::Display for CounterId {
             Target::Path(id) => write!(f, "path/{id}"),
             Target::Offer(id) => write!(f, "offer/{id}"),
         }?;
-        write!(f, "/{}/{}/{}", self.of, self.per, self.zone)
+        let back = if self.is_back { BACK } else { "" };
+        write!(f, "/{}{back}/{}/{}", self.of, self.per, self.zone)
     }
 }
 
@@ -364,9 +406,11 @@ impl FromStr for CounterId {
             "offer" => Target::Offer(number()?),
             _ => return Err(()),
         };
-        let (of, per) = (part()?.parse().map_err(|_| ())?, part()?.parse().map_err(|_| ())?);
+        let of = part()?;
+        let (of, is_back) = of.strip_suffix(BACK).map_or((of, false), |of| (of, true));
+        let (of, per) = (of.parse().map_err(|_| ())?, part()?.parse().map_err(|_| ())?);
         let zone = part()?.parse().map_err(|_| ())?;
-        Ok(Self { target, of, per, zone })
+        Ok(Self { target, of, per, zone, is_back })
     }
 }
 

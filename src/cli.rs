@@ -1,11 +1,16 @@
-//! The command line: serve, migrate, token, config, database, journal, explain, privacy, healthcheck.
+//! The command line: serve, migrate, token, config, database, journal, explain, cost, privacy, conversions, fx,
+//! healthcheck.
 
+mod conversions;
+mod cost;
 mod database;
 mod dead_letters;
 mod dump;
 mod explain;
+mod fx;
 mod journal;
 mod privacy;
+mod progress;
 
 use std::{
     io::{Read, Write},
@@ -89,10 +94,25 @@ enum Command {
     },
     /// Show where a made-up visitor would go, and why; nothing is stored
     Explain(explain::Visitor),
+    /// Say what clicks cost, list it, take it back, or import a file of it; works while octo runs
+    Cost {
+        #[command(subcommand)]
+        action: cost::Command,
+    },
     /// Export or erase everything about one click, or about all clicks with a value; works while octo runs
     Privacy {
         #[command(subcommand)]
         action: privacy::Command,
+    },
+    /// Take conversions from a file of a network or of another tracker
+    Conversions {
+        #[command(subcommand)]
+        action: conversions::Command,
+    },
+    /// Import and show what currencies are worth; works while octo runs
+    Fx {
+        #[command(subcommand)]
+        action: fx::Command,
     },
     /// Ask a running octo whether it is ready (exit code 0); for containers
     Healthcheck,
@@ -161,7 +181,10 @@ impl Cli {
             Command::Database { action } => database::run(action, &config),
             Command::Journal { action } => journal::run(action, &config),
             Command::Explain(visitor) => explain::run(visitor, &config),
+            Command::Cost { action } => cost::run(action, &config),
             Command::Privacy { action } => privacy::run(action, &config),
+            Command::Conversions { action } => conversions::run(action, &config),
+            Command::Fx { action } => fx::run(action, &config),
             Command::Healthcheck => healthcheck(&config),
         }
     }

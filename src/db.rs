@@ -47,9 +47,9 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, caps, clicks, dead_letters, erasures, events, idempotency, installation,
-    landing_pages, library, offers, out_clicks, seal_keys, stats, tokens, traffic_sources, uses,
-    visitor_keys,
+    affiliate_networks, campaigns, caps, clicks, conversions, costs, dead_letters, deliveries, erasures,
+    events, fx_rates, idempotency, installation, landing_pages, library, offers, out_clicks, outbox,
+    postback_targets, postbacks, seal_keys, stats, tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -67,10 +67,14 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         campaigns::STATEMENTS,
         clicks::STATEMENTS,
         clock::STATEMENTS,
+        conversions::STATEMENTS,
         dead_letters::STATEMENTS,
+        deliveries::STATEMENTS,
         erasures::STATEMENTS,
         caps::STATEMENTS,
+        costs::STATEMENTS,
         events::STATEMENTS,
+        fx_rates::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,
         landing_pages::STATEMENTS,
@@ -78,9 +82,12 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         migrations::STATEMENTS,
         offers::STATEMENTS,
         out_clicks::STATEMENTS,
+        outbox::STATEMENTS,
         partitions::STATEMENTS,
         pool::STATEMENTS,
+        postbacks::STATEMENTS,
         pool::connector::STATEMENTS,
+        postback_targets::STATEMENTS,
         replicas::probe::STATEMENTS,
         seal_keys::STATEMENTS,
         server_status::STATEMENTS,

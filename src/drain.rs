@@ -21,7 +21,7 @@ use crate::{
     config,
     db::{
         Db,
-        ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError, UNIQUE_VIOLATION},
+        ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError, Told, UNIQUE_VIOLATION},
     },
     facts::{
         Fact, Kind,
@@ -37,15 +37,19 @@ use progress::{Sent, Streams};
 const CHECK_VIOLATION: &str = "23514";
 
 /// Runs until the stop signal, and then until the journal is empty or Postgres is unavailable.
+///
+/// `told` hears what was made of conversions, once that is stored.
 pub async fn run(
     journal: Journal,
     db: Arc<Db>,
     options: config::Drain,
+    told: impl Fn(&Told) + Send + Sync,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (mut failures, mut sent) = (0, Sent::default());
+    let part = Part { journal: &journal, options: &options, told: &told };
     loop {
-        match drain(&journal, &db, &options, &stop, &mut failures, &mut sent).await {
+        match drain(&part, &db, &stop, &mut failures, &mut sent).await {
             Ok(()) => return Ok(()),
             Err(_) if stop.is_cancelled() => return Ok(()),
             Err(error) => {
@@ -58,15 +62,22 @@ pub async fn run(
     }
 }
 
+/// What does not change while it runs.
+struct Part<'p> {
+    journal: &'p Journal,
+    options: &'p config::Drain,
+    told: &'p (dyn Fn(&Told) + Send + Sync),
+}
+
 /// One connection's worth of work; ends well only after the stop signal, with an empty journal.
 async fn drain(
-    journal: &Journal,
+    part: &Part<'_>,
     db: &Db,
-    options: &config::Drain,
     stop: &CancellationToken,
     failures: &mut u32,
     sent: &mut Sent,
 ) -> anyhow::Result<()> {
+    let Part { journal, options, .. } = part;
     let mut ingest = Ingest::connect(db.primary(), options.statement_timeout).await?;
     let mut streams = Streams::default();
     let mut durable = journal.durable();
@@ -84,7 +95,7 @@ async fn drain(
                 (reader, batch) = read(reader, end_seq, options, *failures).await?;
                 stored += batch.len();
                 note_damage(journal, stream, &batch);
-                store(&mut ingest, watermark_id, &batch, is_own.then_some(&mut *sent)).await?;
+                store(part, &mut ingest, watermark_id, &batch, is_own.then_some(&mut *sent)).await?;
                 journal.set_drained(stream, batch.hi);
                 streams.note_stored(watermark_id, batch.hi);
                 *failures = 0;
@@ -147,6 +158,7 @@ struct Item<'a> {
 /// Stores a batch. Where Postgres refuses a row, the batch is halved until the row is found; that row becomes
 /// a dead letter and the others are stored. A row that is there already, because it is sent again, is left out.
 async fn store(
+    part: &Part<'_>,
     ingest: &mut Ingest,
     stream: Uuid,
     batch: &Batch,
@@ -162,7 +174,10 @@ async fn store(
             sent.note(hi, &outcome);
         }
         match outcome {
-            Ok(()) => count_stored(&rows),
+            Ok(()) => {
+                count_stored(&rows);
+                (part.told)(&rows.told);
+            }
             Err(StoreError::Refused { sqlstate, .. })
                 if sqlstate == UNIQUE_VIOLATION
                     && leave_out_stored(ingest, &mut items[range.clone()]).await? =>

@@ -97,6 +97,7 @@ pub fn explain_visitor(
     enricher: &Enricher,
     made_up: &MadeUp,
     is_full: &dyn Fn(CapTarget) -> bool,
+    is_spent: bool,
 ) -> Explained {
     let id = made_up.click_id.unwrap_or_else(ClickId::now);
     let mut params = Params::parse(&made_up.query);
@@ -114,6 +115,7 @@ pub fn explain_visitor(
         is_returning: made_up.is_returning,
         is_unique: made_up.is_unique,
         is_full,
+        is_spent,
         ..Visit::new(&params, &visitor, made_up.at.unwrap_or_else(|| id.created_at()), id.seed())
     };
     let decision = routing::decide(routes, &visit);

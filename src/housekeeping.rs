@@ -2,6 +2,7 @@
 //! clock, erasures in its journal, the keys of tokens. Nobody's click waits for any of it.
 
 pub(crate) mod clock;
+pub(crate) mod conversions;
 pub(crate) mod database;
 pub(crate) mod erasure;
 pub(crate) mod seal_keys;

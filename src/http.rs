@@ -200,6 +200,7 @@ fn answer_preflight(ahead: Option<Ahead>, request: &Request<Incoming>, allowed: 
 
 fn operator_routes(app: &App) -> Router<App> {
     Router::from(api::router())
+        .merge(api::costs::keitaro::router())
         .layer(middleware::from_fn_with_state(app.clone(), position::see))
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
         .merge(open_routes())
@@ -250,6 +251,7 @@ fn method_label(method: &Method) -> &'static str {
         "GET" => "GET",
         "HEAD" => "HEAD",
         "POST" => "POST",
+        "PUT" => "PUT",
         "PATCH" => "PATCH",
         "DELETE" => "DELETE",
         "OPTIONS" => "OPTIONS",

@@ -33,6 +33,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod app;
+pub mod budgets;
 pub mod campaigns;
 pub mod caps;
 pub mod cli;
@@ -44,6 +45,7 @@ pub(crate) mod explain;
 pub mod facts;
 pub(crate) mod housekeeping;
 pub(crate) mod http;
+pub(crate) mod imports;
 pub mod journal;
 pub mod judge;
 pub(crate) mod limits;
@@ -52,6 +54,7 @@ pub mod model;
 pub mod money;
 pub(crate) mod net;
 pub(crate) mod networks;
+pub mod postback;
 pub mod privacy;
 pub mod redis;
 pub mod routing;

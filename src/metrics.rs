@@ -137,28 +137,37 @@ macro_rules! entry {
     };
 }
 
+mod budgets;
 mod campaigns;
 mod caps;
 mod clicks;
+mod conversions;
 mod db;
+mod deliveries;
 mod drain;
 mod http;
 mod journal;
 mod process;
 mod redis;
 
-pub use {campaigns::*, caps::*, clicks::*, db::*, drain::*, http::*, journal::*, process::*, redis::*};
+pub use {
+    budgets::*, campaigns::*, caps::*, clicks::*, conversions::*, db::*, deliveries::*, drain::*, http::*,
+    journal::*, process::*, redis::*,
+};
 
 /// Every metric of octo; `process_*` describe themselves.
 pub fn families() -> impl Iterator<Item = &'static Family> {
     let files = [
         http::FAMILIES,
         clicks::FAMILIES,
+        conversions::FAMILIES,
         journal::FAMILIES,
         drain::FAMILIES,
         db::FAMILIES,
+        budgets::FAMILIES,
         campaigns::FAMILIES,
         caps::FAMILIES,
+        deliveries::FAMILIES,
         redis::FAMILIES,
         process::FAMILIES,
     ];

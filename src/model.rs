@@ -3,6 +3,7 @@
 pub mod campaign;
 pub mod click;
 pub mod conversion;
+pub mod cost;
 pub mod id;
 pub mod library;
 pub mod link;
@@ -10,6 +11,7 @@ pub mod money;
 pub mod network;
 pub mod out_click;
 pub mod postback;
+pub mod postback_target;
 pub mod rule;
 pub mod scheme;
 pub mod source;

@@ -175,6 +175,8 @@ pub struct Visit<'v> {
     pub forced: Option<Forced>,
     /// Whether something has taken as much as it may; only asked of what has a cap.
     pub is_full: &'v dyn Fn(CapTarget) -> bool,
+    /// Whether the campaign has spent its budget.
+    pub is_spent: bool,
 }
 
 impl std::fmt::Debug for Visit<'_> {
@@ -203,6 +205,7 @@ impl<'v> Visit<'v> {
             is_unique: None,
             forced: None,
             is_full: &|_| false,
+            is_spent: false,
         }
     }
 }
@@ -444,6 +447,10 @@ pub fn decide<'r>(routes: &'r Routes, visit: &Visit<'_>) -> Decision<'r> {
         && let Some(refused) = refusal(&routes.campaign.terms, visit.now)
     {
         return routes.nowhere(refused, why);
+    }
+    if visit.is_spent && visit.forced.is_none() {
+        why.insert(Why::Budget);
+        return routes.nowhere(InvalidReason::NoDestination, why);
     }
     if let Some(decision) = named(routes, visit, &mut why) {
         return decision;

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::model::{
     money::Currency,
     network::{Repeats, StatusWord},
+    postback_target::{Header, Method},
     source::{Macro, Parameter, ParameterName},
 };
 
@@ -29,6 +30,42 @@ pub struct SourceTemplate {
     /// What it is to be told of a conversion; `REPLACE` is something of your account.
     #[schema(example = "https://ads.example/postback?id={external_click_id}&payout={payout}&key=REPLACE")]
     pub postback_url: Option<String>,
+    /// How it is told, and what its answers mean.
+    pub postback: Option<PostbackTemplate>,
+}
+
+/// How a traffic source is told of a conversion: what a target is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostbackTemplate {
+    /// Where its facts were read.
+    #[schema(example = json!(["https://help.example/postback"]))]
+    pub documentation: Vec<String>,
+    /// The day they were read.
+    #[schema(example = "2026-11-30")]
+    pub read: String,
+    /// Whether somebody tried it with a live account.
+    pub checked_live: bool,
+    /// How.
+    pub method: Method,
+    /// Where to, in place of the `postback_url`.
+    #[schema(example = "https://ads.example/events")]
+    pub url: Option<String>,
+    /// Headers.
+    pub headers: Vec<Header>,
+    /// The body, with macros.
+    pub body: Option<String>,
+    /// What the answer to a success matches.
+    #[schema(example = "^OK")]
+    pub success_pattern: Option<String>,
+    /// What the answer to a success does not match.
+    #[schema(example = "ERROR")]
+    pub failure_pattern: Option<String>,
+    /// Days that it takes a conversion afterwards.
+    #[schema(example = 7)]
+    pub window_days: Option<i32>,
+    /// Whether it can be told that a conversion was rejected or refunded.
+    pub takes_refunds: bool,
 }
 
 /// A template of an affiliate network.
@@ -105,8 +142,9 @@ macro_rules! files {
 
 /// Keys and texts of the templates of sources, in order of key.
 const SOURCE_FILES: &[(&str, &str)] = files!(
-    "sources": "adsterra", "clickadilla", "clickadu", "exoclick", "google-ads", "meta", "mgid", "microsoft-ads",
-    "mondiad", "propellerads", "pushground", "richads", "taboola", "tiktok", "trafficstars", "zeropark",
+    "sources": "adsterra", "clickadilla", "clickadu", "evadav", "exoclick", "google-ads", "hilltopads", "kadam", "meta",
+    "mgid", "microsoft-ads", "mondiad", "outbrain", "propellerads", "pushground", "richads", "taboola", "tiktok",
+    "trafficjunky", "trafficstars", "zeropark",
 );
 
 /// Keys and texts of the templates of networks, in order of key.
@@ -177,7 +215,7 @@ mod tests {
     use super::*;
     use crate::{
         model::source::{CostUnit, Slot},
-        routing::destination::Template,
+        postback::template::{Place, Template},
     };
 
     /// Addresses where something was read are on hosts with a name, and the day is one of the calendar.
@@ -222,6 +260,38 @@ mod tests {
         }
     }
 
+    fn check_postback(key: &str, template: &SourceTemplate, postback: &PostbackTemplate) {
+        assert!(!postback.documentation.is_empty() && postback.read.as_str() >= "2026-01-01", "{key}");
+        assert!(!postback.checked_live, "{key}: who tried it with an account takes this line out");
+        let url = postback.url.as_ref().or(template.postback_url.as_ref()).expect("an address");
+        assert!(Template::parse(url, Place::Address).is_ok(), "{key}: {url}");
+        let body = postback.body.as_deref().unwrap_or_default();
+        assert!(Template::parse(body, Place::Body).is_ok(), "{key}: {body}");
+        assert_eq!(!body.is_empty(), postback.method == Method::Post, "{key}");
+        assert!(format!("{url}{body}").contains("{external_click_id}"), "{key}");
+        for header in &postback.headers {
+            assert!(Template::parse(&header.value, Place::Header).is_ok(), "{key}: {}", header.name);
+        }
+        for pattern in postback.success_pattern.iter().chain(&postback.failure_pattern) {
+            assert!(regex::Regex::new(pattern).is_ok(), "{key}: {pattern}");
+        }
+    }
+
+    #[test]
+    fn most_sources_are_told_and_each_by_its_own_rule() {
+        let told: Vec<_> = sources().iter().filter(|template| template.postback.is_some()).collect();
+        assert!(told.len() >= 15, "{}", told.len());
+        for (key, good, bad) in [
+            ("exoclick", "OK", "ERROR: unknown tag"),
+            ("tiktok", r#"{"code": 0, "message": "OK"}"#, r#"{"code": 40001, "message": "denied"}"#),
+            ("meta", r#"{"events_received":1}"#, r#"{"events_received":0}"#),
+        ] {
+            let postback = source(key).unwrap().postback.as_ref().unwrap();
+            let success = regex::Regex::new(postback.success_pattern.as_ref().unwrap()).unwrap();
+            assert!(success.is_match(good) && !success.is_match(bad), "{key}");
+        }
+    }
+
     #[test]
     fn every_file_is_a_template_and_every_template_a_file() {
         let sources: BTreeSet<_> = sources().iter().map(|t| t.key.clone()).collect();
@@ -258,9 +328,10 @@ mod tests {
             if let Some(postback) = &template.postback_url {
                 assert!(is_plausible(&Url::parse(postback).unwrap()), "{key}: {postback}");
                 assert!(postback.contains("{external_click_id}"), "{key}: {postback}");
-                // money is a macro of deliveries only
-                let plain = postback.replace("{payout}", "1");
-                assert!(Template::parse(&plain).is_ok(), "{key}: {postback}");
+                assert!(Template::parse(postback, Place::Address).is_ok(), "{key}: {postback}");
+            }
+            if let Some(postback) = &template.postback {
+                check_postback(key, template, postback);
             }
         }
         for ((key, text), template) in SOURCE_FILES.iter().zip(sources()) {

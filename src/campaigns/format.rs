@@ -59,6 +59,8 @@ pub struct CampaignV1 {
     traffic_source_id: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<Source>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cost: Option<Money>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -104,6 +106,7 @@ impl From<Campaign> for CampaignV1 {
             time_zone: terms.time_zone,
             traffic_source_id: terms.traffic_source_id,
             source: source.map(Arc::unwrap_or_clone),
+            cost: terms.cost,
             id,
             key,
             name: terms.name,
@@ -137,6 +140,7 @@ impl From<CampaignV1> for Campaign {
             start_at: v1.start_at,
             end_at: v1.end_at,
             cost_model: v1.cost_model,
+            cost: v1.cost,
             payout: v1.payout,
             daily_budget: v1.daily_budget,
             total_budget: v1.total_budget,

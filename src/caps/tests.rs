@@ -77,6 +77,21 @@ fn conversions_are_counted_when_somebody_says_so() {
 }
 
 #[test]
+fn a_rejection_gives_the_place_back_in_the_window_in_which_the_conversion_came() {
+    let (caps, _dir) = caps(10);
+    let routes = routes(Vec::new(), vec![cap(CapOf::Conversions, 1, CapPer::Day)]);
+    let (noon, tomorrow) = (at(NOON), at("2026-11-30T09:00:00Z"));
+    caps.count_conversion(&routes, None, Some(5), noon);
+    assert!(caps.is_full(&routes, OFFER, noon, 1));
+    caps.give_back_conversion(&routes, None, Some(5), noon, noon);
+    assert!(!caps.is_full(&routes, OFFER, noon, 1));
+    assert_eq!(caps.usage(&routes, OFFER, noon)[0].used, 0);
+    caps.count_conversion(&routes, None, Some(5), tomorrow);
+    caps.give_back_conversion(&routes, None, Some(5), noon, tomorrow);
+    assert!(caps.is_full(&routes, OFFER, tomorrow, 1), "that was yesterday's place");
+}
+
+#[test]
 fn the_only_path_of_each_campaign_and_each_window_has_a_counter_of_its_own_and_another_limit_has_not() {
     let zoned = |zone: Option<Tz>| Cap { time_zone: zone, ..cap(CapOf::Clicks, 7, CapPer::Day) };
     let id = |campaign: u128, target, cap: Cap| {
@@ -90,7 +105,11 @@ fn the_only_path_of_each_campaign_and_each_window_has_a_counter_of_its_own_and_a
     assert_ne!(one, id(1, PATH, zoned(Some(Tz::Europe__Berlin))));
     assert_eq!(one, id(1, PATH, Cap { limit: 8, ..zoned(None) }));
     assert_eq!(id(1, OFFER, zoned(None)), id(2, OFFER, zoned(None)), "an offer is the same everywhere");
-    for id in [one, id(1, CapTarget::Path(41), zoned(Some(Tz::America__Argentina__Buenos_Aires)))] {
+    for id in [
+        one,
+        CounterId { of: CapOf::Conversions, is_back: true, ..one },
+        id(1, CapTarget::Path(41), zoned(Some(Tz::America__Argentina__Buenos_Aires))),
+    ] {
         assert_eq!(id.to_string().parse(), Ok(id));
     }
     for strange in ["", "path", "path/x/clicks/day/UTC", "path/1/clicks/day/Nowhere", "path/1/clicks/day"] {

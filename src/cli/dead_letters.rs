@@ -88,6 +88,7 @@ fn text(letter: &DeadLetter) -> String {
         Content::Click(click) => format!("click {}", click.id),
         Content::Event(event) => format!("event {}", event.id),
         Content::OutClick(out) => format!("out-click {}", out.id),
+        Content::Postback(postback) => format!("postback {}", postback.id),
         Content::Hex(_) => "unreadable".to_owned(),
         Content::Omitted => "long".to_owned(),
     };

@@ -1,11 +1,7 @@
 //! A dump of `pg_dump` on its way: passed on line by line, counted, and known to be whole or not. What it is for is
 //! decided in `database`.
 
-use std::{
-    collections::BTreeMap,
-    io::{ErrorKind, IsTerminal},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, io::ErrorKind};
 
 use anyhow::{Context, bail, ensure};
 use tokio::{
@@ -13,11 +9,8 @@ use tokio::{
     process::Child,
 };
 
+use super::progress::Progress;
 use crate::facts::Kind;
-
-/// Between two signs of life: rewritten in place on a terminal, else a line each.
-const SHOW_ON_TERMINAL: Duration = Duration::from_millis(200);
-const SHOW_ELSEWHERE: Duration = Duration::from_secs(10);
 
 /// What a dump has brought so far.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,6 +25,13 @@ pub(super) struct Dump {
 }
 
 impl Dump {
+    /// How far it is.
+    fn line(&self, seconds: u64) -> String {
+        let (rows, mib) = (self.all_rows(), self.bytes >> 20);
+        let table = self.open.as_deref().unwrap_or("tables and indexes");
+        format!("{rows} rows, {mib} MiB, {seconds} s: {table}")
+    }
+
     fn see(&mut self, line: &[u8]) {
         self.bytes += line.len() as u64;
         if let Some(table) = &self.open {
@@ -81,42 +81,6 @@ fn copied_table(line: &[u8]) -> Option<String> {
     Some(of_a_part.unwrap_or(table).to_owned())
 }
 
-/// Says now and then how far it is.
-struct Progress {
-    is_terminal: bool,
-    started: Instant,
-    shown: Instant,
-}
-
-impl Progress {
-    fn start() -> Self {
-        let now = Instant::now();
-        Self { is_terminal: std::io::stderr().is_terminal(), started: now, shown: now }
-    }
-
-    fn show(&mut self, dump: &Dump) {
-        let interval = if self.is_terminal { SHOW_ON_TERMINAL } else { SHOW_ELSEWHERE };
-        if self.shown.elapsed() < interval {
-            return;
-        }
-        self.shown = Instant::now();
-        let (rows, mib) = (dump.all_rows(), dump.bytes >> 20);
-        let table = dump.open.as_deref().unwrap_or("tables and indexes");
-        let line = format!("{rows} rows, {mib} MiB, {} s: {table}", self.started.elapsed().as_secs());
-        if self.is_terminal {
-            eprint!("\r{line}\x1b[K");
-        } else {
-            eprintln!("{line}");
-        }
-    }
-
-    fn end(&self) {
-        if self.is_terminal {
-            eprint!("\r\x1b[K");
-        }
-    }
-}
-
 /// Passes a dump on to its end and gives what it held.
 pub(super) async fn pass(
     mut source: impl AsyncBufRead + Unpin,
@@ -129,7 +93,7 @@ pub(super) async fn pass(
             dump.see(&line);
             sink.write_all(&line).await?;
             line.clear();
-            progress.show(&dump);
+            progress.show(|seconds| dump.line(seconds));
         }
         sink.flush().await
     };

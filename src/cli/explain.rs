@@ -63,7 +63,7 @@ pub(super) fn run(visitor: Visitor, config: &Config) -> anyhow::Result<ExitCode>
         ..MadeUp::default()
     };
     let routes = Routes::new(campaign).context("the campaign is not served")?;
-    let explained = explain_visitor(&routes, &enricher, &made_up, &|_| false);
+    let explained = explain_visitor(&routes, &enricher, &made_up, &|_| false, false);
     if visitor.json {
         return print(&format!("{}\n", serde_json::to_string_pretty(&explained)?));
     }
@@ -158,7 +158,7 @@ fn text(explained: &Explained) -> String {
     line(
         &mut out,
         0,
-        "Caps are not looked at here; POST /api/v1/campaigns/{id}/explain of a running octo does.",
+        "Caps and budgets are not looked at here; POST /api/v1/campaigns/{id}/explain of a running octo does.",
     );
     out
 }

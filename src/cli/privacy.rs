@@ -18,13 +18,16 @@ use crate::{
     config::Config,
     db::{
         Db,
-        store::{clicks, dead_letters, erasures, events, out_clicks},
+        store::{clicks, conversions, dead_letters, erasures, events, out_clicks, postbacks},
     },
     facts::{
         erasure::{Erasure, Erasures, Sub, Subject, What},
         record::Record,
     },
-    http::api::views::{click::Click, dead_letter::Content, event::Event, out_click::OutClick},
+    http::api::views::{
+        click::Click, conversion::Conversion, dead_letter::Content, event::Event, out_click::OutClick,
+        postback::Postback,
+    },
     journal::{self, Lock, disk::RealDisk},
     model::id::ClickId,
 };
@@ -88,6 +91,7 @@ struct Counts {
     clicks: u64,
     events: u64,
     out_clicks: u64,
+    postbacks: u64,
     dead_letters: u64,
     journal_records: u64,
 }
@@ -124,8 +128,12 @@ async fn export(db: &Db, root: &Path, subject: Subject) -> anyhow::Result<ExitCo
         Subject::Click(_) | Subject::Sub(_) => events::list_of_clicks(db, ids.clone()).await?,
     };
     let events: Vec<Event> = events.into_iter().map(Event::from).collect();
-    let out_clicks = out_clicks::list_of_clicks(db, ids).await?;
+    let out_clicks = out_clicks::list_of_clicks(db, ids.clone()).await?;
     let out_clicks: Vec<OutClick> = out_clicks.into_iter().map(OutClick::from).collect();
+    let postbacks = postbacks::list_of_clicks(db, ids.clone()).await?;
+    let postbacks: Vec<Postback> = postbacks.into_iter().map(Postback::from).collect();
+    let conversions = conversions::list_of_clicks(db, ids).await?;
+    let conversions: Vec<Conversion> = conversions.into_iter().map(Conversion::from).collect();
     let mut letters = Vec::new();
     for letter in letters_of(db, &erasures).await? {
         letters.push(serde_json::to_value(Content::from(dead_letters::content(&letter.record)))?);
@@ -142,15 +150,19 @@ async fn export(db: &Db, root: &Path, subject: Subject) -> anyhow::Result<ExitCo
         "clicks": clicks,
         "events": events,
         "out_clicks": out_clicks,
+        "postbacks": postbacks,
+        "conversions": conversions,
         "dead_letters": letters,
         "journal": journal,
         "not_reached": NOT_REACHED,
     });
     eprintln!(
-        "{} clicks, {} events, {} out-clicks, {} dead letters; {} records in the journal {}, stored ones among them",
+        "{} clicks, {} events, {} out-clicks, {} postbacks, {} dead letters; {} records in the journal {}, stored ones \
+         among them",
         clicks.len(),
         events.len(),
         out_clicks.len(),
+        postbacks.len(),
         letters.len(),
         journal.len(),
         root.display()
@@ -176,6 +188,7 @@ async fn erase(db: &Db, root: &Path, subject: Subject, wait: Duration) -> anyhow
     let mut counts = Counts {
         events,
         out_clicks: erasures::delete_out_clicks(db, ids.clone(), before).await?,
+        postbacks: erasures::delete_postbacks(db, ids.clone(), before).await?,
         clicks: erasures::delete_clicks(db, ids).await?,
         dead_letters: erasures::delete_letters(db, letters).await?,
         journal_records: 0,
@@ -192,10 +205,10 @@ async fn erase(db: &Db, root: &Path, subject: Subject, wait: Duration) -> anyhow
         "not_reached": NOT_REACHED,
     });
     print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
-    let Counts { clicks, events, out_clicks, dead_letters, journal_records } = counts;
+    let Counts { clicks, events, out_clicks, postbacks, dead_letters, journal_records } = counts;
     eprintln!(
-        "erased {clicks} clicks, {events} events, {out_clicks} out-clicks, {dead_letters} dead letters and \
-         {journal_records} records of the journal"
+        "erased {clicks} clicks, {events} events, {out_clicks} out-clicks, {postbacks} postbacks with \
+         their conversions, {dead_letters} dead letters and {journal_records} records of the journal"
     );
     if left > 0 {
         eprintln!(

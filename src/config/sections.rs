@@ -17,7 +17,7 @@ use super::{
     urls,
     values::{
         AtLeast, Days, Millis, Seconds, SecondsUpToDays, networks, optional, optional_secret, optional_url,
-        percent,
+        percent, schedule,
     },
 };
 use crate::model::scheme::Scheme;
@@ -44,6 +44,12 @@ pub struct Config {
     pub caps: Caps,
     /// What networks tell of conversions.
     pub postbacks: Postbacks,
+    /// What conversions did, told to others.
+    pub deliveries: Deliveries,
+    /// What clicks cost and earned.
+    pub money: Money,
+    pub costs: Costs,
+    pub budgets: Budgets,
     /// The script of landing pages.
     pub script: Script,
     /// What is kept, and how long.
@@ -107,6 +113,7 @@ impl Config {
             ("database.replica_eject_max_ms", ms(database.replica_eject_max), ms(database.replica_eject_min)),
             ("journal.max_bytes", journal.max_bytes, journal.segment_bytes.saturating_mul(2)),
             ("drain.retry_max_ms", ms(drain.retry_max), ms(drain.retry_min)),
+            ("deliveries.lease_ms", ms(self.deliveries.lease), ms(self.deliveries.timeout).saturating_mul(2)),
         ] {
             if value < least {
                 faults.push(format!("{key} is {value}, but must be at least {least}"));
@@ -239,6 +246,10 @@ fn is_postgres_url(url: &str) -> bool {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Postbacks {
+    #[serde(with = "AtLeast::<1>")]
+    pub import_lines_max: usize,
+    #[serde(with = "AtLeast::<1024>")]
+    pub import_bytes_max: usize,
     pub key_required: bool,
     #[serde(with = "AtLeast::<1024>")]
     pub body_bytes_max: usize,
@@ -480,6 +491,8 @@ pub struct Drain {
     pub statement_timeout: Duration,
     #[serde(rename = "check_interval_ms", with = "Millis::<1>")]
     pub check_interval: Duration,
+    #[serde(rename = "conversions_interval_ms", with = "Millis::<100>")]
+    pub conversions_interval: Duration,
 }
 
 /// `[cache]`
@@ -568,6 +581,69 @@ pub struct Caps {
     pub file_bytes_max: usize,
     #[serde(rename = "total_keep_days", with = "Days::<1>")]
     pub total_keep: Duration,
+}
+
+/// `[deliveries]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deliveries {
+    #[serde(rename = "poll_interval_ms", with = "Millis::<10>")]
+    pub poll_interval: Duration,
+    #[serde(with = "AtLeast::<1>")]
+    pub concurrency_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub host_concurrency_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub targets_max: usize,
+    #[serde(rename = "timeout_ms", with = "Millis::<100>")]
+    pub timeout: Duration,
+    #[serde(rename = "lease_ms", with = "Millis::<1000>")]
+    pub lease: Duration,
+    #[serde(rename = "schedule_s", deserialize_with = "schedule")]
+    pub schedule: Vec<Duration>,
+    #[serde(rename = "retry_after_max_s", with = "Seconds::<1>")]
+    pub retry_after_max: Duration,
+    #[serde(with = "AtLeast::<1024>")]
+    pub answer_bytes_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub warn_failures: u16,
+    #[serde(with = "AtLeast::<1>")]
+    pub pause_failures: u16,
+    #[serde(rename = "secret_overlap_s", with = "SecondsUpToDays::<365>")]
+    pub secret_overlap: Duration,
+    #[serde(with = "AtLeast::<1>")]
+    pub replay_rows_max: u32,
+    #[serde(deserialize_with = "networks")]
+    pub allowed_networks: Vec<IpNet>,
+}
+
+/// `[money]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Money {
+    #[serde(with = "AtLeast::<1>")]
+    pub rate_age_days_max: u16,
+    pub built_in_rates: bool,
+    #[serde(with = "AtLeast::<1>")]
+    pub rates_file_bytes_max: u64,
+}
+
+/// `[costs]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Costs {
+    #[serde(rename = "settle_s", with = "Seconds::<0>")]
+    pub settle: Duration,
+    #[serde(rename = "count_timeout_ms", with = "Millis::<100>")]
+    pub count_timeout: Duration,
+}
+
+/// `[budgets]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budgets {
+    #[serde(rename = "check_interval_ms", with = "Millis::<100>")]
+    pub check_interval: Duration,
 }
 
 /// `[script]`

@@ -71,6 +71,19 @@ pub(super) fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64,
     within(deserializer, 1, 100)
 }
 
+/// Times between attempts, in seconds: the first one is that before the first attempt.
+pub(super) fn schedule<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let waits = texts.iter().map(|text| {
+        let seconds = text.parse().ok().filter(|seconds| *seconds <= 30 * DAY_S);
+        seconds.map(Duration::from_secs).ok_or_else(|| {
+            D::Error::custom(format!("`{text}` is no whole number of seconds from 0 to {}", 30 * DAY_S))
+        })
+    });
+    let waits = waits.collect::<Result<Vec<_>, _>>()?;
+    if (1..=32).contains(&waits.len()) { Ok(waits) } else { Err(D::Error::custom("must have 1 to 32 times")) }
+}
+
 fn within<'de, D: Deserializer<'de>>(deserializer: D, min: u64, max: u64) -> Result<u64, D::Error> {
     let value = i64::deserialize(deserializer)?;
     let fault = |bound| Err(D::Error::custom(format!("is {value}, but must be {bound}")));

@@ -4,7 +4,9 @@
 //! happened to the answer of an earlier COMMIT, and two drains of one stream cannot both succeed.
 
 mod arrays;
+pub(in crate::db) mod conversions;
 mod copy;
+pub mod deliveries;
 mod out_clicks;
 mod rollups;
 pub(in crate::db) mod rows;
@@ -20,11 +22,28 @@ use crate::{
     },
 };
 
-pub use self::{out_clicks::count_waiting as count_waiting_out_clicks, transaction::Ingest};
+pub use self::{
+    conversions::{
+        Difference, Imported, Replay, Replayed, Told, import as import_postbacks, replay as replay_postbacks,
+        settle_waiting as settle_waiting_conversions,
+    },
+    deliveries::Change,
+    out_clicks::count_waiting as count_waiting_out_clicks,
+    transaction::Ingest,
+};
 
 /// Every statement of the drain.
-pub(in crate::db) const STATEMENTS: [&[Statement]; 4] =
-    [transaction::STATEMENTS, rows::STATEMENTS, out_clicks::STATEMENTS, rollups::STATEMENTS];
+pub(in crate::db) const STATEMENTS: [&[Statement]; 9] = [
+    transaction::STATEMENTS,
+    rows::STATEMENTS,
+    out_clicks::STATEMENTS,
+    rollups::STATEMENTS,
+    conversions::STATEMENTS,
+    conversions::READ_STATEMENTS,
+    conversions::REPLAY_STATEMENTS,
+    conversions::WRITE_STATEMENTS,
+    deliveries::STATEMENTS,
+];
 
 /// How the constraints begin that keep a day out of a DEFAULT partition until it has its own (`octo_exclude_day`).
 const EXCLUSION: &str = "octo_day_";
@@ -50,6 +69,8 @@ pub struct Rows<'a> {
     pub dead_letters: Vec<DeadLetter<'a>>,
     /// How many of them [`Ingest::store`] left out because they are erased.
     pub erased: u64,
+    /// What [`Ingest::store`] made of postbacks.
+    pub told: Told,
 }
 
 impl<'a> Rows<'a> {

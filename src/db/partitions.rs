@@ -104,6 +104,10 @@ statements! {
 
     DELETE_CONVERSION_CHANGES = "retention.conversion_changes": delete_old!("conversion_changes", "");
 
+    DELETE_DELIVERIES = "retention.deliveries": delete_old!("deliveries", "");
+
+    DELETE_DELIVERY_ATTEMPTS = "retention.delivery_attempts": delete_old!("delivery_attempts", "");
+
     DELETE_EVENT_KEYS = "retention.event_keys": delete_old!("event_keys", "");
 
     DELETE_OUT_CLICK_KEYS = "retention.out_click_keys": delete_old!("out_click_keys", "");
@@ -262,6 +266,8 @@ pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64
             DELETE_CONVERSION_CLICKS,
             DELETE_CONVERSIONS,
             DELETE_CONVERSION_CHANGES,
+            DELETE_DELIVERIES,
+            DELETE_DELIVERY_ATTEMPTS,
             DELETE_DEAD_LETTERS,
         ];
         for statement in Kind::ALL.map(delete_old_of).into_iter().chain(others) {

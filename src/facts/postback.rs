@@ -24,7 +24,7 @@ fact! {
         /// Ours, a UUIDv7: also when it came.
         id: Uuid = 1 required => Uuid "id";
         /// The network whose key it came under; `None`: its offer tells.
-        network_id: Option<i64> = 64 => Int8 "network_id";
+        network_id: Option<i64> = 64 => Int8 "key_network_id";
         /// How it came.
         channel: Channel = 65 => Text "channel";
         /// Where it came from, as far as `privacy.ip_mode` keeps it.

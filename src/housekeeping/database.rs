@@ -11,10 +11,11 @@ use crate::{
     app::App,
     db::{
         self, migrations, partitions,
-        store::{erasures, visitor_keys},
+        store::{erasures, fx_rates, visitor_keys},
     },
     housekeeping::clock,
     metrics,
+    money::ecb,
     privacy::keys,
 };
 
@@ -22,7 +23,9 @@ use crate::{
 /// beginning keys and partitions were seen to a moment ago.
 pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
     let rounds = async {
+        let mut has_rates = !app.config.money.built_in_rates;
         loop {
+            has_rates = has_rates || fill_rates(&app).await;
             apply_retention(&app).await;
             sleep(app.config.database.partitions_interval).await;
             prepare_days(&app).await;
@@ -41,6 +44,23 @@ async fn prepare_days(app: &App) {
     if let Err(error) = make_partitions(app).await {
         let error = plain(app, &error.into());
         tracing::warn!(error, "cannot make the partitions that are due; trying again later");
+    }
+}
+
+/// Gives a database the rates that are built in, where it has none of the bank; says whether there is no more to do.
+async fn fill_rates(app: &App) -> bool {
+    match fx_rates::fill(&app.db, ecb::built_in).await {
+        Ok(rates) => {
+            if rates > 0 {
+                tracing::info!(rates, "began with the built-in rates of the European Central Bank");
+            }
+            true
+        }
+        Err(error) => {
+            let error = plain(app, &error.into());
+            tracing::warn!(error, "cannot store the built-in rates of currencies; trying again later");
+            false
+        }
     }
 }
 

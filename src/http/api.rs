@@ -1,17 +1,24 @@
 //! The admin API: one file a noun, and in [`manners`] what they have in common.
 
 pub(crate) mod affiliate_networks;
+pub(crate) mod budgets;
 pub(crate) mod campaigns;
 pub(crate) mod caps;
 pub(crate) mod clicks;
+pub(crate) mod conversions;
+pub(crate) mod costs;
 pub(crate) mod dead_letters;
+pub(crate) mod deliveries;
 pub(crate) mod events;
+pub(crate) mod fx_rates;
 pub(crate) mod landing_pages;
 mod library;
 pub(crate) mod manners;
 pub(crate) mod offers;
 pub(crate) mod openapi;
 pub(crate) mod out_clicks;
+pub(crate) mod postback_targets;
+pub(crate) mod postbacks;
 pub(crate) mod script;
 pub(crate) mod stats;
 pub(crate) mod story;
@@ -33,13 +40,20 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(landing_pages::router())
         .merge(traffic_sources::router())
         .merge(affiliate_networks::router())
+        .merge(postback_targets::router())
+        .merge(deliveries::router())
         .merge(templates::router())
         .merge(caps::router())
+        .merge(fx_rates::router())
+        .merge(costs::router())
+        .merge(budgets::router())
         .merge(stats::router())
         .merge(story::router())
         .merge(clicks::router())
         .merge(events::router())
         .merge(out_clicks::router())
+        .merge(conversions::router())
+        .merge(postbacks::router())
         .merge(dead_letters::router())
         .merge(script::router())
         .merge(tokens::router())

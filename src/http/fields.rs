@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use serde_json::{Map, Value};
 
 use super::error::{FieldError, Problem, cut};
@@ -185,6 +185,16 @@ impl<'v> Fields<'v> {
         time
     }
 
+    /// A day that must be there.
+    pub fn day(&mut self, name: &str) -> Option<NaiveDate> {
+        let text = if self.required(name) { self.string(name) } else { None }?;
+        let day = parse_day(text);
+        if day.is_none() {
+            self.refuse(name, "day", DAY_WANTED);
+        }
+        day
+    }
+
     /// Money that may be absent or `null`.
     pub fn money(&mut self, name: &str) -> Option<Money> {
         let Given::Value(value) = self.given(name) else { return None };
@@ -209,6 +219,11 @@ impl<'v> Fields<'v> {
             self.refuse(name, "unknown_currency", "is no currency in use (ISO 4217)");
         }
         Some(currency)
+    }
+
+    /// A currency in use that must be there.
+    pub fn currency(&mut self, name: &str) -> Option<Currency> {
+        if self.required(name) { self.optional_currency(name) } else { None }
     }
 
     /// A destination with macros that must be there.
@@ -400,6 +415,15 @@ pub const TIME_WANTED: &str = "must be a time such as 2026-01-31T12:00:00Z (RFC 
 pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
     (0..=253_402_300_799).contains(&time.timestamp()).then_some(time)
+}
+
+/// What [`parse_day`] takes, in words.
+pub const DAY_WANTED: &str = "must be a day such as 2026-01-31, from 1970 to 9999";
+
+/// A day of RFC 3339 from 1970 to 9999.
+pub fn parse_day(text: &str) -> Option<NaiveDate> {
+    let day: NaiveDate = text.parse().ok().filter(|_| text.len() == 10)?;
+    (1970..=9999).contains(&day.year()).then_some(day)
 }
 
 fn unknown_detail(name: &str, known: &[impl AsRef<str>]) -> String {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 families! {
-    counter rows("octo_drain_rows_total", table) = "Rows stored in Postgres.", zeros Each(&["clicks", "events", "out_clicks"]);
+    counter rows("octo_drain_rows_total", table) = "Rows stored in Postgres.", zeros Each(&["clicks", "events", "out_clicks", "postbacks"]);
     histogram batch_rows("octo_drain_batch_rows") = "Records in one transaction.",
         buckets &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0];
     counter errors("octo_drain_errors_total", class) = "Transactions of the drain that failed, by class.",

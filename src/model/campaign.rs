@@ -55,13 +55,16 @@ pub struct Terms {
     pub start_at: Option<DateTime<Utc>>,
     /// Not from this time on; after `start_at`.
     pub end_at: Option<DateTime<Utc>>,
-    /// How we are paid.
+    /// What is paid for.
     pub cost_model: CostModel,
+    /// What a click costs by `cost_model` (`cpm`: a thousand of them) where neither its link nor an adjustment says what it
+    /// cost; from the hour on in which it is said.
+    pub cost: Option<Money>,
     /// What a conversion pays us.
     pub payout: Option<Money>,
-    /// For people and reports.
+    /// What clicks of a day of `time_zone` may cost: once they did, clicks go to `fallback_url`.
     pub daily_budget: Option<Money>,
-    /// For people and reports.
+    /// What all clicks may cost, likewise.
     pub total_budget: Option<Money>,
     /// Where clicks go that the campaign does not take; a template, as the `url` of an offer.
     #[schema(format = "url-template")]
@@ -170,6 +173,11 @@ impl Terms {
         }
     }
 
+    /// Whether it has a budget.
+    pub fn has_budget(&self) -> bool {
+        self.daily_budget.is_some() || self.total_budget.is_some()
+    }
+
     /// Every path that is written as one, wherever it stands.
     pub fn all_paths(&self) -> impl Iterator<Item = &Path> {
         self.rules.iter().flat_map(|rule| &rule.paths).chain(&self.paths)
@@ -241,19 +249,23 @@ pub enum Status {
     Cancelled,
 }
 
-/// How we are paid.
+/// What is paid for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
 pub enum CostModel {
-    /// By click.
+    /// Clicks that count.
     Cpc,
-    /// By action.
+    /// Actions.
     #[default]
     Cpa,
-    /// By thousand views.
+    /// Thousands of clicks that count.
     Cpm,
-    /// By share of revenue.
+    /// A share of revenue.
     Revshare,
+    /// The first clicks of visitors in the campaign on a day.
+    Cpuc,
+    /// Nothing.
+    None,
 }

@@ -130,12 +130,22 @@ pub enum Why {
     Fallback,
     /// A rule held, and none of its paths took part.
     NextRule,
+    /// The campaign has spent its budget: to its fallback.
+    Budget,
 }
 
 impl Why {
     /// Every value, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Named, Self::Bound, Self::Cap, Self::Inactive, Self::Overflow, Self::Fallback, Self::NextRule];
+    pub const ALL: [Self; 8] = [
+        Self::Named,
+        Self::Bound,
+        Self::Cap,
+        Self::Inactive,
+        Self::Overflow,
+        Self::Fallback,
+        Self::NextRule,
+        Self::Budget,
+    ];
 }
 
 /// A set of reasons; the first choice has none.
@@ -145,7 +155,7 @@ pub struct Routed(u8);
 impl Routed {
     /// The set of the bits, one for each reason in order; bits of none are left out.
     pub fn from_bits(bits: u8) -> Self {
-        Self(bits & ((1 << Why::ALL.len()) - 1))
+        Self(bits & (u8::MAX >> (8 - Why::ALL.len())))
     }
 
     /// One bit for each reason in order.
@@ -197,7 +207,7 @@ mod tests {
         for reason in InvalidReason::VARIANTS {
             assert_eq!(reason.parse::<InvalidReason>().unwrap().to_string(), *reason);
         }
-        assert_eq!(Why::VARIANTS.join(" "), "named bound cap inactive overflow fallback next_rule");
+        assert_eq!(Why::VARIANTS.join(" "), "named bound cap inactive overflow fallback next_rule budget");
         assert_eq!(Via::VARIANTS.join(" "), "script");
         let adjustments = "cut id_too_long unexpanded_macro cost_unreadable cost_negative currency_unknown";
         assert_eq!(Adjustment::VARIANTS.join(" "), adjustments);

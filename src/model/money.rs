@@ -22,7 +22,7 @@ pub struct Money {
 }
 
 /// An ISO 4217 code: three capital letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Currency([u8; 3]);
 
@@ -116,7 +116,8 @@ pub fn of_one_in_a_thousand(amount: Decimal) -> Decimal {
     rounded(amount / Decimal::from(1000))
 }
 
-fn rounded(amount: Decimal) -> Decimal {
+/// To the six decimals that are kept, half away from zero.
+pub fn rounded(amount: Decimal) -> Decimal {
     amount.round_dp_with_strategy(DECIMALS_MAX, RoundingStrategy::MidpointAwayFromZero)
 }
 
@@ -211,6 +212,9 @@ fn is_between_thousands(c: char) -> bool {
 const KNOWN: &[u8] = b"AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG ";
 
 impl Currency {
+    /// Euro, which rates are told against.
+    pub const EUR: Self = Self(*b"EUR");
+
     /// US dollar, the default.
     pub const USD: Self = Self(*b"USD");
 

@@ -31,7 +31,8 @@ pub struct SourceTerms {
     /// What its links carry, in the order of the link; at most 32.
     #[schema(max_items = 32)]
     pub parameters: Vec<Parameter>,
-    /// What the source is to be told of a conversion, with its own words in place of ours; nothing is sent yet.
+    /// Where the source is told of a conversion. It is a target of postbacks of its own, which says the rest
+    /// (`/postback-targets?traffic_source_id=`); with a REPLACE of a template in it, that is not active.
     #[schema(
         max_length = 4096,
         example = "https://ads.example/postback?id={external_click_id}&payout={payout}"

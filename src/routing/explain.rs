@@ -55,7 +55,7 @@ pub struct Decided {
     #[schema(example = "Shop")]
     pub offer: Option<String>,
     /// Why, where it is not the first choice.
-    #[schema(max_items = 7)]
+    #[schema(max_items = 8)]
     pub routed: Vec<Why>,
     /// Why the campaign does not take it.
     pub refused: Option<InvalidReason>,
@@ -186,7 +186,7 @@ pub fn explain(routes: &Routes, visit: &Visit<'_>, decision: &Decision<'_>) -> E
     let asked = Asked::of(visit);
     // what a link names, and what the campaign does not take at all, no rule has decided
     let is_decided_by_rules = decision.refused.is_none_or(|why| why == InvalidReason::NoDestination)
-        && !(decision.routed.contains(Why::Named));
+        && ![Why::Named, Why::Budget].into_iter().any(|why| decision.routed.contains(why));
     let mut is_taken = !is_decided_by_rules;
     let mut ways = Vec::new();
     let mut rules = Vec::with_capacity(routes.rules.len());

@@ -14,11 +14,12 @@ use crate::{
     caps::sharing::Sharing,
     config::Config,
     drain,
-    housekeeping::{clock, database, erasure, seal_keys},
+    housekeeping::{clock, conversions, database, erasure, seal_keys},
     http::{self, api::manners::idempotency},
     journal::Lock,
     judge::sharing::{self, Channel},
     net::{Connections, ListenerKind, listeners::Listener},
+    postback::worker::Worker,
     tasks::{Gate, Tasks},
 };
 
@@ -116,6 +117,8 @@ pub(super) fn spawn_tasks(
         file: caps_file(config),
     };
     tasks.spawn_after(first_run, "caps", caps.run(stop()));
+    let budgets = app.budgets.clone().run(campaigns(), db(), config.clone(), stop());
+    tasks.spawn_after(schema_ready, "budgets", budgets);
     let admission =
         app.admission.clone().run(journal(), config.journal_dir(), config.journal.queue_records_max, stop());
     tasks.spawn_after(first_run, "admission", admission);
@@ -125,7 +128,13 @@ pub(super) fn spawn_tasks(
     let interval = config.privacy.erasure_interval;
     tasks.spawn_after(first_run, "erasures", erasure::run(journal(), db(), interval, stop()));
     // rows go into a schema that is there; where a partition is missing, into DEFAULT
-    tasks.spawn_after(schema_ready, "drain", drain::run(journal(), db(), config.drain.clone(), stop()));
+    let told = conversions::told(app.clone());
+    let draining = drain::run(journal(), db(), config.drain.clone(), told, stop());
+    tasks.spawn_after(schema_ready, "drain", draining);
+    tasks.spawn_after(schema_ready, "conversions", conversions::run(app.clone(), stop()));
+
+    let worker = Worker::new(db(), config.deliveries.clone(), app.postbacks.clone());
+    tasks.spawn_after(schema_ready, "deliveries", worker.run(stop()));
 
     let setting_up = first_run::set_up_later(app.clone(), schema_ready.clone(), set_up.clone(), stop());
     tasks.spawn_after(first_run, "set-up", setting_up);

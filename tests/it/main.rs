@@ -17,10 +17,12 @@ use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
 
 /// Links and events: what visitors and pages send, and what becomes of it.
 mod tracking {
+    mod budgets;
     mod cache;
     mod cache_hints;
     mod caps;
     mod click;
+    mod conversions;
     mod destinations;
     mod event;
     mod event_inputs;
@@ -42,10 +44,12 @@ mod tracking {
 mod api {
     mod campaigns;
     mod corrections;
+    mod costs;
     mod database_statistics;
     mod dead_letters;
     mod documented;
     mod erasure;
+    mod fx_rates;
     mod idempotency;
     mod libraries;
     mod manners;
@@ -71,6 +75,7 @@ mod breaks {
         mod crash;
         mod drain;
         mod exactly_once;
+        mod histories;
         mod replay;
         mod restarts;
         mod restore;
@@ -99,6 +104,7 @@ mod edge {
     mod canary;
     mod cli;
     mod first_steps;
+    mod fx;
     mod limits;
     mod ops;
     mod permissions;

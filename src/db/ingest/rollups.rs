@@ -1,15 +1,16 @@
-//! What a batch adds to the figures of hours, and to those of traffic sources.
+//! What a batch adds to the figures of hours, to their costs, and to the figures of traffic sources.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
+use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use super::{column, out_clicks::Counted};
 use crate::{
     db::{session::Session, statement::statements},
     facts::click::Click,
-    model::click::Adjustment,
+    model::{click::Adjustment, money::Currency},
 };
 
 statements! {
@@ -28,6 +29,18 @@ ON CONFLICT (campaign_id, hour) DO UPDATE SET
     lander_views = s.lander_views + excluded.lander_views,
     lander_clicks = s.lander_clicks + excluded.lander_clicks,
     unique_clicks = s.unique_clicks + excluded.unique_clicks";
+
+    UPSERT_COSTS = "costs.upsert_batch": "
+INSERT INTO campaign_costs_hourly AS s (
+    campaign_id, hour, currency, clicks, valid_clicks, unique_clicks, costed_clicks, cost
+)
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::numeric[])
+ON CONFLICT (campaign_id, hour, currency) DO UPDATE SET
+    clicks = s.clicks + excluded.clicks,
+    valid_clicks = s.valid_clicks + excluded.valid_clicks,
+    unique_clicks = s.unique_clicks + excluded.unique_clicks,
+    costed_clicks = s.costed_clicks + excluded.costed_clicks,
+    cost = s.cost + excluded.cost";
 
     UPSERT_SOURCES = "source_stats.upsert_batch": "
 INSERT INTO source_stats_daily AS s (source_id, day, clicks, unexpanded)
@@ -52,6 +65,35 @@ impl Sources {
         let day = self.0.entry((id, click.id.created_at().date_naive())).or_default();
         day.0 += 1;
         day.1 += i64::from(click.adjusted.iter().any(|a| a == Adjustment::UnexpandedMacro));
+    }
+}
+
+/// What a batch adds to the costs of hours, by currency: none where the link said no cost. In the order of the key: two
+/// drains lock rows in the same order.
+#[derive(Debug, Default)]
+pub(super) struct Costs(BTreeMap<(Uuid, DateTime<Utc>, Option<Currency>), Cost>);
+
+/// What clicks of one hour and currency cost.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    clicks: i64,
+    valid_clicks: i64,
+    unique_clicks: i64,
+    costed_clicks: i64,
+    cost: Decimal,
+}
+
+impl Costs {
+    pub(super) fn add_click(&mut self, click: &Click<'_>) {
+        // an amount of no known currency is added to no other
+        let currency = click.cost.map(|_| click.currency.unwrap_or(Currency::UNKNOWN));
+        let key = (click.campaign_id, hour_of(click.id.created_at()), currency);
+        let cost = self.0.entry(key).or_default();
+        cost.clicks += 1;
+        cost.valid_clicks += i64::from(click.is_valid());
+        cost.unique_clicks += i64::from(click.is_unique);
+        cost.costed_clicks += i64::from(click.cost.is_some());
+        cost.cost += click.cost.unwrap_or_default();
     }
 }
 
@@ -156,6 +198,26 @@ pub(super) async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::R
         .bind(column(hours, |h| h.lander_views))
         .bind(column(hours, |h| h.lander_clicks))
         .bind(column(hours, |h| h.unique_clicks))
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn upsert_costs(c: &mut Session<'_>, Costs(costs): &Costs) -> sqlx::Result<()> {
+    if costs.is_empty() {
+        return Ok(());
+    }
+    let code = |currency: &Option<Currency>| currency.map(String::from).unwrap_or_default();
+    UPSERT_COSTS
+        .query()
+        .bind(costs.keys().map(|(campaign, ..)| *campaign).collect::<Vec<Uuid>>())
+        .bind(costs.keys().map(|(_, hour, _)| *hour).collect::<Vec<DateTime<Utc>>>())
+        .bind(costs.keys().map(|(.., currency)| code(currency)).collect::<Vec<String>>())
+        .bind(costs.values().map(|cost| cost.clicks).collect::<Vec<i64>>())
+        .bind(costs.values().map(|cost| cost.valid_clicks).collect::<Vec<i64>>())
+        .bind(costs.values().map(|cost| cost.unique_clicks).collect::<Vec<i64>>())
+        .bind(costs.values().map(|cost| cost.costed_clicks).collect::<Vec<i64>>())
+        .bind(costs.values().map(|cost| cost.cost).collect::<Vec<Decimal>>())
         .execute(c)
         .await?;
     Ok(())

@@ -7,10 +7,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    DeadLetter, Rows, StoreError, bigint, column,
+    DeadLetter, Rows, StoreError, Told, bigint, column, conversions,
     copy::CopyData,
     out_clicks,
-    rollups::{self, Sources, Stats},
+    rollups::{self, Costs, Sources, Stats},
 };
 use crate::{
     db::{Statement, session::Session, statement::statements, text::Text},
@@ -127,14 +127,15 @@ pub(super) async fn find_stored(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<
 }
 
 /// Inserts the facts and adds them to the roll-ups, within the caller's transaction.
-pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), StoreError> {
-    let Rows { clicks, events, out_clicks, .. } = rows;
-    let (mut stats, mut sources) = (Stats::default(), Sources::default());
+pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<Told, StoreError> {
+    let Rows { clicks, events, out_clicks, postbacks, .. } = rows;
+    let (mut stats, mut costs, mut sources) = (Stats::default(), Costs::default(), Sources::default());
     if !clicks.is_empty() {
         c.run(COPY_CLICKS, async |c| copy(c, COPY_CLICKS, Click::COLUMNS, clicks).await).await?;
     }
     for click in clicks {
         stats.add_click(click);
+        costs.add_click(click);
         sources.add_click(click);
     }
     if !events.is_empty() {
@@ -147,17 +148,19 @@ pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), S
             stats.add_lander_click(counted);
         }
     }
+    let told = conversions::store(c, clicks, out_clicks, postbacks).await?;
     let hours = stats.into_hours();
     if !hours.is_empty() {
         rollups::upsert_stats(c, &hours).await?;
     }
+    rollups::upsert_costs(c, &costs).await?;
     rollups::upsert_sources(c, &sources).await?;
-    Ok(())
+    Ok(told)
 }
 
 /// [`insert`], with what constraints would say at the transaction's commit.
 pub(in crate::db) async fn insert_checked(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), StoreError> {
-    insert(c, rows).await?;
+    drop(insert(c, rows).await?);
     CHECK_CONSTRAINTS.query().execute(c).await?;
     Ok(())
 }

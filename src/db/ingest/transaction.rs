@@ -166,7 +166,8 @@ async fn store_in(
     if !rows.dead_letters.is_empty() {
         table_rows::insert_dead_letters(transaction, stream, &rows.dead_letters).await?;
     }
-    table_rows::insert(transaction, rows).await
+    rows.told = table_rows::insert(transaction, rows).await?;
+    Ok(())
 }
 
 /// How many watermarks moved, 1 unless it is elsewhere, and the last erasure.

@@ -1,5 +1,7 @@
 //! Affiliate networks of the library.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use sqlx::{FromRow, types::Json};
@@ -8,10 +10,11 @@ use super::library::{self, Entry, Filter};
 use crate::{
     db::{
         Db, Error,
+        session::Session,
         statement::{Query, Statement, statements},
     },
     model::{
-        network::{NetworkTerms, PostbackParameter, StatusWord},
+        network::{NetworkTerms, PostbackParameter, PostbackRules, StatusWord},
         postback::PostbackToken,
     },
 };
@@ -74,6 +77,9 @@ statements! {
     ORDER BY n.id DESC
     LIMIT $4");
 
+    OF_IDS = "affiliate_network.of_ids": select_networks!("
+    WHERE n.id = ANY ($1)");
+
     ALL = "affiliate_network.all": select_networks!("
     ORDER BY n.id");
 
@@ -126,6 +132,20 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<AffiliateNetwork>, Error> {
     library::list(db, LIST, filter, |query| query, after, limit).await
+}
+
+/// How the postbacks of these networks are taken, within the caller's transaction.
+pub(in crate::db) async fn rules_on(
+    c: &mut Session<'_>,
+    ids: Vec<i64>,
+) -> sqlx::Result<HashMap<i64, PostbackRules>> {
+    let rows: Vec<Row> = OF_IDS.query_as().bind(ids).fetch_all(c).await?;
+    rows.into_iter()
+        .map(|row| {
+            let network = AffiliateNetwork::of(row)?;
+            Ok((network.id, network.terms.rules()))
+        })
+        .collect()
 }
 
 /// Every affiliate network, as postbacks are read by them; from the primary.

@@ -75,7 +75,7 @@ pub enum Written<T> {
     Stale,
 }
 
-/// The columns that a request decides: `$2` to `$23`, as [`bind_columns`] gives them.
+/// The columns that a request decides: `$2` to `$25`, as [`bind_columns`] gives them.
 macro_rules! written_columns {
     () => {
         "key,
@@ -99,14 +99,16 @@ macro_rules! written_columns {
         time_zone,
         traffic_source_id,
         library_landing_pages,
-        library_offers"
+        library_offers,
+        cost_amount,
+        cost_currency"
     };
 }
 
 macro_rules! written_values {
     () => {
         "$2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-         octo_with_overflow($23)"
+         octo_with_overflow($23), $24, $25"
     };
 }
 
@@ -124,6 +126,8 @@ macro_rules! select_campaigns {
         c.start_at,
         c.end_at,
         c.cost_model,
+        c.cost_amount::text,
+        c.cost_currency,
         c.payout_amount::text,
         c.payout_currency,
         c.daily_budget_amount::text,
@@ -273,7 +277,7 @@ statements! {
         ")
     WHERE id = $1
       AND deleted_at IS NULL
-      AND version = coalesce($24, version)"
+      AND version = coalesce($26, version)"
     );
 
     DELETE = "campaign.delete": "
@@ -609,7 +613,7 @@ async fn select_by_key(c: &mut Session<'_>, key: &str) -> sqlx::Result<Option<Ca
     Ok(row.map(|row| row.campaign))
 }
 
-/// `$2` to `$23` of [`INSERT`] and [`UPDATE`]: the columns of `written_columns`.
+/// `$2` to `$25` of [`INSERT`] and [`UPDATE`]: the columns of `written_columns`.
 fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
     let amount = |money: Option<Money>| money.map(|m| m.amount);
     let currency = |money: Option<Money>| money.map(|m| m.currency.to_string());
@@ -636,6 +640,8 @@ fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
         .bind(terms.traffic_source_id)
         .bind(terms.all_landing_pages().filter(|d| d.library).filter_map(|d| d.id).collect::<Vec<i64>>())
         .bind(library_offers(terms))
+        .bind(amount(terms.cost))
+        .bind(currency(terms.cost))
 }
 
 /// Offers of the library that the campaign names: one that is none of the library is left out by Postgres.
@@ -813,6 +819,7 @@ impl FromRow<'_, PgRow> for Row {
             start_at: row.try_get("start_at")?,
             end_at: row.try_get("end_at")?,
             cost_model: parsed(row, "cost_model")?,
+            cost: money(row.try_get("cost_amount")?, row.try_get("cost_currency")?),
             payout: money(row.try_get("payout_amount")?, row.try_get("payout_currency")?),
             daily_budget: money(row.try_get("daily_budget_amount")?, row.try_get("daily_budget_currency")?),
             total_budget: money(row.try_get("total_budget_amount")?, row.try_get("total_budget_currency")?),

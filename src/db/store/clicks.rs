@@ -389,6 +389,46 @@ statements! {
         WHERE s.campaign_id = corrected.campaign_id
           AND s.hour = date_trunc('hour', created_at, 'UTC')
           AND corrected.is_valid <> old.is_valid
+        RETURNING s.hour
+    ), priced AS (
+        -- out of the row of the old currency, into that of the new one; rows are locked in the order of the drain
+        INSERT INTO campaign_costs_hourly AS s (
+            campaign_id,
+            hour,
+            currency,
+            clicks,
+            valid_clicks,
+            unique_clicks,
+            costed_clicks,
+            cost
+        )
+        SELECT
+            campaign_id,
+            date_trunc('hour', created_at, 'UTC'),
+            CASE WHEN cost IS NULL THEN '' ELSE coalesce(currency, 'XXX') END,
+            sum(sign),
+            sum(sign * is_valid::integer),
+            sum(sign * coalesce(is_unique, false)::integer),
+            sum(sign * (cost IS NOT NULL)::integer),
+            sum(sign * coalesce(cost, 0))
+        FROM (
+            SELECT -1 AS sign, campaign_id, created_at, cost, currency, is_valid, is_unique
+            FROM old
+            WHERE EXISTS (SELECT FROM corrected)
+              AND (SELECT count(*) FROM counted) >= 0 -- after it
+            UNION ALL
+            SELECT 1, n.campaign_id, n.created_at, n.cost, n.currency, n.is_valid, o.is_unique
+            FROM corrected n
+            JOIN old o USING (created_at, id)
+        ) change
+        GROUP BY 1, 2, 3
+        ORDER BY 1, 2, 3
+        ON CONFLICT (campaign_id, hour, currency) DO UPDATE
+        SET clicks = s.clicks + excluded.clicks,
+            valid_clicks = s.valid_clicks + excluded.valid_clicks,
+            unique_clicks = s.unique_clicks + excluded.unique_clicks,
+            costed_clicks = s.costed_clicks + excluded.costed_clicks,
+            cost = s.cost + excluded.cost
     )", "corrected", "") }.as_str();
 }
 

@@ -13,7 +13,7 @@ use crate::{
         ingest::{self, MALFORMED, Rows, StoreError},
         session::Session,
         statement::statements,
-        store::{clicks, events, out_clicks},
+        store::{clicks, events, out_clicks, postbacks},
     },
     facts::record::Record,
     metrics,
@@ -139,6 +139,8 @@ pub enum Content {
     Event(Box<events::Event>),
     /// An out-click, as it would be stored.
     OutClick(Box<out_clicks::OutClick>),
+    /// A postback.
+    Postback(Box<postbacks::Postback>),
     /// Bytes that are no record, as hexadecimal digits.
     Hex(String),
     /// Too long for a list: ask for it alone.
@@ -342,7 +344,8 @@ pub fn content(record: &[u8]) -> Content {
         Ok(Record::Click(click)) => Content::Click(Box::new(click.as_ref().into())),
         Ok(Record::Event(event)) => Content::Event(Box::new(event.as_ref().into())),
         Ok(Record::OutClick(out)) => Content::OutClick(Box::new(out.as_ref().into())),
-        Ok(Record::Postback(_) | Record::Erased) | Err(_) => Content::Hex(hex(record)),
+        Ok(Record::Postback(postback)) => Content::Postback(Box::new(postback.as_ref().into())),
+        Ok(Record::Erased) | Err(_) => Content::Hex(hex(record)),
     }
 }
 

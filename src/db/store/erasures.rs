@@ -88,14 +88,20 @@ statements! {
         "DELETE FROM out_click_keys WHERE click_id = ANY ($1)";
 
     DELETE_POSTBACKS = "erasures.delete_postbacks": "
-    WITH ledger AS (
-        DELETE FROM postbacks WHERE click_id = ANY ($1) AND created_at < $2
+    WITH conversion AS (
+        DELETE FROM conversions WHERE click_id = ANY ($1)
     ), book AS (
         DELETE FROM conversion_changes WHERE click_id = ANY ($1)
     ), keys AS (
         DELETE FROM conversion_clicks WHERE click_id = ANY ($1)
+    ), outbox AS (
+        DELETE FROM deliveries WHERE click_id = ANY ($1) RETURNING id
+    ), attempts AS (
+        DELETE FROM delivery_attempts WHERE delivery_id IN (SELECT id FROM outbox)
     )
-    DELETE FROM conversions WHERE click_id = ANY ($1)";
+    DELETE FROM postbacks
+    WHERE click_id = ANY ($1)
+      AND created_at < $2";
 
     // no index leads there, as for clicks
     DELETE_EVENTS_OF_PERSON = "erasures.delete_events_of_person": "
@@ -229,8 +235,18 @@ pub async fn delete_out_clicks(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>
     db.maintain(DELETE_OUT_CLICKS, move |c| {
         Box::pin(async move {
             DELETE_OUT_CLICK_KEYS.query().bind(&clicks).execute(c).await?;
-            DELETE_POSTBACKS.query().bind(&clicks).bind(before).execute(c).await?;
             Ok(DELETE_OUT_CLICKS.query().bind(clicks).bind(before).execute(c).await?.rows_affected())
+        })
+    })
+    .await
+}
+
+/// Deletes the stored postbacks of clicks that came before `before`, and everything that was made of them; returns how many
+/// postbacks there were.
+pub async fn delete_postbacks(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) -> Result<u64, Error> {
+    db.maintain(DELETE_POSTBACKS, move |c| {
+        Box::pin(async move {
+            Ok(DELETE_POSTBACKS.query().bind(clicks).bind(before).execute(c).await?.rows_affected())
         })
     })
     .await

@@ -22,7 +22,7 @@ use crate::{
     },
     http::{
         api::{
-            library::{self, CampaignUse, Noun, read_list},
+            library::{self, CampaignUse, Noun, Used, read_list},
             manners::{
                 auth::{Admin, Read},
                 idempotency::Attempt,
@@ -70,16 +70,18 @@ pub(crate) struct AffiliateNetworkBody {
     updated_at: DateTime<Utc>,
 }
 
+impl Used for AffiliateNetwork {
+    fn thing(id: i64) -> Thing {
+        Thing::AffiliateNetwork(id)
+    }
+}
+
 impl Noun for AffiliateNetwork {
     type Body = AffiliateNetworkBody;
 
     const NAME: &'static str = "affiliate network";
     const PATH: &'static str = "/affiliate-networks";
     const IS_IN_CAMPAIGNS: bool = false;
-
-    fn thing(id: i64) -> Thing {
-        Thing::AffiliateNetwork(id)
-    }
 
     async fn read(
         _: &Parts,

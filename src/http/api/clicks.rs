@@ -248,7 +248,7 @@ fn change<'v, T>(
 }
 
 /// Campaigns with this key or id, deleted ones too.
-async fn ids_of(app: &Parts, cid: &str) -> Result<Vec<Uuid>, Problem> {
+pub(super) async fn ids_of(app: &Parts, cid: &str) -> Result<Vec<Uuid>, Problem> {
     if let Some(id) = parse_id(cid) {
         return Ok(vec![id]);
     }

@@ -23,7 +23,7 @@ use crate::{
     http::{
         api::{
             campaigns::Allowed,
-            library::{self, CampaignUse, Noun, read_list},
+            library::{self, CampaignUse, Noun, Used, read_list},
             manners::{
                 auth::{Admin, Read},
                 idempotency::Attempt,
@@ -65,16 +65,18 @@ pub(crate) struct LandingPageBody {
     updated_at: DateTime<Utc>,
 }
 
+impl Used for LandingPage {
+    fn thing(id: i64) -> Thing {
+        Thing::LandingPage(id)
+    }
+}
+
 impl Noun for LandingPage {
     type Body = LandingPageBody;
 
     const NAME: &'static str = "landing page";
     const PATH: &'static str = "/landing-pages";
     const IS_IN_CAMPAIGNS: bool = true;
-
-    fn thing(id: i64) -> Thing {
-        Thing::LandingPage(id)
-    }
 
     fn shown(self, _: &Parts) -> LandingPageBody {
         self.into()

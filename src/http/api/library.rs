@@ -62,9 +62,6 @@ pub(super) trait Noun: Entry {
     /// Whether a campaign carries what it says: then the campaigns that are kept follow a change of it.
     const IS_IN_CAMPAIGNS: bool;
 
-    /// The one with this id, for who asks what uses it.
-    fn thing(id: i64) -> Thing;
-
     /// What `asked` makes of the one that `was`, or of a new one; refused with all that is wrong with it.
     fn read(
         app: &Parts,
@@ -75,6 +72,12 @@ pub(super) trait Noun: Entry {
 
     /// How it is shown.
     fn shown(self, app: &Parts) -> Self::Body;
+}
+
+/// What campaigns use.
+pub(super) trait Used: Noun {
+    /// The one with this id, for who asks what uses it.
+    fn thing(id: i64) -> Thing;
 }
 
 /// A campaign that uses what is asked about.
@@ -191,7 +194,7 @@ pub(super) async fn update<N: Noun>(
 }
 
 /// Deletes the one with this id, if nobody uses it.
-pub(super) async fn delete<N: Noun>(app: &Parts, id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn delete<N: Used>(app: &Parts, id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let found: N = find(app, id).await?;
     etag::if_match(headers, found.version())?;
     let expected = headers.contains_key(header::IF_MATCH).then_some(found.version());
@@ -204,7 +207,7 @@ pub(super) async fn delete<N: Noun>(app: &Parts, id: &str, headers: &HeaderMap) 
 }
 
 /// A page of the campaigns that use the one with this id.
-pub(super) async fn campaigns<N: Noun>(
+pub(super) async fn campaigns<N: Used>(
     app: &Parts,
     id: &str,
     query: Option<&str>,
@@ -219,7 +222,7 @@ pub(super) async fn campaigns<N: Noun>(
 }
 
 /// 409: who uses it.
-async fn in_use<N: Noun>(app: &Parts, id: i64) -> Result<Problem, Problem> {
+async fn in_use<N: Used>(app: &Parts, id: i64) -> Result<Problem, Problem> {
     let thing = N::thing(id);
     let rows = uses::list(&app.db, thing, None, rows_for(NAMED_MAX)).await?;
     let named: Vec<_> = rows.iter().take(NAMED_MAX).map(|row| row.key.as_str()).collect();

@@ -26,7 +26,7 @@ use crate::{
     http::{
         api::{
             campaigns::Allowed,
-            library::{self, CampaignUse, Noun, list_query},
+            library::{self, CampaignUse, Noun, Used, list_query},
             manners::{
                 auth::{Admin, Read},
                 idempotency::Attempt,
@@ -83,16 +83,18 @@ pub(crate) struct Hint {
     detail: &'static str,
 }
 
+impl Used for Offer {
+    fn thing(id: i64) -> Thing {
+        Thing::Offer(id)
+    }
+}
+
 impl Noun for Offer {
     type Body = OfferBody;
 
     const NAME: &'static str = "offer";
     const PATH: &'static str = "/offers";
     const IS_IN_CAMPAIGNS: bool = true;
-
-    fn thing(id: i64) -> Thing {
-        Thing::Offer(id)
-    }
 
     fn shown(self, _: &Parts) -> OfferBody {
         self.into()

@@ -8,11 +8,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
-    db::store::{campaigns, clicks, events, out_clicks},
+    db::store::{campaigns, clicks, conversions, events, out_clicks, postbacks},
     http::{
         api::{
             manners::{answer::answer, auth::Read, problems::Problems, request::Name},
-            views::{click::Click, event::Event, out_click::OutClick},
+            views::{
+                click::Click, conversion::Conversion, event::Event, out_click::OutClick, postback::Postback,
+            },
         },
         error::Problem,
     },
@@ -39,8 +41,10 @@ struct Story {
     click: Click,
     /// Where it went, and why.
     decision: Decision,
-    /// What happened, in order of time; at most 500 events and as many out-clicks are told.
+    /// What happened, in order of time; at most 500 events, as many out-clicks and as many postbacks are told.
     chapters: Vec<Chapter>,
+    /// What its postbacks made of it.
+    conversions: Vec<Conversion>,
 }
 
 /// Where a click went, by the names of today; what is gone since has none.
@@ -58,7 +62,7 @@ struct Decision {
     #[schema(example = "The rule German iPhones took it, by its path Long page, to the landing page A.")]
     text: String,
     /// Each reason for which it was not the first choice, in a sentence.
-    #[schema(max_items = 7, example = json!(["Something that was chosen first had taken as much as it may."]))]
+    #[schema(max_items = 8, example = json!(["Something that was chosen first had taken as much as it may."]))]
     why: Vec<String>,
     /// Whether it counts, in a sentence.
     #[schema(example = "It counts.")]
@@ -81,7 +85,7 @@ struct Named {
 struct Chapter {
     /// When.
     at: DateTime<Utc>,
-    /// `click`, `out_click` or `event`.
+    /// `click`, `out_click`, `event` or `postback`.
     #[schema(value_type = String, example = "click")]
     kind: &'static str,
     /// In a sentence.
@@ -93,6 +97,9 @@ struct Chapter {
     /// The out-click.
     #[serde(skip_serializing_if = "Option::is_none")]
     out_click: Option<OutClick>,
+    /// The postback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    postback: Option<Postback>,
 }
 
 /// Tell the story of a click
@@ -110,6 +117,8 @@ async fn story(_: Read, State(app): State<App>, Name(id): Name) -> Result<Respon
     let (terms, overflow) = campaign.map(|it| (it.terms, it.overflow_offers)).unwrap_or_default();
     let events = events::list(&app.db, Some(id), None, CHAPTERS_MAX).await?;
     let outs = out_clicks::list(&app.db, Some(id), None, CHAPTERS_MAX).await?;
+    let told = postbacks::list_of_click(&app.db, id, CHAPTERS_MAX).await?;
+    let conversions = conversions::list_of_clicks(&app.db, vec![id.uuid()]).await?;
     let click = Click::from(click);
     let decision = Decision::of(&click, &terms, &overflow);
     let mut chapters = vec![Chapter::of_click(&click)];
@@ -118,13 +127,16 @@ async fn story(_: Read, State(app): State<App>, Name(id): Name) -> Result<Respon
     chapters.extend(
         outs.into_iter().map(OutClick::from).map(|out| Chapter::of_out_click(offer(out.offer_id), out)),
     );
+    let conversions: Vec<Conversion> = conversions.into_iter().map(Conversion::from).collect();
+    chapters
+        .extend(told.into_iter().map(Postback::from).map(|told| Chapter::of_postback(&conversions, told)));
     chapters.sort_by_key(|chapter| chapter.at);
-    answer(StatusCode::OK, &Story { click, decision, chapters })
+    answer(StatusCode::OK, &Story { click, decision, chapters, conversions })
 }
 
 impl Chapter {
     fn new(at: DateTime<Utc>, kind: &'static str, text: String) -> Self {
-        Self { at, kind, text, event: None, out_click: None }
+        Self { at, kind, text, event: None, out_click: None, postback: None }
     }
 
     fn of_click(click: &Click) -> Self {
@@ -148,6 +160,24 @@ impl Chapter {
         let text = text.collect::<Vec<_>>().join(" ");
         let at = out.created_at;
         Self { out_click: Some(out), ..Self::new(at, "out_click", text) }
+    }
+
+    fn of_postback(conversions: &[Conversion], told: Postback) -> Self {
+        let of = told.conversion_id.and_then(|id| conversions.iter().find(|conversion| conversion.id == id));
+        let what = of.map_or_else(|| "no conversion".to_owned(), Conversion::in_words);
+        let became = match (told.outcome.as_str(), told.reason.as_deref()) {
+            ("accepted", None) => format!("it told of {what}"),
+            ("accepted", Some("repeat")) => format!("it said once more what was known of {what}"),
+            ("accepted", Some("late_pending")) => format!("it came too late to undo a decision about {what}"),
+            ("accepted", Some(_)) => {
+                format!("its word for the state of {what} is not known; map it, and replay")
+            }
+            ("waiting", _) => "it waits for the click to be stored".to_owned(),
+            (outcome, Some(reason)) => format!("it was {outcome} ({reason})"),
+            (outcome, None) => format!("it was {outcome}"),
+        };
+        let at = told.created_at;
+        Self { postback: Some(told), ..Self::new(at, "postback", format!("A postback came: {became}.")) }
     }
 }
 
@@ -226,6 +256,7 @@ fn sentence_of_why(why: Why) -> String {
         }
         Why::Fallback => "Nothing of the campaign took it: it went to the fallback.",
         Why::NextRule => "A rule before it held, and none of its paths took part.",
+        Why::Budget => "The campaign had spent its budget.",
     }
     .to_owned()
 }

@@ -21,7 +21,7 @@ use crate::{
     },
     http::{
         api::{
-            library::{self, CampaignUse, Noun, read_list},
+            library::{self, CampaignUse, Noun, Used, read_list},
             manners::{
                 auth::{Admin, Read},
                 idempotency::Attempt,
@@ -77,16 +77,18 @@ pub(crate) struct RecentClicks {
     unexpanded: i64,
 }
 
+impl Used for TrafficSource {
+    fn thing(id: i64) -> Thing {
+        Thing::TrafficSource(id)
+    }
+}
+
 impl Noun for TrafficSource {
     type Body = TrafficSourceBody;
 
     const NAME: &'static str = "traffic source";
     const PATH: &'static str = "/traffic-sources";
     const IS_IN_CAMPAIGNS: bool = true;
-
-    fn thing(id: i64) -> Thing {
-        Thing::TrafficSource(id)
-    }
 
     fn shown(self, _: &Parts) -> TrafficSourceBody {
         self.into()

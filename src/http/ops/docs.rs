@@ -26,7 +26,7 @@ const STYLE_PATH: &str = "/docs/style.css";
 
 const STYLE: &str = include_str!("docs.css");
 
-const METHODS: [&str; 4] = ["get", "post", "patch", "delete"];
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// Nothing but our own style; no frame around the page.
 const POLICY: &str =

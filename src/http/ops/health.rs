@@ -13,7 +13,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     app::{App, SetUp},
     campaigns::Source,
-    db::replicas::{Report, health::State},
+    db::{
+        replicas::{Report, health::State},
+        store::outbox::Stats,
+    },
     embedded,
     http::api::manners::auth,
 };
@@ -97,7 +100,7 @@ async fn health(extract::State(app): extract::State<App>, parts: Parts) -> Respo
 }
 
 async fn components(app: &App) -> Vec<Component> {
-    let mut components = vec![journal(app), drain(app)];
+    let mut components = vec![journal(app), drain(app), deliveries(app)];
     components.extend(app.private_postgres.as_deref().map(private_postgres));
     components.push(primary(app));
     components.extend(app.db.replicas().reports().iter().map(replica));
@@ -145,6 +148,20 @@ fn journal(app: &App) -> Component {
 fn drain(app: &App) -> Component {
     let pending = app.journal.stats().pending_records;
     Component::new("drain", true, format!("{pending} records on their way to Postgres"))
+}
+
+/// As the worker saw it last.
+fn deliveries(app: &App) -> Component {
+    let Some(stats) = app.postbacks.stats() else {
+        return Component::new("deliveries", true, "not looked at yet");
+    };
+    let Stats { paused, failing, pending, .. } = stats;
+    let detail = match (failing, paused) {
+        (0, 0) => format!("{pending} postbacks on their way"),
+        (0, paused) => format!("{paused} targets are paused; {pending} postbacks wait"),
+        (failing, paused) => format!("{failing} targets fail, {paused} are paused; {pending} postbacks wait"),
+    };
+    Component::new("deliveries", failing == 0 && paused == 0, detail)
 }
 
 fn private_postgres(private: &embedded::Supervisor) -> Component {

@@ -360,6 +360,7 @@ pub(super) fn accept<'a, 'r>(
         is_returning: known.is_returning,
         is_unique: known.is_unique,
         is_full: &|target| app.caps.is_full(routes, target, now, known.visit),
+        is_spent: app.budgets.is_exhausted(routes.campaign.id, now),
         ..Visit::new(&params, &visitor, now, id.seed())
     };
     let decision = routing::decide(routes, &visit);

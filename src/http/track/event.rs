@@ -239,7 +239,7 @@ pub(super) fn append(app: &App, event: &Event<'_>) -> Pending {
 }
 
 /// Waits until the event is on disk; 503 otherwise, because senders of events retry.
-pub(super) async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
+pub(crate) async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
     let answer = timeout(app.config.journal.append_timeout, pending.durable()).await;
     match answer.unwrap_or(Err(AppendError::QueueFull)) {
         Ok(_) => Ok(()),

@@ -312,7 +312,14 @@ async fn the_api_answers_as_the_document_says() {
             .await;
         documented.check(&one, tracker.api(Method::DELETE, &at)).await;
     }
+    let rate = |rate: &str| json!({ "rates": [{ "currency": "UAH", "day": "2026-10-01", "rate": rate }] });
     for (method, template, path, body) in [
+        (Method::PUT, "/fx-rates", "/fx-rates".to_owned(), Some(rate("48"))),
+        (Method::PUT, "/fx-rates", "/fx-rates".to_owned(), Some(rate("49"))),
+        (Method::PUT, "/fx-rates", "/fx-rates".to_owned(), Some(rate("0"))),
+        (Method::GET, "/fx-rates", "/fx-rates".to_owned(), None),
+        (Method::GET, "/fx-rates", "/fx-rates?cursor=x".to_owned(), None),
+        (Method::GET, "/fx-rates/restatements", "/fx-rates/restatements".to_owned(), None),
         (Method::GET, "/campaigns", "/campaigns".to_owned(), None),
         (Method::GET, "/campaigns/{id}", format!("/campaigns/{id}"), None),
         (Method::POST, "/campaigns/{id}/pause", format!("/campaigns/{id}/pause"), None),

@@ -225,6 +225,7 @@ async fn tour_objects(tracker: &Tracker) {
     tracker.wait_rows(Table::Clicks, 8).await; // POST is a click, too
     let campaign = tracker.simple_campaign("second").await;
     let id = campaign["id"].as_str().unwrap();
+    let rate = |rate: &str| json!({ "rates": [{ "currency": "UAH", "day": "2026-10-01", "rate": rate }] });
     let calls = [
         (Method::GET, "/campaigns/demo".to_owned(), None),
         (Method::GET, format!("/campaigns/{id}"), None),
@@ -258,6 +259,10 @@ async fn tour_objects(tracker: &Tracker) {
         (Method::GET, "/clicks?cid=demo".to_owned(), None),
         (Method::GET, format!("/events?click_id={click}"), None),
         (Method::GET, "/events".to_owned(), None),
+        (Method::PUT, "/fx-rates".to_owned(), Some(rate("48"))),
+        (Method::PUT, "/fx-rates".to_owned(), Some(rate("49"))),
+        (Method::GET, "/fx-rates?currency=UAH".to_owned(), None),
+        (Method::GET, "/fx-rates/restatements".to_owned(), None),
         (Method::POST, "/tokens".to_owned(), Some(json!({ "scope": "read", "name": "tour" }))),
     ];
     for (method, path, body) in calls {
@@ -456,11 +461,17 @@ async fn every_query_of_the_code_is_seen_in_the_list_and_in_the_metrics() {
         .env("OCTO_DATABASE__PREPARED_STATEMENTS", "false")
         .env("OCTO_PRIVACY__IP_MODE", "hash")
         .env("OCTO_DATABASE__DIRECT_URL", &twice)
+        .env("OCTO_MONEY__BUILT_IN_RATES", "true")
         .start()
         .await;
     let token = unnamed.admin_token().await;
     unnamed.get("/event.gif?event_type=view&cid=nobody").await;
-    seen.extend(queries_seen(&unnamed, &token).await);
+    let seen_there = eventually(SOON, async || {
+        let seen = queries_seen(&unnamed, &token).await;
+        ensure!(seen.contains("fx_rate.fill"), "the housekeeping has not begun");
+        Ok(seen)
+    });
+    seen.extend(seen_there.await);
 
     let embedded = Octo::builder().start().await;
     let token = fs::read_to_string(embedded.data_dir().join("admin-token")).unwrap();

@@ -141,8 +141,9 @@ impl OctoBuilder {
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_for_octo(&name.to_string_lossy())) {
             command.env_remove(name);
         }
-        // before the test's own settings: the last one wins
-        command.env("OCTO_SERVER__LISTEN", "127.0.0.1:0").envs(self.env.iter().cloned());
+        // before the test's own settings: the last one wins. Few need the 22,797 rates that are built in
+        command.env("OCTO_SERVER__LISTEN", "127.0.0.1:0").env("OCTO_MONEY__BUILT_IN_RATES", "false");
+        command.envs(self.env.iter().cloned());
         command.arg("--data-dir").arg(self.data()).args(&self.args);
         command.current_dir(self.sandbox.dir()).process_group(0).stdin(Stdio::null());
         command
@@ -223,8 +224,9 @@ impl Octo {
         let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         // without one, a click is no person's
         let builder = builder.user_agent(BROWSER);
-        let client = builder.no_proxy().timeout(Duration::from_secs(30)).build();
-        client.expect("a client without TLS has nothing that can fail")
+        octo::postback::client::provide_tls();
+        let client = builder.tls_certs_only([]).no_proxy().timeout(Duration::from_secs(30)).build();
+        client.expect("a client without certificates has nothing that can fail")
     }
 
     /// One GET on a connection of its own.

@@ -146,3 +146,29 @@ async fn assert_agree(database: impl PgExecutor<'_>, has_landers: bool) {
     .expect("both can be read");
     assert_eq!(differing, 0, "hours whose roll-up is not the sum of its rows");
 }
+
+/// The costs of hours must be those of the raw rows, in one snapshot.
+pub(crate) async fn assert_costs_agree(database: impl PgExecutor<'_>) {
+    let differing: i64 = sqlx::query_scalar(
+        "
+        WITH raw AS (
+            SELECT campaign_id, date_trunc('hour', created_at, 'UTC') AS hour,
+                   CASE WHEN cost IS NULL THEN '' ELSE coalesce(currency, 'XXX') END AS currency,
+                   count(*) AS clicks, sum(is_valid::int) AS valid_clicks,
+                   sum(coalesce(is_unique, false)::int) AS unique_clicks, count(cost) AS costed_clicks,
+                   coalesce(sum(cost), 0) AS cost
+            FROM clicks
+            GROUP BY 1, 2, 3
+        )
+        SELECT count(*)
+        FROM raw
+        FULL JOIN campaign_costs_hourly s USING (campaign_id, hour, currency)
+        WHERE (coalesce(raw.clicks, 0), coalesce(raw.valid_clicks, 0), coalesce(raw.unique_clicks, 0),
+               coalesce(raw.costed_clicks, 0), coalesce(raw.cost, 0))
+            IS DISTINCT FROM (s.clicks, s.valid_clicks, s.unique_clicks, s.costed_clicks, s.cost)",
+    )
+    .fetch_one(database)
+    .await
+    .expect("both can be read");
+    assert_eq!(differing, 0, "hours whose costs are not the sum of their clicks");
+}

@@ -103,7 +103,8 @@ async fn explain(
         .map_err(|error| Problem::conflict(format!("The campaign is not served: {error}.")))?;
     // he is nobody, so that no cap has counted him
     let is_full = |target| app.caps.is_full(&routes, target, Utc::now(), 0);
-    answer(StatusCode::OK, &explain_visitor(&routes, &app.enricher, &made_up, &is_full))
+    let is_spent = app.budgets.is_exhausted(routes.campaign.id, Utc::now());
+    answer(StatusCode::OK, &explain_visitor(&routes, &app.enricher, &made_up, &is_full, is_spent))
 }
 
 /// Reads a visitor; names everything that is wrong with him.

@@ -172,10 +172,6 @@ pub(in crate::http::api) fn read_caps(f: &mut Fields<'_>) -> Vec<Cap> {
     f.list("caps", CAPS_MAX, |f| {
         f.refuse_unknown(&CAP_FIELDS, &[]);
         let of = f.parsed::<CapOf>("of", "choice");
-        if of == Some(CapOf::Conversions) {
-            // it would never be full
-            f.refuse("of", "uncounted", "must be clicks or visitors; octo does not receive conversions yet");
-        }
         let per = f.parsed::<CapPer>("per", "choice");
         if f.given("limit") == Given::Absent {
             f.refuse("limit", "required", "is required");

@@ -27,35 +27,36 @@ macro_rules! scope_extractor {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
-        pub(crate) struct $name;
+        pub(crate) struct $name(pub Token);
 
         impl FromRequestParts<App> for $name {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-                require(Scope::$name, parts, app).await.map(|_| Self)
+                require(Scope::$name, parts, app).await.map(Self)
             }
         }
     };
 }
 
 scope_extractor! {
-    /// A token that may do everything.
+    /// A token that may do everything, and which.
     Admin
 }
 scope_extractor! {
-    /// A token that may read.
-    Read
+    /// A token that may tell of events, and which.
+    Ingest
 }
-/// A token that may tell of events, and which.
-#[derive(Debug)]
-pub(crate) struct Ingest(pub Token);
 
-impl FromRequestParts<App> for Ingest {
+/// A token that may read.
+#[derive(Debug)]
+pub(crate) struct Read;
+
+impl FromRequestParts<App> for Read {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        require(Scope::Ingest, parts, app).await.map(Self)
+        require(Scope::Read, parts, app).await.map(|_| Self)
     }
 }
 

@@ -47,6 +47,9 @@ const KEY_PATTERN: &str = r#"^(?:[!#-+\--:<-~]{1,255}|"(?:[ !#-\[\]-~]|\\["\\]){
 /// Longest key, in characters.
 const KEY_CHARS_MAX: usize = 255;
 
+/// How paths end that take files.
+const IMPORT: &str = "/import";
+
 /// Longest answer that is kept, in bytes: more than any POST of the API answers.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -95,7 +98,7 @@ async fn answer(app: &App, request: Request, next: Next) -> Result<Response, Pro
     let (mut head, body) = request.into_parts();
     let token = auth::introduce(Scope::Ingest, &mut head, app).await?;
     let key = key(&head.headers).ok_or_else(malformed)?;
-    let body = body::read(body, BODY_BYTES_MAX).await?;
+    let body = body::read(body, bytes_max(app, head.uri.path())).await?;
     let known_by = idempotency::Request { token_id: token.id, key, fingerprint: fingerprint(&head, &body) };
     let lease = app.config.api.idempotency_lease;
     match idempotency::claim(&app.db, &known_by, lease).await? {
@@ -114,6 +117,11 @@ async fn answer(app: &App, request: Request, next: Next) -> Result<Response, Pro
             Err(running())
         }
     }
+}
+
+/// Longest body of a request: of a file it is more.
+fn bytes_max(app: &App, path: &str) -> usize {
+    if path.ends_with(IMPORT) { app.config.postbacks.import_bytes_max } else { BODY_BYTES_MAX }
 }
 
 /// Runs the request to its end, and keeps its answer, also when the client does not wait for it.

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use url::form_urlencoded;
 use utoipa::ToSchema;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::http::{
     error::{FieldError, Problem, cut},
-    fields::{TIME_WANTED, parse_time},
+    fields::{DAY_WANTED, TIME_WANTED, parse_day, parse_time},
 };
 
 /// Entries of a page when nothing else is asked for.
@@ -110,6 +110,15 @@ impl<'q> Params<'q> {
         time
     }
 
+    /// A day.
+    pub(crate) fn day(&mut self, name: &str) -> Option<NaiveDate> {
+        let day = parse_day(self.text(name)?);
+        if day.is_none() {
+            self.refuse(name, "day", DAY_WANTED);
+        }
+        day
+    }
+
     /// How many entries a page is to have.
     pub(crate) fn limit(&mut self) -> usize {
         let Some(text) = self.text("limit") else { return LIMIT_DEFAULT };
@@ -135,7 +144,8 @@ impl<'q> Params<'q> {
         self.any_cursor(parse_key)
     }
 
-    fn any_cursor<T>(&mut self, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    /// Where the page begins, in a list with a key of its own.
+    pub(crate) fn any_cursor<T>(&mut self, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         let cursor = parse(self.text("cursor")?);
         if cursor.is_none() {
             self.refuse("cursor", INVALID_CURSOR, "is not a cursor of this list; begin without it");
@@ -236,7 +246,8 @@ fn parse_number(text: &str) -> Option<i64> {
     i64::from_str_radix(text, 16).ok().filter(|_| is_ours)
 }
 
-fn parse_key(text: &str) -> Option<Key> {
+/// The place that a cursor of a list by time names.
+pub(crate) fn parse_key(text: &str) -> Option<Key> {
     let (time, id) = text.split_at_checked(16)?;
     let is_hex = time.bytes().all(|b| b.is_ascii_hexdigit());
     let micros = u64::from_str_radix(time, 16).ok().filter(|_| is_hex)?.cast_signed();

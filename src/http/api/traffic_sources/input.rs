@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use serde_json::{Value, json};
-use url::Url;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -19,6 +18,7 @@ use crate::{
         fields::{Fields, Given},
     },
     model::source::{PARAMETERS_MAX, Parameter, Slot, SourceTerms},
+    postback::template::{Place, Template},
     templates,
 };
 
@@ -112,14 +112,8 @@ fn check_parameter(f: &mut Fields<'_>, parameter: &Parameter) {
 
 fn read_postback(f: &mut Fields<'_>) -> Option<String> {
     let text = f.optional_text("postback_url", 1..=POSTBACK_CHARS_MAX)?;
-    let is_web = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-    let is_plain = !text.contains(|c: char| c.is_whitespace() || c.is_control());
-    if !is_web || !is_plain || Url::parse(text).is_err() {
-        f.refuse(
-            "postback_url",
-            "url",
-            "must be an address that begins with http:// or https://, without spaces",
-        );
+    if let Err(error) = Template::parse(text, Place::Address) {
+        f.refuse("postback_url", "url", error.to_string());
         return None;
     }
     Some(text.to_owned())

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{click::Click, event::Event, out_click::OutClick};
+use super::{click::Click, event::Event, out_click::OutClick, postback::Postback};
 use crate::db::store::dead_letters;
 
 /// A record of the journal that is no row, and why.
@@ -39,6 +39,8 @@ pub(crate) enum Content {
     Event(Box<Event>),
     /// An out-click, as it would be stored.
     OutClick(Box<OutClick>),
+    /// A postback, as it would be stored but for what would become of it.
+    Postback(Box<Postback>),
     /// Bytes that are no record, as hexadecimal digits.
     Hex(String),
     /// Too long for a list: ask for it alone.
@@ -65,6 +67,7 @@ impl From<dead_letters::Content> for Content {
             dead_letters::Content::Click(click) => Self::Click(Box::new((*click).into())),
             dead_letters::Content::Event(event) => Self::Event(Box::new((*event).into())),
             dead_letters::Content::OutClick(out) => Self::OutClick(Box::new((*out).into())),
+            dead_letters::Content::Postback(postback) => Self::Postback(Box::new((*postback).into())),
             dead_letters::Content::Hex(digits) => Self::Hex(digits),
             dead_letters::Content::Omitted => Self::Omitted,
         }

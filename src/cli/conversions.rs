@@ -1,0 +1,122 @@
+//! `octo conversions import FILE`: conversions by file, each line read as a postback.
+
+use std::{
+    fs::File,
+    io::{Read, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::Subcommand;
+
+use super::{progress::Progress, with_db};
+use crate::{
+    config::Config,
+    db::{
+        Db,
+        ingest::import_postbacks,
+        store::{affiliate_networks::AffiliateNetwork, library},
+    },
+    imports::{self, Line},
+    model::{conversion::Outcome, network::PostbackRules},
+};
+
+/// Lines in one transaction.
+const CHUNK: usize = 1000;
+
+/// Lines that are named one by one.
+const NAMED_MAX: usize = 20;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Take the conversions of a file: CSV (with a header, or as Keitaro and FunnelFlux write it) or a JSON object a line
+    Import {
+        /// The file; - for standard input
+        file: PathBuf,
+        /// The affiliate network whose words and names the lines have: its id; without it, that of each click's offer
+        #[arg(long, value_name = "ID")]
+        network: Option<i64>,
+        /// Where lines go that are not taken, each behind the reason
+        #[arg(long, value_name = "FILE")]
+        rejects: Option<PathBuf>,
+    },
+}
+
+pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    let Command::Import { file, network, rejects } = command;
+    let bytes = read(&file, config.postbacks.import_bytes_max)?;
+    let lines_max = config.postbacks.import_lines_max;
+    with_db(config, async move |db: Db| {
+        let rules = match network {
+            None => PostbackRules::default(),
+            Some(id) => {
+                let found = library::get::<AffiliateNetwork>(&db, id).await?;
+                found.with_context(|| format!("there is no affiliate network {id}"))?.terms.rules()
+            }
+        };
+        let lines = imports::read(&bytes, network, &rules, lines_max)?;
+        import(&db, &bytes, lines, rejects.as_deref()).await
+    })
+}
+
+fn read(file: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
+    let source: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(file).with_context(|| format!("{} cannot be opened", file.display()))?)
+    };
+    let mut bytes = Vec::new();
+    source.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() <= bytes_max, "the file has more than {bytes_max} bytes; split it");
+    Ok(bytes)
+}
+
+async fn import(db: &Db, bytes: &[u8], lines: Vec<Line>, rejects: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let total = lines.len();
+    let mut progress = Progress::start();
+    let (mut done, mut changed, mut waiting, mut unmapped) = (0, 0, 0, 0);
+    let mut rejected: Vec<(u64, &'static str)> = Vec::new();
+    let mut lines = lines.into_iter();
+    loop {
+        let chunk: Vec<Line> = lines.by_ref().take(CHUNK).collect();
+        if chunk.is_empty() {
+            break;
+        }
+        done += chunk.len();
+        let of_fault = |line: &Line| Some((line.number, line.postback.as_ref().err()?.into()));
+        rejected.extend(chunk.iter().filter_map(of_fault));
+        unmapped += chunk.iter().filter(|line| !line.is_mapped).count();
+        let postbacks = chunk.into_iter().filter_map(|line| line.postback.ok()).collect();
+        let (imported, told) = import_postbacks(db, postbacks).await?;
+        waiting += imported.iter().filter(|it| it.outcome == Outcome::Waiting).count();
+        changed += told.changes.len();
+        progress.show(|seconds| format!("{done} of {total} lines, {seconds} s"));
+    }
+    progress.end();
+    let stored = total - rejected.len();
+    eprintln!(
+        "{stored} of {total} lines are in the ledger: {changed} changes of conversions, {waiting} wait for their click, \
+         {unmapped} have a word that is not known"
+    );
+    name_rejected(bytes, &rejected, rejects)?;
+    Ok(ExitCode::from(u8::from(!rejected.is_empty())))
+}
+
+fn name_rejected(bytes: &[u8], rejected: &[(u64, &'static str)], file: Option<&Path>) -> anyhow::Result<()> {
+    for (line, reason) in rejected.iter().take(NAMED_MAX) {
+        eprintln!("line {line}: {reason}");
+    }
+    if rejected.len() > NAMED_MAX {
+        eprintln!("and {} more", rejected.len() - NAMED_MAX);
+    }
+    let Some(path) = file.filter(|_| !rejected.is_empty()) else { return Ok(()) };
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let Ok(mut out) = File::create(path) else { bail!("{} cannot be written", path.display()) };
+    for (line, reason) in rejected {
+        let text = usize::try_from(*line).ok().and_then(|line| lines.get(line.saturating_sub(1)));
+        writeln!(out, "{reason}\t{}", text.unwrap_or(&""))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,475 @@
+//! What is said of costs later, and what is known of the clicks of a range to work out what they cost.
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use rust_decimal::Decimal;
+use sqlx::{FromRow, types::Json};
+use uuid::Uuid;
+
+use crate::{
+    db::{Db, Error, session::Session, statement::statements},
+    model::{
+        cost::{Filters, RunningTotal, Terms},
+        money::Currency,
+    },
+    money::costs::{Adjustment, Clicks, Known, Price, micros},
+};
+
+/// An adjustment as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CostAdjustment {
+    /// Ours.
+    pub id: Uuid,
+    /// In the order in which they were said.
+    pub seq: i64,
+    /// What was said.
+    pub terms: Terms,
+    /// Who said it.
+    pub author: String,
+    /// Which one of the same scope counted before.
+    pub supersedes: Option<Uuid>,
+    /// Since when it does not count.
+    pub voided_at: Option<DateTime<Utc>>,
+    /// Who voided it.
+    pub voided_by: Option<String>,
+    /// Whether it counts: it is not void, and no newer one of its scope counts.
+    pub is_live: bool,
+    /// When it was said.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Who says something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// The token; `None`: the command line.
+    pub id: Option<Uuid>,
+    /// For people.
+    pub name: String,
+}
+
+/// Which adjustments are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Of this campaign.
+    pub campaign_id: Option<Uuid>,
+    /// That end after this time.
+    pub from: Option<DateTime<Utc>>,
+    /// That begin before this time.
+    pub to: Option<DateTime<Utc>>,
+    /// Whether they are void.
+    pub is_voided: Option<bool>,
+}
+
+macro_rules! select_adjustments {
+    ($tail:literal) => {
+        concat!(
+            "
+    SELECT
+        a.id,
+        a.seq,
+        a.campaign_id,
+        a.begins_at,
+        a.ends_at,
+        a.time_zone,
+        a.filters,
+        a.kind,
+        a.amount,
+        a.currency,
+        a.spread,
+        a.note,
+        a.author,
+        a.account,
+        a.external_id,
+        a.day,
+        a.supersedes,
+        a.voided_at,
+        a.voided_by,
+        a.created_at,
+        EXISTS (SELECT FROM live_cost_adjustments l WHERE l.id = a.id AND l.campaign_id = a.campaign_id) AS is_live
+    FROM cost_adjustments a",
+            $tail
+        )
+    };
+}
+
+statements! {
+    INSERT = "costs.insert": "
+    INSERT INTO cost_adjustments (
+        id,
+        campaign_id,
+        begins_at,
+        ends_at,
+        time_zone,
+        filters,
+        scope,
+        kind,
+        amount,
+        currency,
+        spread,
+        note,
+        author_id,
+        author,
+        account,
+        external_id,
+        day,
+        supersedes
+    )
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, (
+        SELECT a.id
+        FROM cost_adjustments a
+        WHERE a.campaign_id = $2
+          AND a.scope = $7
+          AND a.voided_at IS NULL
+        ORDER BY a.seq DESC
+        LIMIT 1
+    ))
+    ON CONFLICT (id) DO NOTHING";
+
+    GET = "costs.get": select_adjustments!("
+    WHERE a.id = $1");
+
+    LIST = "costs.list": select_adjustments!("
+    WHERE a.seq < $1
+      AND ($2::uuid IS NULL OR a.campaign_id = $2)
+      AND ($3::timestamptz IS NULL OR a.ends_at > $3)
+      AND ($4::timestamptz IS NULL OR a.begins_at < $4)
+      AND ($5::boolean IS NULL OR (a.voided_at IS NOT NULL) = $5)
+    ORDER BY a.seq DESC
+    LIMIT $6");
+
+    VOID = "costs.void": "
+    UPDATE cost_adjustments
+    SET voided_at = now(),
+        voided_by = $2
+    WHERE id = $1
+      AND voided_at IS NULL";
+
+    RANGE = "costs.range": "SELECT lo, hi FROM octo_cost_range($1, $2, $3)";
+
+    LIVE = "costs.list_live": "
+    SELECT
+        id,
+        begins_at,
+        ends_at,
+        filters,
+        kind,
+        amount,
+        currency,
+        spread,
+        rank
+    FROM live_cost_adjustments
+    WHERE campaign_id = $1
+      AND begins_at < $3
+      AND ends_at > $2
+    ORDER BY rank";
+
+    HOURS = "costs.hours": "
+    SELECT
+        hour,
+        currency,
+        clicks,
+        valid_clicks,
+        unique_clicks,
+        cost
+    FROM campaign_costs_hourly
+    WHERE campaign_id = $1
+      AND hour >= $2
+      AND hour < $3
+    ORDER BY hour, currency";
+
+    PRICES = "costs.prices": "
+    SELECT
+        since,
+        cost_model,
+        amount,
+        currency
+    FROM campaign_prices
+    WHERE campaign_id = $1
+    ORDER BY since";
+
+    // Each click once, with the most specific of these adjustments that has it.
+    FILTERED = "costs.count_filtered": "
+    WITH a AS MATERIALIZED (
+        SELECT
+            rank,
+            begins_at,
+            ends_at,
+            filters,
+            kind
+        FROM live_cost_adjustments
+        WHERE campaign_id = $1
+          AND id = ANY ($4)
+    )
+    SELECT
+        won.rank,
+        date_trunc('hour', k.created_at, 'UTC') AS hour,
+        CASE WHEN k.cost IS NULL THEN '' ELSE coalesce(k.currency, 'XXX') END AS currency,
+        count(*) AS clicks,
+        count(*) FILTER (WHERE k.is_valid) AS valid_clicks,
+        count(*) FILTER (WHERE k.is_unique) AS unique_clicks,
+        coalesce(sum(k.cost), 0) AS cost
+    FROM clicks k
+    CROSS JOIN LATERAL (
+        SELECT min(a.rank) AS rank
+        FROM a
+        WHERE k.created_at >= a.begins_at
+          AND k.created_at < a.ends_at
+          AND (a.kind <> 'factor' OR k.cost IS NOT NULL)
+          AND octo_cost_filter(
+              a.filters, k.source_id, k.landing_page_id, k.campaign_offer_id, k.path_id, k.rule_id, k.country,
+              k.device, k.sub1, k.sub2, k.sub3, k.sub4, k.sub5, k.keyword, k.creative, k.placement
+          )
+    ) won
+    WHERE k.campaign_id = $1
+      AND k.created_at >= $2
+      AND k.created_at < $3
+      AND won.rank IS NOT NULL
+    GROUP BY 1, 2, 3";
+}
+
+/// Stores what was said, once for each id; gives what is stored.
+pub async fn insert(db: &Db, id: Uuid, terms: Terms, author: Author) -> Result<CostAdjustment, Error> {
+    db.write(INSERT, move |c| {
+        Box::pin(async move {
+            let running = terms.running.clone();
+            INSERT
+                .query()
+                .bind(id)
+                .bind(terms.campaign_id)
+                .bind(terms.begins_at)
+                .bind(terms.ends_at)
+                .bind(terms.time_zone.name())
+                .bind(Json(&terms.filters))
+                .bind(terms.scope())
+                .bind(<&str>::from(terms.kind))
+                .bind(terms.amount)
+                .bind(terms.currency.map(String::from))
+                .bind(<&str>::from(terms.spread))
+                .bind(terms.note)
+                .bind(author.id)
+                .bind(author.name)
+                .bind(running.as_ref().map(|r| r.account.clone()))
+                .bind(running.as_ref().map(|r| r.external_id.clone()))
+                .bind(running.map(|r| r.day))
+                .execute(c)
+                .await?;
+            select(c, id).await?.ok_or(sqlx::Error::RowNotFound)
+        })
+    })
+    .await
+}
+
+/// Adjustments, newest first, before (older than) `after`, at most `limit`; from a replica.
+pub async fn list(
+    db: &Db,
+    filter: Filter,
+    after: Option<i64>,
+    limit: i64,
+) -> Result<Vec<CostAdjustment>, Error> {
+    let Filter { campaign_id, from, to, is_voided } = filter;
+    db.read(LIST, move |c| {
+        Box::pin(async move {
+            let query = LIST.query_as::<Row>().bind(after.unwrap_or(i64::MAX)).bind(campaign_id);
+            let rows = query.bind(from).bind(to).bind(is_voided).bind(limit).fetch_all(c).await?;
+            rows.into_iter().map(Row::read).collect()
+        })
+    })
+    .await
+}
+
+/// Takes one out of the figures, for good; `None`: there is none with this id.
+pub async fn void(db: &Db, id: Uuid, by: String) -> Result<Option<CostAdjustment>, Error> {
+    db.write(VOID, move |c| {
+        Box::pin(async move {
+            VOID.query().bind(id).bind(by).execute(c).await?;
+            select(c, id).await
+        })
+    })
+    .await
+}
+
+/// What is known of the clicks of a campaign from the hour `from` until before the hour `to`, and of those that share an
+/// adjustment with them: sums by hour, and clicks of filters counted one by one, which may take `count_timeout`. What ended
+/// before `settled` does not change any more.
+pub async fn known(
+    db: &Db,
+    campaign_id: Uuid,
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    settled: DateTime<Utc>,
+    count_timeout: Duration,
+) -> Result<Known, Error> {
+    let read = db.read(HOURS, move |c| {
+        Box::pin(async move {
+            let range = RANGE.query_as::<(DateTime<Utc>, DateTime<Utc>)>().bind(campaign_id);
+            let (lo, hi) = range.bind(from).bind(to).fetch_one(c).await?;
+            let live: Vec<LiveRow> = LIVE.query_as().bind(campaign_id).bind(lo).bind(hi).fetch_all(c).await?;
+            let hours: Vec<HourRow> =
+                HOURS.query_as().bind(campaign_id).bind(lo).bind(hi).fetch_all(c).await?;
+            let prices: Vec<PriceRow> = PRICES.query_as().bind(campaign_id).fetch_all(c).await?;
+            Ok((live, hours, prices))
+        })
+    });
+    let (live, hours, prices) = read.await?;
+    let filtered: Vec<&LiveRow> = live.iter().filter(|row| !row.filters.0.0.is_empty()).collect();
+    let (begin, end) =
+        (filtered.iter().map(|row| row.begins_at).min(), filtered.iter().map(|row| row.ends_at).max());
+    let ids: Vec<Uuid> = filtered.iter().map(|row| row.id).collect();
+    let counted: Vec<FilteredRow> = match begin.zip(end) {
+        None => Vec::new(),
+        Some((begin, end)) => {
+            let count = db.maintain_within(FILTERED, count_timeout, move |c| {
+                Box::pin(FILTERED.query_as().bind(campaign_id).bind(begin).bind(end).bind(ids).fetch_all(c))
+            });
+            count.await?
+        }
+    };
+    let place = |rank: i64| live.iter().position(|row| row.rank == rank);
+    Ok(Known {
+        filtered: counted.into_iter().filter_map(|row| Some((place(row.rank)?, row.clicks.read()))).collect(),
+        adjustments: live
+            .into_iter()
+            .map(|row| row.read(settled))
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)?,
+        hours: hours.into_iter().map(HourRow::read).collect(),
+        prices: prices.into_iter().map(PriceRow::read).collect::<Result<_, _>>().map_err(unreadable)?,
+    })
+}
+
+fn unreadable(source: sqlx::Error) -> Error {
+    Error::Query { query: HOURS.name(), source }
+}
+
+async fn select(c: &mut Session<'_>, id: Uuid) -> sqlx::Result<Option<CostAdjustment>> {
+    GET.query_as::<Row>().bind(id).fetch_optional(c).await?.map(Row::read).transpose()
+}
+
+/// What [`GET`] and [`LIST`] read.
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    seq: i64,
+    campaign_id: Uuid,
+    begins_at: DateTime<Utc>,
+    ends_at: DateTime<Utc>,
+    time_zone: String,
+    filters: Json<Filters>,
+    kind: String,
+    amount: Decimal,
+    currency: Option<String>,
+    spread: String,
+    note: Option<String>,
+    author: String,
+    account: Option<String>,
+    external_id: Option<String>,
+    day: Option<NaiveDate>,
+    supersedes: Option<Uuid>,
+    voided_at: Option<DateTime<Utc>>,
+    voided_by: Option<String>,
+    created_at: DateTime<Utc>,
+    is_live: bool,
+}
+
+impl Row {
+    fn read(self) -> sqlx::Result<CostAdjustment> {
+        let Self { id, seq, author, supersedes, voided_at, voided_by, created_at, is_live, .. } = self;
+        let running = self.account.zip(self.external_id).zip(self.day);
+        let terms = Terms {
+            campaign_id: self.campaign_id,
+            begins_at: self.begins_at,
+            ends_at: self.ends_at,
+            time_zone: parsed(&self.time_zone)?,
+            filters: self.filters.0,
+            kind: parsed(&self.kind)?,
+            amount: self.amount,
+            currency: currency(self.currency.as_deref())?,
+            spread: parsed(&self.spread)?,
+            note: self.note,
+            running: running.map(|((account, external_id), day)| RunningTotal { account, external_id, day }),
+        };
+        Ok(CostAdjustment { id, seq, terms, author, supersedes, voided_at, voided_by, is_live, created_at })
+    }
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> sqlx::Result<T> {
+    text.parse().map_err(|error: T::Err| sqlx::Error::Decode(error.to_string().into()))
+}
+
+fn currency(code: Option<&str>) -> sqlx::Result<Option<Currency>> {
+    code.map(parsed).transpose()
+}
+
+#[derive(FromRow)]
+struct LiveRow {
+    id: Uuid,
+    begins_at: DateTime<Utc>,
+    ends_at: DateTime<Utc>,
+    filters: Json<Filters>,
+    kind: String,
+    amount: Decimal,
+    currency: Option<String>,
+    spread: String,
+    rank: i64,
+}
+
+impl LiveRow {
+    fn read(self, settled: DateTime<Utc>) -> sqlx::Result<Adjustment> {
+        Ok(Adjustment {
+            id: self.id,
+            begins_at: self.begins_at,
+            ends_at: self.ends_at,
+            filters: self.filters.0,
+            kind: parsed(&self.kind)?,
+            amount: micros(self.amount),
+            currency: currency(self.currency.as_deref())?,
+            spread: parsed(&self.spread)?,
+            is_provisional: self.ends_at > settled,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct HourRow {
+    hour: DateTime<Utc>,
+    currency: String,
+    clicks: i64,
+    valid_clicks: i64,
+    unique_clicks: i64,
+    cost: Decimal,
+}
+
+impl HourRow {
+    fn read(self) -> Clicks {
+        Clicks {
+            hour: self.hour,
+            currency: self.currency.parse().ok(), // '' is none
+            clicks: self.clicks,
+            valid: self.valid_clicks,
+            unique: self.unique_clicks,
+            token: micros(self.cost),
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct FilteredRow {
+    rank: i64,
+    #[sqlx(flatten)]
+    clicks: HourRow,
+}
+
+#[derive(FromRow)]
+struct PriceRow {
+    since: DateTime<Utc>,
+    cost_model: String,
+    amount: Option<Decimal>,
+    currency: Option<String>,
+}
+
+impl PriceRow {
+    fn read(self) -> sqlx::Result<Price> {
+        let price = self.amount.map(micros).zip(currency(self.currency.as_deref())?);
+        Ok(Price { since: self.since, model: parsed(&self.cost_model)?, price })
+    }
+}

@@ -1,0 +1,82 @@
+//! Conversions beside the drain: those whose click came by another node, those that waited too long, and what of them is
+//! counted.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::App,
+    db::{
+        ingest::{self, Change, Told},
+        store::conversions,
+    },
+    metrics,
+    model::conversion::{ConversionKind, Status},
+};
+
+/// Minutes back from now in which every round looks for clicks that came meanwhile.
+const OFTEN_MINUTES: i32 = 15;
+
+/// How often all that wait are looked at, and counted.
+const SELDOM: Duration = Duration::from_mins(10);
+
+/// Settles what waits every `drain.conversions_interval_ms`, until the stop signal.
+pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
+    let (mut seldom, told) = (None::<Instant>, told(app.clone()));
+    while !stop.is_cancelled() {
+        let is_seldom = seldom.is_none_or(|last| last.elapsed() >= SELDOM);
+        let minutes = if is_seldom { i32::MAX } else { OFTEN_MINUTES };
+        match ingest::settle_waiting_conversions(&app.db, minutes).await {
+            Ok(settled) => {
+                told(&settled);
+                if is_seldom {
+                    seldom = Some(Instant::now());
+                }
+            }
+            // the next round is soon
+            Err(error) => {
+                tracing::debug!(?error, "conversions that wait for their clicks were not looked at")
+            }
+        }
+        if let Ok(open) = conversions::count_open(&app.db).await {
+            metrics::conversions_waiting(open.waiting);
+            metrics::conversions_unmapped(open.unmapped);
+        }
+        stop.run_until_cancelled(sleep(app.config.drain.conversions_interval)).await;
+    }
+    Ok(())
+}
+
+/// What counts conversions that were stored: in the figures of `/metrics`, and toward caps.
+pub(crate) fn told(app: App) -> impl Fn(&Told) + Send + Sync {
+    move |told| {
+        for outcome in &told.postbacks {
+            metrics::postback_stored(outcome.into());
+        }
+        for change in &told.changes {
+            if change.from_status != Some(change.to_status) {
+                metrics::conversion(change.to_status.into());
+            }
+            count(&app, change);
+        }
+    }
+}
+
+/// A conversion takes a place while it is pending or approved.
+fn count(app: &App, change: &Change) {
+    let takes_place = |status: Status| status.has_money();
+    let (before, now) = (change.from_status.is_some_and(takes_place), takes_place(change.to_status));
+    if change.kind != ConversionKind::Conversion || before == now {
+        return;
+    }
+    let Some(routes) = app.campaigns.in_memory_by_id(change.campaign_id) else { return };
+    let (path_id, offer_id, arrived_at) = (change.path_id, change.offer_id, change.arrived_at);
+    if now {
+        app.caps.count_conversion(&routes, path_id, offer_id, Utc::now());
+    } else {
+        app.caps.give_back_conversion(&routes, path_id, offer_id, arrived_at, Utc::now());
+    }
+}

@@ -161,7 +161,9 @@ async fn a_network_lets_in_whom_it_names_and_nobody_else() {
     }
     let refused = octo.metric("octo_postbacks_total{outcome=\"refused\"}").await;
     let mut octo = tracker.octo;
-    octo.kill9().await;
+    // an end in order: nobody waits until what is refused is on disk
+    octo.sigterm();
+    assert!(octo.wait_exit(2 * SOON).await.success());
     let kept = postbacks(&octo);
     let refusals: Vec<_> = kept.iter().filter_map(|postback| postback.refusal).collect();
     // those before the networks were known are among them

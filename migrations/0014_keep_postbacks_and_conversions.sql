@@ -103,3 +103,16 @@ CREATE TABLE conversion_changes (
 CREATE INDEX conversion_changes_conversion_id ON conversion_changes (conversion_id);
 CREATE INDEX conversion_changes_changed_at_brin ON conversion_changes USING brin (changed_at);
 CREATE INDEX conversion_changes_created_at_brin ON conversion_changes USING brin (created_at);
+
+-- What conversions say of their clicks, each found by its key.
+CREATE FUNCTION octo_note_conversions(ids uuid[], times timestamptz[], types text[], converted timestamptz[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. coalesce(array_length(ids, 1), 0) LOOP
+        UPDATE clicks
+        SET conversion_type = types[i],
+            converted_at = converted[i]
+        WHERE created_at = times[i]
+          AND id = ids[i];
+    END LOOP;
+END $$;

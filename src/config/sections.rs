@@ -254,6 +254,8 @@ pub struct Postbacks {
     #[serde(with = "AtLeast::<1024>")]
     pub body_bytes_max: usize,
     pub refused_per_minute_max: u32,
+    #[serde(rename = "keep_raw_days", with = "Days::<0>")]
+    pub keep_raw: Duration,
 }
 
 /// `[admission]`

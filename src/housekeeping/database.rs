@@ -11,7 +11,7 @@ use crate::{
     app::App,
     db::{
         self, migrations, partitions,
-        store::{erasures, fx_rates, visitor_keys},
+        store::{erasures, fx_rates, postbacks, visitor_keys},
     },
     housekeeping::clock,
     metrics,
@@ -148,6 +148,13 @@ async fn delete_old(app: &App) -> Result<(), db::Error> {
         let rows = partitions::delete_old(&app.db, days, options).await?;
         if rows > 0 {
             tracing::info!(rows, retention_days = days, "deleted old rows outside the day partitions");
+        }
+    }
+    let days = whole_days(app.config.postbacks.keep_raw);
+    if days > 0 {
+        let cut = postbacks::cut_old(&app.db, i32::try_from(days).unwrap_or(i32::MAX)).await?;
+        if cut > 0 {
+            tracing::info!(postbacks = cut, keep_raw_days = days, "removed what nothing is read from");
         }
     }
     db::ingest::count_waiting_out_clicks(&app.db).await?;

@@ -63,6 +63,7 @@ choice! {
 
 choice! {
     /// How a postback came.
+    #[schema(as = PostbackChannel)]
     Channel {
         /// A request.
         Http,
@@ -75,6 +76,7 @@ choice! {
 
 choice! {
     /// Why a postback was not let in.
+    #[schema(as = PostbackRefusal)]
     Refusal {
         /// The key in its path is nobody's.
         WrongKey,
@@ -87,6 +89,7 @@ choice! {
 
 choice! {
     /// What became of a postback.
+    #[schema(as = PostbackOutcome)]
     Outcome {
         /// It made a conversion or tells of one.
         Accepted,
@@ -103,6 +106,7 @@ choice! {
 
 choice! {
     /// What is particular about the outcome of a postback.
+    #[schema(as = PostbackOutcomeReason)]
     OutcomeReason {
         /// It names no click.
         NoClickId,
@@ -139,6 +143,7 @@ impl From<Refusal> for OutcomeReason {
 
 choice! {
     /// What of a postback could not be used as it was sent, or had to be made up.
+    #[schema(as = ConversionFlag)]
     Flag {
         /// Its payout is no amount: as if it were not there.
         PayoutUnreadable,

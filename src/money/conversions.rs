@@ -320,10 +320,12 @@ impl Click {
             _ => true,
         };
         let is_retry = || self.is_retry(found, entry);
+        let is_alike = said_currency(entry).is_none_or(|said| said == conversion.currency);
         match repeats {
             Repeats::Ignore if !is_news => (found, Some(OutcomeReason::Repeat)),
             Repeats::New | Repeats::Add if !is_news && is_retry() => (found, Some(OutcomeReason::Repeat)),
-            Repeats::New if !is_news => {
+            // nor are amounts of two currencies added up
+            Repeats::New | Repeats::Add if !is_news && (repeats == Repeats::New || !is_alike) => {
                 let nth = conversion.key.nth + 1;
                 let made = self.make(i, entry, Key { nth, ..key_of(reading) });
                 self.flag(made, Flag::NoTxid);
@@ -359,7 +361,7 @@ impl Click {
         if is_decided && entry.reading.status == Meaning::Known(MappedStatus::Pending) {
             return Some(OutcomeReason::LatePending);
         }
-        self.change(i, entry, found, Conversion::hear)
+        self.change(i, entry, found, |conversion, reading| conversion.hear(reading, said_currency(entry)))
     }
 
     /// Changes a conversion by what a postback says; `Repeat` where that changes nothing.
@@ -372,10 +374,6 @@ impl Click {
     ) -> Option<OutcomeReason> {
         let conversion = &mut self.derived.conversions[found];
         let before = conversion.clone();
-        if entry.reading.payout.is_some() && conversion.kind != ConversionKind::Correction {
-            conversion.currency =
-                entry.reading.currency.or(entry.rules.currency).unwrap_or(conversion.currency);
-        }
         hear(conversion, &entry.reading);
         conversion.note(&entry.reading);
         if *conversion == before {
@@ -413,7 +411,7 @@ impl Conversion {
         };
         let offers = entry.offer_payout.filter(|_| reading.payout.is_none());
         let paid = reading.payout.or(offers.map(|money| money.amount));
-        let said = reading.currency.or(entry.rules.currency);
+        let said = said_currency(entry);
         let currency =
             offers.map(|money| money.currency).or(said).or(entry.offer_payout.map(|money| money.currency));
         let status = match reading.status {
@@ -451,8 +449,8 @@ impl Conversion {
         Standing { status: self.status, payout: self.payout, currency: self.currency }
     }
 
-    /// Takes the state and the payout that a postback says.
-    fn hear(&mut self, reading: &Reading) {
+    /// Takes the state and the payout that a postback says, which is in the currency `said`, else in ours.
+    fn hear(&mut self, reading: &Reading, said: Option<Currency>) {
         let Meaning::Known(meaning) = reading.status else { return };
         let before = if self.status.has_money() { Some(self.payout) } else { self.original_payout };
         let payout = reading.payout;
@@ -461,7 +459,9 @@ impl Conversion {
             return;
         }
         if let Some(taken) = part_taken(reading) {
-            let left = before.unwrap_or_default() - taken;
+            // of another currency nobody can say what is left: then nothing is
+            let is_alike = said.is_none_or(|said| said == self.currency);
+            let left = if is_alike { before.unwrap_or_default() - taken } else { Decimal::ZERO };
             self.original_payout = self.original_payout.or(before);
             let is_part = self.status.has_money() && left > Decimal::ZERO;
             (self.status, self.payout) =
@@ -476,11 +476,16 @@ impl Conversion {
             self.payout = payout.or(before).unwrap_or_default();
             self.original_payout = None;
             if payout.is_some() {
+                self.currency = said.unwrap_or(self.currency);
                 self.flags.retain(|flag| *flag != Flag::NoPayout);
             }
             self.flags.retain(|flag| *flag != Flag::PartlyRefunded);
         } else {
-            self.original_payout = self.original_payout.or(before).or(payout);
+            let known = self.original_payout.or(before);
+            if known.is_none() && payout.is_some() {
+                self.currency = said.unwrap_or(self.currency);
+            }
+            self.original_payout = known.or(payout);
             self.payout = Decimal::ZERO;
         }
         self.status = status;
@@ -509,6 +514,11 @@ impl Conversion {
             add_flag(&mut self.flags, *flag);
         }
     }
+}
+
+/// The currency of what a postback says it pays, where that is known.
+fn said_currency(entry: &Entry<'_>) -> Option<Currency> {
+    entry.reading.currency.or(entry.rules.currency)
 }
 
 fn key_of(reading: &Reading) -> Key {

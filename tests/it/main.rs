@@ -77,6 +77,7 @@ mod breaks {
         mod drain;
         mod exactly_once;
         mod histories;
+        mod postbacks;
         mod replay;
         mod restarts;
         mod restore;

@@ -64,17 +64,20 @@ ON CONFLICT (click_id) DO UPDATE SET first_at = least(k.first_at, excluded.first
     ARE_WAITING = "conversions.are_waiting": "
 SELECT EXISTS (SELECT FROM conversion_clicks WHERE state <> 'stored')";
 
+    // Row by row by the primary key, here and below: LIMIT keeps the planner from reading the whole table instead.
     FIND_WAITING = "conversions.find_waiting": "
 SELECT k.click_id
 FROM unnest($1::uuid[]) AS t (click_id)
-JOIN conversion_clicks k ON k.click_id = t.click_id
-WHERE k.state <> 'stored'";
+CROSS JOIN LATERAL (
+    SELECT click_id FROM conversion_clicks WHERE click_id = t.click_id AND state <> 'stored' LIMIT 1
+) k";
 
     FIND_DERIVED = "conversions.find_derived": "
 SELECT k.click_id
 FROM unnest($1::uuid[]) AS t (click_id)
-JOIN conversion_clicks k ON k.click_id = t.click_id
-WHERE k.state = 'stored'";
+CROSS JOIN LATERAL (
+    SELECT click_id FROM conversion_clicks WHERE click_id = t.click_id AND state = 'stored' LIMIT 1
+) k";
 
     // A node may have stored the click while another stored the postback, and neither have seen the other's.
     LIST_ARRIVED = "conversions.list_arrived": "

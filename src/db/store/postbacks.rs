@@ -4,11 +4,16 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::affiliate_networks;
 use crate::{
     db::{Db, Error, statement::statements},
     facts::{self, Fact as _},
-    model::{conversion::Outcome, id::ClickId},
+    model::{conversion::Outcome, id::ClickId, network::PostbackRules},
+    money::reading::kept,
 };
+
+/// Rows cut in one transaction at most: as many as 16 MiB hold of the biggest postbacks.
+const CUT_ROWS_MAX: i64 = 1000;
 
 /// A postback as it is stored.
 #[derive(Debug, Clone, PartialEq, FromRow)]
@@ -118,6 +123,37 @@ statements! {
     GET = "postback.get": select!("
     WHERE created_at = $1
       AND id = $2");
+
+    // Nobody waits for a row that the drain holds at this moment: its turn comes.
+    LIST_UNCUT = "postback.list_uncut": "
+    SELECT
+        created_at,
+        id,
+        coalesce(network_id, key_network_id) AS network_id,
+        params
+    FROM postbacks
+    WHERE NOT is_cut
+      AND created_at < now() - $1::integer * interval '1 day'
+    ORDER BY created_at, id
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED";
+
+    CUT = "postback.cut": "
+    UPDATE postbacks p
+    SET params = t.params,
+        is_cut = true
+    FROM unnest($1::timestamptz[], $2::uuid[], $3::text[]) AS t (created_at, id, params)
+    WHERE p.created_at = t.created_at
+      AND p.id = t.id";
+}
+
+/// A postback that may hold more than is read from it.
+#[derive(FromRow)]
+struct Uncut {
+    created_at: DateTime<Utc>,
+    id: Uuid,
+    network_id: Option<i64>,
+    params: String,
 }
 
 /// Postbacks, newest first, after (older than) the one of `after`, at most `limit`.
@@ -158,4 +194,38 @@ pub async fn list_of_clicks(db: &Db, clicks: Vec<Uuid>) -> Result<Vec<Postback>,
 pub async fn get(db: &Db, id: Uuid) -> Result<Option<Postback>, Error> {
     let at = crate::model::id::time_of_uuid(id);
     db.read(GET, move |c| Box::pin(GET.query_as().bind(at).bind(id).fetch_optional(c))).await
+}
+
+/// Removes from postbacks older than so many days the parameters that nothing is read from, by the names that everybody
+/// knows and by those of the network; once each. Gives how many there were.
+pub(crate) async fn cut_old(db: &Db, keep_days: i32) -> Result<u64, Error> {
+    let mut cut = 0;
+    loop {
+        let rows = db.maintain(CUT, move |c| {
+            Box::pin(async move {
+                let mut transaction = c.begin().await?;
+                let list = LIST_UNCUT.query_as().bind(keep_days).bind(CUT_ROWS_MAX);
+                let rows: Vec<Uncut> = list.fetch_all(&mut transaction).await?;
+                let networks = rows.iter().filter_map(|row| row.network_id).collect();
+                let rules = affiliate_networks::rules_on(&mut transaction, networks).await?;
+                let none = PostbackRules::default();
+                let rules_of = |row: &Uncut| row.network_id.and_then(|id| rules.get(&id)).unwrap_or(&none);
+                let params: Vec<String> =
+                    rows.iter().map(|row| kept::cut(&row.params, rules_of(row))).collect();
+                let cut = CUT
+                    .query()
+                    .bind(rows.iter().map(|row| row.created_at).collect::<Vec<_>>())
+                    .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+                    .bind(params);
+                cut.execute(&mut transaction).await?;
+                transaction.commit().await?;
+                Ok(rows.len() as u64)
+            })
+        });
+        let rows = rows.await?;
+        cut += rows;
+        if rows < CUT_ROWS_MAX.unsigned_abs() {
+            return Ok(cut);
+        }
+    }
 }

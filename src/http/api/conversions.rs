@@ -145,6 +145,7 @@ struct ConversionInput {
 
 /// What became of it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AcceptedConversion)]
 struct Accepted {
     /// `accepted`: it is on disk.
     #[schema(value_type = String, example = "accepted")]

@@ -87,6 +87,7 @@ fn describe(document: &mut utoipa::openapi::OpenApi) {
         (name = "postback targets", description = "Who is told of conversions, and how."),
         (name = "deliveries", description = "What was told to whom, and every attempt."),
         (name = "templates", description = "What sources and networks can be made from."),
+        (name = "costs", description = "What clicks cost, as their links, their campaign or later figures say; and budgets."),
         (name = "rates", description = "What currencies are worth, for amounts that are shown in another."),
         (name = "stats", description = "Figures over time."),
         (name = "clicks", description = "What visits became."),

@@ -114,6 +114,7 @@ async fn get(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response
 
 /// Which postbacks are to be read again.
 #[derive(Debug, ToSchema)]
+#[schema(as = PostbackReplayInput)]
 #[allow(dead_code, reason = "it stands in the document; `read_replay` reads it")]
 struct ReplayInput {
     /// Of this affiliate network only.
@@ -139,6 +140,7 @@ struct ReplayInput {
 
 /// What a replay changed, or would change.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PostbackReplayResult)]
 struct ReplayResult {
     /// Whether nothing was changed.
     dry_run: bool,
@@ -165,6 +167,7 @@ struct ReplayResult {
 
 /// A sum of what changes.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReplayTotal)]
 struct Total {
     /// ISO 4217.
     #[schema(example = "USD")]
@@ -179,6 +182,7 @@ struct Total {
 
 /// What changes of a conversion.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReplayDifference)]
 struct Difference {
     /// The conversion.
     conversion_id: Uuid,

@@ -160,6 +160,38 @@ fn what_was_made_up_is_flagged() {
 }
 
 #[test]
+fn amounts_of_two_currencies_are_neither_added_nor_subtracted() {
+    use Repeats::{Add, Update};
+    for (repeats, postbacks, wanted) in [
+        (Update, ["approved 5 USD", "approved 6 EUR"], "approved 6 EUR"),
+        (Update, ["approved 5 USD", "refunded 2 USD"], "approved 3 USD"),
+        (Update, ["approved 5 USD", "refunded 2 EUR"], "refunded 0 USD of 5"),
+        (Update, ["approved 5 USD", "rejected 4 EUR"], "rejected 0 USD of 5"),
+        (Update, ["pending 5 USD", "approved - EUR"], "approved 5 USD"),
+        (Update, ["rejected 5 EUR", "approved -"], "approved 5 EUR"),
+        (Add, ["approved 5 USD", "approved 6 USD"], "approved 11 USD"),
+        (Add, ["approved 5 USD", "approved 6"], "approved 11 USD"),
+        (Add, ["approved 5 USD", "approved 6 EUR"], "approved 5 USD, approved 6 EUR"),
+    ] {
+        let rules = rules(repeats);
+        let told = (0..).zip(postbacks).map(|(second, text)| {
+            let currency = text.split(' ').nth(2).map(|code| code.parse().unwrap());
+            let words: Vec<&str> = text.split(' ').take(2).collect();
+            let mut entry = entry(&rules, second, &words.join(" "));
+            entry.reading.currency = currency;
+            entry
+        });
+        let derived = derive(&told.collect::<Vec<_>>());
+        let found = derived.conversions.iter().map(|c| {
+            let original = c.original_payout.filter(|_| !c.status.has_money());
+            let of = original.map(|payout| format!(" of {}", payout.normalize())).unwrap_or_default();
+            format!("{} {} {}{of}", c.status, c.payout.normalize(), c.currency)
+        });
+        assert_eq!(found.collect::<Vec<_>>().join(", "), wanted, "{repeats}: {postbacks:?}");
+    }
+}
+
+#[test]
 fn a_currency_is_the_postbacks_else_the_networks_else_the_offers() {
     let of = |text: &str| text.parse::<Currency>().unwrap();
     let mut rules = rules(Repeats::Update);

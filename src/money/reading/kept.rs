@@ -1,4 +1,5 @@
-//! What of a postback goes into the ledger: everything but secrets and what stands for a person.
+//! What of a postback goes into the ledger: everything but secrets and what stands for a person; and what stays there
+//! when it is old: what something is read from.
 
 use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
@@ -73,7 +74,7 @@ const PEOPLE_ALONE: [&str; 18] = [
 /// What is kept of a postback, in at most `bytes_max` bytes. Left out are keys and tokens, names of people and how to reach
 /// them, whatever looks like an e-mail address, and what looks like a phone number under a name that nobody knows.
 pub fn keep(params: &str, rules: &PostbackRules, bytes_max: usize) -> Kept {
-    let own: Vec<String> = rules.parameters.iter().map(|own| names::folded(own.name.as_str())).collect();
+    let own = own_names(rules);
     let mut kept = Kept::default();
     for (name, value) in pairs(params).filter(|(name, value)| !name.is_empty() || !value.is_empty()) {
         if !may_be_kept(&name, &value, &own) {
@@ -90,6 +91,21 @@ pub fn keep(params: &str, rules: &PostbackRules, bytes_max: usize) -> Kept {
         kept.params.push_str(&encoded);
     }
     kept
+}
+
+/// What is left of kept parameters without those from which [`read`](super::read) takes nothing under these rules.
+pub fn cut(params: &str, rules: &PostbackRules) -> String {
+    let own = own_names(rules);
+    let is_read = |name: &str| own.iter().any(|own| own == name) || names::is_known(name);
+    let mut left = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in pairs(params).filter(|(name, _)| is_read(&names::folded(name))) {
+        left.append_pair(&name, &value);
+    }
+    left.finish()
+}
+
+fn own_names(rules: &PostbackRules) -> Vec<String> {
+    rules.parameters.iter().map(|own| names::folded(own.name.as_str())).collect()
 }
 
 /// A name and a value as `application/x-www-form-urlencoded`.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    kept::{Kept, keep},
+    kept::{Kept, cut, keep},
     *,
 };
 use crate::model::network::{PostbackParameter, StatusWord};
@@ -310,6 +310,20 @@ fn what_is_kept_has_no_secrets_and_no_people() {
 }
 
 /// Names that are read, values that are, and anything.
+#[test]
+fn of_an_old_postback_only_what_is_read_is_left() {
+    let rules =
+        PostbackRules { parameters: vec![own(PostbackField::Txid, "Order-Ref")], ..PostbackRules::default() };
+    for (params, wanted) in [
+        ("clickid=1&utm=x&payout=1.5&order_ref=a%20b&who=z", "clickid=1&payout=1.5&order_ref=a+b"),
+        ("geo=DE&event7=2&add_event3=1&lead_status=a,b", "event7=2&add_event3=1&lead_status=a%2Cb"),
+        ("geo=DE", ""),
+        ("", ""),
+    ] {
+        assert_eq!(cut(params, &rules), wanted, "{params}");
+    }
+}
+
 fn any_params() -> impl Strategy<Value = String> {
     let name = prop_oneof![
         prop::sample::select(vec![
@@ -382,5 +396,13 @@ proptest! {
         prop_assert!(first.params.len() <= bytes_max && first.params.is_ascii());
         let again = keep(&first.params, &PostbackRules::default(), bytes_max);
         prop_assert_eq!(again, Kept { params: first.params, ..Kept::default() });
+    }
+    #[test]
+    fn what_is_cut_of_an_old_postback_says_nothing(params in any_params(), sums_lists: bool) {
+        let parameters = vec![own(PostbackField::Goal, "sub1"), own(PostbackField::Payout, "x")];
+        let rules = PostbackRules { parameters, sums_lists, ..PostbackRules::default() };
+        let left = cut(&params, &rules);
+        prop_assert_eq!(read(&params, &rules, received_at()), read(&left, &rules, received_at()));
+        prop_assert_eq!(&cut(&left, &rules), &left);
     }
 }

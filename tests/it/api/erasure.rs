@@ -117,8 +117,7 @@ async fn a_person_is_exported_and_erased_while_octo_runs() {
 
     let (code, report) = privacy(&tracker, &["erase", "--sub", "sub1=alice"]).await;
     assert_eq!(code, Some(0), "{report:#}");
-    let wanted =
-        json!({ "clicks": 1, "events": 2, "out_clicks": 0, "dead_letters": 1, "journal_records": 6 });
+    let wanted = json!({ "clicks": 1, "events": 2, "out_clicks": 0, "postbacks": 0, "dead_letters": 1, "journal_records": 6 });
     assert_eq!(report["erased"], wanted, "{report:#}");
     assert_eq!(
         (&report["journal"]["by"], &report["journal"]["records_left"]),
@@ -131,7 +130,7 @@ async fn a_person_is_exported_and_erased_while_octo_runs() {
     let (_, again) = privacy(&tracker, &["erase", "--sub", "sub1=nobody"]).await;
     assert_eq!(
         again["erased"],
-        json!({ "clicks": 0, "events": 0, "out_clicks": 0, "dead_letters": 0, "journal_records": 0 })
+        json!({ "clicks": 0, "events": 0, "out_clicks": 0, "postbacks": 0, "dead_letters": 0, "journal_records": 0 })
     );
 }
 
@@ -143,8 +142,7 @@ async fn a_person_is_exported_and_erased_while_octo_is_stopped() {
     assert_eq!((code, lengths(&document)), (Some(0), [1, 2, 1, 6]), "{document:#}");
     let (code, report) = privacy(&tracker, &["erase", "--sub", "sub1=alice"]).await;
     assert_eq!(code, Some(0), "{report:#}");
-    let wanted =
-        json!({ "clicks": 1, "events": 2, "out_clicks": 0, "dead_letters": 1, "journal_records": 6 });
+    let wanted = json!({ "clicks": 1, "events": 2, "out_clicks": 0, "postbacks": 0, "dead_letters": 1, "journal_records": 6 });
     assert_eq!(
         (&report["erased"], &report["journal"]["by"]),
         (&wanted, &json!("this command")),
@@ -166,8 +164,7 @@ async fn one_click_is_erased_and_its_neighbours_stay() {
     let (_, document) = privacy(&tracker, &["export", "--click-id", &id]).await;
     assert_eq!(lengths(&document), [1, 1, 0, 2], "{document:#}");
     let (code, report) = privacy(&tracker, &["erase", "--click-id", &id]).await;
-    let wanted =
-        json!({ "clicks": 1, "events": 1, "out_clicks": 0, "dead_letters": 0, "journal_records": 2 });
+    let wanted = json!({ "clicks": 1, "events": 1, "out_clicks": 0, "postbacks": 0, "dead_letters": 0, "journal_records": 2 });
     assert_eq!((code, &report["erased"]), (Some(0), &wanted), "{report:#}");
     let (_, document) = privacy(&tracker, &["export", "--click-id", &id]).await;
     assert_eq!(lengths(&document), [0; 4], "{document:#}");
@@ -240,12 +237,10 @@ async fn events_of_a_user_are_exported_and_erased_with_or_without_a_click() {
         assert_eq!(lengths(&document), [0, 1, 1, 3], "{document:#}");
 
         let (code, report) = privacy(&tracker, &["erase", "--user-id", "user-alice"]).await;
-        let wanted =
-            json!({ "clicks": 0, "events": 2, "out_clicks": 0, "dead_letters": 1, "journal_records": 4 });
+        let wanted = json!({ "clicks": 0, "events": 2, "out_clicks": 0, "postbacks": 0, "dead_letters": 1, "journal_records": 4 });
         assert_eq!((code, &report["erased"]), (Some(0), &wanted), "{report:#}");
         let (code, report) = privacy(&tracker, &["erase", "--session-id", "session-bob"]).await;
-        let wanted =
-            json!({ "clicks": 0, "events": 1, "out_clicks": 0, "dead_letters": 1, "journal_records": 3 });
+        let wanted = json!({ "clicks": 0, "events": 1, "out_clicks": 0, "postbacks": 0, "dead_letters": 1, "journal_records": 3 });
         assert_eq!((code, &report["erased"]), (Some(0), &wanted), "{report:#}");
         let data = tracker.octo.data_dir();
         assert!(!is_on_disk(&data, "user-alice") && !is_on_disk(&data, "session-bob"));

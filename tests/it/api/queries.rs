@@ -359,6 +359,15 @@ async fn cases(c: &mut PgConnection) -> Vec<Case> {
             1.0,
         ),
         case("out_clicks.count_waiting", &["2", "100"], all, 200.0),
+        case(
+            "conversions.list_clicks",
+            &[&array(&format!("{id}::uuid")), &array(&format!("{at}::timestamptz"))],
+            1,
+            2.0,
+        ),
+        case("conversions.list_arrived", &["15", "100"], all, 200.0),
+        case("outbox.claim", &["'{1}'", "'{1}'", "1000"], all, 10.0),
+        case("costs.hours", &[POPULAR, MONTH_AGO, "now()"], 0, 10.0),
         case("dead_letter.has_event", &[at, id, "NULL"], 1, 1.0),
         case("dead_letter.has_event", &[at, id, id], 0, 1.0),
     ]
@@ -387,6 +396,10 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
         "partitions.default_rows", // reads what is empty when all is well
         "partitions.missing",      // these two read the catalogue
         "partitions.old",
+        "conversions.upsert_batch", // these two insert, with the click by its key
+        "deliveries.insert",
+        "costs.upsert_batch",
+        "costs.count_filtered", // reads all clicks of the range of a cost with a filter, for whom nobody waits
         "retention.event_keys", // once in ten minutes, in chunks that nobody waits for
         // of `octo privacy`, once in a while: these find by key, and the last three read everything, without an index
         "click.list_of_ids",

@@ -172,3 +172,35 @@ pub(crate) async fn assert_costs_agree(database: impl PgExecutor<'_>) {
     .expect("both can be read");
     assert_eq!(differing, 0, "hours whose costs are not the sum of their clicks");
 }
+
+/// The book must add up to the conversions, each of its rows following on the one before, in one snapshot.
+pub(crate) async fn assert_book_agrees(database: impl PgExecutor<'_>) {
+    let wrong: (i64, i64) = sqlx::query_as(
+        "
+        WITH book AS (
+            SELECT conversion_id, currency, sum(payout) AS payout, sum(revenue) AS revenue
+            FROM conversion_changes
+            GROUP BY 1, 2
+        ), steps AS (
+            SELECT from_status, lag(to_status) OVER (PARTITION BY conversion_id ORDER BY id) AS before
+            FROM conversion_changes
+        )
+        SELECT
+            (
+                SELECT count(*)
+                FROM conversions v
+                FULL JOIN book b ON b.conversion_id = v.id AND b.currency = v.currency
+                WHERE v.payout IS DISTINCT FROM b.payout
+                   OR b.revenue IS DISTINCT FROM CASE WHEN v.status = 'approved' THEN v.payout ELSE 0 END
+            ),
+            (SELECT count(*) FROM steps WHERE from_status IS DISTINCT FROM before)",
+    )
+    .fetch_one(database)
+    .await
+    .expect("both can be read");
+    assert_eq!(
+        wrong,
+        (0, 0),
+        "sums of the book that are no conversion's, and rows that do not follow on another"
+    );
+}

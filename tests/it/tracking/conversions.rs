@@ -1,5 +1,7 @@
 //! Conversions: what postbacks make of clicks, and how they are shown, told by hand, replayed and erased.
 
+use std::time::Duration;
+
 use octo::model::id::ClickId;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -114,6 +116,59 @@ async fn the_columns_of_the_click_follow_its_conversions() {
     tell(&tracker, json!({ "click_id": id, "status": "rejected" })).await;
     conversions(&tracker, id, &["rejected 0.00 USD"]).await;
     assert_eq!(columns().await, (None, false));
+}
+
+#[tokio::test]
+async fn a_conversion_is_of_the_offer_that_its_click_id_names_else_of_the_last_one_gone_to_before_it() {
+    let tracker = Tracker::start("conversions_offers").await;
+    let offer = |pays: &str| {
+        json!({ "name": pays, "url": "https://offer.example/?c={click_id}",
+                "payout": { "amount": pays, "currency": "USD" } })
+    };
+    let campaign = json!({
+        "key": "legs", "name": "legs", "offers": [offer("1.00"), offer("2.00")],
+        "landing_pages": [{ "name": "page", "url": "https://page.example/?t={click_token}" }],
+    });
+    let campaign = tracker.campaign(campaign).await;
+    let [first, second] = [0, 1].map(|nth| campaign["offers"][nth]["id"].as_i64().unwrap());
+    let (page, id) = tracker.click("/click?cid=legs").await;
+    let page = header(&page, "location");
+    let token = page.strip_prefix("https://page.example/?t=").expect("the page");
+    // ids, and so times, count whole milliseconds
+    let go = async |path: &str, status: StatusCode| {
+        assert_eq!(tracker.octo.get(path).await.status(), status, "{path}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let out = async |nth: u8| go(&format!("/out/{nth}?k={token}"), StatusCode::FOUND).await;
+    let post = async |rest: &str| go(&format!("/postback?clickid={id}{rest}"), StatusCode::OK).await;
+    post("&goal=none").await;
+    out(1).await;
+    post("&goal=one").await;
+    let between = chrono::Utc::now().timestamp_millis();
+    out(2).await;
+    post("&goal=two").await;
+    post(&format!(".{first}&goal=named")).await;
+    post(&format!("&goal=earlier&time={between}")).await;
+    // what comes later says nothing of the offer of what is there
+    post("&goal=one&status=sale").await;
+
+    let wanted = [
+        ("earlier", Some(first), "1.00"),
+        ("named", Some(first), "1.00"),
+        ("none", None, "0.00"),
+        ("one", Some(first), "1.00"),
+        ("two", Some(second), "2.00"),
+    ];
+    eventually(SOON, async || {
+        let page = tracker.show(&format!("/conversions?click_id={id}")).await;
+        let list = page["data"].as_array().unwrap();
+        let mut found: Vec<_> =
+            list.iter().map(|c| (text(c, "goal"), c["offer_id"].as_i64(), text(c, "payout"))).collect();
+        found.sort_unstable();
+        anyhow::ensure!(found == wanted, "{found:?}");
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -161,7 +161,9 @@ async fn a_network_lets_in_whom_it_names_and_nobody_else() {
     }
     let refused = octo.metric("octo_postbacks_total{outcome=\"refused\"}").await;
     let mut octo = tracker.octo;
-    octo.kill9().await;
+    // an end in order: nobody waits until what is refused is on disk
+    octo.sigterm();
+    assert!(octo.wait_exit(2 * SOON).await.success());
     let kept = postbacks(&octo);
     let refusals: Vec<_> = kept.iter().filter_map(|postback| postback.refusal).collect();
     // those before the networks were known are among them
@@ -201,4 +203,44 @@ async fn nobodys_name_is_in_the_journal() {
     for gone in ["people.example", "493012345", "Annabel", "4930123456", "tokentoken"] {
         assert!(!holds(&bytes, gone) && !stderr.contains(gone), "{gone}");
     }
+}
+
+#[tokio::test]
+async fn what_nothing_is_read_from_is_removed_from_postbacks_when_they_are_old() {
+    const INTERVAL: &str = "OCTO_DATABASE__PARTITIONS_INTERVAL_S";
+    let tracker = Tracker::start_with("postback_cut", |b| b.env(INTERVAL, "1")).await;
+    tracker.simple_campaign("cut").await;
+    let parameters = json!([{ "field": "txid", "name": "ref" }]);
+    make(&tracker, json!({ "name": "n", "postback_key": "cutting-1", "postback_parameters": parameters }))
+        .await;
+    wait_known(&tracker.octo, "cutting-1").await;
+    let (_, id) = tracker.click("/click?cid=cut").await;
+    let path = format!("/postback/cutting-1?clickid={id}&geo=DE&payout=2&ref=r1&user=7");
+    for _ in 0..2 {
+        assert_eq!(tracker.octo.get(&path).await.status(), StatusCode::OK);
+    }
+    let params = async || -> anyhow::Result<Vec<(String, bool)>> {
+        let sql = "SELECT params, is_cut FROM postbacks WHERE click_id = $1 ORDER BY created_at";
+        Ok(sqlx::query_as(sql).bind(id).fetch_all(&tracker.pool).await?)
+    };
+    eventually(SOON, async || {
+        let found = params().await?.len();
+        anyhow::ensure!(found == 2, "{found} are stored");
+        Ok(())
+    })
+    .await;
+    let age = "
+        UPDATE postbacks
+        SET created_at = created_at - interval '91 days'
+        WHERE id = (SELECT id FROM postbacks WHERE click_id = $1 ORDER BY created_at LIMIT 1)";
+    sqlx::query(age).bind(id).execute(&tracker.pool).await.unwrap();
+    let (whole, left) =
+        (format!("clickid={id}&geo=DE&payout=2&ref=r1&user=7"), format!("clickid={id}&payout=2&ref=r1"));
+    eventually(SOON, async || {
+        let found = params().await?;
+        let wanted = [(left.clone(), true), (whole.clone(), false)];
+        anyhow::ensure!(found == wanted, "{found:?}");
+        Ok(())
+    })
+    .await;
 }

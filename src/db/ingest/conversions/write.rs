@@ -134,14 +134,8 @@ FROM jsonb_to_recordset($1) AS t (
     SET_STORED = "conversions.set_stored": "
 UPDATE conversion_clicks SET state = 'stored' WHERE click_id = ANY ($1) AND state <> 'stored'";
 
-    UPDATE_CLICKS = "clicks.note_conversions": "
-UPDATE clicks c
-SET conversion_type = t.conversion_type,
-    converted_at = t.converted_at
-FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[])
-    AS t (id, created_at, conversion_type, converted_at)
-WHERE c.created_at = t.created_at
-  AND c.id = t.id";
+    // A join with so many partitions would be planned as one that reads them all.
+    UPDATE_CLICKS = "clicks.note_conversions": "SELECT octo_note_conversions($1, $2, $3, $4)";
 }
 
 /// What became of a postback, as it is stored.

@@ -42,6 +42,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 
 /// What became of a file.
 #[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = ImportedConversions)]
 struct Results {
     /// Lines that are in the ledger now.
     #[schema(minimum = 0, example = 1200)]
@@ -55,6 +56,7 @@ struct Results {
 
 /// What became of a line.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ImportedConversion)]
 struct LineResult {
     /// Its number in the file, from 1.
     #[schema(minimum = 0, example = 2)]

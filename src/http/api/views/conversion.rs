@@ -132,6 +132,7 @@ pub(crate) struct WholeConversion {
 
 /// A row of the book.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ConversionChange)]
 pub(crate) struct Change {
     /// Counts up.
     #[schema(minimum = 1, example = 7)]

@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::{
     harness::{Database, Octo, is_long},
     records::{click, encode_click},
+    tracker::assert_book_agrees,
 };
 
 /// What the two offers pay.
@@ -252,7 +253,8 @@ async fn conversions_are_those_of_the_postbacks_whatever_node_stores_them_when()
     let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM postbacks").fetch_one(&pool).await.unwrap();
     assert_eq!(usize::try_from(stored).unwrap(), postbacks);
     assert_conversions(&pool, &histories).await;
-    assert_book(&pool).await;
+    assert_book_agrees(&pool).await;
+    assert_nothing_waits(&pool).await;
 }
 
 async fn assert_conversions(pool: &PgPool, histories: &[History]) {
@@ -291,31 +293,7 @@ async fn assert_conversions(pool: &PgPool, histories: &[History]) {
     }
 }
 
-/// The sums of the book are the conversions, and nothing waits.
-async fn assert_book(pool: &PgPool) {
-    let differ = "
-        SELECT count(*)
-        FROM conversions v
-        FULL JOIN (
-            SELECT conversion_id, currency, sum(payout) AS payout, sum(revenue) AS revenue
-            FROM conversion_changes
-            GROUP BY 1, 2
-        ) b ON b.conversion_id = v.id AND b.currency = v.currency
-        WHERE v.payout IS DISTINCT FROM b.payout
-           OR b.revenue IS DISTINCT FROM CASE WHEN v.status = 'approved' THEN v.payout ELSE 0 END";
-    let differ: i64 = sqlx::query_scalar(differ).fetch_one(pool).await.unwrap();
-    assert_eq!(differ, 0, "sums of the book that are no conversion's");
-    let chains = "
-        SELECT count(*)
-        FROM (
-            SELECT
-                from_status,
-                lag(to_status) OVER (PARTITION BY conversion_id ORDER BY id) AS before
-            FROM conversion_changes
-        ) AS rows
-        WHERE from_status IS DISTINCT FROM before";
-    let broken: i64 = sqlx::query_scalar(chains).fetch_one(pool).await.unwrap();
-    assert_eq!(broken, 0, "rows of the book that do not follow on the one before");
+async fn assert_nothing_waits(pool: &PgPool) {
     let open = "SELECT count(*) FROM postbacks WHERE outcome <> 'accepted' OR conversion_id IS NULL";
     let open: i64 = sqlx::query_scalar(open).fetch_one(pool).await.unwrap();
     assert_eq!(open, 0, "postbacks that are not accepted");

@@ -26,6 +26,7 @@ async fn health_tells_people_about_every_part() {
     let wanted = [
         "journal",
         "drain",
+        "deliveries",
         "postgres primary",
         "postgres replica 0",
         "postgres replica 1",

@@ -26,7 +26,7 @@ use crate::{
     tracker::{SOON, Table, Tracker, header},
 };
 
-const SERIES_MAX: usize = 2800;
+const SERIES_MAX: usize = 4000;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "BREW"];
 /// Refused by the router, by hyper, and by nobody.
 const HEADS: [&str; 4] = [
@@ -87,6 +87,7 @@ async fn tour(name: &str) -> Tracker {
     tour_api(&tracker).await;
     tour_objects(&tracker).await;
     tour_library(&tracker).await;
+    tour_money(&tracker).await;
     tour_strangers(&tracker).await;
     // what was stored is sent again
     tracker.pool.execute("UPDATE ingest_watermark SET seq = 0").await.unwrap();
@@ -109,6 +110,82 @@ async fn tour(name: &str) -> Tracker {
     })
     .await;
     tracker
+}
+
+/// Postbacks of every fate, what is made of them, who is told, and what clicks cost.
+async fn tour_money(tracker: &Tracker) {
+    let post = async |path: &str, body: Value| -> Value {
+        let request = tracker.api(Method::POST, path).header("idempotency-key", path).json(&body);
+        let response = request.send().await.unwrap();
+        assert!(response.status().is_success(), "{path}: {}", response.status());
+        response.json().await.unwrap_or_default()
+    };
+    let network =
+        post("/affiliate-networks", json!({ "name": "money", "postback_key": "tour-of-money" })).await;
+    let hook = json!({ "name": "hook", "kind": "webhook", "url": "https://127.0.0.1:1/" });
+    let target = post("/postback-targets", hook).await;
+    let target_path = format!("/postback-targets/{}", target["id"]);
+    let patch = tracker.api(Method::PATCH, &target_path).json(&json!({ "name": "hooks" }));
+    assert_eq!(patch.send().await.unwrap().status(), 200);
+    tracker.show(&target_path).await;
+    for turn in ["pause", "resume", "secret"] {
+        post(&format!("{target_path}/{turn}"), json!({})).await;
+    }
+    let (_, click) = tracker.click("/click?cid=demo&cost=1&currency=USD").await;
+    let (_, of_page) = tracker.click("/c/page").await;
+    let early = octo::model::id::ClickId::now();
+    for query in [
+        format!("cid={click}&payout=2&status=sale"),
+        format!("cid={of_page}&status=odd"),
+        format!("cid={early}"),
+        format!("zz={click}&txid=z"),
+    ] {
+        let path = format!("/postback/tour-of-money?{query}");
+        eventually(SOON, async || {
+            let status = tracker.octo.get(&path).await.status();
+            ensure!(status == 200, "{path}: {status}");
+            Ok(())
+        })
+        .await;
+    }
+    let conversions = eventually(SOON, async || {
+        let page = tracker.show("/conversions").await;
+        ensure!(page["data"].as_array().unwrap().len() == 2, "{page}");
+        ensure!(tracker.show("/postbacks?outcome=waiting").await["data"][0]["id"].is_string(), "none waits");
+        Ok(page)
+    });
+    let conversions = conversions.await;
+    tracker.click("/click?cid=demo").await; // one that nothing waits for, while something does
+    tracker.show(&format!("/conversions/{}", conversions["data"][0]["id"].as_str().unwrap())).await;
+    tracker.show(&format!("/clicks/{click}/story")).await;
+    let map = json!({ "status_map": [{ "word": "odd", "status": "ignored" }],
+                      "postback_parameters": [{ "field": "click_id", "name": "zz" }] });
+    let path = format!("/affiliate-networks/{}", network["id"]);
+    assert_eq!(tracker.api(Method::PATCH, &path).json(&map).send().await.unwrap().status(), 200);
+    let replay = json!({ "from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z", "dry_run": false });
+    let replayed = post("/postbacks/replay", replay).await;
+    assert_eq!((&replayed["clicks_found"], &replayed["judged_anew"]), (&json!(1), &json!(2)), "{replayed}");
+
+    let delivery = eventually(SOON, async || {
+        let page = tracker.show("/deliveries").await;
+        ensure!(page["data"][0]["attempts"].as_i64() > Some(0), "{page}");
+        Ok(page["data"][0].clone())
+    });
+    let delivery = delivery.await;
+    tracker.show(&format!("/deliveries/{}", delivery["id"].as_str().unwrap())).await;
+    for dry_run in [true, false] {
+        let body = json!({ "target_id": target["id"], "from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z",
+                           "states": ["dead"], "dry_run": dry_run });
+        let request = tracker.api(Method::POST, "/deliveries/replay").json(&body);
+        assert!(request.send().await.unwrap().status().is_success(), "{body}");
+    }
+    let cost = json!({ "campaign_id": tracker.show("/campaigns/demo").await["id"], "from": "2026-11-01T00:00:00Z",
+                       "to": "2026-11-01T01:00:00Z", "kind": "total", "amount": "1", "currency": "USD",
+                       "filters": { "country": ["DE"] } });
+    post("/costs", cost).await;
+    tracker.show("/campaigns/demo/costs?from=2026-11-01T00:00:00Z&to=2026-11-02T00:00:00Z").await;
+    let deleted = tracker.api(Method::DELETE, &target_path).send().await.unwrap().status();
+    assert_eq!(deleted, 204);
 }
 
 async fn tour_links_and_events(tracker: &Tracker) {
@@ -415,7 +492,9 @@ async fn queries_seen(octo: &Octo, token: &str) -> BTreeSet<String> {
 }
 
 /// Run by `octo privacy` alone, which has no `/metrics`; `erasure` tests it.
-const OF_THE_COMMAND_LINE: [&str; 15] = [
+const OF_THE_COMMAND_LINE: [&str; 17] = [
+    "erasures.delete_postbacks",
+    "postback.list_of_clicks",
     "click.list_of_ids",
     "event.list_of_clicks",
     "event.list_of_person",
@@ -435,7 +514,8 @@ const OF_THE_COMMAND_LINE: [&str; 15] = [
 
 /// Run where something is old, came from elsewhere, was refused or is too big; `partitions`, `cache`, `erasure` and `out` test
 /// them.
-const OF_RARE_DAYS: [&str; 6] = [
+const OF_RARE_DAYS: [&str; 7] = [
+    "dead_letter.has_postback",
     "campaign.heal",
     "dead_letter.has_out_click",
     "erasures.since",

@@ -128,14 +128,3 @@ async fn a_cap_of_visitors_takes_each_of_them_once_and_lets_him_come_back() {
     })
     .await;
 }
-
-#[tokio::test]
-async fn a_cap_that_cannot_be_counted_is_refused_with_the_reason() {
-    let tracker = Tracker::start("caps_refused").await;
-    let caps = json!([{"of": "conversions", "limit": 2, "per": "day"}]);
-    let campaign = json!({"key": "demo", "name": "demo", "offers": [offer("one", caps)]});
-    let (status, problem) = answer(tracker.api(Method::POST, "/campaigns").json(&campaign)).await;
-    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
-    assert_eq!(problem["errors"][0]["pointer"], "/offers/0/caps/0/of", "{problem}");
-    assert!(problem["errors"][0]["detail"].as_str().unwrap().contains("conversions"), "{problem}");
-}

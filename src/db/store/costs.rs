@@ -94,7 +94,17 @@ macro_rules! select_adjustments {
 }
 
 statements! {
+    // A running total that is as it was is not said again.
     INSERT = "costs.insert": "
+    WITH newest AS (
+        SELECT *
+        FROM cost_adjustments
+        WHERE campaign_id = $2
+          AND scope = $7
+          AND voided_at IS NULL
+        ORDER BY seq DESC
+        LIMIT 1
+    )
     INSERT INTO cost_adjustments (
         id,
         campaign_id,
@@ -115,16 +125,40 @@ statements! {
         day,
         supersedes
     )
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, (
-        SELECT a.id
-        FROM cost_adjustments a
-        WHERE a.campaign_id = $2
-          AND a.scope = $7
-          AND a.voided_at IS NULL
-        ORDER BY a.seq DESC
-        LIMIT 1
-    ))
+    SELECT
+        $1::uuid,
+        $2::uuid,
+        $3::timestamptz,
+        $4::timestamptz,
+        $5::text,
+        $6::jsonb,
+        $7::text,
+        $8::text,
+        $9::numeric,
+        $10::text,
+        $11::text,
+        $12::text,
+        $13::uuid,
+        $14::text,
+        $15::text,
+        $16::text,
+        $17::date,
+        (SELECT id FROM newest)
+    WHERE $15 IS NULL
+       OR NOT EXISTS (
+           SELECT
+           FROM newest
+           WHERE (begins_at, ends_at, filters, kind, amount, spread) = ($3, $4, $6, $8, $9, $11)
+             AND currency IS NOT DISTINCT FROM $10
+       )
     ON CONFLICT (id) DO NOTHING";
+
+    NEWEST = "costs.newest": select_adjustments!("
+    WHERE a.campaign_id = $1
+      AND a.scope = $2
+      AND a.voided_at IS NULL
+    ORDER BY a.seq DESC
+    LIMIT 1");
 
     GET = "costs.get": select_adjustments!("
     WHERE a.id = $1");
@@ -228,11 +262,11 @@ statements! {
     GROUP BY 1, 2, 3";
 }
 
-/// Stores what was said, once for each id; gives what is stored.
+/// Stores what was said, once for each id; gives what is stored: of a running total that is as it was the one that counts.
 pub async fn insert(db: &Db, id: Uuid, terms: Terms, author: Author) -> Result<CostAdjustment, Error> {
     db.write(INSERT, move |c| {
         Box::pin(async move {
-            let running = terms.running.clone();
+            let (running, campaign_id, scope) = (terms.running.clone(), terms.campaign_id, terms.scope());
             INSERT
                 .query()
                 .bind(id)
@@ -241,7 +275,7 @@ pub async fn insert(db: &Db, id: Uuid, terms: Terms, author: Author) -> Result<C
                 .bind(terms.ends_at)
                 .bind(terms.time_zone.name())
                 .bind(Json(&terms.filters))
-                .bind(terms.scope())
+                .bind(scope.clone())
                 .bind(<&str>::from(terms.kind))
                 .bind(terms.amount)
                 .bind(terms.currency.map(String::from))
@@ -254,7 +288,10 @@ pub async fn insert(db: &Db, id: Uuid, terms: Terms, author: Author) -> Result<C
                 .bind(running.map(|r| r.day))
                 .execute(c)
                 .await?;
-            select(c, id).await?.ok_or(sqlx::Error::RowNotFound)
+            if let Some(stored) = select(c, id).await? {
+                return Ok(stored);
+            }
+            NEWEST.query_as::<Row>().bind(campaign_id).bind(scope).fetch_one(c).await?.read()
         })
     })
     .await

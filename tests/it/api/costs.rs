@@ -210,6 +210,38 @@ async fn totals_that_nobody_bears_factors_and_prices_are_shown_where_they_are_fr
 }
 
 #[tokio::test]
+async fn a_running_total_that_is_as_it_was_is_not_said_again_and_is_of_late_clicks_too() {
+    let tracker = Tracker::start("costs_running").await;
+    tracker.simple_campaign("demo").await;
+    let running = |amount: &str| {
+        json!({
+            "campaign": "demo", "kind": "total", "amount": amount, "currency": "EUR",
+            "running_total": {"account": "a", "external_id": "7", "day": Utc::now().date_naive().to_string()},
+        })
+    };
+    let first = say(&tracker, &running("3")).await;
+    let hours = Hours::around_now();
+    assert_eq!(total(&tracker, &hours, "EUR", "clicks").await, json!(0), "no click bears it");
+    tracker.click("/c/demo").await;
+    tracker.wait_rows(Table::Clicks, 1).await;
+    let again = answer(tracker.api(Method::POST, "/costs").json(&running("3.00"))).await;
+    assert_eq!((again.0, &again.1["id"]), (StatusCode::OK, &first["id"]), "{}", again.1);
+    let list = json!([running("3")]);
+    let (_, results) = answer(tracker.api(Method::POST, "/costs").json(&list)).await;
+    assert_eq!(results["results"][0]["id"], first["id"], "{results}");
+    assert_eq!(tracker.show("/costs").await["data"].as_array().unwrap().len(), 1, "one row");
+    let shown = figures(&tracker, &hours).await;
+    assert_eq!(shown["totals"][0]["effective"], "3.00", "spread anew: {shown}");
+    // what it was before is no reason not to say it: only what counts is
+    say(&tracker, &running("4")).await;
+    say(&tracker, &running("3")).await;
+    let fixed = hours.said(&json!({"kind": "total", "amount": "1", "currency": "EUR"}));
+    say(&tracker, &fixed).await;
+    say(&tracker, &fixed).await;
+    assert_eq!(tracker.show("/costs").await["data"].as_array().unwrap().len(), 5);
+}
+
+#[tokio::test]
 async fn lists_files_and_keitaros_form_say_costs_too() {
     let tracker = Tracker::start("costs_files").await;
     tracker.simple_campaign("demo").await;

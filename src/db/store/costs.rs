@@ -1,6 +1,6 @@
 //! What is said of costs later, and what is known of the clicks of a range to work out what they cost.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     db::{Db, Error, session::Session, statement::statements},
     model::{
-        cost::{Filters, RunningTotal, Terms},
+        cost::{Dimension, Filters, RunningTotal, Terms},
         money::Currency,
     },
     money::costs::{Adjustment, Clicks, Known, Price, micros},
@@ -222,6 +222,10 @@ statements! {
     WHERE campaign_id = $1
     ORDER BY since";
 
+    // $5 to $19 are the dimensions, NULL where one of these adjustments does not look at it. With the values known when it is
+    // planned, only those that are looked at are tested.
+    PLAN = "costs.plan_anew": "SELECT set_config('plan_cache_mode', 'force_custom_plan', true)";
+
     // Each click once, with the most specific of these adjustments that has it.
     FILTERED = "costs.count_filtered": "
     WITH a AS MATERIALIZED (
@@ -259,6 +263,21 @@ statements! {
       AND k.created_at >= $2
       AND k.created_at < $3
       AND won.rank IS NOT NULL
+      AND ($5::text[] IS NULL OR coalesce(k.source_id::text, 'unknown') = ANY ($5))
+      AND ($6::text[] IS NULL OR coalesce(k.landing_page_id::text, 'unknown') = ANY ($6))
+      AND ($7::text[] IS NULL OR coalesce(k.campaign_offer_id::text, 'unknown') = ANY ($7))
+      AND ($8::text[] IS NULL OR coalesce(k.path_id::text, 'unknown') = ANY ($8))
+      AND ($9::text[] IS NULL OR coalesce(k.rule_id::text, 'unknown') = ANY ($9))
+      AND ($10::text[] IS NULL OR coalesce(k.country, 'unknown') = ANY ($10))
+      AND ($11::text[] IS NULL OR coalesce(k.device, 'unknown') = ANY ($11))
+      AND ($12::text[] IS NULL OR coalesce(k.sub1, 'unknown') = ANY ($12))
+      AND ($13::text[] IS NULL OR coalesce(k.sub2, 'unknown') = ANY ($13))
+      AND ($14::text[] IS NULL OR coalesce(k.sub3, 'unknown') = ANY ($14))
+      AND ($15::text[] IS NULL OR coalesce(k.sub4, 'unknown') = ANY ($15))
+      AND ($16::text[] IS NULL OR coalesce(k.sub5, 'unknown') = ANY ($16))
+      AND ($17::text[] IS NULL OR coalesce(k.keyword, 'unknown') = ANY ($17))
+      AND ($18::text[] IS NULL OR coalesce(k.creative, 'unknown') = ANY ($18))
+      AND ($19::text[] IS NULL OR coalesce(k.placement, 'unknown') = ANY ($19))
     GROUP BY 1, 2, 3";
 }
 
@@ -327,8 +346,8 @@ pub async fn void(db: &Db, id: Uuid, by: String) -> Result<Option<CostAdjustment
 }
 
 /// What is known of the clicks of a campaign from the hour `from` until before the hour `to`, and of those that share an
-/// adjustment with them: sums by hour, and clicks of filters counted one by one, which may take `count_timeout`. What ended
-/// before `settled` does not change any more.
+/// adjustment with them, at one moment: sums by hour, and clicks of filters counted one by one. Each may take
+/// `count_timeout`. What ended before `settled` does not change any more.
 pub async fn known(
     db: &Db,
     campaign_id: Uuid,
@@ -336,7 +355,7 @@ pub async fn known(
     settled: DateTime<Utc>,
     count_timeout: Duration,
 ) -> Result<Known, Error> {
-    let read = db.read(HOURS, move |c| {
+    let read = db.read_snapshot(HOURS, count_timeout, move |c| {
         Box::pin(async move {
             let range = RANGE.query_as::<(DateTime<Utc>, DateTime<Utc>)>().bind(campaign_id);
             let (lo, hi) = range.bind(from).bind(to).fetch_one(c).await?;
@@ -344,23 +363,12 @@ pub async fn known(
             let hours: Vec<HourRow> =
                 HOURS.query_as().bind(campaign_id).bind(lo).bind(hi).fetch_all(c).await?;
             let prices: Vec<PriceRow> = PRICES.query_as().bind(campaign_id).fetch_all(c).await?;
-            Ok((live, hours, prices))
+            let with_filters: Vec<&LiveRow> = live.iter().filter(|row| !row.filters.0.0.is_empty()).collect();
+            let counted = count_filtered(c, campaign_id, &with_filters).await?;
+            Ok((live, hours, prices, counted))
         })
     });
-    let (live, hours, prices) = read.await?;
-    let filtered: Vec<&LiveRow> = live.iter().filter(|row| !row.filters.0.0.is_empty()).collect();
-    let (begin, end) =
-        (filtered.iter().map(|row| row.begins_at).min(), filtered.iter().map(|row| row.ends_at).max());
-    let ids: Vec<Uuid> = filtered.iter().map(|row| row.id).collect();
-    let counted: Vec<FilteredRow> = match begin.zip(end) {
-        None => Vec::new(),
-        Some((begin, end)) => {
-            let count = db.maintain_within(FILTERED, count_timeout, move |c| {
-                Box::pin(FILTERED.query_as().bind(campaign_id).bind(begin).bind(end).bind(ids).fetch_all(c))
-            });
-            count.await?
-        }
-    };
+    let (live, hours, prices, counted) = read.await?;
     let place = |rank: i64| live.iter().position(|row| row.rank == rank);
     Ok(Known {
         filtered: counted.into_iter().filter_map(|row| Some((place(row.rank)?, row.clicks.read()))).collect(),
@@ -372,6 +380,46 @@ pub async fn known(
         hours: hours.into_iter().map(HourRow::read).collect(),
         prices: prices.into_iter().map(PriceRow::read).collect::<Result<_, _>>().map_err(unreadable)?,
     })
+}
+
+/// The dimensions of [`FILTERED`], in the order of its parameters.
+const DIMENSIONS: [Dimension; 15] = [
+    Dimension::Source,
+    Dimension::LandingPage,
+    Dimension::Offer,
+    Dimension::Path,
+    Dimension::Rule,
+    Dimension::Country,
+    Dimension::Device,
+    Dimension::Sub1,
+    Dimension::Sub2,
+    Dimension::Sub3,
+    Dimension::Sub4,
+    Dimension::Sub5,
+    Dimension::Keyword,
+    Dimension::Creative,
+    Dimension::Placement,
+];
+
+/// Counts the clicks of adjustments with filters one by one.
+async fn count_filtered(
+    c: &mut Session<'_>,
+    campaign_id: Uuid,
+    adjustments: &[&LiveRow],
+) -> sqlx::Result<Vec<FilteredRow>> {
+    let begin = adjustments.iter().map(|row| row.begins_at).min();
+    let end = adjustments.iter().map(|row| row.ends_at).max();
+    let Some((begin, end)) = begin.zip(end) else { return Ok(Vec::new()) };
+    PLAN.query().execute(&mut *c).await?;
+    let ids: Vec<Uuid> = adjustments.iter().map(|row| row.id).collect();
+    let mut query = FILTERED.query_as::<FilteredRow>().bind(campaign_id).bind(begin).bind(end).bind(ids);
+    for dimension in DIMENSIONS {
+        let values = |row: &&LiveRow| row.filters.0.0.get(&dimension).cloned();
+        let all: Option<Vec<BTreeSet<String>>> = adjustments.iter().map(values).collect();
+        // a click that has none of them is none of any adjustment's
+        query = query.bind(all.map(|all| all.into_iter().flatten().collect::<Vec<String>>()));
+    }
+    query.fetch_all(c).await
 }
 
 fn unreadable(source: sqlx::Error) -> Error {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, prelude::ToPrimitive as _};
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::{
         cost::{Dimension, Filters, RunningTotal, Terms},
         money::Currency,
     },
-    money::costs::{Adjustment, Clicks, Known, Price, micros},
+    money::costs::{Adjustment, Clicks, Earned, Known, Price, micros},
 };
 
 /// An adjustment as it is stored.
@@ -279,6 +279,48 @@ statements! {
       AND ($18::text[] IS NULL OR coalesce(k.creative, 'unknown') = ANY ($18))
       AND ($19::text[] IS NULL OR coalesce(k.placement, 'unknown') = ANY ($19))
     GROUP BY 1, 2, 3";
+
+    // Of clicks whose links said no cost, and that are none of these adjustments'.
+    EARNED = "costs.earned": "
+    WITH a AS MATERIALIZED (
+        SELECT
+            begins_at,
+            ends_at,
+            filters
+        FROM live_cost_adjustments
+        WHERE campaign_id = $1
+          AND id = ANY ($4)
+          AND kind <> 'factor'
+    ), e AS MATERIALIZED (
+        SELECT
+            *,
+            row_number() OVER (PARTITION BY click_id ORDER BY currency) = 1 AS is_first
+        FROM octo_click_earnings($1, $2, $3)
+    )
+    SELECT
+        date_trunc('hour', k.created_at, 'UTC') AS hour,
+        e.currency,
+        count(*) FILTER (WHERE e.is_first) AS clicks,
+        count(*) FILTER (WHERE e.is_first AND k.is_valid) AS valid_clicks,
+        sum(e.conversions)::bigint AS conversions,
+        sum(e.revenue) AS revenue
+    FROM e
+    JOIN clicks k ON k.created_at = e.created_at AND k.id = e.click_id
+    WHERE k.created_at >= $2
+      AND k.created_at < $3
+      AND k.cost IS NULL
+      AND NOT EXISTS (
+          SELECT
+          FROM a
+          WHERE k.created_at >= a.begins_at
+            AND k.created_at < a.ends_at
+            AND octo_cost_filter(
+                a.filters, k.source_id, k.landing_page_id, k.campaign_offer_id, k.path_id, k.rule_id, k.country,
+                k.device, k.sub1, k.sub2, k.sub3, k.sub4, k.sub5, k.keyword, k.creative, k.placement
+            )
+      )
+    GROUP BY 1, 2
+    ORDER BY 1, 2";
 }
 
 /// Stores what was said, once for each id; gives what is stored: of a running total that is as it was the one that counts.
@@ -346,8 +388,8 @@ pub async fn void(db: &Db, id: Uuid, by: String) -> Result<Option<CostAdjustment
 }
 
 /// What is known of the clicks of a campaign from the hour `from` until before the hour `to`, and of those that share an
-/// adjustment with them, at one moment: sums by hour, and clicks of filters counted one by one. Each may take
-/// `count_timeout`. What ended before `settled` does not change any more.
+/// adjustment with them, at one moment: sums by hour, and what is counted one by one: clicks of filters, and conversions where
+/// they are paid for. Each may take `count_timeout`. What ended before `settled` does not change any more.
 pub async fn known(
     db: &Db,
     campaign_id: Uuid,
@@ -363,12 +405,19 @@ pub async fn known(
             let hours: Vec<HourRow> =
                 HOURS.query_as().bind(campaign_id).bind(lo).bind(hi).fetch_all(c).await?;
             let prices: Vec<PriceRow> = PRICES.query_as().bind(campaign_id).fetch_all(c).await?;
+            let prices: Vec<Price> = prices.into_iter().map(PriceRow::read).collect::<Result<_, _>>()?;
             let with_filters: Vec<&LiveRow> = live.iter().filter(|row| !row.filters.0.0.is_empty()).collect();
             let counted = count_filtered(c, campaign_id, &with_filters).await?;
-            Ok((live, hours, prices, counted))
+            let mut earned = Vec::new();
+            if prices.iter().any(|price| price.amount.is_some() && price.model.is_of_conversions()) {
+                let ids: Vec<Uuid> = with_filters.iter().map(|row| row.id).collect();
+                let query = EARNED.query_as::<EarnedRow>().bind(campaign_id).bind(lo).bind(hi).bind(ids);
+                earned = query.fetch_all(c).await?;
+            }
+            Ok((live, hours, prices, counted, earned))
         })
     });
-    let (live, hours, prices, counted) = read.await?;
+    let (live, hours, prices, counted, earned) = read.await?;
     let place = |rank: i64| live.iter().position(|row| row.rank == rank);
     Ok(Known {
         filtered: counted.into_iter().filter_map(|row| Some((place(row.rank)?, row.clicks.read()))).collect(),
@@ -378,7 +427,8 @@ pub async fn known(
             .collect::<Result<_, _>>()
             .map_err(unreadable)?,
         hours: hours.into_iter().map(HourRow::read).collect(),
-        prices: prices.into_iter().map(PriceRow::read).collect::<Result<_, _>>().map_err(unreadable)?,
+        prices,
+        earned: earned.into_iter().map(EarnedRow::read).collect::<Result<_, _>>().map_err(unreadable)?,
     })
 }
 
@@ -554,7 +604,34 @@ struct PriceRow {
 
 impl PriceRow {
     fn read(self) -> sqlx::Result<Price> {
-        let price = self.amount.map(micros).zip(currency(self.currency.as_deref())?);
-        Ok(Price { since: self.since, model: parsed(&self.cost_model)?, price })
+        Ok(Price {
+            since: self.since,
+            model: parsed(&self.cost_model)?,
+            amount: self.amount.map(micros),
+            currency: currency(self.currency.as_deref())?,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct EarnedRow {
+    hour: DateTime<Utc>,
+    currency: String,
+    clicks: i64,
+    valid_clicks: i64,
+    conversions: i64,
+    revenue: Decimal,
+}
+
+impl EarnedRow {
+    fn read(self) -> sqlx::Result<Earned> {
+        Ok(Earned {
+            hour: self.hour,
+            currency: parsed(&self.currency)?,
+            clicks: self.clicks,
+            valid: self.valid_clicks,
+            conversions: self.conversions,
+            revenue: self.revenue.to_i128().unwrap_or_default(), // whole millionths
+        })
     }
 }

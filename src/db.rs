@@ -223,6 +223,15 @@ impl Db {
         self.primary.run_within(statement, limit, run).await
     }
 
+    /// Runs reads that see one state of the database, on the primary, with a limit of its own for each statement.
+    pub async fn read_snapshot<T, F>(&self, statement: Statement, limit: Duration, run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        self.primary.run_snapshot(statement, limit, run).await
+    }
+
     /// Runs a read that must see everything, on the primary. It is tried once more where the connection was
     /// already lost.
     pub async fn read_primary<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::model::{
     campaign::{Campaign, CostModel, Destination, Status, Terms},
     id::CampaignKey,
-    money::Money,
+    money::{Money, Percent},
     rule::{Cap, Path, Sticky},
     source::Source,
     stored_rules::StoredRules,
@@ -61,6 +61,8 @@ pub struct CampaignV1 {
     source: Option<Source>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cost: Option<Money>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revenue_share: Option<Percent>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -107,6 +109,7 @@ impl From<Campaign> for CampaignV1 {
             traffic_source_id: terms.traffic_source_id,
             source: source.map(Arc::unwrap_or_clone),
             cost: terms.cost,
+            revenue_share: terms.revenue_share,
             id,
             key,
             name: terms.name,
@@ -141,6 +144,7 @@ impl From<CampaignV1> for Campaign {
             end_at: v1.end_at,
             cost_model: v1.cost_model,
             cost: v1.cost,
+            revenue_share: v1.revenue_share,
             payout: v1.payout,
             daily_budget: v1.daily_budget,
             total_budget: v1.total_budget,

@@ -36,7 +36,7 @@ use super::{
     Error, Statement,
     monitor::{self, Monitor, Timings},
     plan,
-    session::Session,
+    session::{Session, Transaction},
     statement::statements,
 };
 use crate::{config, metrics};
@@ -142,7 +142,7 @@ impl Pool {
         T: Send + 'static,
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.run_bounded(statement, None, run).await
+        self.run_bounded(statement, Within::Default, run).await
     }
 
     /// As [`Pool::run`], in a transaction of its own whose statements may take `limit`.
@@ -151,15 +151,19 @@ impl Pool {
         T: Send + 'static,
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.run_bounded(statement, Some(limit), run).await
+        self.run_bounded(statement, Within::Limit(limit), run).await
     }
 
-    async fn run_bounded<T, F>(
-        &self,
-        statement: Statement,
-        limit: Option<Duration>,
-        run: F,
-    ) -> Result<T, Error>
+    /// As [`Pool::run_within`], for reads that see one state of the database.
+    pub async fn run_snapshot<T, F>(&self, statement: Statement, limit: Duration, run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        self.run_bounded(statement, Within::Snapshot(limit), run).await
+    }
+
+    async fn run_bounded<T, F>(&self, statement: Statement, within: Within, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
@@ -169,7 +173,7 @@ impl Pool {
             let mut connection = pool.acquire(statement).await?;
             let start = Instant::now();
             connection.session.run_for(statement);
-            let running = pool.bounded(&mut connection.session, limit, run);
+            let running = pool.bounded(&mut connection.session, within, run);
             let answer = pool.monitor().observe(statement, running).await;
             pool.hand_back(connection, answer.as_ref().err()).await;
             if statement != plan::EXPLAIN && pool.monitor().wants_plan(statement, start.elapsed()) {
@@ -348,20 +352,23 @@ impl Pool {
     ///
     /// A limit of its own is set for a transaction. So is every limit behind PgBouncer, where only a transaction
     /// stays with one server: parsing and executing must not part, and settings must not outlive it.
-    async fn bounded<T, F>(
-        &self,
-        session: &mut Session<'_>,
-        limit: Option<Duration>,
-        run: F,
-    ) -> sqlx::Result<T>
+    async fn bounded<T, F>(&self, session: &mut Session<'_>, within: Within, run: F) -> sqlx::Result<T>
     where
         T: Send + 'static,
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        let is_plain = limit.is_none() && self.is_session();
-        let limit = limit.unwrap_or(self.0.statement_timeout);
-        let running =
-            async { if is_plain { run(session).await } else { in_transaction(session, limit, run).await } };
+        let limit = match within {
+            Within::Default => self.0.statement_timeout,
+            Within::Limit(limit) | Within::Snapshot(limit) => limit,
+        };
+        let running = async {
+            let transaction = match within {
+                Within::Default if self.is_session() => return run(session).await,
+                Within::Default | Within::Limit(_) => session.begin().await?,
+                Within::Snapshot(_) => session.begin_snapshot().await?,
+            };
+            in_transaction(transaction, limit, run).await
+        };
         timeout(limit + Duration::from_secs(1), running).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
@@ -411,11 +418,21 @@ impl Pool {
     }
 }
 
-async fn in_transaction<T, F>(session: &mut Session<'_>, limit: Duration, run: F) -> sqlx::Result<T>
+/// What a query runs in.
+#[derive(Debug, Clone, Copy)]
+enum Within {
+    /// The connection, whose statements are held to `database.statement_timeout_ms`.
+    Default,
+    /// A transaction whose statements may take this long.
+    Limit(Duration),
+    /// Likewise; it only reads, and sees one state of the database.
+    Snapshot(Duration),
+}
+
+async fn in_transaction<T, F>(mut transaction: Transaction<'_>, limit: Duration, run: F) -> sqlx::Result<T>
 where
     F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>>,
 {
-    let mut transaction = session.begin().await?;
     SET_TIMEOUT.query().bind(limit.as_millis().to_string()).execute(&mut transaction).await?;
     let answer = run(&mut transaction).await?;
     transaction.commit().await?;

@@ -98,6 +98,14 @@ impl Session<'_> {
         Ok(Transaction(Session { connection: Link::Transaction(transaction), rules }))
     }
 
+    /// Begins a transaction that only reads, and sees one state of the database.
+    pub(super) async fn begin_snapshot(&mut self) -> sqlx::Result<Transaction<'_>> {
+        let rules = self.rules.clone();
+        let begun = self.connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
+        let transaction = rules.bounded(begun).await?;
+        Ok(Transaction(Session { connection: Link::Transaction(transaction), rules }))
+    }
+
     /// Runs `run` as this statement: within its limit, counted.
     pub(super) async fn run<T>(
         &mut self,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     id::CampaignKey,
-    money::Money,
+    money::{Money, Percent},
     rule::{Cap, OfferChoice, Path, Rule, Sticky},
     source::Source,
     text::must_be_one_of,
@@ -57,9 +57,12 @@ pub struct Terms {
     pub end_at: Option<DateTime<Utc>>,
     /// What is paid for.
     pub cost_model: CostModel,
-    /// What a click costs by `cost_model` (`cpm`: a thousand of them) where neither its link nor an adjustment says what it
-    /// cost; from the hour on in which it is said.
+    /// What a click costs by `cost_model` (`cpm`: a thousand of them; `cpa`: an approved conversion) where neither its link
+    /// nor an adjustment says what it cost; from the hour on in which it is said. Not used by `revshare`.
     pub cost: Option<Money>,
+    /// How many percent of the approved revenue clicks cost by `cost_model` `revshare`, likewise; in the currency of the
+    /// revenue.
+    pub revenue_share: Option<Percent>,
     /// What a conversion pays us.
     pub payout: Option<Money>,
     /// What clicks of a day of `time_zone` may cost: once they did, clicks go to `fallback_url`.
@@ -257,15 +260,22 @@ pub enum Status {
 pub enum CostModel {
     /// Clicks that count.
     Cpc,
-    /// Actions.
+    /// Approved conversions.
     #[default]
     Cpa,
     /// Thousands of clicks that count.
     Cpm,
-    /// A share of revenue.
+    /// `revenue_share` of the approved revenue.
     Revshare,
     /// The first clicks of visitors in the campaign on a day.
     Cpuc,
     /// Nothing.
     None,
+}
+
+impl CostModel {
+    /// Whether it pays for what conversions come to, and not for clicks.
+    pub fn is_of_conversions(self) -> bool {
+        matches!(self, Self::Cpa | Self::Revshare)
+    }
 }

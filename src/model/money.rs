@@ -39,6 +39,52 @@ pub fn parse_amount(text: &str) -> Result<Decimal, &'static str> {
     }
 }
 
+/// A part of an amount: 0 to 100 percent, with at most six decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = r"^[0-9]{1,3}(?:\.[0-9]{1,6})?$", example = "12.5")]
+pub struct Percent(Decimal);
+
+impl Percent {
+    /// How many.
+    pub fn amount(self) -> Decimal {
+        self.0
+    }
+}
+
+impl TryFrom<Decimal> for Percent {
+    type Error = &'static str;
+
+    fn try_from(amount: Decimal) -> Result<Self, Self::Error> {
+        let is_one = (Decimal::ZERO..=Decimal::ONE_HUNDRED).contains(&amount);
+        if is_one { Ok(Self(amount)) } else { Err("must be a percentage from 0 to 100") }
+    }
+}
+
+impl FromStr for Percent {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_amount(text)
+            .and_then(Self::try_from)
+            .map_err(|_| "must be a percentage from 0 to 100 with at most six decimals")
+    }
+}
+
+impl TryFrom<String> for Percent {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Percent> for String {
+    fn from(Percent(amount): Percent) -> Self {
+        amount.normalize().to_string()
+    }
+}
+
 /// An amount as strangers write it, and the currency that stands beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
@@ -493,6 +539,9 @@ mod tests {
 
     #[test]
     fn money_keeps_two_decimals_or_more_on_the_wire() {
+        let percent: Percent = serde_json::from_str(r#""12.50""#).unwrap();
+        assert_eq!(serde_json::to_string(&percent).unwrap(), r#""12.5""#);
+        assert!(["100.000001", "-1", "1,5", ""].iter().all(|text| text.parse::<Percent>().is_err()));
         let money: Money = serde_json::from_str(r#"{"amount":"1.5","currency":"usd"}"#).unwrap();
         assert_eq!(serde_json::to_string(&money).unwrap(), r#"{"amount":"1.50","currency":"USD"}"#);
     }

@@ -73,8 +73,28 @@ pub struct Price {
     pub since: DateTime<Utc>,
     /// What is paid for.
     pub model: CostModel,
-    /// How much; `None`: nothing from then on.
-    pub price: Option<(Micros, Currency)>,
+    /// How much, of revenue how many percent; `None`: nothing from then on.
+    pub amount: Option<Micros>,
+    /// `None`: that of the revenue.
+    pub currency: Option<Currency>,
+}
+
+/// What approved conversions of clicks of one hour come to in one currency, where neither a link nor an adjustment with
+/// filters says what these clicks cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Earned {
+    /// When the hour of the clicks begins.
+    pub hour: DateTime<Utc>,
+    /// Of the revenue.
+    pub currency: Currency,
+    /// Clicks whose first currency of revenue this is.
+    pub clicks: i64,
+    /// Of these those that count.
+    pub valid: i64,
+    /// Without further payments and corrections.
+    pub conversions: i64,
+    /// What they paid together.
+    pub revenue: Micros,
 }
 
 /// What is known of the clicks of a range.
@@ -88,6 +108,8 @@ pub struct Known {
     pub filtered: Vec<(usize, Clicks)>,
     /// Prices of the campaign, oldest first.
     pub prices: Vec<Price>,
+    /// What conversions come to, in the order of hours; empty where no price is of them.
+    pub earned: Vec<Earned>,
 }
 
 /// Where a figure is from.
@@ -182,11 +204,11 @@ impl Figures {
 
 /// What the clicks of some hours cost.
 pub fn work_out(known: Known) -> Costs {
-    let Known { adjustments, hours, filtered, prices } = known;
+    let Known { adjustments, hours, filtered, prices, earned } = known;
     let (taken, left) = share_out(&adjustments, hours, filtered);
     let mut costs = Costs::default();
     for clicks in left {
-        costs.add_unadjusted(&clicks, &prices);
+        costs.add_unadjusted(&clicks, &prices, &earned);
     }
     let mut parts: Vec<Parts> = Vec::new();
     for (i, adjustment) in adjustments.iter().enumerate() {
@@ -226,6 +248,12 @@ fn units(clicks: &Clicks, basis: Spread) -> Micros {
         Spread::All => clicks.clicks,
         Spread::Unique => clicks.unique,
     })
+}
+
+fn earned_in(hour: DateTime<Utc>, earned: &[Earned]) -> &[Earned] {
+    let begin = earned.partition_point(|e| e.hour < hour);
+    let end = earned.partition_point(|e| e.hour <= hour);
+    &earned[begin..end]
 }
 
 /// Gives the clicks to the adjustments that take them, each in the order of hour and currency; the rest is left.
@@ -268,7 +296,7 @@ fn share_out(
 
 impl Costs {
     /// Clicks that no adjustment takes.
-    fn add_unadjusted(&mut self, clicks: &Clicks, prices: &[Price]) {
+    fn add_unadjusted(&mut self, clicks: &Clicks, prices: &[Price], earned: &[Earned]) {
         if clicks.clicks == 0 {
             return;
         }
@@ -280,13 +308,18 @@ impl Costs {
             return;
         }
         let price = prices.iter().rev().find(|price| price.since <= clicks.hour);
-        let worked_out = price.and_then(|Price { model, price, .. }| {
-            let (price, currency) = (*price)?;
+        let earned = earned_in(clicks.hour, earned);
+        if let Some(Price { model: CostModel::Revshare, amount: Some(percent), .. }) = price {
+            return self.add_shares(clicks, *percent, earned);
+        }
+        let worked_out = price.and_then(|Price { model, amount, currency, .. }| {
+            let (price, currency) = (*amount).zip(*currency)?;
             let cost = match model {
                 CostModel::Cpc => price * units(clicks, Spread::Valid),
                 CostModel::Cpm => price * units(clicks, Spread::Valid) / 1000,
                 CostModel::Cpuc => price * units(clicks, Spread::Unique),
-                CostModel::Cpa | CostModel::Revshare | CostModel::None => return None,
+                CostModel::Cpa => price * earned.iter().map(|e| Micros::from(e.conversions)).sum::<Micros>(),
+                CostModel::Revshare | CostModel::None => return None,
             };
             Some((cost, currency))
         });
@@ -295,6 +328,23 @@ impl Costs {
         if let Some((cost, _)) = worked_out {
             figures.model += cost;
             figures.from.model = true;
+        }
+    }
+
+    /// Clicks that cost so many percent of what they earned, in its currencies. Of the others no cost is known.
+    fn add_shares(&mut self, clicks: &Clicks, percent: Micros, earned: &[Earned]) {
+        let mut rest = *clicks;
+        for Earned { currency, clicks, valid, revenue, .. } in earned {
+            rest.clicks -= clicks;
+            rest.valid -= valid;
+            let figures = self.hours.entry((rest.hour, Some(*currency))).or_default();
+            figures.clicks += clicks;
+            figures.valid_clicks += valid;
+            figures.model += percent * revenue / (100 * MICROS);
+            figures.from.model = true;
+        }
+        if rest.clicks > 0 {
+            self.hours.entry((rest.hour, None)).or_default().bear(&rest);
         }
     }
 
@@ -397,7 +447,7 @@ mod tests {
     #[test]
     fn the_most_specific_counts_else_the_link_else_the_price() {
         let price =
-            Price { since: at(2), model: CostModel::Cpc, price: Some((50_000, currency("USD").unwrap())) };
+            Price { since: at(2), model: CostModel::Cpc, amount: Some(50_000), currency: currency("USD") };
         let known = Known {
             adjustments: vec![adjustment(1, (0, 1), None, Kind::PerClick, 10_000)],
             hours: vec![
@@ -427,7 +477,7 @@ mod tests {
             ],
             hours: vec![clicks(0, None, 30, 30, 0), clicks(1, None, 30, 30, 0)],
             filtered: vec![(0, clicks(0, None, 10, 10, 0)), (0, clicks(1, None, 10, 10, 0))],
-            prices: Vec::new(),
+            ..Known::default()
         };
         let costs = work_out(known(8_000_000));
         assert_eq!(costs.hours[&(at(0), currency(EUR))].adjusted, 10_000_000, "4 of it are of the part");
@@ -465,6 +515,48 @@ mod tests {
         assert_eq!(costs.hours[&(at(1), None)].from, Provenance::default());
     }
 
+    #[test]
+    fn conversions_and_revenue_are_paid_by_the_price_of_the_hour_of_the_click() {
+        let earned = |hour, code, clicks, conversions, revenue| {
+            let currency = currency(code).unwrap();
+            Earned { hour: at(hour), currency, clicks, valid: clicks, conversions, revenue }
+        };
+        let known = Known {
+            adjustments: vec![adjustment(1, (3, 4), None, Kind::PerClick, 10_000)],
+            hours: vec![
+                clicks(0, None, 5, 5, 0),
+                clicks(1, None, 4, 4, 0),
+                clicks(1, Some("USD"), 1, 1, 9),
+                clicks(3, None, 2, 2, 0),
+            ],
+            earned: vec![
+                earned(0, "USD", 2, 3, 7_000_000),
+                earned(1, "CHF", 1, 1, 100_000_001),
+                earned(1, "USD", 1, 0, -8_000_000),
+                earned(3, "CHF", 1, 1, 1_000_000),
+            ],
+            prices: vec![
+                Price {
+                    since: at(0),
+                    model: CostModel::Cpa,
+                    amount: Some(2_000_000),
+                    currency: currency(EUR),
+                },
+                Price { since: at(1), model: CostModel::Revshare, amount: Some(12_500_000), currency: None },
+            ],
+            ..Known::default()
+        };
+        let costs = work_out(known);
+        let of = |hour, code| costs.hours[&(at(hour), currency(code))];
+        assert_eq!((of(0, EUR).model, of(0, EUR).clicks), (6_000_000, 5), "3 conversions");
+        assert_eq!((of(1, "CHF").model, of(1, "CHF").clicks), (12_500_000, 1), "what is finer is cut");
+        let usd = of(1, "USD");
+        assert_eq!((usd.model, usd.token, usd.clicks), (-1_000_000, 9, 2), "a correction takes it back");
+        assert_eq!(costs.hours[&(at(1), None)].clicks, 2, "they earned nothing");
+        assert_eq!((of(3, EUR).adjusted, of(3, EUR).model), (20_000, 0), "an adjustment counts first");
+        assert!(!costs.hours.contains_key(&(at(3), currency("CHF"))));
+    }
+
     proptest! {
         /// Whatever the totals and the clicks: no millionth is lost or made, and every total holds over its own clicks.
         #[test]
@@ -488,7 +580,7 @@ mod tests {
                     .filter(|(i, c)| hour(*i) >= range.0 && c.0 > 0)
                     .map(|(i, c)| (0, clicks(hour(i), None, c.0, c.0, 0)))
                     .collect(),
-                prices: Vec::new(),
+                ..Known::default()
             };
             let costs = work_out(known);
             let sum = sums(&costs, EUR);

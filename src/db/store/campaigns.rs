@@ -27,7 +27,7 @@ use crate::{
     model::{
         campaign::{Campaign, Destination, Status, Terms},
         id::{CampaignKey, new_uuid},
-        money::{Money, parse_amount},
+        money::{Money, Percent, parse_amount},
         rule::Cap,
         source::Source,
         stored_rules::StoredRules,
@@ -75,7 +75,7 @@ pub enum Written<T> {
     Stale,
 }
 
-/// The columns that a request decides: `$2` to `$25`, as [`bind_columns`] gives them.
+/// The columns that a request decides: `$2` to `$26`, as [`bind_columns`] gives them.
 macro_rules! written_columns {
     () => {
         "key,
@@ -101,14 +101,15 @@ macro_rules! written_columns {
         library_landing_pages,
         library_offers,
         cost_amount,
-        cost_currency"
+        cost_currency,
+        revenue_share"
     };
 }
 
 macro_rules! written_values {
     () => {
         "$2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-         octo_with_overflow($23), $24, $25"
+         octo_with_overflow($23), $24, $25, $26"
     };
 }
 
@@ -128,6 +129,7 @@ macro_rules! select_campaigns {
         c.cost_model,
         c.cost_amount::text,
         c.cost_currency,
+        c.revenue_share,
         c.payout_amount::text,
         c.payout_currency,
         c.daily_budget_amount::text,
@@ -277,7 +279,7 @@ statements! {
         ")
     WHERE id = $1
       AND deleted_at IS NULL
-      AND version = coalesce($26, version)"
+      AND version = coalesce($27, version)"
     );
 
     DELETE = "campaign.delete": "
@@ -613,7 +615,7 @@ async fn select_by_key(c: &mut Session<'_>, key: &str) -> sqlx::Result<Option<Ca
     Ok(row.map(|row| row.campaign))
 }
 
-/// `$2` to `$25` of [`INSERT`] and [`UPDATE`]: the columns of `written_columns`.
+/// `$2` to `$26` of [`INSERT`] and [`UPDATE`]: the columns of `written_columns`.
 fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
     let amount = |money: Option<Money>| money.map(|m| m.amount);
     let currency = |money: Option<Money>| money.map(|m| m.currency.to_string());
@@ -642,6 +644,7 @@ fn bind_columns(query: Query, key: &CampaignKey, terms: &Terms) -> Query {
         .bind(library_offers(terms))
         .bind(amount(terms.cost))
         .bind(currency(terms.cost))
+        .bind(terms.revenue_share.map(Percent::amount))
 }
 
 /// Offers of the library that the campaign names: one that is none of the library is left out by Postgres.
@@ -820,6 +823,9 @@ impl FromRow<'_, PgRow> for Row {
             end_at: row.try_get("end_at")?,
             cost_model: parsed(row, "cost_model")?,
             cost: money(row.try_get("cost_amount")?, row.try_get("cost_currency")?),
+            revenue_share: row
+                .try_get::<Option<Decimal>, _>("revenue_share")?
+                .and_then(|p| p.try_into().ok()),
             payout: money(row.try_get("payout_amount")?, row.try_get("payout_currency")?),
             daily_budget: money(row.try_get("daily_budget_amount")?, row.try_get("daily_budget_currency")?),
             total_budget: money(row.try_get("total_budget_amount")?, row.try_get("total_budget_currency")?),

@@ -1,19 +1,19 @@
 //! What is said of costs later, and what is known of the clicks of a range to work out what they cost.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, prelude::ToPrimitive as _};
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
     db::{Db, Error, session::Session, statement::statements},
     model::{
-        cost::{Filters, RunningTotal, Terms},
+        cost::{Dimension, Filters, RunningTotal, Terms},
         money::Currency,
     },
-    money::costs::{Adjustment, Clicks, Known, Price, micros},
+    money::costs::{Adjustment, Clicks, Earned, Known, Price, micros},
 };
 
 /// An adjustment as it is stored.
@@ -94,7 +94,17 @@ macro_rules! select_adjustments {
 }
 
 statements! {
+    // A running total that is as it was is not said again.
     INSERT = "costs.insert": "
+    WITH newest AS (
+        SELECT *
+        FROM cost_adjustments
+        WHERE campaign_id = $2
+          AND scope = $7
+          AND voided_at IS NULL
+        ORDER BY seq DESC
+        LIMIT 1
+    )
     INSERT INTO cost_adjustments (
         id,
         campaign_id,
@@ -115,16 +125,40 @@ statements! {
         day,
         supersedes
     )
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, (
-        SELECT a.id
-        FROM cost_adjustments a
-        WHERE a.campaign_id = $2
-          AND a.scope = $7
-          AND a.voided_at IS NULL
-        ORDER BY a.seq DESC
-        LIMIT 1
-    ))
+    SELECT
+        $1::uuid,
+        $2::uuid,
+        $3::timestamptz,
+        $4::timestamptz,
+        $5::text,
+        $6::jsonb,
+        $7::text,
+        $8::text,
+        $9::numeric,
+        $10::text,
+        $11::text,
+        $12::text,
+        $13::uuid,
+        $14::text,
+        $15::text,
+        $16::text,
+        $17::date,
+        (SELECT id FROM newest)
+    WHERE $15 IS NULL
+       OR NOT EXISTS (
+           SELECT
+           FROM newest
+           WHERE (begins_at, ends_at, filters, kind, amount, spread) = ($3, $4, $6, $8, $9, $11)
+             AND currency IS NOT DISTINCT FROM $10
+       )
     ON CONFLICT (id) DO NOTHING";
+
+    NEWEST = "costs.newest": select_adjustments!("
+    WHERE a.campaign_id = $1
+      AND a.scope = $2
+      AND a.voided_at IS NULL
+    ORDER BY a.seq DESC
+    LIMIT 1");
 
     GET = "costs.get": select_adjustments!("
     WHERE a.id = $1");
@@ -188,6 +222,10 @@ statements! {
     WHERE campaign_id = $1
     ORDER BY since";
 
+    // $5 to $19 are the dimensions, NULL where one of these adjustments does not look at it. With the values known when it is
+    // planned, only those that are looked at are tested.
+    PLAN = "costs.plan_anew": "SELECT set_config('plan_cache_mode', 'force_custom_plan', true)";
+
     // Each click once, with the most specific of these adjustments that has it.
     FILTERED = "costs.count_filtered": "
     WITH a AS MATERIALIZED (
@@ -225,14 +263,71 @@ statements! {
       AND k.created_at >= $2
       AND k.created_at < $3
       AND won.rank IS NOT NULL
+      AND ($5::text[] IS NULL OR coalesce(k.source_id::text, 'unknown') = ANY ($5))
+      AND ($6::text[] IS NULL OR coalesce(k.landing_page_id::text, 'unknown') = ANY ($6))
+      AND ($7::text[] IS NULL OR coalesce(k.campaign_offer_id::text, 'unknown') = ANY ($7))
+      AND ($8::text[] IS NULL OR coalesce(k.path_id::text, 'unknown') = ANY ($8))
+      AND ($9::text[] IS NULL OR coalesce(k.rule_id::text, 'unknown') = ANY ($9))
+      AND ($10::text[] IS NULL OR coalesce(k.country, 'unknown') = ANY ($10))
+      AND ($11::text[] IS NULL OR coalesce(k.device, 'unknown') = ANY ($11))
+      AND ($12::text[] IS NULL OR coalesce(k.sub1, 'unknown') = ANY ($12))
+      AND ($13::text[] IS NULL OR coalesce(k.sub2, 'unknown') = ANY ($13))
+      AND ($14::text[] IS NULL OR coalesce(k.sub3, 'unknown') = ANY ($14))
+      AND ($15::text[] IS NULL OR coalesce(k.sub4, 'unknown') = ANY ($15))
+      AND ($16::text[] IS NULL OR coalesce(k.sub5, 'unknown') = ANY ($16))
+      AND ($17::text[] IS NULL OR coalesce(k.keyword, 'unknown') = ANY ($17))
+      AND ($18::text[] IS NULL OR coalesce(k.creative, 'unknown') = ANY ($18))
+      AND ($19::text[] IS NULL OR coalesce(k.placement, 'unknown') = ANY ($19))
     GROUP BY 1, 2, 3";
+
+    // Of clicks whose links said no cost, and that are none of these adjustments'.
+    EARNED = "costs.earned": "
+    WITH a AS MATERIALIZED (
+        SELECT
+            begins_at,
+            ends_at,
+            filters
+        FROM live_cost_adjustments
+        WHERE campaign_id = $1
+          AND id = ANY ($4)
+          AND kind <> 'factor'
+    ), e AS MATERIALIZED (
+        SELECT
+            *,
+            row_number() OVER (PARTITION BY click_id ORDER BY currency) = 1 AS is_first
+        FROM octo_click_earnings($1, $2, $3)
+    )
+    SELECT
+        date_trunc('hour', k.created_at, 'UTC') AS hour,
+        e.currency,
+        count(*) FILTER (WHERE e.is_first) AS clicks,
+        count(*) FILTER (WHERE e.is_first AND k.is_valid) AS valid_clicks,
+        sum(e.conversions)::bigint AS conversions,
+        sum(e.revenue) AS revenue
+    FROM e
+    JOIN clicks k ON k.created_at = e.created_at AND k.id = e.click_id
+    WHERE k.created_at >= $2
+      AND k.created_at < $3
+      AND k.cost IS NULL
+      AND NOT EXISTS (
+          SELECT
+          FROM a
+          WHERE k.created_at >= a.begins_at
+            AND k.created_at < a.ends_at
+            AND octo_cost_filter(
+                a.filters, k.source_id, k.landing_page_id, k.campaign_offer_id, k.path_id, k.rule_id, k.country,
+                k.device, k.sub1, k.sub2, k.sub3, k.sub4, k.sub5, k.keyword, k.creative, k.placement
+            )
+      )
+    GROUP BY 1, 2
+    ORDER BY 1, 2";
 }
 
-/// Stores what was said, once for each id; gives what is stored.
+/// Stores what was said, once for each id; gives what is stored: of a running total that is as it was the one that counts.
 pub async fn insert(db: &Db, id: Uuid, terms: Terms, author: Author) -> Result<CostAdjustment, Error> {
     db.write(INSERT, move |c| {
         Box::pin(async move {
-            let running = terms.running.clone();
+            let (running, campaign_id, scope) = (terms.running.clone(), terms.campaign_id, terms.scope());
             INSERT
                 .query()
                 .bind(id)
@@ -241,7 +336,7 @@ pub async fn insert(db: &Db, id: Uuid, terms: Terms, author: Author) -> Result<C
                 .bind(terms.ends_at)
                 .bind(terms.time_zone.name())
                 .bind(Json(&terms.filters))
-                .bind(terms.scope())
+                .bind(scope.clone())
                 .bind(<&str>::from(terms.kind))
                 .bind(terms.amount)
                 .bind(terms.currency.map(String::from))
@@ -254,7 +349,10 @@ pub async fn insert(db: &Db, id: Uuid, terms: Terms, author: Author) -> Result<C
                 .bind(running.map(|r| r.day))
                 .execute(c)
                 .await?;
-            select(c, id).await?.ok_or(sqlx::Error::RowNotFound)
+            if let Some(stored) = select(c, id).await? {
+                return Ok(stored);
+            }
+            NEWEST.query_as::<Row>().bind(campaign_id).bind(scope).fetch_one(c).await?.read()
         })
     })
     .await
@@ -290,8 +388,8 @@ pub async fn void(db: &Db, id: Uuid, by: String) -> Result<Option<CostAdjustment
 }
 
 /// What is known of the clicks of a campaign from the hour `from` until before the hour `to`, and of those that share an
-/// adjustment with them: sums by hour, and clicks of filters counted one by one, which may take `count_timeout`. What ended
-/// before `settled` does not change any more.
+/// adjustment with them, at one moment: sums by hour, and what is counted one by one: clicks of filters, and conversions where
+/// they are paid for. Each may take `count_timeout`. What ended before `settled` does not change any more.
 pub async fn known(
     db: &Db,
     campaign_id: Uuid,
@@ -299,7 +397,7 @@ pub async fn known(
     settled: DateTime<Utc>,
     count_timeout: Duration,
 ) -> Result<Known, Error> {
-    let read = db.read(HOURS, move |c| {
+    let read = db.read_snapshot(HOURS, count_timeout, move |c| {
         Box::pin(async move {
             let range = RANGE.query_as::<(DateTime<Utc>, DateTime<Utc>)>().bind(campaign_id);
             let (lo, hi) = range.bind(from).bind(to).fetch_one(c).await?;
@@ -307,23 +405,19 @@ pub async fn known(
             let hours: Vec<HourRow> =
                 HOURS.query_as().bind(campaign_id).bind(lo).bind(hi).fetch_all(c).await?;
             let prices: Vec<PriceRow> = PRICES.query_as().bind(campaign_id).fetch_all(c).await?;
-            Ok((live, hours, prices))
+            let prices: Vec<Price> = prices.into_iter().map(PriceRow::read).collect::<Result<_, _>>()?;
+            let with_filters: Vec<&LiveRow> = live.iter().filter(|row| !row.filters.0.0.is_empty()).collect();
+            let counted = count_filtered(c, campaign_id, &with_filters).await?;
+            let mut earned = Vec::new();
+            if prices.iter().any(|price| price.amount.is_some() && price.model.is_of_conversions()) {
+                let ids: Vec<Uuid> = with_filters.iter().map(|row| row.id).collect();
+                let query = EARNED.query_as::<EarnedRow>().bind(campaign_id).bind(lo).bind(hi).bind(ids);
+                earned = query.fetch_all(c).await?;
+            }
+            Ok((live, hours, prices, counted, earned))
         })
     });
-    let (live, hours, prices) = read.await?;
-    let filtered: Vec<&LiveRow> = live.iter().filter(|row| !row.filters.0.0.is_empty()).collect();
-    let (begin, end) =
-        (filtered.iter().map(|row| row.begins_at).min(), filtered.iter().map(|row| row.ends_at).max());
-    let ids: Vec<Uuid> = filtered.iter().map(|row| row.id).collect();
-    let counted: Vec<FilteredRow> = match begin.zip(end) {
-        None => Vec::new(),
-        Some((begin, end)) => {
-            let count = db.maintain_within(FILTERED, count_timeout, move |c| {
-                Box::pin(FILTERED.query_as().bind(campaign_id).bind(begin).bind(end).bind(ids).fetch_all(c))
-            });
-            count.await?
-        }
-    };
+    let (live, hours, prices, counted, earned) = read.await?;
     let place = |rank: i64| live.iter().position(|row| row.rank == rank);
     Ok(Known {
         filtered: counted.into_iter().filter_map(|row| Some((place(row.rank)?, row.clicks.read()))).collect(),
@@ -333,8 +427,49 @@ pub async fn known(
             .collect::<Result<_, _>>()
             .map_err(unreadable)?,
         hours: hours.into_iter().map(HourRow::read).collect(),
-        prices: prices.into_iter().map(PriceRow::read).collect::<Result<_, _>>().map_err(unreadable)?,
+        prices,
+        earned: earned.into_iter().map(EarnedRow::read).collect::<Result<_, _>>().map_err(unreadable)?,
     })
+}
+
+/// The dimensions of [`FILTERED`], in the order of its parameters.
+const DIMENSIONS: [Dimension; 15] = [
+    Dimension::Source,
+    Dimension::LandingPage,
+    Dimension::Offer,
+    Dimension::Path,
+    Dimension::Rule,
+    Dimension::Country,
+    Dimension::Device,
+    Dimension::Sub1,
+    Dimension::Sub2,
+    Dimension::Sub3,
+    Dimension::Sub4,
+    Dimension::Sub5,
+    Dimension::Keyword,
+    Dimension::Creative,
+    Dimension::Placement,
+];
+
+/// Counts the clicks of adjustments with filters one by one.
+async fn count_filtered(
+    c: &mut Session<'_>,
+    campaign_id: Uuid,
+    adjustments: &[&LiveRow],
+) -> sqlx::Result<Vec<FilteredRow>> {
+    let begin = adjustments.iter().map(|row| row.begins_at).min();
+    let end = adjustments.iter().map(|row| row.ends_at).max();
+    let Some((begin, end)) = begin.zip(end) else { return Ok(Vec::new()) };
+    PLAN.query().execute(&mut *c).await?;
+    let ids: Vec<Uuid> = adjustments.iter().map(|row| row.id).collect();
+    let mut query = FILTERED.query_as::<FilteredRow>().bind(campaign_id).bind(begin).bind(end).bind(ids);
+    for dimension in DIMENSIONS {
+        let values = |row: &&LiveRow| row.filters.0.0.get(&dimension).cloned();
+        let all: Option<Vec<BTreeSet<String>>> = adjustments.iter().map(values).collect();
+        // a click that has none of them is none of any adjustment's
+        query = query.bind(all.map(|all| all.into_iter().flatten().collect::<Vec<String>>()));
+    }
+    query.fetch_all(c).await
 }
 
 fn unreadable(source: sqlx::Error) -> Error {
@@ -469,7 +604,34 @@ struct PriceRow {
 
 impl PriceRow {
     fn read(self) -> sqlx::Result<Price> {
-        let price = self.amount.map(micros).zip(currency(self.currency.as_deref())?);
-        Ok(Price { since: self.since, model: parsed(&self.cost_model)?, price })
+        Ok(Price {
+            since: self.since,
+            model: parsed(&self.cost_model)?,
+            amount: self.amount.map(micros),
+            currency: currency(self.currency.as_deref())?,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct EarnedRow {
+    hour: DateTime<Utc>,
+    currency: String,
+    clicks: i64,
+    valid_clicks: i64,
+    conversions: i64,
+    revenue: Decimal,
+}
+
+impl EarnedRow {
+    fn read(self) -> sqlx::Result<Earned> {
+        Ok(Earned {
+            hour: self.hour,
+            currency: parsed(&self.currency)?,
+            clicks: self.clicks,
+            valid: self.valid_clicks,
+            conversions: self.conversions,
+            revenue: self.revenue.to_i128().unwrap_or_default(), // whole millionths
+        })
     }
 }

@@ -392,7 +392,7 @@ mod tests {
         let wanted = concat!(
             r#"{"id":"00000000-0000-0000-0000-000000000000","key":"k","name":"Demo campaign","#,
             r#""description":"To try octo with; change it or delete it.","status":"active","start_at":null,"end_at":null,"#,
-            r#""cost_model":"cpa","cost":null,"payout":null,"daily_budget":null,"total_budget":null,"fallback_url":null,"#,
+            r#""cost_model":"cpa","cost":null,"revenue_share":null,"payout":null,"daily_budget":null,"total_budget":null,"fallback_url":null,"#,
             r#""landing_pages":[{"id":7,"name":"Demo page","url":"https://a.example/","weight":1,"is_active":true}],"#,
             r#""offers":[],"offer_choice":"out","caps":[],"paths":[],"rules":[],"sticky":"off","epoch":0,"time_zone":"UTC","#,
             r#""traffic_source_id":null,"pass_through":false,"version":3,"created_at":"1970-01-01T00:00:00Z","#,

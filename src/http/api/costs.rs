@@ -159,6 +159,17 @@ impl ToSchema for CostsInput {
     }
 }
 
+/// What is answered with 200.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = CostsAnswer)]
+enum Answer {
+    /// A running total that is as it was: the adjustment that counts.
+    Unchanged(Box<CostBody>),
+    /// What became of a list.
+    Many(Results),
+}
+
 /// What became of many.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CostResults)]
@@ -189,13 +200,13 @@ pub(crate) struct Outcome {
 /// One adjustment, a list of at most 1,000, or as `text/csv` lines with the columns
 /// `campaign,from,to,kind,amount,currency,zone,note` and dimensions of filters, or Binom's
 /// `campaign;zone;date;cost;token;value` (with `?currency=`). Of a list each is stored or refused by itself. What is said of
-/// the same range and filters takes the place of what was said before.
+/// the same range and filters takes the place of what was said before; a running total that is as it was is not stored again.
 #[utoipa::path(
     post, path = "/costs", tag = "costs", operation_id = "create_costs",
     params(("currency" = Option<String>, Query, description = "Of lines of a file that name none.", pattern = "^(?:[A-Za-z]{3})?$", example = "EUR")),
     request_body(content((CostsInput = "application/json"), (String = "text/csv"))),
     responses(
-        (status = 200, description = "What became of a list.", body = Results),
+        (status = 200, description = "What became of a list, or the running total that is as it was.", body = Answer),
         (status = 201, description = "It is stored.", body = CostBody),
         Problems,
     ),
@@ -219,6 +230,9 @@ async fn create(
             let campaign =
                 campaigns::find(&app, &said.campaign).await.map_err(|problem| unknown(problem, ""))?;
             let stored = costs::insert(&app.db, attempt.id, said.of(campaign.id), author(&token)).await?;
+            if stored.id != attempt.id {
+                return answer(StatusCode::OK, &Answer::Unchanged(Box::new(stored.into())));
+            }
             return answer(StatusCode::CREATED, &CostBody::from(stored));
         }
         Body::Csv(text) => {
@@ -234,7 +248,8 @@ async fn create(
         let detail = format!("must have 1 to {ENTRIES_MAX} entries");
         return Err(FieldError::new("", "length", detail).into());
     }
-    answer(StatusCode::OK, &store_all(&app, attempt.id, &author(&token), entries).await?)
+    let results = store_all(&app, attempt.id, &author(&token), entries).await?;
+    answer(StatusCode::OK, &Answer::Many(results))
 }
 
 /// Stores what is said, each by itself. A request that is run again gives each the id it had.

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use sqlx::Row as _;
 
 use crate::{
-    harness::api::answer,
-    tracker::{Table, Tracker, assert_costs_agree},
+    harness::{api::answer, eventually},
+    tracker::{SOON, Table, Tracker, assert_roll_ups_agree},
 };
 
 /// A range of whole hours around now, as a query and as JSON.
@@ -111,7 +111,11 @@ async fn seven_clicks(tracker: &Tracker) {
         .execute(&tracker.pool)
         .await
         .unwrap();
-    assert_costs_agree(&tracker.pool).await;
+    sqlx::query("UPDATE campaign_stats_hourly SET valid_clicks = clicks")
+        .execute(&tracker.pool)
+        .await
+        .unwrap();
+    assert_roll_ups_agree(&tracker.pool).await;
 }
 
 #[tokio::test]
@@ -203,6 +207,117 @@ async fn totals_that_nobody_bears_factors_and_prices_are_shown_where_they_are_fr
         .iter()
         .filter(|cost| cost["is_live"] == true && cost["currency"] == "CHF");
     assert_eq!(live.map(|cost| cost["amount"].clone()).collect::<Vec<_>>(), ["5.00"]);
+}
+
+#[tokio::test]
+async fn a_running_total_that_is_as_it_was_is_not_said_again_and_is_of_late_clicks_too() {
+    let tracker = Tracker::start("costs_running").await;
+    tracker.simple_campaign("demo").await;
+    let running = |amount: &str| {
+        json!({
+            "campaign": "demo", "kind": "total", "amount": amount, "currency": "EUR",
+            "running_total": {"account": "a", "external_id": "7", "day": Utc::now().date_naive().to_string()},
+        })
+    };
+    let first = say(&tracker, &running("3")).await;
+    let hours = Hours::around_now();
+    assert_eq!(total(&tracker, &hours, "EUR", "clicks").await, json!(0), "no click bears it");
+    tracker.click("/c/demo").await;
+    tracker.wait_rows(Table::Clicks, 1).await;
+    let again = answer(tracker.api(Method::POST, "/costs").json(&running("3.00"))).await;
+    assert_eq!((again.0, &again.1["id"]), (StatusCode::OK, &first["id"]), "{}", again.1);
+    let list = json!([running("3")]);
+    let (_, results) = answer(tracker.api(Method::POST, "/costs").json(&list)).await;
+    assert_eq!(results["results"][0]["id"], first["id"], "{results}");
+    assert_eq!(tracker.show("/costs").await["data"].as_array().unwrap().len(), 1, "one row");
+    let shown = figures(&tracker, &hours).await;
+    assert_eq!(shown["totals"][0]["effective"], "3.00", "spread anew: {shown}");
+    // what it was before is no reason not to say it: only what counts is
+    say(&tracker, &running("4")).await;
+    say(&tracker, &running("3")).await;
+    let fixed = hours.said(&json!({"kind": "total", "amount": "1", "currency": "EUR"}));
+    say(&tracker, &fixed).await;
+    say(&tracker, &fixed).await;
+    assert_eq!(tracker.show("/costs").await["data"].as_array().unwrap().len(), 5);
+}
+
+/// Tells of the state of a conversion, and waits until it has it.
+async fn convert(tracker: &Tracker, click: uuid::Uuid, status: &str, payout: (&str, &str)) {
+    let body = json!({
+        "click_id": click, "status": status, "txid": payout.1, "payout": {"amount": payout.0, "currency": payout.1},
+    });
+    let (code, said) = answer(tracker.api(Method::POST, "/conversions").json(&body)).await;
+    assert_eq!(code, StatusCode::ACCEPTED, "{said}");
+    eventually(SOON, async || {
+        let page = tracker.show(&format!("/conversions?click_id={click}")).await;
+        let mut all = page["data"].as_array().unwrap().iter();
+        anyhow::ensure!(all.any(|c| c["status"] == status && c["txid"] == payout.1), "{page}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn conversions_are_paid_for_and_revenue_is_shared_while_they_are_approved() {
+    let tracker = Tracker::start("costs_conversions").await;
+    let budget = json!({"amount": "100", "currency": "EUR"});
+    tracker
+        .campaign(json!({
+            "key": "demo", "name": "demo", "cost_model": "cpa", "cost": {"amount": "1.50", "currency": "EUR"},
+            "total_budget": budget, "offers": [{"name": "o", "url": "https://offer.example/"}],
+        }))
+        .await;
+    let mut clicks = Vec::new();
+    for query in ["sub1=a", "sub1=a", "sub1=b", "sub1=b&cost=0.25&currency=EUR", "sub1=b"] {
+        clicks.push(tracker.click(&format!("/c/demo?{query}")).await.1);
+    }
+    tracker.wait_rows(Table::Clicks, 5).await;
+    let hours = Hours::around_now();
+    convert(&tracker, clicks[0], "approved", ("10.00", "USD")).await;
+    convert(&tracker, clicks[0], "approved", ("3.333333", "EUR")).await;
+    convert(&tracker, clicks[2], "approved", ("7.00", "USD")).await;
+    convert(&tracker, clicks[3], "approved", ("8.00", "USD")).await;
+    convert(&tracker, clicks[4], "pending", ("9.00", "USD")).await;
+    let effective = async |currency| total(&tracker, &hours, currency, "effective").await;
+    let spent = async || tracker.show("/campaigns/demo/budget").await["total"]["spent"]["amount"].clone();
+    assert_eq!(effective("EUR").await, "4.75", "three conversions, and what a link said");
+    assert_eq!(spent().await, "4.75");
+    assert_click_by_click(&tracker, &hours).await;
+    convert(&tracker, clicks[2], "refunded", ("7.00", "USD")).await;
+    assert_eq!(effective("EUR").await, "3.25", "a refund takes it back");
+    assert_eq!(spent().await, "3.25");
+    assert_click_by_click(&tracker, &hours).await;
+    convert(&tracker, clicks[4], "approved", ("9.00", "USD")).await;
+
+    // of an adjustment's clicks no conversion is paid for besides
+    let of_a =
+        hours.said(&json!({"kind": "per_click", "amount": "0.5", "currency": "EUR", "spread": "all", "filters": {"sub1": ["a"]}}));
+    let of_a = say(&tracker, &of_a).await;
+    assert_eq!(effective("EUR").await, "2.75", "two clicks, one conversion of another, and what a link said");
+    assert_click_by_click(&tracker, &hours).await;
+    let path = format!("/costs/{}/void", of_a["id"].as_str().unwrap());
+    assert_eq!(answer(tracker.api(Method::POST, &path)).await.0, StatusCode::OK);
+
+    // a share of what is approved, in its own currencies, from the same hour on
+    let share = json!({"cost_model": "revshare", "revenue_share": "12.5"});
+    assert_eq!(answer(tracker.api(Method::PATCH, "/campaigns/demo").json(&share)).await.0, StatusCode::OK);
+    assert_eq!(effective("USD").await, "2.375", "of 19");
+    assert_eq!(effective("EUR").await, "0.666666", "of 3.333333, and what a link said");
+    assert_eq!(total(&tracker, &hours, "USD", "provenance").await, "model");
+    assert_eq!(spent().await, "0.666666");
+    let shown = figures(&tracker, &hours).await;
+    let sum: i64 = shown["totals"].as_array().unwrap().iter().map(|t| t["clicks"].as_i64().unwrap()).sum();
+    assert_eq!(sum, 5, "a click with revenue in two currencies is one: {shown}");
+    // with one currency each, the function has a row a click
+    convert(&tracker, clicks[0], "rejected", ("10.00", "USD")).await;
+    assert_eq!(effective("USD").await, "1.125");
+    assert_click_by_click(&tracker, &hours).await;
+    let refused = json!({"revenue_share": "100.5"});
+    let (status, problem) = answer(tracker.api(Method::PATCH, "/campaigns/demo").json(&refused)).await;
+    assert_eq!(
+        (status, &problem["errors"][0]["pointer"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("/revenue_share"))
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{Acquire, PgExecutor, PgPool, Postgres};
 use uuid::Uuid;
 
 use super::{Database, Octo, OctoBuilder, eventually};
@@ -102,12 +102,14 @@ pub(crate) fn header(response: &Response, name: &str) -> String {
     response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
 }
 
-/// The roll-ups must say what the raw rows say, in one snapshot.
-pub(crate) async fn assert_roll_ups_agree(database: impl PgExecutor<'_>) {
-    assert_agree(database, true).await;
+/// The roll-ups must say what the raw rows say, each in one snapshot.
+pub(crate) async fn assert_roll_ups_agree<'c>(database: impl Acquire<'c, Database = Postgres>) {
+    let mut connection = database.acquire().await.expect("a connection");
+    assert_agree(&mut *connection, true).await;
+    assert_costs_agree(&mut *connection).await;
 }
 
-/// As [`assert_roll_ups_agree`], of hours that an octo stored which did not count the clicks of landing pages.
+/// As [`assert_roll_ups_agree`] without costs, of hours that an octo stored which did not count the clicks of landing pages.
 pub(crate) async fn assert_old_roll_ups_agree(database: impl PgExecutor<'_>) {
     assert_agree(database, false).await;
 }
@@ -148,7 +150,7 @@ async fn assert_agree(database: impl PgExecutor<'_>, has_landers: bool) {
 }
 
 /// The costs of hours must be those of the raw rows, in one snapshot.
-pub(crate) async fn assert_costs_agree(database: impl PgExecutor<'_>) {
+async fn assert_costs_agree(database: impl PgExecutor<'_>) {
     let differing: i64 = sqlx::query_scalar(
         "
         WITH raw AS (

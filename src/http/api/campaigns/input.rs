@@ -90,6 +90,9 @@ pub(super) fn read(
         end_at: given(&mut f, "end_at", was.end_at, Fields::time),
         cost_model: f.choice("cost_model", was.cost_model),
         cost: given(&mut f, "cost", was.cost, Fields::money),
+        revenue_share: given(&mut f, "revenue_share", was.revenue_share, |f, field| {
+            f.optional_parsed(field, "range")
+        }),
         payout: given(&mut f, "payout", was.payout, Fields::money),
         daily_budget: given(&mut f, "daily_budget", was.daily_budget, Fields::money),
         total_budget: given(&mut f, "total_budget", was.total_budget, Fields::money),
@@ -599,7 +602,7 @@ mod tests {
                     "offers": []}]});
         json!({
             "name": "n", "description": "d", "status": "draft", "start_at": "2026-01-01T00:00:00Z",
-            "end_at": "2026-02-01T00:00:00Z", "cost_model": "cpc", "cost": {"amount": "0.03", "currency": "USD"}, "payout": {"amount": "2.00", "currency": "EUR"},
+            "end_at": "2026-02-01T00:00:00Z", "cost_model": "cpc", "cost": {"amount": "0.03", "currency": "USD"}, "revenue_share": "12.5", "payout": {"amount": "2.00", "currency": "EUR"},
             "daily_budget": {"amount": "3.00", "currency": "EUR"}, "total_budget": {"amount": "4.00", "currency": "EUR"},
             "fallback_url": "https://f.example/", "pass_through": true,
             "landing_pages": [{"id": 5, "name": "a", "url": "https://a.example/", "weight": 2, "is_active": false}],

@@ -52,7 +52,11 @@ impl Load {
             let mut confirmed = Confirmed::default();
             let mut idempotent = Uuid::new_v4();
             while !over.load(Ordering::SeqCst) {
-                let clicks = vec![b"GET /click?cid=demo HTTP/1.1\r\nHost: t\r\n\r\n".to_vec(); 10];
+                let clicks = vec![
+                    b"GET /click?cid=demo&cost=0.01&currency=EUR HTTP/1.1\r\nHost: t\r\n\r\n"
+                        .to_vec();
+                    10
+                ];
                 let answers = send_all(address, clicks, 3).await;
                 assert!(answers.len() == 10 && answers.iter().all(|a| a.status == 302), "no click waits");
                 confirmed.clicks.extend(answers.iter().map(|a| a.id.expect("an id")));
@@ -339,14 +343,16 @@ CREATE TABLE old_clicks AS SELECT * FROM clicks;
 CREATE TABLE old_events AS SELECT * FROM events;
 CREATE TABLE old_keys AS SELECT * FROM event_keys;
 CREATE TABLE old_stats AS SELECT * FROM campaign_stats_hourly;
+CREATE TABLE old_costs AS SELECT * FROM campaign_costs_hourly;
 CREATE TABLE old_watermark AS SELECT * FROM ingest_watermark";
 const GO_BACK: &str = "
 BEGIN;
-LOCK TABLE ingest_watermark, clicks, events, event_keys, campaign_stats_hourly;
+LOCK TABLE ingest_watermark, clicks, events, event_keys, campaign_stats_hourly, campaign_costs_hourly;
 DELETE FROM clicks; INSERT INTO clicks SELECT * FROM old_clicks;
 DELETE FROM events; INSERT INTO events SELECT * FROM old_events;
 DELETE FROM event_keys; INSERT INTO event_keys SELECT * FROM old_keys;
 DELETE FROM campaign_stats_hourly; INSERT INTO campaign_stats_hourly SELECT * FROM old_stats;
+DELETE FROM campaign_costs_hourly; INSERT INTO campaign_costs_hourly SELECT * FROM old_costs;
 UPDATE ingest_watermark w SET seq = o.seq FROM old_watermark o WHERE o.stream = w.stream;
 COMMIT";
 

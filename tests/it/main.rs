@@ -106,6 +106,7 @@ mod edge {
     mod first_steps;
     mod fx;
     mod limits;
+    mod media_buyer;
     mod ops;
     mod permissions;
     mod pgbouncer;

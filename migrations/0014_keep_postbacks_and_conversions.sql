@@ -30,7 +30,7 @@ CREATE TABLE conversion_clicks (
     first_at    timestamptz NOT NULL,       -- when the first postback came
     state       text        NOT NULL CHECK (state IN ('waiting', 'stored', 'orphan'))
 );
-CREATE INDEX conversion_clicks_waiting ON conversion_clicks (first_at) WHERE state = 'waiting';
+CREATE INDEX conversion_clicks_open ON conversion_clicks (first_at) WHERE state <> 'stored';
 CREATE INDEX conversion_clicks_created_at_brin ON conversion_clicks USING brin (created_at);
 
 -- Conversions. The id is made of click, goal, transaction id and nth. Everything from rule_id on is of the click, copied

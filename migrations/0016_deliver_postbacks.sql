@@ -127,6 +127,20 @@ CREATE INDEX deliveries_conversion_id ON deliveries (conversion_id);
 CREATE INDEX deliveries_click_id ON deliveries (click_id);
 CREATE INDEX deliveries_created_at_brin ON deliveries USING brin (created_at);
 
+-- What waits for a target that is deleted, also with its source, is told to nobody.
+CREATE FUNCTION octo_cancel_deliveries() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE deliveries
+    SET state = 'cancelled',
+        reason = 'target_deleted',
+        finished_at = now()
+    WHERE target_id = OLD.id
+      AND state IN ('pending', 'leased');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER cancel_deliveries AFTER DELETE ON postback_targets
+    FOR EACH ROW EXECUTE FUNCTION octo_cancel_deliveries();
+
 -- Every request that was made, and what came back. created_at is the click's.
 CREATE TABLE delivery_attempts (
     delivery_id     uuid        NOT NULL,

@@ -151,14 +151,22 @@ fn of_csv(text: &str, lines_max: usize) -> Vec<(u64, Option<String>)> {
     let skipped = usize::from(matches!(records.peek(), Some(Ok(record)) if is_header(record)));
     let line = |record: Result<csv::StringRecord, csv::Error>| match record {
         Ok(record) => {
-            let number = record.position().map_or(0, csv::Position::line);
+            let number = number_of(text, record.position());
             let filled = header.iter().zip(&record).filter(|(_, value)| !value.is_empty());
             let pairs: Vec<String> = filled.map(|(name, value)| encoded(name, value)).collect();
             (number, Some(pairs.join("&")))
         }
-        Err(error) => (error.position().map_or(0, csv::Position::line), None),
+        Err(error) => (number_of(text, error.position()), None),
     };
     records.skip(skipped).take(lines_max + 1).map(line).collect()
+}
+
+/// The number of a line, whose position is that of empty lines before it.
+fn number_of(text: &str, position: Option<&csv::Position>) -> u64 {
+    let Some(position) = position else { return 0 };
+    let begin = usize::try_from(position.byte()).unwrap_or(usize::MAX).min(text.len());
+    let empty = text.as_bytes()[begin..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() + empty.filter(|byte| **byte == b'\n').count() as u64
 }
 
 /// The one of comma, semicolon and tab that stands there most: a comma may also be a decimal one.

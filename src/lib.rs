@@ -29,7 +29,8 @@
 //! * `routing` sees no clock, randomness or socket.
 //! * A record is in Postgres exactly once: the watermark moves in the transaction that stores it.
 //! * Imports point down only: `model config metrics <- facts routing visitor judge privacy limits script <- journal | db |
-//!   redis <- campaigns networks drain admission caps <- app <- housekeeping <- http <- net <- server <- cli`.
+//!   redis <- campaigns networks drain admission caps budgets postback <- app <- housekeeping <- http <- net <- server <-
+//!   cli`.
 
 pub(crate) mod admission;
 pub(crate) mod app;

@@ -11,7 +11,7 @@ use crate::{
     app::App,
     db::{
         ingest::{self, Change, Told},
-        store::conversions,
+        store::conversions::{self, Trouble},
     },
     metrics,
     model::conversion::{ConversionKind, Status},
@@ -26,6 +26,7 @@ const SELDOM: Duration = Duration::from_mins(10);
 /// Settles what waits every `drain.conversions_interval_ms`, until the stop signal.
 pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
     let (mut seldom, told) = (None::<Instant>, told(app.clone()));
+    let mut trouble = Trouble::default();
     while !stop.is_cancelled() {
         let is_seldom = seldom.is_none_or(|last| last.elapsed() >= SELDOM);
         let minutes = if is_seldom { i32::MAX } else { OFTEN_MINUTES };
@@ -38,8 +39,11 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
             }
             // the next round is soon
             Err(error) => {
-                tracing::debug!(?error, "conversions that wait for their clicks were not looked at")
+                tracing::debug!(?error, "conversions that wait for their clicks were not looked at");
             }
+        }
+        if is_seldom {
+            look_for_trouble(&app, &mut trouble).await;
         }
         if let Ok(open) = conversions::count_open(&app.db).await {
             metrics::conversions_waiting(open.waiting);
@@ -48,6 +52,29 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
         stop.run_until_cancelled(sleep(app.config.drain.conversions_interval)).await;
     }
     Ok(())
+}
+
+/// Says which networks and offers somebody should look at; each once, while it lasts.
+async fn look_for_trouble(app: &App, known: &mut Trouble) {
+    let Ok(trouble) = conversions::find_trouble(&app.db).await else { return };
+    metrics::troubled_networks(trouble.networks.len());
+    metrics::stopped_offers(trouble.offers.len());
+    let fresh = |now: &[i64], known: &[i64]| -> Vec<i64> {
+        now.iter().filter(|id| !known.contains(id)).copied().collect()
+    };
+    let networks = fresh(&trouble.networks, &known.networks);
+    if !networks.is_empty() {
+        tracing::warn!(
+            ?networks,
+            "more than a fifth of the postbacks of affiliate networks were refused or ignored within an hour (0: of no \
+             network that is known); GET /api/v1/postbacks?network= says why"
+        );
+    }
+    let offers = fresh(&trouble.offers, &known.offers);
+    if !offers.is_empty() {
+        tracing::warn!(?offers, "offers that used to convert had no conversion for a day");
+    }
+    *known = trouble;
 }
 
 /// What counts conversions that were stored: in the figures of `/metrics`, and toward caps.

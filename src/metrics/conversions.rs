@@ -19,4 +19,14 @@ families! {
         zeros Plain
         => /// Postbacks with a word that is not known.
            conversions_unmapped(count: i64): count as f64;
+    gauge networks("octo_postback_networks_troubled") =
+        "Affiliate networks of whose postbacks of the last hour more than a fifth were refused or ignored.",
+        zeros Plain
+        => /// Networks whose postbacks are refused or ignored.
+           troubled_networks(count: usize): count as f64;
+    gauge offers("octo_offers_stopped_converting") =
+        "Active offers with at least 20 conversions within the week before, and none in the last day.",
+        zeros Plain
+        => /// Offers that used to convert.
+           stopped_offers(count: usize): count as f64;
 }

@@ -9,8 +9,8 @@ use super::text::must_be_one_of;
 /// A closed choice that tables and journals hold by its name.
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident,)+ }) => {
-        $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+        $(#[$meta])*
         #[serde(rename_all = "snake_case")]
         #[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
         #[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
@@ -20,6 +20,7 @@ macro_rules! choice {
 
 choice! {
     /// The state of a conversion.
+    #[schema(as = ConversionStatus)]
     Status {
         /// Not decided yet.
         Pending,

@@ -109,6 +109,7 @@ impl NetworkTerms {
             repeats: self.repeats,
             retry_window_s: self.retry_window_s,
             sums_lists: self.sums_lists,
+            needs_key: self.postback_token.is_some() || !self.postback_addresses.is_empty(),
         }
     }
 }
@@ -165,7 +166,7 @@ pub enum Repeats {
 }
 
 /// How the postbacks of a network are read, and what becomes of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)] // nodes keep it in a file, which an earlier release may have written
 pub struct PostbackRules {
     /// Under which names it sends what; before the names that everybody knows.
@@ -182,6 +183,15 @@ pub struct PostbackRules {
     pub retry_window_s: u32,
     /// Whether two filled amounts of a list (`12.5,3`) are added up.
     pub sums_lists: bool,
+    /// Whether a postback without its key is not believed: the network asks for a token or for its addresses.
+    pub needs_key: bool,
+}
+
+/// Of a network of which nothing is said.
+impl Default for PostbackRules {
+    fn default() -> Self {
+        NetworkTerms::default().rules()
+    }
 }
 
 /// Under which name a network sends a field of its postbacks.

@@ -15,9 +15,9 @@ pub const HEADERS_MAX: usize = 16;
 pub const GOALS_MAX: usize = 64;
 
 macro_rules! choice {
-    ($(#[$meta:meta])* $name:ident $casing:literal { $($(#[$doc:meta])* $variant:ident,)+ }) => {
-        $(#[$meta])*
+    ($(#[$meta:meta])* $name:ident $casing:tt { $($(#[$doc:meta])* $variant:ident,)+ }) => {
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+        $(#[$meta])*
         #[serde(rename_all = $casing)]
         #[derive(strum::Display, EnumString, IntoStaticStr, VariantNames)]
         #[strum(serialize_all = $casing, parse_err_ty = String, parse_err_fn = must_be_one_of::<Self>)]
@@ -38,6 +38,7 @@ choice! {
 
 choice! {
     /// How a postback is sent.
+    #[schema(as = PostbackMethod)]
     Method "UPPERCASE" {
         /// Everything in the address.
         #[default]
@@ -49,6 +50,7 @@ choice! {
 
 choice! {
     /// Which changes of a conversion are told.
+    #[schema(as = PostbackMode)]
     Mode "snake_case" {
         /// The first one that fits: each conversion is told once, and once more where it is taken back.
         #[default]
@@ -243,6 +245,7 @@ impl Default for TargetTerms {
     }
 }
 
+#[expect(clippy::ref_option, reason = "as serde calls it")]
 fn as_text<S: Serializer>(factor: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
     factor.map(|factor| factor.normalize().to_string()).serialize(serializer)
 }

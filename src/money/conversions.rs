@@ -30,6 +30,8 @@ const PAYOUT_MAX: i64 = 999_999_999_999;
 pub struct Entry<'a> {
     /// When it came.
     pub at: DateTime<Utc>,
+    /// Whether it was let in under its network's key, or otherwise by somebody who may.
+    pub is_known: bool,
     /// What it says.
     pub reading: Reading,
     /// Its network.
@@ -275,12 +277,12 @@ impl Request {
 impl Click {
     fn take(&mut self, i: usize, entry: &Entry<'_>) -> Verdict {
         let reading = &entry.reading;
+        let ignored = |reason| Verdict { outcome: Outcome::Ignored, reason: Some(reason), conversion: None };
+        if entry.rules.needs_key && !entry.is_known {
+            return ignored(OutcomeReason::WrongKey);
+        }
         if reading.status == Meaning::Known(MappedStatus::Ignored) {
-            return Verdict {
-                outcome: Outcome::Ignored,
-                reason: Some(OutcomeReason::IgnoredStatus),
-                conversion: None,
-            };
+            return ignored(OutcomeReason::IgnoredStatus);
         }
         let key = key_of(reading);
         let (conversion, reason) = match self.last_of(&key) {
@@ -357,7 +359,7 @@ impl Click {
         if is_decided && entry.reading.status == Meaning::Known(MappedStatus::Pending) {
             return Some(OutcomeReason::LatePending);
         }
-        self.change(i, entry, found, |conversion, reading| conversion.hear(reading))
+        self.change(i, entry, found, Conversion::hear)
     }
 
     /// Changes a conversion by what a postback says; `Repeat` where that changes nothing.

@@ -146,14 +146,14 @@ impl Sender {
         if let (Method::Post, Some(body)) = (method, &message.body) {
             request = request.body(body.sent.clone());
         }
-        let mut response = request.send().await.map_err(|error| plain(error))?;
+        let mut response = request.send().await.map_err(plain)?;
         let status = response.status().as_u16();
         let text =
             |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (location, retry_after) = (text(header::LOCATION), text(header::RETRY_AFTER));
         let mut body = Vec::new();
         while body.len() < self.answer_bytes_max {
-            match response.chunk().await.map_err(|error| plain(error))? {
+            match response.chunk().await.map_err(plain)? {
                 Some(chunk) => body.extend_from_slice(&chunk),
                 None => break,
             }

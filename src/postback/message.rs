@@ -12,7 +12,7 @@ use super::{
     template::{Error, Expanded, Macro, Place, Template, Values},
 };
 use crate::{
-    db::store::postback_targets::Target,
+    db::store::{outbox::Click, postback_targets::Target},
     model::{
         conversion::Status,
         postback_target::{Method, TargetKind},
@@ -49,43 +49,6 @@ pub struct Story {
     pub changed_at: DateTime<Utc>,
     /// What the click says.
     pub click: Click,
-}
-
-/// What a click says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct Click {
-    /// The source's own id.
-    pub click_id_param: Option<String>,
-    /// From the link.
-    pub sub1: Option<String>,
-    /// From the link.
-    pub sub2: Option<String>,
-    /// From the link.
-    pub sub3: Option<String>,
-    /// From the link.
-    pub sub4: Option<String>,
-    /// From the link.
-    pub sub5: Option<String>,
-    /// From the link.
-    pub keyword: Option<String>,
-    /// From the link.
-    pub creative: Option<String>,
-    /// From the link.
-    pub placement: Option<String>,
-    /// Of the visitor.
-    pub country: Option<String>,
-    /// Of the visitor.
-    pub device: Option<String>,
-    /// Of the visitor.
-    pub os: Option<String>,
-    /// Of the visitor.
-    pub browser: Option<String>,
-    /// Of the visitor, as far as it is kept: nothing of one who asked for privacy.
-    pub ip_address: Option<String>,
-    /// Of the visitor, as far as it is kept.
-    pub user_agent: Option<String>,
-    /// Of the visitor, as far as it is kept.
-    pub referrer: Option<String>,
 }
 
 impl Values for Story {

@@ -143,7 +143,9 @@ impl Worker {
         match outbox::claim(&self.db, places, self.config.lease).await {
             Ok(claimed) => {
                 let count = claimed.len();
-                claimed.into_iter().for_each(|delivery| self.send(delivery));
+                for delivery in claimed {
+                    self.send(delivery);
+                }
                 count
             }
             Err(error) => self.away(&error),
@@ -186,6 +188,9 @@ impl Worker {
             let host = ready.as_ref().map_or(String::new(), |ready| ready.host.clone());
             of_hosts.entry(host).or_default().push(*id);
         }
+        // so that no host waits for ever behind others that are slow
+        let mut of_hosts: Vec<_> = of_hosts.into_iter().collect();
+        fastrand::shuffle(&mut of_hosts);
         let mut places = Vec::with_capacity(self.targets.len());
         let mut left = room;
         for (host, ids) in of_hosts {

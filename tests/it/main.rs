@@ -64,6 +64,7 @@ mod api {
 /// What is killed, filled, frozen, set back or started wrong.
 mod breaks {
     mod clocks;
+    mod deliveries;
     mod embedded;
     mod partitions;
     mod poison;

@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use self::{
-    read::{ClickRow, LedgerRow, Sources},
+    read::{ClickRow, LedgerRow, Sources, StoredConversion},
     write::{BookRow, ConversionRow, LedgerOutcome, Written},
 };
 use super::{
@@ -27,7 +27,7 @@ use crate::{
     db::{Db, Error, Statement, session::Session, statement::statements},
     facts::{Fact, click::Click, out_click::OutClick, postback::Postback},
     model::{
-        conversion::{Outcome, OutcomeReason, Status},
+        conversion::{Channel, Outcome, OutcomeReason, Status},
         id::{ClickId, time_of_uuid},
         network::PostbackRules,
     },
@@ -306,7 +306,7 @@ fn derive_click(
     let known = rows.iter().position(LedgerRow::is_news).unwrap_or(rows.len());
     let is_in_order = rows[known..].iter().all(LedgerRow::is_news);
     let stored = sources.stored(click_id.uuid());
-    let standing = |i: usize| stored.get(&ids[i]).map(|row| row.standing());
+    let standing = |i: usize| stored.get(&ids[i]).map(StoredConversion::standing);
     let moves = book(&derived, known, is_in_order, standing);
     for (i, entry, moved) in moves {
         let conversion = &derived.conversions[i];
@@ -382,7 +382,8 @@ fn entry<'s>(row: &LedgerRow, click: &ClickRow, sources: &'s Sources) -> Entry<'
     let reading = reading::read(&row.params, rules, row.at());
     let offer_id = offer_at(reading.time.unwrap_or(row.at()));
     let offer_payout = offer_id.and_then(|id| sources.payout_of(id)).or(click.payout());
-    Entry { at: row.at(), reading, network_id, rules, offer_id, offer_payout }
+    let is_known = row.key_network_id.is_some() || row.channel != <&str>::from(Channel::Http);
+    Entry { at: row.at(), is_known, reading, network_id, rules, offer_id, offer_payout }
 }
 
 /// What became of a postback that tells of no click, or was not let in.
@@ -398,7 +399,7 @@ fn without_click(postback: &Postback<'_>) -> LedgerOutcome {
     LedgerOutcome::new(Outcome::Ignored, Some(reason), postback.network_id)
 }
 
-impl read::StoredConversion {
+impl StoredConversion {
     fn standing(&self) -> Standing {
         Standing { status: self.status, payout: self.payout, currency: self.currency }
     }

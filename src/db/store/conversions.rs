@@ -160,6 +160,38 @@ statements! {
     SELECT
         (SELECT count(*) FROM conversion_clicks WHERE state = 'waiting') AS waiting,
         (SELECT count(*) FROM postbacks WHERE reason = 'unmapped') AS unmapped";
+
+    FIND_TROUBLED_NETWORKS = "conversion.find_troubled_networks": "
+    SELECT coalesce(network_id, key_network_id, 0)
+    FROM postbacks
+    WHERE created_at > now() - interval '1 hour'
+    GROUP BY 1
+    HAVING count(*) FILTER (WHERE outcome IN ('refused', 'ignored')) > 10
+       AND count(*) FILTER (WHERE outcome IN ('refused', 'ignored')) * 5 > count(*)
+    ORDER BY 1
+    LIMIT 100";
+
+    FIND_STOPPED_OFFERS = "conversion.find_stopped_offers": "
+    SELECT v.offer_id
+    FROM conversions v
+    JOIN offers o ON o.id = v.offer_id AND o.is_active
+    WHERE v.first_at > now() - interval '8 days'
+      AND v.offer_id IS NOT NULL
+      AND v.kind = 'conversion'
+    GROUP BY 1
+    HAVING count(*) >= 20
+       AND max(v.first_at) < now() - interval '1 day'
+    ORDER BY 1
+    LIMIT 100";
+}
+
+/// What of conversions goes wrong for somebody.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Networks of whose postbacks of the last hour more than a fifth, and more than ten, were refused or ignored.
+    pub networks: Vec<i64>,
+    /// Active offers that had at least 20 conversions within the week before, and none in the last day.
+    pub offers: Vec<i64>,
 }
 
 /// Conversions, newest first by their first postback, after (older than) the one of `after`, at most `limit`.
@@ -201,4 +233,13 @@ pub async fn list_changes(db: &Db, conversions: Vec<Uuid>) -> Result<Vec<Change>
 /// How many wait, or want to be looked at.
 pub async fn count_open(db: &Db) -> Result<Open, Error> {
     db.read(COUNT_OPEN, move |c| Box::pin(COUNT_OPEN.query_as().fetch_one(c))).await
+}
+
+/// What of conversions goes wrong for somebody.
+pub async fn find_trouble(db: &Db) -> Result<Trouble, Error> {
+    let networks = db
+        .read(FIND_TROUBLED_NETWORKS, move |c| Box::pin(FIND_TROUBLED_NETWORKS.query_scalar().fetch_all(c)));
+    let offers =
+        db.read(FIND_STOPPED_OFFERS, move |c| Box::pin(FIND_STOPPED_OFFERS.query_scalar().fetch_all(c)));
+    Ok(Trouble { networks: networks.await?, offers: offers.await? })
 }

@@ -5,7 +5,10 @@ use rust_decimal::Decimal;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::db::{Db, Error, statement::statements};
+use crate::{
+    db::{Db, Error, statement::statements},
+    model::id::ClickId,
+};
 
 /// A delivery as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -130,6 +133,11 @@ statements! {
     ORDER BY d.seq DESC
     LIMIT $8");
 
+    LIST_OF_CLICK = "delivery.list_of_click": select_deliveries!("
+    WHERE d.click_id = $1
+    ORDER BY d.seq
+    LIMIT $2");
+
     GET = "delivery.get": select_deliveries!("
     WHERE d.id = $1");
 
@@ -203,6 +211,14 @@ pub async fn list(db: &Db, filter: Filter, after: Option<i64>, limit: i64) -> Re
         let query = LIST.query_as().bind(after).bind(filter.target_id).bind(filter.campaign_id);
         let query = query.bind(filter.conversion_id).bind(filter.state).bind(filter.from).bind(filter.to);
         Box::pin(query.bind(limit).fetch_all(c))
+    })
+    .await
+}
+
+/// The deliveries of the conversions of a click, oldest first, at most `limit`.
+pub async fn list_of_click(db: &Db, click_id: ClickId, limit: i64) -> Result<Vec<Delivery>, Error> {
+    db.read(LIST_OF_CLICK, move |c| {
+        Box::pin(LIST_OF_CLICK.query_as().bind(click_id.uuid()).bind(limit).fetch_all(c))
     })
     .await
 }

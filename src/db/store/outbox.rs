@@ -8,10 +8,7 @@ use rust_decimal::Decimal;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::{
-    db::{Db, Error, statement::statements},
-    postback::message::Click,
-};
+use crate::db::{Db, Error, statement::statements};
 
 statements! {
     // For each target as many as there are places for it. One is not taken before what is earlier of its conversion is
@@ -161,7 +158,7 @@ statements! {
         (SELECT count(*) FROM postback_targets WHERE is_active AND paused_at IS NOT NULL) AS paused,
         (SELECT count(*) FROM postback_targets WHERE is_active AND failures_in_a_row >= $1) AS failing,
         count(*) AS pending,
-        min(d.queued_at) FILTER (WHERE t.paused_at IS NULL) AS oldest
+        min(d.queued_at) FILTER (WHERE t.is_active AND t.paused_at IS NULL) AS oldest
     FROM deliveries d
     JOIN postback_targets t ON t.id = d.target_id
     WHERE d.state IN ('pending', 'leased')";
@@ -207,6 +204,43 @@ pub struct Claimed {
     /// What the click says.
     #[sqlx(flatten)]
     pub click: Click,
+}
+
+/// What a click says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, FromRow)]
+pub struct Click {
+    /// The source's own id.
+    pub click_id_param: Option<String>,
+    /// From the link.
+    pub sub1: Option<String>,
+    /// From the link.
+    pub sub2: Option<String>,
+    /// From the link.
+    pub sub3: Option<String>,
+    /// From the link.
+    pub sub4: Option<String>,
+    /// From the link.
+    pub sub5: Option<String>,
+    /// From the link.
+    pub keyword: Option<String>,
+    /// From the link.
+    pub creative: Option<String>,
+    /// From the link.
+    pub placement: Option<String>,
+    /// Of the visitor.
+    pub country: Option<String>,
+    /// Of the visitor.
+    pub device: Option<String>,
+    /// Of the visitor.
+    pub os: Option<String>,
+    /// Of the visitor.
+    pub browser: Option<String>,
+    /// Of the visitor, as far as it is kept: nothing of one who asked for privacy.
+    pub ip_address: Option<String>,
+    /// Of the visitor, as far as it is kept.
+    pub user_agent: Option<String>,
+    /// Of the visitor, as far as it is kept.
+    pub referrer: Option<String>,
 }
 
 /// What became of an attempt.

@@ -5,20 +5,16 @@ use rust_decimal::Decimal;
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
-use super::{
-    library::{Entry, select},
-    uses::Removal,
-};
+use super::library::{Entry, select};
 use crate::{
     db::{
         Db, Error,
-        session::Session,
         statement::{Query, Statement, statements},
     },
     model::{
         conversion::Status,
         money::{Currency, Money},
-        postback_target::{DeliveryReason, Header, PauseReason, TargetTerms},
+        postback_target::{Header, PauseReason, TargetTerms},
     },
 };
 
@@ -202,20 +198,12 @@ statements! {
         secret_changed_at = now()
     WHERE id = $1";
 
-    // That of a source goes with its postback_url.
+    // That of a source goes with its postback_url; a trigger cancels what waits.
     DELETE = "postback_target.delete": "
     DELETE FROM postback_targets
     WHERE id = $1
       AND version = coalesce($2, version)
       AND NOT is_default";
-
-    CANCEL = "postback_target.cancel_deliveries": "
-    UPDATE deliveries
-    SET state = 'cancelled',
-        reason = $2,
-        finished_at = now()
-    WHERE target_id = $1
-      AND state IN ('pending', 'leased')";
 }
 
 /// Targets, newest first, before (older than) `after`, at most `limit`; from a replica.
@@ -319,27 +307,6 @@ impl Entry for Target {
     fn of(row: Row) -> sqlx::Result<Self> {
         row.read().map_err(|error| sqlx::Error::Decode(error.into()))
     }
-
-    /// What waits for it is cancelled.
-    fn remove<'c>(
-        c: &'c mut Session<'_>,
-        id: i64,
-        expected: Option<i64>,
-    ) -> futures_util::future::BoxFuture<'c, sqlx::Result<Removal>> {
-        Box::pin(async move {
-            let mut tx = c.begin().await?;
-            let deleted = DELETE.query().bind(id).bind(expected).execute(&mut tx).await?.rows_affected();
-            if deleted == 0 {
-                let found = select::<Self>(&mut tx, id).await?.map(|target| target.version);
-                tx.rollback().await?;
-                return Ok(Removal::refused(found, expected));
-            }
-            let reason = <&str>::from(DeliveryReason::TargetDeleted);
-            CANCEL.query().bind(id).bind(reason).execute(&mut tx).await?;
-            tx.commit().await?;
-            Ok(Removal::Done)
-        })
-    }
 }
 
 /// What [`GET`] and [`LIST`] read.
@@ -386,7 +353,7 @@ pub(crate) struct Row {
 impl Row {
     fn read(self) -> Result<Target, String> {
         let currency = self.payout_currency.map(|text| text.parse::<Currency>()).transpose();
-        let currency = currency.map_err(|error| error.to_string())?;
+        let currency = currency.map_err(str::to_string)?;
         let payout_amount =
             self.payout_amount.zip(currency).map(|(amount, currency)| Money { amount, currency });
         let statuses =

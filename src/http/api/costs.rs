@@ -147,7 +147,8 @@ impl PartialSchema for CostsInput {
     fn schema() -> RefOr<Schema> {
         let one = || Ref::from_schema_name(CostInput::name().as_ref());
         let list = ArrayBuilder::new().items(one()).min_items(Some(1)).max_items(Some(ENTRIES_MAX));
-        Schema::AnyOf(AnyOfBuilder::new().item(one()).item(list).build()).into()
+        let any = AnyOfBuilder::new().item(one()).item(list).description(Some("One cost, or many at once."));
+        Schema::AnyOf(any.build()).into()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     app::{App, Parts},
     db::store::{
         campaigns, library as stored,
+        outbox::Click,
         postback_targets::{self, Filter, Target},
         traffic_sources::TrafficSource,
         uses::Removal,
@@ -30,7 +31,7 @@ use crate::{
                 answer::{answer, no_content},
                 auth::{Admin, Read},
                 etag,
-                idempotency::Attempt,
+                idempotency::{Attempt, WithoutSecret},
                 page::{Page, Params, rows_for},
                 problems::Problems,
                 request::{Json, Name},
@@ -45,7 +46,7 @@ use crate::{
     },
     postback::{
         client,
-        message::{Click, Ready, Story},
+        message::{Ready, Story},
         template::{Place, mask},
     },
 };
@@ -59,7 +60,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(test))
-        .routes(routes!(secret, rotate))
+        .routes(routes!(rotate))
 }
 
 /// A target as it is shown.
@@ -114,15 +115,13 @@ impl From<Target> for TargetBody {
     }
 }
 
-/// What a target's messages are signed with.
+/// What a target's messages and `{signature}` are signed with.
 #[derive(Debug, Serialize, ToSchema)]
 struct Secret {
-    /// By Standard Webhooks: the key in base64 behind `whsec_`.
+    /// By Standard Webhooks: the key in base64 behind `whsec_`; null where an answer is given once more.
     #[schema(example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
-    secret: String,
-    /// The one before, which signs webhooks too for `deliveries.secret_overlap_s` after `changed_at`.
-    previous: Option<String>,
-    /// When the secret was made.
+    secret: Option<String>,
+    /// When it was made. The one before signs webhooks too for `deliveries.secret_overlap_s`.
     changed_at: DateTime<Utc>,
 }
 
@@ -140,6 +139,7 @@ struct Tried {
     /// Its headers, likewise.
     headers: Vec<TriedHeader>,
     /// Its body, likewise.
+    #[schema(example = "{\"click\": \"octo-test\", \"value\": 1}")]
     body: Option<String>,
     /// Status of the answer; null: there was none.
     #[schema(example = 200)]
@@ -432,21 +432,9 @@ fn made_up(now: DateTime<Utc>) -> Story {
     }
 }
 
-/// Show the secret of a target
-///
-/// What its webhooks and `{signature}` are signed with.
-#[utoipa::path(
-    get, path = "/postback-targets/{id}/secret", tag = "postback targets", operation_id = "get_postback_target_secret",
-    params(("id" = i64, Path, description = "Its id.", minimum = 1, example = 3)),
-    responses((status = 200, description = "The secret.", body = Secret), Problems),
-)]
-async fn secret(_: Admin, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
-    show_secret(library::find(&app, &id).await?)
-}
-
 /// Make a new secret
 ///
-/// Webhooks are signed with both for `deliveries.secret_overlap_s`, so that the receiver can change in peace.
+/// Only this answer shows it. Webhooks are signed with both for `deliveries.secret_overlap_s`, so that the receiver can change in peace.
 #[utoipa::path(
     post, path = "/postback-targets/{id}/secret", tag = "postback targets", operation_id = "rotate_postback_target_secret",
     params(("id" = i64, Path, description = "Its id.", minimum = 1, example = 3)),
@@ -458,10 +446,15 @@ async fn rotate(_: Admin, State(app): State<App>, Name(id): Name) -> Result<Resp
     getrandom::fill(&mut key).map_err(Problem::internal)?;
     let secret = format!("whsec_{}", BASE64_STANDARD.encode(key));
     let rotated = postback_targets::rotate(&app.db, found.id, secret).await?;
-    show_secret(rotated.ok_or_else(|| Problem::not_found(Target::NAME))?)
+    let rotated = rotated.ok_or_else(|| Problem::not_found(Target::NAME))?;
+    show_secret(Secret { secret: Some(rotated.secret), changed_at: rotated.secret_changed_at })
 }
 
-fn show_secret(target: Target) -> Result<Response, Problem> {
-    let Target { secret, previous_secret: previous, secret_changed_at: changed_at, .. } = target;
-    answer(StatusCode::OK, &Secret { secret, previous, changed_at })
+/// The answer; without the secret where it is kept.
+fn show_secret(mut shown: Secret) -> Result<Response, Problem> {
+    let mut response = answer(StatusCode::OK, &shown)?;
+    shown.secret = None;
+    let without_secret = serde_json::to_vec(&shown).map_err(Problem::internal)?;
+    response.extensions_mut().insert(WithoutSecret(without_secret.into()));
+    Ok(response)
 }

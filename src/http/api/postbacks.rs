@@ -215,7 +215,7 @@ async fn replay(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Re
     if !dry_run {
         told(app.clone())(&replayed.told);
     }
-    answer(StatusCode::OK, &ReplayResult::of(replayed, dry_run))
+    answer(StatusCode::OK, &ReplayResult::of(&replayed, dry_run))
 }
 
 fn read_replay(body: &Value) -> Result<Replay, Vec<FieldError>> {
@@ -251,7 +251,7 @@ fn required_time(fields: &mut Fields<'_>, name: &str) -> Option<DateTime<Utc>> {
 }
 
 impl ReplayResult {
-    fn of(replayed: Replayed, dry_run: bool) -> Self {
+    fn of(replayed: &Replayed, dry_run: bool) -> Self {
         let mut totals: std::collections::BTreeMap<&str, (Decimal, Decimal)> =
             std::collections::BTreeMap::new();
         for it in &replayed.differences {

@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
-    db::store::{campaigns, clicks, conversions, events, out_clicks, postbacks},
+    db::store::{campaigns, clicks, conversions, deliveries, events, out_clicks, postbacks},
     http::{
         api::{
             manners::{answer::answer, auth::Read, problems::Problems, request::Name},
@@ -41,7 +41,7 @@ struct Story {
     click: Click,
     /// Where it went, and why.
     decision: Decision,
-    /// What happened, in order of time; at most 500 events, as many out-clicks and as many postbacks are told.
+    /// What happened, in order of time; at most 500 events, as many out-clicks, postbacks and deliveries are told.
     chapters: Vec<Chapter>,
     /// What its postbacks made of it.
     conversions: Vec<Conversion>,
@@ -85,7 +85,7 @@ struct Named {
 struct Chapter {
     /// When.
     at: DateTime<Utc>,
-    /// `click`, `out_click`, `event` or `postback`.
+    /// `click`, `out_click`, `event`, `postback` or `delivery`.
     #[schema(value_type = String, example = "click")]
     kind: &'static str,
     /// In a sentence.
@@ -130,6 +130,8 @@ async fn story(_: Read, State(app): State<App>, Name(id): Name) -> Result<Respon
     let conversions: Vec<Conversion> = conversions.into_iter().map(Conversion::from).collect();
     chapters
         .extend(told.into_iter().map(Postback::from).map(|told| Chapter::of_postback(&conversions, told)));
+    let others = deliveries::list_of_click(&app.db, id, CHAPTERS_MAX).await?;
+    chapters.extend(others.iter().map(Chapter::of_delivery));
     chapters.sort_by_key(|chapter| chapter.at);
     answer(StatusCode::OK, &Story { click, decision, chapters, conversions })
 }
@@ -160,6 +162,15 @@ impl Chapter {
         let text = text.collect::<Vec<_>>().join(" ");
         let at = out.created_at;
         Self { out_click: Some(out), ..Self::new(at, "out_click", text) }
+    }
+
+    fn of_delivery(delivery: &deliveries::Delivery) -> Self {
+        let deliveries::Delivery { target_id, change, state, attempts, .. } = delivery;
+        let reason = delivery.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+        let text = format!(
+            "The target {target_id} is to be told of {change}: {state}{reason}, attempts: {attempts}."
+        );
+        Self::new(delivery.queued_at, "delivery", text)
     }
 
     fn of_postback(conversions: &[Conversion], told: Postback) -> Self {

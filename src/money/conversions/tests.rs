@@ -44,6 +44,7 @@ fn reading(text: &str) -> Reading {
 fn entry<'r>(rules: &'r PostbackRules, second: i64, text: &str) -> Entry<'r> {
     Entry {
         at: at(second),
+        is_known: false,
         reading: reading(text),
         network_id: None,
         rules,
@@ -131,6 +132,16 @@ fn a_postback_that_changes_nothing_says_why() {
     let wanted =
         [None, Some(Repeat), Some(LatePending), Some(Unmapped), Some(IgnoredStatus), None, Some(Repeat)];
     assert_eq!(told(&rules(Repeats::Update), &postbacks).1, wanted);
+}
+
+#[test]
+fn a_network_that_asks_for_a_token_is_told_of_nothing_without_its_key() {
+    let rules = PostbackRules { needs_key: true, ..rules(Repeats::Update) };
+    let stranger = entry(&rules, 0, "approved 5");
+    let derived = derive(std::slice::from_ref(&stranger));
+    assert_eq!((derived.conversions.len(), derived.verdicts[0].reason), (0, Some(OutcomeReason::WrongKey)));
+    let known = Entry { is_known: true, ..stranger };
+    assert_eq!(derive(&[known]).conversions.len(), 1);
 }
 
 #[test]

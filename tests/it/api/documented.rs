@@ -312,14 +312,7 @@ async fn the_api_answers_as_the_document_says() {
             .await;
         documented.check(&one, tracker.api(Method::DELETE, &at)).await;
     }
-    let rate = |rate: &str| json!({ "rates": [{ "currency": "UAH", "day": "2026-10-01", "rate": rate }] });
     for (method, template, path, body) in [
-        (Method::PUT, "/fx-rates", "/fx-rates".to_owned(), Some(rate("48"))),
-        (Method::PUT, "/fx-rates", "/fx-rates".to_owned(), Some(rate("49"))),
-        (Method::PUT, "/fx-rates", "/fx-rates".to_owned(), Some(rate("0"))),
-        (Method::GET, "/fx-rates", "/fx-rates".to_owned(), None),
-        (Method::GET, "/fx-rates", "/fx-rates?cursor=x".to_owned(), None),
-        (Method::GET, "/fx-rates/restatements", "/fx-rates/restatements".to_owned(), None),
         (Method::GET, "/campaigns", "/campaigns".to_owned(), None),
         (Method::GET, "/campaigns/{id}", format!("/campaigns/{id}"), None),
         (Method::POST, "/campaigns/{id}/pause", format!("/campaigns/{id}/pause"), None),
@@ -363,6 +356,118 @@ async fn the_api_answers_as_the_document_says() {
         "get /api/v1/clicks 401",
         "delete /api/v1/offers/{id} 409",
         "patch /api/v1/traffic-sources/{id} 412",
+    ] {
+        assert!(documented.seen.contains(wanted), "{wanted} was not seen: {:?}", documented.seen);
+    }
+}
+
+#[tokio::test]
+async fn deliveries_answer_as_the_document_says() {
+    let tracker = Tracker::start("documented_deliveries").await;
+    let mut documented = Documented::of(&tracker).await;
+    let hook = json!({ "name": "hook", "kind": "webhook", "url": "http://127.0.0.1:1/{secret:x}?key=y" });
+    let noun = "/api/v1/postback-targets";
+    let made = documented.check(noun, tracker.api(Method::POST, "/postback-targets").json(&hook)).await;
+    let at = format!("/postback-targets/{}", made["id"]);
+    let day = json!({ "target_id": made["id"], "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "dry_run": true });
+    for (method, template, path, body) in [
+        (Method::GET, "/postback-targets", "/postback-targets?q=o", json!({})),
+        (
+            Method::POST,
+            "/postback-targets",
+            "/postback-targets",
+            json!({ "name": "", "url": "x", "template": "nosuch" }),
+        ),
+        (Method::GET, "/postback-targets/{id}", &at, json!({})),
+        (
+            Method::PATCH,
+            "/postback-targets/{id}",
+            &at,
+            json!({ "payout_rule": "factor", "payout_factor": "0.5" }),
+        ),
+        (Method::POST, "/postback-targets/{id}/pause", &format!("{at}/pause"), json!({})),
+        (Method::POST, "/postback-targets/{id}/resume", &format!("{at}/resume"), json!({})),
+        (Method::POST, "/postback-targets/{id}/secret", &format!("{at}/secret"), json!({})),
+        (Method::POST, "/postback-targets/{id}/test", &format!("{at}/test"), json!({})),
+        (Method::GET, "/deliveries", "/deliveries?state=dead", json!({})),
+        (Method::GET, "/deliveries/{id}", "/deliveries/0b8aaf3c-5f00-4abc-8def-0123456789ab", json!({})),
+        (
+            Method::POST,
+            "/deliveries/{id}/retry",
+            "/deliveries/0b8aaf3c-5f00-4abc-8def-0123456789ab/retry",
+            json!({}),
+        ),
+        (Method::POST, "/deliveries/replay", "/deliveries/replay", day),
+        (Method::DELETE, "/postback-targets/{id}", &at, json!({})),
+    ] {
+        let request = tracker.api(method.clone(), path);
+        let request =
+            if matches!(method, Method::GET | Method::DELETE) { request } else { request.json(&body) };
+        documented.check(&format!("/api/v1{template}"), request).await;
+    }
+    assert_eq!(documented.wrong, [""; 0]);
+}
+
+#[tokio::test]
+async fn money_answers_as_the_document_says() {
+    let tracker = Tracker::start("documented_money").await;
+    tracker.simple_campaign("demo").await;
+    let (_, click) = tracker.click("/click?cid=demo").await;
+    tracker.wait_rows(Table::Clicks, 1).await;
+    let mut documented = Documented::of(&tracker).await;
+    let conversion = json!({ "click_id": click, "payout": { "amount": "1.50", "currency": "USD" } });
+    let told = tracker.api(Method::POST, "/conversions").json(&conversion);
+    let told = documented.check("/api/v1/conversions", told).await;
+    let postback = told["postback_id"].as_str().unwrap().to_owned();
+    let stored = async || {
+        let page = tracker.show("/conversions").await;
+        anyhow::ensure!(page["data"].as_array().is_some_and(|data| data.len() == 1), "{page}");
+        Ok(())
+    };
+    eventually(SOON, stored).await;
+    let page = tracker.show("/conversions").await;
+    let id = page["data"][0]["id"].as_str().unwrap();
+    let day = json!({ "from": "2026-01-01T00:00:00Z", "to": "2100-01-02T00:00:00Z" });
+    let rate = |rate: &str| json!({ "rates": [{ "currency": "UAH", "day": "2026-10-01", "rate": rate }] });
+    for (method, template, path, body) in [
+        (Method::PUT, "/fx-rates", "/fx-rates".to_owned(), Some(rate("48"))),
+        (Method::PUT, "/fx-rates", "/fx-rates".to_owned(), Some(rate("49"))),
+        (Method::PUT, "/fx-rates", "/fx-rates".to_owned(), Some(rate("0"))),
+        (Method::GET, "/fx-rates", "/fx-rates".to_owned(), None),
+        (Method::GET, "/fx-rates", "/fx-rates?cursor=x".to_owned(), None),
+        (Method::GET, "/fx-rates/restatements", "/fx-rates/restatements".to_owned(), None),
+        (Method::POST, "/conversions", "/conversions".to_owned(), Some(json!({ "click_id": "x" }))),
+        (Method::GET, "/conversions", "/conversions?cid=demo&status=approved".to_owned(), None),
+        (Method::GET, "/conversions", "/conversions?status=paid".to_owned(), None),
+        (Method::GET, "/conversions/{id}", format!("/conversions/{id}"), None),
+        (Method::GET, "/conversions/{id}", format!("/conversions/{postback}"), None),
+        (Method::GET, "/clicks/{click_id}/story", format!("/clicks/{click}/story"), None),
+        (Method::GET, "/postbacks", "/postbacks?outcome=accepted".to_owned(), None),
+        (Method::GET, "/postbacks/{id}", format!("/postbacks/{postback}"), None),
+        (Method::GET, "/postbacks/{id}", "/postbacks/x".to_owned(), None),
+        (Method::POST, "/postbacks/replay", "/postbacks/replay".to_owned(), Some(day)),
+        (Method::POST, "/postbacks/replay", "/postbacks/replay".to_owned(), Some(json!({ "from": 7 }))),
+    ] {
+        let request = tracker.api(method, &path);
+        let request = match &body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        documented.check(&format!("/api/v1{template}"), request).await;
+    }
+    let file = |text: String| {
+        tracker.api(Method::POST, "/conversions/import").header("content-type", "text/csv").body(text)
+    };
+    let import = "/api/v1/conversions/import";
+    let results = documented.check(import, file(format!("click_id,payout\n{click},2\nx,1\n"))).await;
+    assert_eq!((&results["stored"], &results["rejected"]), (&json!(1), &json!(1)), "{results}");
+    documented.check(import, file(String::new())).await;
+    documented.check(import, tracker.api(Method::POST, "/conversions/import").json(&json!({}))).await;
+    assert_eq!(documented.wrong, [""; 0]);
+    for wanted in [
+        "get /api/v1/conversions/{id} 200",
+        "get /api/v1/conversions/{id} 404",
+        "post /api/v1/conversions/import 415",
     ] {
         assert!(documented.seen.contains(wanted), "{wanted} was not seen: {:?}", documented.seen);
     }

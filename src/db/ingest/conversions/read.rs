@@ -49,6 +49,7 @@ SELECT
     p.id,
     p.click_id,
     p.key_network_id,
+    p.channel,
     p.leg_offer_id,
     p.params,
     p.outcome,
@@ -57,7 +58,7 @@ SELECT
     p.conversion_id
 FROM unnest($1::uuid[]) AS t (click_id)
 CROSS JOIN LATERAL (
-    SELECT id, click_id, key_network_id, leg_offer_id, params, outcome, reason, network_id, conversion_id
+    SELECT id, click_id, key_network_id, channel, leg_offer_id, params, outcome, reason, network_id, conversion_id
     FROM postbacks
     WHERE click_id = t.click_id
       AND refusal IS NULL
@@ -138,6 +139,7 @@ pub(super) struct LedgerRow {
     pub(super) id: Uuid,
     pub(super) click_id: Uuid,
     pub(super) key_network_id: Option<i64>,
+    pub(super) channel: String,
     pub(super) leg_offer_id: Option<i64>,
     pub(super) params: String,
     /// What was stored of its outcome; empty: it is not stored yet.
@@ -154,6 +156,7 @@ impl LedgerRow {
             id: postback.id,
             click_id: postback.click_id.map_or(Uuid::nil(), ClickId::uuid),
             key_network_id: postback.network_id,
+            channel: postback.channel.to_string(),
             leg_offer_id: postback.offer_id,
             params: postback.params.clone().into_owned(),
             outcome: String::new(),

@@ -265,6 +265,9 @@ impl BookRow {
     }
 }
 
+/// A click with its `conversion_type` and `converted_at`.
+type ConvertedClick = (ClickId, Option<String>, Option<DateTime<Utc>>);
+
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(super) struct Written {
@@ -278,8 +281,7 @@ pub(super) struct Written {
     pub(super) book: Vec<BookRow>,
     /// Clicks whose postbacks do not wait any more.
     pub(super) stored: Vec<ClickId>,
-    /// Clicks with their `conversion_type` and `converted_at`.
-    clicks: Vec<(ClickId, Option<String>, Option<DateTime<Utc>>)>,
+    clicks: Vec<ConvertedClick>,
     pub(super) told: Told,
 }
 
@@ -370,10 +372,7 @@ async fn update_postbacks(
     Ok(())
 }
 
-async fn update_clicks(
-    c: &mut Session<'_>,
-    clicks: &[(ClickId, Option<String>, Option<DateTime<Utc>>)],
-) -> sqlx::Result<()> {
+async fn update_clicks(c: &mut Session<'_>, clicks: &[ConvertedClick]) -> sqlx::Result<()> {
     UPDATE_CLICKS
         .query()
         .bind(column(clicks, |(click, ..)| click.uuid()))

@@ -100,7 +100,7 @@ fn read_terms(f: &mut Fields<'_>, base: TargetTerms) -> TargetTerms {
         mode: f.choice("mode", mode_of_kind),
         payout_rule: f.choice("payout_rule", base.payout_rule),
         payout_factor: or(f, "payout_factor", base.payout_factor, read_factor),
-        payout_amount: or(f, "payout_amount", base.payout_amount, |f, name| f.money(name)),
+        payout_amount: or(f, "payout_amount", base.payout_amount, Fields::money),
         success_status_min: integer(f, "success_status_min", 200..=599, base.success_status_min),
         success_status_max: integer(f, "success_status_max", 200..=599, base.success_status_max),
         success_pattern: or(f, "success_pattern", base.success_pattern, read_pattern),
@@ -116,11 +116,11 @@ fn read_terms(f: &mut Fields<'_>, base: TargetTerms) -> TargetTerms {
 }
 
 /// What a field says, else what it `was`; `null` clears it.
-fn or<T>(
-    f: &mut Fields<'_>,
+fn or<'v, T>(
+    f: &mut Fields<'v>,
     name: &str,
     was: Option<T>,
-    read: impl FnOnce(&mut Fields<'_>, &str) -> Option<T>,
+    read: impl FnOnce(&mut Fields<'v>, &str) -> Option<T>,
 ) -> Option<T> {
     match f.given(name) {
         Given::Absent => was,
@@ -242,7 +242,7 @@ fn read_statuses(f: &mut Fields<'_>, was: Vec<Status>) -> Vec<Status> {
     for (i, text) in texts.iter().enumerate() {
         match text.parse() {
             Ok(status @ (Status::Pending | Status::Approved)) if !statuses.contains(&status) => {
-                statuses.push(status)
+                statuses.push(status);
             }
             _ => f.refuse_below(&format!("statuses/{i}"), "choice", "must be pending or approved, each once"),
         }

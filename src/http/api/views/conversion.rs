@@ -48,6 +48,7 @@ pub(crate) struct Conversion {
     #[schema(example = "confirmed")]
     status_text: Option<String>,
     /// What else the network says of it.
+    #[schema(example = "duplicate order")]
     status_detail: Option<String>,
     /// What counts now, in `currency`: 0 of what is rejected or refunded. A correction may be below zero.
     #[schema(value_type = String, example = "1.50")]
@@ -98,10 +99,13 @@ pub(crate) struct Conversion {
     #[schema(min_items = 5, max_items = 5)]
     subs: [Option<String>; 5],
     /// The keyword.
+    #[schema(example = "running shoes")]
     keyword: Option<String>,
     /// The creative.
+    #[schema(example = "banner-7")]
     creative: Option<String>,
     /// The placement.
+    #[schema(example = "zone-41")]
     placement: Option<String>,
     /// Whether the click counts.
     is_click_valid: bool,

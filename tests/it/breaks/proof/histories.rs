@@ -190,7 +190,9 @@ async fn drain(primary: &Pool, stream: Uuid, records: &[Vec<u8>], seed: u64) -> 
             let hi = (lo + random.usize(1..400)).min(records.len());
             let batch: Vec<Record<'_>> = records[lo..hi].iter().map(|r| Record::decode(r).unwrap()).collect();
             let mut rows = Rows::default();
-            batch.iter().for_each(|record| rows.push(record));
+            for record in &batch {
+                rows.push(record);
+            }
             let storing = ingest.store(stream, lo as u64, hi as u64, &mut rows);
             let limit = if random.u8(..6) == 0 { random.u64(0..60) } else { 60_000 };
             match tokio::time::timeout(Duration::from_millis(limit), storing).await {

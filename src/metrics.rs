@@ -145,14 +145,15 @@ mod conversions;
 mod db;
 mod deliveries;
 mod drain;
+mod fx;
 mod http;
 mod journal;
 mod process;
 mod redis;
 
 pub use {
-    budgets::*, campaigns::*, caps::*, clicks::*, conversions::*, db::*, deliveries::*, drain::*, http::*,
-    journal::*, process::*, redis::*,
+    budgets::*, campaigns::*, caps::*, clicks::*, conversions::*, db::*, deliveries::*, drain::*, fx::*,
+    http::*, journal::*, process::*, redis::*,
 };
 
 /// Every metric of octo; `process_*` describe themselves.
@@ -168,6 +169,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         campaigns::FAMILIES,
         caps::FAMILIES,
         deliveries::FAMILIES,
+        fx::FAMILIES,
         redis::FAMILIES,
         process::FAMILIES,
     ];

@@ -60,7 +60,8 @@ pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode>
     })
 }
 
-fn read(file: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
+/// A file, or what comes on standard input for `-`, of so many bytes at most.
+pub(super) fn read(file: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
     let source: Box<dyn Read> = if file == Path::new("-") {
         Box::new(std::io::stdin())
     } else {

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{print, with_db};
+use super::{conversions, print, with_db};
 use crate::{
     config::Config,
     db::{
@@ -59,12 +59,13 @@ pub(super) enum Command {
     },
     /// Read a file of lines: campaign,from,to,kind,amount,currency,zone,..,note or campaign;zone;date;cost;token;value
     Import {
-        /// The file; its first line names the columns
+        /// The file; its first line names the columns; - for standard input
         file: PathBuf,
         /// The currency of lines that name none
         #[arg(long, value_name = "CODE")]
         currency: Option<String>,
-        /// Where refused lines are written; without it, beside the file, with .rejected behind its name
+        /// Where refused lines are written; without it, beside the file, with .rejected behind its name; of standard
+        /// input they are only named
         #[arg(long, value_name = "FILE")]
         rejects: Option<PathBuf>,
     },
@@ -123,7 +124,10 @@ pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode>
             Command::Set(set) => say(&db, &set).await,
             Command::List { campaign, live } => list(&db, campaign, live).await,
             Command::Void { id } => void(&db, id).await,
-            Command::Import { file, currency, rejects } => import(&db, file, currency, rejects).await,
+            Command::Import { file, currency, rejects } => {
+                let bytes = conversions::read(&file, config.costs.import_bytes_max)?;
+                import(&db, file, &bytes, currency, rejects).await
+            }
         };
         db.close();
         code
@@ -258,11 +262,11 @@ async fn void(db: &Db, id: Uuid) -> anyhow::Result<ExitCode> {
 async fn import(
     db: &Db,
     path: PathBuf,
+    bytes: &[u8],
     currency: Option<String>,
     rejects: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
-    let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let text = String::from_utf8_lossy(bytes).into_owned();
     let lines = file::read(&text, currency.as_deref()).map_err(anyhow::Error::msg)?;
     let originals: Vec<&str> = text.lines().collect();
     let (mut known, mut refused) = (HashMap::new(), Vec::new());
@@ -285,17 +289,22 @@ async fn import(
         eprintln!("{total} are stored");
         return Ok(ExitCode::SUCCESS);
     }
-    let rejects = rejects.unwrap_or_else(|| {
-        let mut name = path.into_os_string();
-        name.push(".rejected");
-        name.into()
-    });
-    let mut out =
-        fs::File::create(&rejects).with_context(|| format!("{} cannot be written", rejects.display()))?;
     for (number, why) in &refused {
         eprintln!("line {number}: {why}");
-        writeln!(out, "{}", originals.get(number - 1).copied().unwrap_or_default())?;
     }
-    eprintln!("{} are stored, {} are refused: {}", total - refused.len(), refused.len(), rejects.display());
+    eprintln!("{} are stored, {} are refused", total - refused.len(), refused.len());
+    let beside = || {
+        let mut name = path.clone().into_os_string();
+        name.push(".rejected");
+        PathBuf::from(name)
+    };
+    if let Some(rejects) = rejects.or_else(|| (path != Path::new("-")).then(beside)) {
+        let shown = rejects.display();
+        let mut out = fs::File::create(&rejects).with_context(|| format!("{shown} cannot be written"))?;
+        for (number, _) in &refused {
+            writeln!(out, "{}", originals.get(number - 1).copied().unwrap_or_default())?;
+        }
+        eprintln!("the refused lines are in {shown}");
+    }
     Ok(ExitCode::FAILURE)
 }

@@ -638,6 +638,8 @@ pub struct Costs {
     pub settle: Duration,
     #[serde(rename = "count_timeout_ms", with = "Millis::<100>")]
     pub count_timeout: Duration,
+    #[serde(with = "AtLeast::<1024>")]
+    pub import_bytes_max: usize,
 }
 
 /// `[budgets]`

@@ -26,6 +26,7 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
         let mut has_rates = !app.config.money.built_in_rates;
         loop {
             has_rates = has_rates || fill_rates(&app).await;
+            note_newest_rate(&app).await;
             apply_retention(&app).await;
             sleep(app.config.database.partitions_interval).await;
             prepare_days(&app).await;
@@ -61,6 +62,14 @@ async fn fill_rates(app: &App) -> bool {
             tracing::warn!(error, "cannot store the built-in rates of currencies; trying again later");
             false
         }
+    }
+}
+
+/// Measures how old the rates of the bank are: they come by an import only.
+async fn note_newest_rate(app: &App) {
+    match fx_rates::newest(&app.db).await {
+        Ok(day) => metrics::newest_rate(day),
+        Err(error) => tracing::debug!(?error, "the newest rates of currencies were not looked for"),
     }
 }
 

@@ -108,6 +108,7 @@ mod edge {
     mod first_steps;
     mod fx;
     mod limits;
+    mod media_buyer;
     mod ops;
     mod permissions;
     mod pgbouncer;

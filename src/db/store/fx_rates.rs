@@ -87,6 +87,8 @@ statements! {
 
     HAS_PUBLISHED = "fx_rate.has_published": "SELECT EXISTS (SELECT FROM fx_rates WHERE source = 'ecb')";
 
+    NEWEST = "fx_rate.newest": "SELECT max(day) FROM fx_rates WHERE source = 'ecb'";
+
     FILL = "fx_rate.fill": "
     INSERT INTO fx_rates (currency, day, rate, source)
     SELECT currency, day, rate, 'ecb'
@@ -210,6 +212,11 @@ pub async fn fill(db: &Db, rates: impl FnOnce() -> Vec<Rate>) -> Result<u64, Err
         Box::pin(async move { Ok(query.execute(c).await?.rows_affected()) })
     })
     .await
+}
+
+/// The newest day for which there are rates of the bank; from a replica.
+pub async fn newest(db: &Db) -> Result<Option<NaiveDate>, Error> {
+    db.read(NEWEST, |c| Box::pin(NEWEST.query_scalar().fetch_one(c))).await
 }
 
 /// Rates that were changed, of one currency or of all, newest first, after (older than) `after`, at most `limit`; from a

@@ -423,6 +423,13 @@ async fn the_command_line_says_lists_takes_back_and_imports() {
     assert!(code == Some(1) && error.contains("line 3: there is no campaign nobody"), "{error}");
     let rejected = std::fs::read_to_string(dir.path().join("costs.csv.rejected")).unwrap();
     assert_eq!(rejected, "nobody,2026-11-01,2026-11-02,total,1,EUR\n");
+
+    let piped = "campaign,from,to,kind,amount,currency\ndemo,2026-11-03,2026-11-04,total,2,EUR\n,,,,,\n";
+    let octo = crate::harness::Octo::builder().database_url(tracker.database.url());
+    let done = octo.run_with_input(&["cost", "import", "-"], piped.as_bytes()).await;
+    let error = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(1) && error.contains("1 are stored, 1 are refused"), "{error}");
+    assert!(run(&["list", "--live"]).await.1.contains("total 2 EUR"), "from standard input");
 }
 
 /// Fills 30 days with 10 M clicks of a campaign in its hours, and prints how long saying and reading costs takes; with

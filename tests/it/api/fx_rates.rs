@@ -195,6 +195,14 @@ async fn a_database_without_rates_begins_with_the_built_in_ones_and_is_never_giv
     let rate: Decimal =
         sqlx::query_scalar("SELECT octo_fx('EUR', 'USD', '2026-11-01')").fetch_one(&pool).await.unwrap();
     assert_eq!(rate, "1.1172".parse().unwrap());
+    let newest = ecb::built_in().iter().map(|rate| rate.day).max().unwrap();
+    let newest = newest.and_hms_opt(0, 0, 0).unwrap().and_utc().timestamp();
+    eventually(SOON, async || {
+        let measured = octo.metric("octo_fx_newest_rate_timestamp_seconds").await;
+        anyhow::ensure!(i64::try_from(measured) == Ok(newest), "{measured}");
+        Ok(())
+    })
+    .await;
     drop(octo);
 
     // what the owner has now stays as it is

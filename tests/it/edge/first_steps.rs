@@ -15,7 +15,7 @@ use crate::{
 const COMMANDS_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Runs commands of a page as its reader would, beside this octo.
-async fn shell(octo: &Octo, commands: &str) -> String {
+pub(super) async fn shell(octo: &Octo, commands: &str) -> String {
     let programs = Path::new(env!("CARGO_BIN_EXE_octo")).parent().unwrap().display();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
     let commands = commands.replace("http://127.0.0.1:8080", octo.url("").as_str());

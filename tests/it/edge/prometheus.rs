@@ -179,7 +179,7 @@ async fn tour_money(tracker: &Tracker) {
         let request = tracker.api(Method::POST, "/deliveries/replay").json(&body);
         assert!(request.send().await.unwrap().status().is_success(), "{body}");
     }
-    let cost = json!({ "campaign_id": tracker.show("/campaigns/demo").await["id"], "from": "2026-11-01T00:00:00Z",
+    let cost = json!({ "campaign": "demo", "from": "2026-11-01T00:00:00Z",
                        "to": "2026-11-01T01:00:00Z", "kind": "total", "amount": "1", "currency": "USD",
                        "filters": { "country": ["DE"] } });
     post("/costs", cost).await;

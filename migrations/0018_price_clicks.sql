@@ -36,6 +36,12 @@ ALTER TABLE campaigns
     ADD COLUMN cost_amount numeric(18, 6) CHECK (cost_amount >= 0),
     ADD COLUMN cost_currency text;
 
+ALTER TABLE campaigns
+    ADD COLUMN revenue_share numeric(9, 6) CHECK (revenue_share BETWEEN 0 AND 100); -- percent, of revshare
+
+-- conversions are few beside clicks, and their costs are asked for by campaign and time of the click
+CREATE INDEX conversions_campaign_id_created_at ON conversions (campaign_id, created_at);
+
 -- Since which hour a campaign has which price: another price moves no past cost.
 CREATE TABLE campaign_prices (
     campaign_id uuid        NOT NULL,
@@ -46,19 +52,28 @@ CREATE TABLE campaign_prices (
     PRIMARY KEY (campaign_id, since)
 );
 
+-- The amount of revshare is a percentage and has no currency.
 CREATE FUNCTION octo_price_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    price numeric := CASE WHEN NEW.cost_model = 'revshare' THEN NEW.revenue_share ELSE NEW.cost_amount END;
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.cost_amount IS NULL THEN
+        IF price IS NULL THEN
             RETURN NULL;
         END IF;
-    ELSIF (NEW.cost_model, NEW.cost_amount, NEW.cost_currency)
-        IS NOT DISTINCT FROM (OLD.cost_model, OLD.cost_amount, OLD.cost_currency)
+    ELSIF (NEW.cost_model, NEW.cost_amount, NEW.cost_currency, NEW.revenue_share)
+        IS NOT DISTINCT FROM (OLD.cost_model, OLD.cost_amount, OLD.cost_currency, OLD.revenue_share)
     THEN
         RETURN NULL;
     END IF;
     INSERT INTO campaign_prices (campaign_id, since, cost_model, amount, currency)
-    VALUES (NEW.id, date_trunc('hour', now(), 'UTC'), NEW.cost_model, NEW.cost_amount, NEW.cost_currency)
+    VALUES (
+        NEW.id,
+        date_trunc('hour', now(), 'UTC'),
+        NEW.cost_model,
+        price,
+        CASE WHEN NEW.cost_model <> 'revshare' THEN NEW.cost_currency END
+    )
     ON CONFLICT (campaign_id, since) DO UPDATE
     SET cost_model = excluded.cost_model,
         amount = excluded.amount,
@@ -176,14 +191,16 @@ RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     )
 $$;
 
--- What the first k of the n units of an adjustment cost together, in millionths: each unit costs what it adds, so any parts
--- add up to the whole. Units are clicks, or of a factor millionths of what links said.
+-- What the first k of the n units of an adjustment or price cost together, in millionths: each unit costs what it adds, so any
+-- parts add up to the whole. Units are clicks or conversions; of a factor millionths of what links said, of a percentage
+-- millionths of revenue.
 CREATE FUNCTION octo_cost_share(kind text, amount numeric, n numeric, k numeric)
 RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE kind
         WHEN 'total' THEN CASE WHEN n = 0 THEN 0 ELSE div(amount * k, n) END
         WHEN 'per_click' THEN amount * k
         WHEN 'per_mille' THEN div(amount * k, 1000)
+        WHEN 'percent' THEN div(amount * k, 100000000)
         ELSE div(amount * k, 1000000)
     END
 $$;
@@ -227,10 +244,31 @@ LANGUAGE sql STABLE AS $$
       AND k.created_at < hi
 $$;
 
--- What each click cost, and where that is from: the figures of GET /api/v1/campaigns/{id}/costs, click by click.
+-- What approved conversions of clicks come to: how many there are (without further payments and corrections), and the
+-- revenue in millionths.
+CREATE FUNCTION octo_click_earnings(campaign uuid, lo timestamptz, hi timestamptz)
+RETURNS TABLE (click_id uuid, created_at timestamptz, currency text, conversions bigint, revenue numeric)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        v.click_id,
+        v.created_at,
+        v.currency COLLATE "C",
+        count(*) FILTER (WHERE v.kind = 'conversion'),
+        sum(v.payout) * 1000000
+    FROM conversions v
+    WHERE v.campaign_id = campaign
+      AND v.created_at >= lo
+      AND v.created_at < hi
+      AND v.status = 'approved'
+    GROUP BY 1, 2, 3
+$$;
+
+-- What each click cost, and where that is from: the figures of GET /api/v1/campaigns/{id}/costs, click by click. By
+-- revshare a click with revenue in several currencies has a row of each.
 CREATE FUNCTION octo_click_costs(campaign uuid, from_time timestamptz, to_time timestamptz)
 RETURNS TABLE (click_id uuid, created_at timestamptz, cost numeric, currency text, provenance text)
-LANGUAGE plpgsql STABLE AS $$
+-- compiling plans over many partitions takes longer than running them
+LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     r record;
@@ -335,6 +373,13 @@ BEGIN
     WITH p AS (
         SELECT *
         FROM jsonb_to_recordset(done) AS p (rank bigint, kind text, rest numeric, n numeric, basis text, currency text)
+    ), earned AS (
+        SELECT *
+        FROM octo_click_earnings(campaign, r.lo, r.hi)
+    ), converted AS (
+        SELECT e.click_id, sum(e.conversions) AS conversions
+        FROM earned e
+        GROUP BY 1
     ), priced AS (
         SELECT
             k.click_id,
@@ -343,14 +388,25 @@ BEGIN
             k.token,
             k.rank,
             k.currency AS said_in,
-            coalesce(p.kind, CASE WHEN m.cost_model = 'cpm' THEN 'per_mille' ELSE 'per_click' END) AS kind,
+            coalesce(p.kind, CASE m.cost_model
+                WHEN 'cpm' THEN 'per_mille'
+                WHEN 'revshare' THEN 'percent'
+                ELSE 'per_click'
+            END) AS kind,
             coalesce(p.rest, m.amount * 1000000) AS amount,
             p.n,
-            coalesce(p.currency, CASE WHEN p.rank IS NULL THEN m.currency END) AS priced_in,
-            CASE coalesce(p.basis, CASE WHEN m.cost_model = 'cpuc' THEN 'unique' ELSE 'valid' END)
+            coalesce(p.currency, CASE WHEN p.rank IS NULL THEN coalesce(m.currency, e.currency) END) AS priced_in,
+            CASE coalesce(p.basis, CASE m.cost_model
+                WHEN 'cpuc' THEN 'unique'
+                WHEN 'cpa' THEN 'conversions'
+                WHEN 'revshare' THEN 'revenue'
+                ELSE 'valid'
+            END)
                 WHEN 'valid' THEN k.is_valid
                 WHEN 'unique' THEN k.is_unique
                 WHEN 'all' THEN 1
+                WHEN 'conversions' THEN coalesce(v.conversions, 0)
+                WHEN 'revenue' THEN coalesce(e.revenue, 0)
                 ELSE k.token
             END AS units
         FROM octo_priced_clicks(campaign, r.lo, r.hi) k
@@ -362,13 +418,15 @@ BEGIN
               AND m.since <= k.hour
             ORDER BY m.since DESC
             LIMIT 1
-        ) m ON k.rank IS NULL AND k.currency = '' AND m.cost_model IN ('cpc', 'cpm', 'cpuc')
+        ) m ON k.rank IS NULL AND k.currency = '' AND m.cost_model <> 'none'
+        LEFT JOIN converted v ON v.click_id = k.click_id AND m.cost_model = 'cpa'
+        LEFT JOIN earned e ON e.click_id = k.click_id AND m.cost_model = 'revshare' AND m.amount IS NOT NULL
     ), summed AS (
         SELECT
             *,
             -- by a model each hour for itself, whatever range is asked for
             sum(units) OVER (
-                PARTITION BY rank, CASE WHEN rank IS NULL THEN hour END, CASE WHEN kind = 'factor' THEN said_in END
+                PARTITION BY rank, CASE WHEN rank IS NULL THEN hour END, CASE kind WHEN 'factor' THEN said_in WHEN 'percent' THEN priced_in END
                 ORDER BY hour, said_in, click_id
                 ROWS UNBOUNDED PRECEDING
             ) AS k
@@ -389,7 +447,7 @@ BEGIN
         CASE
             WHEN s.rank IS NOT NULL THEN 'adjusted'
             WHEN s.said_in <> '' THEN 'token'
-            WHEN s.amount IS NOT NULL THEN 'model'
+            WHEN s.amount IS NOT NULL AND s.priced_in IS NOT NULL THEN 'model'
             ELSE 'none'
         END
     FROM summed s

@@ -34,9 +34,7 @@ ALTER TABLE campaigns
     ADD CONSTRAINT campaigns_cost_model_check
         CHECK (cost_model IN ('cpc', 'cpa', 'cpm', 'revshare', 'cpuc', 'none')),
     ADD COLUMN cost_amount numeric(18, 6) CHECK (cost_amount >= 0),
-    ADD COLUMN cost_currency text;
-
-ALTER TABLE campaigns
+    ADD COLUMN cost_currency text,
     ADD COLUMN revenue_share numeric(9, 6) CHECK (revenue_share BETWEEN 0 AND 100); -- percent, of revshare
 
 -- conversions are few beside clicks, and their costs are asked for by campaign and time of the click

@@ -147,7 +147,8 @@ impl PartialSchema for CostsInput {
     fn schema() -> RefOr<Schema> {
         let one = || Ref::from_schema_name(CostInput::name().as_ref());
         let list = ArrayBuilder::new().items(one()).min_items(Some(1)).max_items(Some(ENTRIES_MAX));
-        Schema::AnyOf(AnyOfBuilder::new().item(one()).item(list).build()).into()
+        let either = AnyOfBuilder::new().description(Some("One adjustment, or a list.")).item(one()).item(list);
+        Schema::AnyOf(either.build()).into()
     }
 }
 

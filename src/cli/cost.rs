@@ -299,12 +299,12 @@ async fn import(
         PathBuf::from(name)
     };
     if let Some(rejects) = rejects.or_else(|| (path != Path::new("-")).then(beside)) {
-        let shown = rejects.display();
-        let mut out = fs::File::create(&rejects).with_context(|| format!("{shown} cannot be written"))?;
+        let place = rejects.display();
+        let mut out = fs::File::create(&rejects).with_context(|| format!("{place} cannot be written"))?;
         for (number, _) in &refused {
             writeln!(out, "{}", originals.get(number - 1).copied().unwrap_or_default())?;
         }
-        eprintln!("the refused lines are in {shown}");
+        eprintln!("the refused lines are in {place}");
     }
     Ok(ExitCode::FAILURE)
 }

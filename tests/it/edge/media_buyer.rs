@@ -40,18 +40,18 @@ impl Sums {
 
 /// What the story's postbacks and lines earn.
 fn revenue() -> Sums {
-    let leads = 10 * 8_00; // approved; the other ten are pending or rejected
-    let refunded = 8_00;
-    let rebill = 4_00;
-    let mapped_later = 2 * 15_00;
-    let sales = 49_90 + (120_00 - 20_00);
-    let file = 5 * 10_58;
+    let leads = 10 * 800; // approved; the other ten are pending or rejected
+    let refunded = 800;
+    let rebill = 400;
+    let mapped_later = 2 * 1_500;
+    let sales = 4_990 + (12_000 - 2_000);
+    let file = 5 * 1_058;
     Sums { eur: sales + file, usd: leads - refunded + rebill + mapped_later }
 }
 
 /// What its clicks cost: the invoice for blue ones; of the others what the link says, else the campaign's price.
 fn cost() -> Sums {
-    let mut cost = Sums { eur: 12_48, usd: 0 };
+    let mut cost = Sums { eur: 1_248, usd: 0 };
     for n in (1..=1000).filter(|n| n % 3 != 0) {
         if n % 10 == 0 {
             cost.usd += 5;

@@ -13,6 +13,7 @@ mod write;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use self::{
@@ -27,7 +28,7 @@ use crate::{
     db::{Db, Error, Statement, session::Session, statement::statements},
     facts::{Fact, click::Click, out_click::OutClick, postback::Postback},
     model::{
-        conversion::{Channel, Outcome, OutcomeReason, Status},
+        conversion::{Channel, Flag, Outcome, OutcomeReason, Status},
         id::{ClickId, time_of_uuid},
         network::PostbackRules,
     },
@@ -318,6 +319,9 @@ fn derive_click(
             None => (None, conversion.last_at),
         };
         written.book.push(BookRow::new(ids[i], click_id, click.campaign_id, postback_id, at, moved));
+        let is_same_state = moved.from == Some(moved.to) && moved.to.has_money();
+        let is_part =
+            is_same_state && moved.payout < Decimal::ZERO && conversion.flags.contains(&Flag::PartlyRefunded);
         written.told.changes.push(Change {
             campaign_id: click.campaign_id,
             conversion_id: ids[i],
@@ -329,7 +333,12 @@ fn derive_click(
             to_status: moved.to,
             goal: conversion.key.goal.clone(),
             kind: conversion.kind,
-            payout: conversion.original_payout.unwrap_or(conversion.payout),
+            payout: if is_part {
+                -moved.payout
+            } else {
+                conversion.original_payout.unwrap_or(conversion.payout)
+            },
+            is_part,
             currency: conversion.currency.to_string(),
             changed_at: at,
             arrived_at: conversion.first_at,

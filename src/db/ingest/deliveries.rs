@@ -21,13 +21,13 @@ statements! {
     // same delivery. The order of rows is the order of their `seq`.
     INSERT = "deliveries.insert": "
 WITH change AS (
-    SELECT *, c.to_status IN ('rejected', 'refunded') OR c.kind = 'correction' AS takes_back
+    SELECT *, c.to_status IN ('rejected', 'refunded') OR c.kind = 'correction' OR c.is_part AS takes_back
     FROM unnest(
         $1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::int8[], $6::text[], $7::text[], $8::text[], $9::text[],
-        $10::numeric[], $11::text[], $12::timestamptz[]
+        $10::numeric[], $11::text[], $12::timestamptz[], $13::bool[]
     ) WITH ORDINALITY AS c (
         campaign_id, conversion_id, click_id, click_at, source_id, from_status, to_status, goal, kind, payout, currency,
-        changed_at, nth
+        changed_at, is_part, nth
     )
 )
 INSERT INTO deliveries (
@@ -39,13 +39,18 @@ SELECT
         ':',
         t.id,
         c.conversion_id,
-        CASE WHEN t.mode = 'first' AND NOT c.takes_back THEN 'first' ELSE c.to_status END
+        -- parts that are taken back are told one by one: their times differ
+        CASE
+            WHEN c.is_part THEN 'part:' || extract(epoch FROM c.changed_at)
+            WHEN t.mode = 'first' AND NOT c.takes_back THEN 'first'
+            ELSE c.to_status
+        END
     ), 'UTF8')), 1, 16), 'hex')::uuid,
     t.id,
     c.campaign_id,
     c.conversion_id,
     c.click_id,
-    c.to_status,
+    CASE WHEN c.is_part THEN 'refunded' ELSE c.to_status END,
     c.goal,
     c.kind,
     CASE t.payout_rule
@@ -104,12 +109,14 @@ pub struct Change {
     pub goal: String,
     /// What the conversion is.
     pub kind: ConversionKind,
-    /// What it pays; of one that is rejected or refunded what it paid before.
+    /// What it pays; of one that is rejected or refunded what it paid before; of a part that was refunded, that part.
     pub payout: Decimal,
     /// The currency of the payout.
     pub currency: String,
     /// When the postback came that caused it.
     pub changed_at: DateTime<Utc>,
+    /// Whether only a part of it was refunded.
+    pub is_part: bool,
     /// When the first postback of the conversion came.
     pub arrived_at: DateTime<Utc>,
     /// Whether its click counts; nobody is told of others.
@@ -143,6 +150,7 @@ pub async fn enqueue(c: &mut Session<'_>, changes: &[Change]) -> sqlx::Result<u6
         .bind(column(&told, |change| <&str>::from(change.kind)))
         .bind(column(&told, |change| change.payout))
         .bind(column(&told, |change| change.currency.as_str()))
-        .bind(column(&told, |change| change.changed_at));
+        .bind(column(&told, |change| change.changed_at))
+        .bind(column(&told, |change| change.is_part));
     Ok(insert.execute(c).await?.rows_affected())
 }

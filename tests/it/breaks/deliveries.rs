@@ -182,6 +182,7 @@ async fn conversions(pool: &PgPool, count: usize) -> Vec<Change> {
             payout: "2.5".parse().unwrap(),
             currency: "USD".to_owned(),
             changed_at: Utc::now(),
+            is_part: false,
             arrived_at: Utc::now(),
             is_click_valid: true,
         });

@@ -125,8 +125,8 @@ async fn tour_money(tracker: &Tracker) {
     let hook = json!({ "name": "hook", "kind": "webhook", "url": "https://127.0.0.1:1/" });
     let target = post("/postback-targets", hook).await;
     let target_path = format!("/postback-targets/{}", target["id"]);
-    let patch = tracker.api(Method::PATCH, &target_path).json(&json!({ "name": "hooks" }));
-    assert_eq!(patch.send().await.unwrap().status(), 200);
+    let renamed = tracker.api(Method::PATCH, &target_path).json(&json!({ "name": "hooks" }));
+    assert_eq!(renamed.send().await.unwrap().status(), 200);
     tracker.show(&target_path).await;
     for turn in ["pause", "resume", "secret"] {
         post(&format!("{target_path}/{turn}"), json!({})).await;

@@ -288,3 +288,30 @@ async fn a_cap_of_conversions_fills_with_them_and_a_rejection_gives_its_place_ba
     tell(&tracker, json!({ "click_id": id, "status": "rejected" })).await;
     goes_to("capped.example").await;
 }
+
+#[tokio::test]
+async fn a_target_that_takes_refunds_is_told_of_each_part() {
+    let tracker = Tracker::start("conversions_parts").await;
+    campaign(&tracker, "parts").await;
+    let target = json!({ "name": "hook", "kind": "webhook", "url": "https://127.0.0.1:1/" });
+    let made = tracker.api(Method::POST, "/postback-targets").json(&target).send().await.unwrap();
+    assert_eq!(made.status(), StatusCode::CREATED);
+    let id = click(&tracker, "parts").await;
+    tell(&tracker, json!({ "click_id": id })).await;
+    conversions(&tracker, id, &["approved 7.00 USD"]).await;
+    for (part, left) in [("2.00", "5.00"), ("1.00", "4.00")] {
+        let money = json!({ "amount": part, "currency": "USD" });
+        tell(&tracker, json!({ "click_id": id, "status": "refund", "payout": money })).await;
+        conversions(&tracker, id, &[&format!("approved {left} USD")]).await;
+    }
+    let page = tracker.show("/deliveries").await;
+    let told: Vec<String> = page["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| {
+            format!("{} {}", text(d, "change"), text(&d["payout"], "amount").trim_end_matches(['0', '.']))
+        })
+        .collect();
+    assert_eq!(told, ["refunded 1", "refunded 2", "approved 7"], "{page}");
+}

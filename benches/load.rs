@@ -1,7 +1,13 @@
-//! The load of the benchmarks: kept-alive connections, each asking for one redirect after the other.
+//! The load of the benchmarks: kept-alive connections, each asking for one redirect after the other, or telling of one
+//! conversion.
+#![allow(dead_code, reason = "no benchmark uses all of it")]
 
 use std::{
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,6 +19,7 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
+use uuid::Uuid;
 
 use crate::support::{REFERRER, USER_AGENT, micros};
 
@@ -30,38 +37,63 @@ pub(crate) struct Load {
 impl Load {
     /// Asks for `run`; gives the microseconds of each answer, sorted. Any answer but a 302 is an error.
     pub(crate) async fn run(self, run: Duration) -> anyhow::Result<Vec<u32>> {
-        let until = Instant::now() + run;
+        let Self { address, campaigns, .. } = self;
+        self.ask_all(run, b"HTTP/1.1 302", move |connection, number| {
+            let campaign = fastrand::usize(..campaigns);
+            format!(
+                "GET /click?cid=demo-{campaign}&sub1=ad-{connection}-{number}&sub2=creative-7\
+                 &click_id=src-{number:012}&traffic_source_id=network-3&cost=0.0125&currency=USD HTTP/1.1\r\n\
+                 Host: {address}\r\nUser-Agent: {USER_AGENT}\r\nReferer: {REFERRER}\r\n\r\n"
+            )
+        })
+        .await
+    }
+
+    /// Tells for `run` that clicks were sales, one after the other, and again from the first where there are too few; any
+    /// answer but a 200 is an error.
+    pub(crate) async fn tell(self, run: Duration, clicks: Arc<Vec<Uuid>>) -> anyhow::Result<Vec<u32>> {
+        let (address, next) = (self.address, AtomicUsize::new(0));
+        self.ask_all(run, b"HTTP/1.1 200", move |connection, number| {
+            let click = clicks[next.fetch_add(1, Ordering::Relaxed) % clicks.len()];
+            format!(
+                "GET /postback/network-1?clickid={click}&payout=1.25&currency=USD&status=sale\
+                 &txid=order-{connection}-{number:012} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: Go-http-client/1.1\r\n\r\n"
+            )
+        })
+        .await
+    }
+
+    /// Sends one request after the other on every connection; each is made of the connection's and its own number.
+    async fn ask_all(
+        self,
+        run: Duration,
+        wanted: &'static [u8],
+        request: impl Fn(usize, usize) -> String + Send + Sync + 'static,
+    ) -> anyhow::Result<Vec<u32>> {
+        let (until, request) = (Instant::now() + run, Arc::new(request));
         let mut tasks = JoinSet::new();
         for connection in 0..self.connections {
-            tasks.spawn(self.ask(connection, until));
+            let (address, request) = (self.address, request.clone());
+            tasks.spawn(async move {
+                let mut stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                let mut waits = Vec::with_capacity(1 << 14);
+                let mut buffer = Vec::with_capacity(4096);
+                while Instant::now() < until {
+                    let request = request(connection, waits.len());
+                    let asked = Instant::now();
+                    stream.write_all(request.as_bytes()).await?;
+                    answer(&mut stream, &mut buffer, wanted).await?;
+                    waits.push(micros(asked.elapsed()));
+                }
+                anyhow::Ok(waits)
+            });
         }
         let mut waits = Vec::new();
         while let Some(of_one) = tasks.join_next().await {
             waits.extend(of_one??);
         }
         waits.sort_unstable();
-        Ok(waits)
-    }
-
-    async fn ask(self, connection: usize, until: Instant) -> anyhow::Result<Vec<u32>> {
-        let address = self.address;
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let mut waits = Vec::with_capacity(1 << 14);
-        let mut buffer = Vec::with_capacity(4096);
-        while Instant::now() < until {
-            let number = waits.len();
-            let campaign = fastrand::usize(..self.campaigns);
-            let request = format!(
-                "GET /click?cid=demo-{campaign}&sub1=ad-{connection}-{number}&sub2=creative-7\
-                 &click_id=src-{number:012}&traffic_source_id=network-3&cost=0.0125&currency=USD HTTP/1.1\r\n\
-                 Host: {address}\r\nUser-Agent: {USER_AGENT}\r\nReferer: {REFERRER}\r\n\r\n"
-            );
-            let asked = Instant::now();
-            stream.write_all(request.as_bytes()).await?;
-            answer(&mut stream, &mut buffer).await?;
-            waits.push(micros(asked.elapsed()));
-        }
         Ok(waits)
     }
 }
@@ -87,17 +119,17 @@ pub(crate) async fn wait_stored(connection: &mut PgConnection, count: i64) -> an
     }
 }
 
-/// Reads one answer, which must be a redirect; its body, where there is one, comes with the head.
-async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
+/// Reads one answer, which must begin as `wanted`; its body, where there is one, comes with the head.
+async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, wanted: &[u8]) -> anyhow::Result<()> {
     buffer.clear();
     while !is_whole(buffer) {
         ensure!(stream.read_buf(buffer).await? > 0, "the server hung up");
     }
-    ensure!(buffer.starts_with(b"HTTP/1.1 302"), "{}", String::from_utf8_lossy(buffer));
+    ensure!(buffer.starts_with(wanted), "{}", String::from_utf8_lossy(buffer));
     Ok(())
 }
 
-/// The end of the head, or of nginx's page about the redirect.
+/// The end of the head, of nginx's page about the redirect, or of an object.
 fn is_whole(answer: &[u8]) -> bool {
-    answer.ends_with(b"\r\n\r\n") || answer.ends_with(b"</html>\r\n")
+    answer.ends_with(b"\r\n\r\n") || answer.ends_with(b"</html>\r\n") || answer.ends_with(b"}")
 }

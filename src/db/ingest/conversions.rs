@@ -50,6 +50,9 @@ pub(crate) const PER_CLICK_MAX: i64 = 1000;
 /// Days that a postback waits for its click.
 const WAIT_DAYS: i32 = 7;
 
+/// Minutes in which a conversion is looked at again whose visitor saw a landing page and whose offer nobody told.
+const OFFER_MINUTES: i32 = 2;
+
 /// Clicks looked at in one transaction at most.
 const WAITING_MAX: i64 = 1000;
 
@@ -60,7 +63,10 @@ INSERT INTO conversion_clicks AS k (click_id, created_at, first_at, state)
 SELECT click_id, created_at, first_at, 'waiting'
 FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS t (click_id, created_at, first_at)
 ORDER BY click_id
-ON CONFLICT (click_id) DO UPDATE SET first_at = least(k.first_at, excluded.first_at)";
+ON CONFLICT (click_id) DO UPDATE SET
+    first_at = least(k.first_at, excluded.first_at),
+    -- one that was given up is given up again soon, with what came now
+    state = CASE k.state WHEN 'orphan' THEN 'waiting' ELSE k.state END";
 
     ARE_WAITING = "conversions.are_waiting": "
 SELECT EXISTS (SELECT FROM conversion_clicks WHERE state <> 'stored')";
@@ -88,6 +94,16 @@ WHERE k.state = 'waiting'
   AND k.first_at > now() - $1::integer * interval '1 minute'
   AND EXISTS (SELECT FROM clicks c WHERE c.created_at = k.created_at AND c.id = k.click_id)
 ORDER BY k.first_at
+LIMIT $2";
+
+    // Likewise of a postback and the out-click that says of which offer it is.
+    LIST_WITHOUT_OFFER = "conversions.list_without_offer": "
+SELECT click_id
+FROM conversions
+WHERE first_at > now() - $1::integer * interval '1 minute'
+  AND landing_page_id IS NOT NULL
+  AND offer_id IS NULL
+ORDER BY first_at
 LIMIT $2";
 
     GIVE_UP = "conversions.give_up": "
@@ -214,7 +230,9 @@ pub async fn settle_waiting(db: &Db, minutes: i32) -> Result<Told, Error> {
             let mut transaction = c.begin().await?;
             let arrived = LIST_ARRIVED.query_scalar().bind(minutes).bind(WAITING_MAX);
             let arrived: Vec<Uuid> = arrived.fetch_all(&mut transaction).await?;
-            let clicks = arrived.into_iter().filter_map(ClickId::from_uuid).collect();
+            let without = LIST_WITHOUT_OFFER.query_scalar().bind(OFFER_MINUTES).bind(WAITING_MAX);
+            let without: Vec<Uuid> = without.fetch_all(&mut transaction).await?;
+            let clicks = arrived.into_iter().chain(without).filter_map(ClickId::from_uuid).collect();
             let derived = derive_clicks(&mut transaction, clicks, &[]).await?;
             deliveries::enqueue(&mut transaction, &derived.told.changes).await?;
             GIVE_UP.query().bind(WAIT_DAYS).bind(WAITING_MAX).execute(&mut transaction).await?;

@@ -399,6 +399,7 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
         "conversions.upsert_batch", // these two insert, with the click by its key
         "deliveries.insert",
         "costs.upsert_batch",
+        "costs.earned",         // reads the conversions of a campaign, which are few
         "costs.count_filtered", // reads all clicks of the range of a cost with a filter, for whom nobody waits
         "retention.event_keys", // once in ten minutes, in chunks that nobody waits for
         // of `octo privacy`, once in a while: these find by key, and the last three read everything, without an index

@@ -123,7 +123,7 @@ async fn the_document_asks_for_read_to_read_ingest_for_events_and_admin_for_the_
             ("GET", "/api/v1/openapi.json") => None,
             (_, path) if !path.starts_with("/api/") => None,
             ("GET", _) => Some("read"),
-            ("POST", "/api/v1/events") => Some("ingest"),
+            ("POST", "/api/v1/events" | "/api/v1/conversions") => Some("ingest"),
             ("POST", path) if path.ends_with("/explain") => Some("read"),
             _ => Some("admin"),
         };

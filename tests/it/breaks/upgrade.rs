@@ -189,7 +189,13 @@ async fn what_0_1_0_left_in_redis_hides_nothing_that_the_database_says_and_goes_
     let token = fs::read_to_string(data.join("admin-token")).unwrap();
     let octo =
         Octo::builder().database_url(postgres.url()).redis_url(redis.url()).data_dir(&data).start().await;
-    assert_eq!(octo.get("/click?cid=deleted").await.status(), StatusCode::NOT_FOUND);
+    // as soon as the schema is up: until then nobody can ask the database
+    eventually(SOON, async || {
+        let status = octo.get("/click?cid=deleted").await.status();
+        anyhow::ensure!(status == StatusCode::NOT_FOUND, "{status}");
+        Ok(())
+    })
+    .await;
     let patch = octo.api(token.trim()).request(Method::PATCH, "/campaigns/summer");
     assert_eq!(answer(patch.json(&json!({ "name": "Late summer" }))).await.0, StatusCode::OK);
     let left: u32 = redis::cmd("EXISTS").arg("campaign:summer").query_async(&mut connection).await.unwrap();

@@ -8,6 +8,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use octo::db::{self, Statement};
 use regex::Regex;
@@ -183,6 +184,20 @@ async fn tour_money(tracker: &Tracker) {
                        "to": "2026-11-01T01:00:00Z", "kind": "total", "amount": "1", "currency": "USD",
                        "filters": { "country": ["DE"] } });
     post("/costs", cost).await;
+    let total = json!({ "campaign": "demo", "kind": "total", "amount": "1", "currency": "USD",
+                        "running_total": { "account": "a", "external_id": "b", "day": "2026-11-01" } });
+    for key in ["one", "two"] {
+        let request = tracker.api(Method::POST, "/costs").header("idempotency-key", key).json(&total);
+        let response = request.send().await.unwrap();
+        let status = response.status();
+        assert!(status.is_success(), "{status}: {}", response.text().await.unwrap());
+    }
+    let price = json!({ "cost_model": "cpa", "cost": { "amount": "1", "currency": "USD" } });
+    let priced = tracker.api(Method::PATCH, "/campaigns/demo").json(&price);
+    assert_eq!(priced.send().await.unwrap().status(), 200);
+    let (from, to) = (Utc::now() - TimeDelta::days(1), Utc::now() + TimeDelta::days(1));
+    let hour = |at: DateTime<Utc>| at.format("%Y-%m-%dT%H:00:00Z").to_string();
+    tracker.show(&format!("/campaigns/demo/costs?from={}&to={}", hour(from), hour(to))).await;
     tracker.show("/campaigns/demo/costs?from=2026-11-01T00:00:00Z&to=2026-11-02T00:00:00Z").await;
     let deleted = tracker.api(Method::DELETE, &target_path).send().await.unwrap().status();
     assert_eq!(deleted, 204);

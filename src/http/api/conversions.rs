@@ -46,6 +46,9 @@ use crate::{
     },
 };
 
+/// Longest goal of a conversion.
+const GOAL_CHARS_MAX: usize = 64;
+
 /// Postbacks of its click that are shown with a conversion.
 const POSTBACKS_MAX: i64 = 500;
 
@@ -66,8 +69,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         ("goal" = Option<String>, Query, description = "With this goal.", max_length = 64, example = "deposit"),
         ("click_id" = Option<String>, Query, description = "Of this click; its id in any form.", example = "019aaf3c-5f00-7abc-8def-0123456789ab",
             pattern = "^(?:[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})?$"),
-        ("from" = Option<DateTime<Utc>>, Query, description = "Whose first postback came at this time or later (RFC 3339).", example = "2026-01-01T00:00:00Z"),
-        ("to" = Option<DateTime<Utc>>, Query, description = "Whose first postback came before this time.", example = "2026-12-31T00:00:00Z"),
+        ("from" = Option<String>, Query, description = "Whose first postback came at this time or later (RFC 3339).", example = "2026-01-01T00:00:00Z"),
+        ("to" = Option<String>, Query, description = "Whose first postback came before this time.", example = "2026-12-31T00:00:00Z"),
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:00[0-9a-f]{46})?$", example = "000649ae1f3a8000019aaf3c5f007abc8def0123456789ab"),
     ),
@@ -80,9 +83,9 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let cid = params.text("cid").map(str::to_owned);
     let mut filter = Filter {
         campaign_ids: None,
-        network_id: if params.text("network").is_some() { params.id("network") } else { None },
+        network_id: params.id("network"),
         status: params.parsed::<Status>("status", "choice").map(|status| status.to_string()),
-        goal: params.text("goal").map(|goal| goal.chars().take(64).collect()),
+        goal: goal_of(&mut params),
         click_id: click_of(&mut params),
         from: params.time("from"),
         to: params.time("to"),
@@ -94,6 +97,15 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let rows = conversions::list(&app.db, filter, after, rows_for(limit)).await?;
     let page = Page::new(rows, limit, |row| cursor(row.first_at, row.id));
     answer(StatusCode::OK, &page.shown::<Conversion>())
+}
+
+/// The goal that a list is of; refused where it is longer than any.
+fn goal_of(params: &mut Params<'_>) -> Option<String> {
+    let goal = params.text("goal").map(|goal| goal.replace('\0', "\u{fffd}"))?;
+    if goal.chars().count() > GOAL_CHARS_MAX {
+        params.refuse("goal", "length", format!("must have at most {GOAL_CHARS_MAX} characters"));
+    }
+    Some(goal)
 }
 
 /// Show a conversion

@@ -64,8 +64,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         ("reason" = Option<OutcomeReason>, Query, description = "What is particular about that.", example = "unmapped"),
         ("click_id" = Option<String>, Query, description = "Of this click; its id in any form.", example = "019aaf3c-5f00-7abc-8def-0123456789ab",
             pattern = "^(?:[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})?$"),
-        ("from" = Option<DateTime<Utc>>, Query, description = "That came at this time or later (RFC 3339).", example = "2026-01-01T00:00:00Z"),
-        ("to" = Option<DateTime<Utc>>, Query, description = "That came before this time.", example = "2026-12-31T00:00:00Z"),
+        ("from" = Option<String>, Query, description = "That came at this time or later (RFC 3339).", example = "2026-01-01T00:00:00Z"),
+        ("to" = Option<String>, Query, description = "That came before this time.", example = "2026-12-31T00:00:00Z"),
         ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 500, example = 50),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", pattern = "^(?:00[0-9a-f]{46})?$", example = "000649ae1f3a8000019aaf3c5f007abc8def0123456789ab"),
     ),
@@ -76,7 +76,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let mut params = Params::parse(query.as_deref(), &known);
     let (limit, after) = (params.limit(), params.cursor());
     let filter = Filter {
-        network_id: if params.text("network").is_some() { params.id("network") } else { None },
+        network_id: params.id("network"),
         outcome: params.parsed::<Outcome>("outcome", "choice").map(|it| it.to_string()),
         reason: params.parsed::<OutcomeReason>("reason", "choice").map(|it| it.to_string()),
         click_id: click_of(&mut params),

@@ -94,12 +94,9 @@ struct LineResult {
     params(
         ("network" = Option<i64>, Query, description = "The affiliate network whose words and names the lines have; else those of each click's offer.", minimum = 1, example = 3),
     ),
-    request_body(
-        content(
-            (String = "text/csv", example = "click_id,payout,txid,status\n019aaf3c-5f00-7abc-8def-0123456789ab,1.50,T-1001,approved\n"),
-            (String = "application/x-ndjson", example = "{\"click_id\":\"019aaf3c-5f00-7abc-8def-0123456789ab\",\"payout\":\"1.50\"}\n"),
-        ),
-    ),
+    request_body(content = String, content_type = "text/csv",
+        description = "The file: `text/csv`, or a JSON object a line as `application/x-ndjson`.",
+        example = "click_id,payout,txid,status\n019aaf3c-5f00-7abc-8def-0123456789ab,1.50,T-1001,approved\n"),
     responses((status = 200, description = "What became of each line.", body = Results), Problems),
 )]
 async fn import(
@@ -110,7 +107,7 @@ async fn import(
     sent: Body,
 ) -> Result<Response, Problem> {
     let mut params = Params::parse(query.as_deref(), &["network"]);
-    let network_id = if params.text("network").is_some() { params.id("network") } else { None };
+    let network_id = params.id("network");
     params.finish()?;
     require_identity(&headers)?;
     require_file(&headers)?;

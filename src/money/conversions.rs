@@ -452,7 +452,10 @@ impl Conversion {
     /// Takes the state and the payout that a postback says, which is in the currency `said`, else in ours.
     fn hear(&mut self, reading: &Reading, said: Option<Currency>) {
         let Meaning::Known(meaning) = reading.status else { return };
-        let before = if self.status.has_money() { Some(self.payout) } else { self.original_payout };
+        // a 0 that nobody said is no payout
+        let is_said = !self.flags.contains(&Flag::NoPayout);
+        let before =
+            if self.status.has_money() { is_said.then_some(self.payout) } else { self.original_payout };
         let payout = reading.payout;
         if self.kind == ConversionKind::Correction {
             self.payout = payout.unwrap_or(self.payout);
@@ -477,6 +480,8 @@ impl Conversion {
             self.original_payout = None;
             if payout.is_some() {
                 self.currency = said.unwrap_or(self.currency);
+            }
+            if payout.or(before).is_some() {
                 self.flags.retain(|flag| *flag != Flag::NoPayout);
             }
             self.flags.retain(|flag| *flag != Flag::PartlyRefunded);

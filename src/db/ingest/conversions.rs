@@ -50,8 +50,10 @@ pub(crate) const PER_CLICK_MAX: i64 = 1000;
 /// Days that a postback waits for its click.
 const WAIT_DAYS: i32 = 7;
 
-/// Minutes in which a conversion is looked at again whose visitor saw a landing page and whose offer nobody told.
-const OFFER_MINUTES: i32 = 2;
+/// Longest time in which conversions are looked at whose offer is not the one of the last out-click, in minutes; and the part
+/// of the time asked for in which they are. Some never have that offer: their postback names another.
+const OFFER_MINUTES_MAX: i32 = 20;
+const OFFER_PART: i32 = 8;
 
 /// Clicks looked at in one transaction at most.
 const WAITING_MAX: i64 = 1000;
@@ -98,12 +100,22 @@ LIMIT $2";
 
     // Likewise of a postback and the out-click that says of which offer it is.
     LIST_WITHOUT_OFFER = "conversions.list_without_offer": "
-SELECT click_id
-FROM conversions
-WHERE first_at > now() - $1::integer * interval '1 minute'
-  AND landing_page_id IS NOT NULL
-  AND offer_id IS NULL
-ORDER BY first_at
+SELECT v.click_id
+FROM conversions v
+CROSS JOIN LATERAL (
+    SELECT offer_id
+    FROM out_clicks
+    WHERE click_id = v.click_id
+      AND created_at >= v.created_at
+      AND created_at <= v.converted_at
+      AND offer_id IS NOT NULL
+    ORDER BY created_at DESC, id DESC
+    LIMIT 1
+) o
+WHERE v.first_at > now() - $1::integer * interval '1 minute'
+  AND v.landing_page_id IS NOT NULL
+  AND v.offer_id IS DISTINCT FROM o.offer_id
+ORDER BY v.first_at DESC
 LIMIT $2";
 
     GIVE_UP = "conversions.give_up": "
@@ -230,7 +242,8 @@ pub async fn settle_waiting(db: &Db, minutes: i32) -> Result<Told, Error> {
             let mut transaction = c.begin().await?;
             let arrived = LIST_ARRIVED.query_scalar().bind(minutes).bind(WAITING_MAX);
             let arrived: Vec<Uuid> = arrived.fetch_all(&mut transaction).await?;
-            let without = LIST_WITHOUT_OFFER.query_scalar().bind(OFFER_MINUTES).bind(WAITING_MAX);
+            let offer_minutes = (minutes / OFFER_PART).clamp(1, OFFER_MINUTES_MAX);
+            let without = LIST_WITHOUT_OFFER.query_scalar().bind(offer_minutes).bind(WAITING_MAX);
             let without: Vec<Uuid> = without.fetch_all(&mut transaction).await?;
             let clicks = arrived.into_iter().chain(without).filter_map(ClickId::from_uuid).collect();
             let derived = derive_clicks(&mut transaction, clicks, &[]).await?;

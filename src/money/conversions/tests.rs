@@ -157,6 +157,12 @@ fn what_was_made_up_is_flagged() {
     let derived = derive(&entries);
     assert_eq!(flags(&derived.conversions[0]), [Flag::NoPayout]);
     assert_eq!(flags(&derived.conversions[1]), [Flag::NoTxid, Flag::PartlyRefunded]);
+
+    let mut entries = ["pending", "rejected 5", "approved"].map(|text| entry(&rules, 0, text));
+    entries.iter_mut().for_each(|entry| entry.offer_payout = None);
+    let derived = derive(&entries);
+    let conversion = &derived.conversions[0];
+    assert_eq!((conversion.payout, conversion.flags.len()), (Decimal::from(5), 0), "what was said counts");
 }
 
 #[test]

@@ -277,7 +277,13 @@ async fn assert_conversions(pool: &PgPool, histories: &[History]) {
         let wanted: BTreeMap<_, _> =
             history.wanted.iter().map(|(key, model)| (key.clone(), of_model(model))).collect();
         let found = found.remove(&history.click_id.uuid()).unwrap_or_default();
-        assert_eq!(found, wanted, "of click {}", history.click_id);
+        if found != wanted {
+            let ledger = "SELECT format('%s %s %s %s', created_at, params, outcome, reason) FROM postbacks
+                          WHERE click_id = $1 ORDER BY created_at, id";
+            let ledger = sqlx::query_scalar(ledger).bind(history.click_id.uuid());
+            let ledger: Vec<String> = ledger.fetch_all(pool).await.unwrap();
+            panic!("click {}: {found:?}, and not {wanted:?}: {ledger:#?}", history.click_id);
+        }
     }
     assert!(found.is_empty(), "conversions of nothing");
     let rows =

@@ -159,7 +159,9 @@ fn what_was_made_up_is_flagged() {
     assert_eq!(flags(&derived.conversions[1]), [Flag::NoTxid, Flag::PartlyRefunded]);
 
     let mut entries = ["pending", "rejected 5", "approved"].map(|text| entry(&rules, 0, text));
-    entries.iter_mut().for_each(|entry| entry.offer_payout = None);
+    for entry in &mut entries {
+        entry.offer_payout = None;
+    }
     let derived = derive(&entries);
     let conversion = &derived.conversions[0];
     assert_eq!((conversion.payout, conversion.flags.len()), (Decimal::from(5), 0), "what was said counts");

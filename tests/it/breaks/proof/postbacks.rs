@@ -110,6 +110,10 @@ async fn assert_postbacks(octo: &Octo, pool: &PgPool, sent: &Sent) {
             .await?;
         let pending = octo.metric("octo_journal_pending_records").await;
         anyhow::ensure!((waiting, pending) == (0, 0), "{waiting} postbacks wait, {pending} records pend");
+        // until the drain sees that the server went back, nothing pends
+        let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM postbacks").fetch_one(pool).await?;
+        let confirmed = sent.confirmed().len();
+        anyhow::ensure!(stored >= i64::try_from(confirmed)?, "{stored} of {confirmed} postbacks are stored");
         Ok(())
     })
     .await;

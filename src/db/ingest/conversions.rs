@@ -10,7 +10,7 @@ mod read;
 mod replay;
 mod write;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -59,16 +59,34 @@ const OFFER_PART: i32 = 8;
 const WAITING_MAX: i64 = 1000;
 
 statements! {
-    // In the order of the key: two drains may have the same clicks, and neither is to wait for the other that waits for it.
-    LOCK_CLICKS = "conversions.lock_clicks": "
-INSERT INTO conversion_clicks AS k (click_id, created_at, first_at, state)
-SELECT click_id, created_at, first_at, 'waiting'
-FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS t (click_id, created_at, first_at)
+    // In the order of the key, here and below: two drains may have the same clicks, and neither is to wait for the other that
+    // waits for it. Rows that are new are inserted first, by all; whoever is waited for holds no lock on one that was there.
+    INSERT_CLICKS = "conversions.insert_clicks": "
+INSERT INTO conversion_clicks (click_id, created_at, first_at, state)
+SELECT click_id, created_at, first_at, CASE WHEN is_stored THEN 'stored' ELSE 'waiting' END
+FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::bool[])
+    AS t (click_id, created_at, first_at, is_stored)
 ORDER BY click_id
-ON CONFLICT (click_id) DO UPDATE SET
-    first_at = least(k.first_at, excluded.first_at),
-    -- one that was given up is given up again soon, with what came now
-    state = CASE k.state WHEN 'orphan' THEN 'waiting' ELSE k.state END";
+ON CONFLICT (click_id) DO NOTHING
+RETURNING click_id";
+
+    LOCK_CLICKS = "conversions.lock_clicks": "
+SELECT
+    click_id,
+    first_at,
+    state
+FROM conversion_clicks
+WHERE click_id = ANY ($1)
+ORDER BY click_id
+FOR UPDATE";
+
+    // One that was given up is given up again soon, with what came now.
+    REOPEN_CLICKS = "conversions.reopen_clicks": "
+UPDATE conversion_clicks k
+SET first_at = least(k.first_at, t.first_at),
+    state = CASE k.state WHEN 'orphan' THEN 'waiting' ELSE k.state END
+FROM unnest($1::uuid[], $2::timestamptz[]) AS t (click_id, first_at)
+WHERE k.click_id = t.click_id";
 
     ARE_WAITING = "conversions.are_waiting": "
 SELECT EXISTS (SELECT FROM conversion_clicks WHERE state <> 'stored')";
@@ -285,17 +303,26 @@ async fn derive_clicks(
     if clicks.is_empty() {
         return Ok(Outcomes::default());
     }
-    lock(c, &clicks, new).await?;
-    let mut ledger = read::ledger(c, &clicks).await?;
+    let mut sources = Sources::of_clicks(c, &clicks).await?;
+    let known = lock(c, &clicks, new, &sources).await?;
+    let mut ledger = Vec::new();
+    if !known.is_empty() {
+        // others may have derived something of these until they were locked
+        let known: Vec<ClickId> = known.iter().map(|known| known.click_id).collect();
+        sources.add_clicks(c, &known).await?;
+        sources.add_stored(c, &known).await?;
+        ledger = read::ledger(c, &known).await?;
+    }
     for postback in new {
         ledger.push(LedgerRow::of(postback));
     }
-    let sources = Sources::read(c, &clicks, &ledger).await?;
+    sources.add_others(c, &clicks, &ledger).await?;
     let mut of_click: BTreeMap<Uuid, Vec<LedgerRow>> = BTreeMap::new();
     for row in ledger {
         of_click.entry(row.click_id).or_default().push(row);
     }
-    let mut written = Written::default();
+    let waiting = known.iter().filter(|known| known.is_open).map(|known| known.click_id);
+    let mut written = Written::with_open(waiting.collect());
     for (click_id, mut rows) in of_click {
         rows.sort_unstable_by_key(LedgerRow::order);
         match (ClickId::from_uuid(click_id), sources.click(click_id)) {
@@ -306,8 +333,21 @@ async fn derive_clicks(
     written.apply(c).await
 }
 
-/// The rows of the clicks, so that nobody else derives their conversions at the same time.
-async fn lock(c: &mut Session<'_>, clicks: &[ClickId], new: &[&Postback<'_>]) -> sqlx::Result<()> {
+/// A click of which postbacks were stored before.
+struct KnownClick {
+    click_id: ClickId,
+    /// Whether they wait for it, or do not any more.
+    is_open: bool,
+}
+
+/// Locks the rows of the clicks, so that nobody else derives their conversions at the same time; gives those that were
+/// there before. Of the others nothing is stored.
+async fn lock(
+    c: &mut Session<'_>,
+    clicks: &[ClickId],
+    new: &[&Postback<'_>],
+    sources: &Sources,
+) -> sqlx::Result<Vec<KnownClick>> {
     let mut first_at: HashMap<ClickId, DateTime<Utc>> = HashMap::new();
     for postback in new {
         let Some(click_id) = postback.click_id else { continue };
@@ -315,14 +355,32 @@ async fn lock(c: &mut Session<'_>, clicks: &[ClickId], new: &[&Postback<'_>]) ->
         *first = (*first).min(postback.at());
     }
     let first_of = |click: &ClickId| first_at.get(click).copied().unwrap_or(crate::db::FAR_FUTURE);
-    LOCK_CLICKS
-        .query()
+    let insert = INSERT_CLICKS
+        .query_scalar()
         .bind(column(clicks, |click| click.uuid()))
         .bind(column(clicks, |click| click.created_at()))
         .bind(column(clicks, first_of))
-        .execute(c)
-        .await?;
-    Ok(())
+        .bind(column(clicks, |click| sources.click(click.uuid()).is_some()));
+    let fresh: HashSet<Uuid> = insert.fetch_all(c).await?.into_iter().collect();
+    let known: Vec<Uuid> = clicks.iter().map(|click| click.uuid()).filter(|id| !fresh.contains(id)).collect();
+    if known.is_empty() {
+        return Ok(Vec::new());
+    }
+    let locked: Vec<(Uuid, DateTime<Utc>, String)> = LOCK_CLICKS.query_as().bind(known).fetch_all(c).await?;
+    let mut known = Vec::with_capacity(locked.len());
+    let mut reopened = Vec::new();
+    for (id, first, state) in locked {
+        let Some(click_id) = ClickId::from_uuid(id) else { continue };
+        if first_of(&click_id) < first || state == "orphan" {
+            reopened.push(click_id);
+        }
+        known.push(KnownClick { click_id, is_open: state != "stored" });
+    }
+    if !reopened.is_empty() {
+        let reopen = REOPEN_CLICKS.query().bind(column(&reopened, |click| click.uuid()));
+        reopen.bind(column(&reopened, first_of)).execute(c).await?;
+    }
+    Ok(known)
 }
 
 /// Derives the conversions of one click, and notes what is not stored so.
@@ -392,7 +450,9 @@ fn derive_click(
         }
     }
     unmake_others(click_id, click, &ids, sources, written);
-    written.stored.push(click_id);
+    if written.open.contains(&click_id) {
+        written.stored.push(click_id);
+    }
     written.note_click(click_id, click, &derived);
 }
 

@@ -288,36 +288,53 @@ pub(super) async fn ledger(c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Res
 }
 
 impl Sources {
-    /// Reads what these postbacks of these clicks need.
-    pub(super) async fn read(
-        c: &mut Session<'_>,
-        clicks: &[ClickId],
-        ledger: &[LedgerRow],
-    ) -> sqlx::Result<Self> {
+    /// The clicks that are stored.
+    pub(super) async fn of_clicks(c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Result<Self> {
         let mut sources = Self { no_rules: PostbackRules::default(), ..Self::default() };
+        sources.add_clicks(c, clicks).await?;
+        Ok(sources)
+    }
+
+    /// Reads clicks as they are now.
+    pub(super) async fn add_clicks(&mut self, c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Result<()> {
         let list = LIST_CLICKS
             .query_as()
             .bind(column(clicks, |click| click.uuid()))
             .bind(column(clicks, |click| click.created_at()));
         let found: Vec<ClickRow> = list.fetch_all(c).await?;
-        sources.clicks = found.into_iter().map(|row| (row.id, row)).collect();
+        self.clicks.extend(found.into_iter().map(|row| (row.id, row)));
+        Ok(())
+    }
+
+    /// Reads the conversions of clicks that are stored.
+    pub(super) async fn add_stored(&mut self, c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Result<()> {
         let stored: Vec<StoredRow> =
             LIST_STORED.query_as().bind(column(clicks, |click| click.uuid())).fetch_all(c).await?;
         for row in stored {
-            let of_click = sources.stored.entry(row.click_id).or_default();
+            let of_click = self.stored.entry(row.click_id).or_default();
             of_click.insert(row.id, StoredConversion::of(row)?);
         }
-        sources.read_out_clicks(c, clicks).await?;
-        sources.read_offers(c, ledger).await?;
-        let of_offers = sources.offers.values().filter_map(|offer| offer.network_id);
-        let mut networks: Vec<i64> =
-            ledger.iter().filter_map(|row| row.key_network_id).chain(of_offers).collect();
+        Ok(())
+    }
+
+    /// Reads what else these postbacks of these clicks need.
+    pub(super) async fn add_others(
+        &mut self,
+        c: &mut Session<'_>,
+        clicks: &[ClickId],
+        ledger: &[LedgerRow],
+    ) -> sqlx::Result<()> {
+        self.read_out_clicks(c, clicks).await?;
+        self.read_offers(c, ledger).await?;
+        let of_offers = self.offers.values().filter_map(|offer| offer.network_id);
+        let of_keys = ledger.iter().filter_map(|row| row.key_network_id);
+        let mut networks: Vec<i64> = of_keys.chain(of_offers).collect();
         networks.sort_unstable();
         networks.dedup();
         if !networks.is_empty() {
-            sources.rules = affiliate_networks::rules_on(c, networks).await?;
+            self.rules = affiliate_networks::rules_on(c, networks).await?;
         }
-        Ok(sources)
+        Ok(())
     }
 
     async fn read_out_clicks(&mut self, c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Result<()> {

@@ -1,6 +1,6 @@
 //! What was derived and is not stored so, written within the transaction that derived it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -273,13 +273,20 @@ pub(super) struct Written {
     /// Conversions that are none any more, with their campaigns.
     pub(super) unmade: Vec<(Uuid, Uuid)>,
     pub(super) book: Vec<BookRow>,
-    /// Clicks whose postbacks do not wait any more.
+    /// Clicks whose postbacks waited, or do not any more.
+    pub(super) open: HashSet<ClickId>,
+    /// Those of them that are stored now.
     pub(super) stored: Vec<ClickId>,
     clicks: Vec<ConvertedClick>,
     pub(super) told: Told,
 }
 
 impl Written {
+    /// Nothing yet, with clicks whose postbacks wait, or do not any more.
+    pub(super) fn with_open(open: HashSet<ClickId>) -> Self {
+        Self { open, ..Self::default() }
+    }
+
     /// Notes what became of a postback.
     pub(super) fn judge(&mut self, row: &LedgerRow, outcome: LedgerOutcome) {
         if row.is_new() {

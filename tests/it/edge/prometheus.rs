@@ -529,7 +529,9 @@ const OF_THE_COMMAND_LINE: [&str; 17] = [
 
 /// Run where something is old, came from elsewhere, was refused or is too big; `partitions`, `cache`, `erasure` and `out` test
 /// them.
-const OF_RARE_DAYS: [&str; 7] = [
+const OF_RARE_DAYS: [&str; 9] = [
+    "conversions.reopen_clicks",
+    "conversions.set_stored",
     "dead_letter.has_postback",
     "campaign.heal",
     "dead_letter.has_out_click",

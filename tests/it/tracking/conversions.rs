@@ -144,7 +144,7 @@ async fn a_conversion_is_of_the_offer_that_its_click_id_names_else_of_the_last_o
     post("&goal=none").await;
     out(1).await;
     post("&goal=one").await;
-    let between = chrono::Utc::now().timestamp_millis();
+    let between = chrono::Utc::now().timestamp_millis() - 2; // not the millisecond of what comes now
     out(2).await;
     post("&goal=two").await;
     post(&format!(".{first}&goal=named")).await;

@@ -37,7 +37,7 @@ use crate::{
         },
         error::{FieldError, Problem},
         fields::Fields,
-        track::event::durable,
+        track::postback::durable,
     },
     model::{
         conversion::{Channel, Status},

@@ -15,7 +15,6 @@ use axum::{
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -33,7 +32,7 @@ use crate::{
         error::{FieldError, Problem},
         track::posted,
     },
-    journal::{AppendError, PAYLOAD_BYTES_MAX, Pending},
+    journal::{PAYLOAD_BYTES_MAX, Pending},
     limits::{Over, PerAddress},
     metrics,
 };
@@ -238,17 +237,9 @@ pub(super) fn append(app: &App, event: &Event<'_>) -> Pending {
     app.journal.append_with(|out| event.encode(out))
 }
 
-/// Waits until the event is on disk; 503 otherwise, because senders of events retry.
-pub(crate) async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
-    let answer = timeout(app.config.journal.append_timeout, pending.durable()).await;
-    match answer.unwrap_or(Err(AppendError::QueueFull)) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            metrics::event("unrecorded");
-            tracing::debug!(%error, "an event was not recorded");
-            Err(Problem::unavailable("The event could not be stored; send it again."))
-        }
-    }
+/// Waits until the event is on disk; 503 otherwise.
+pub(super) async fn durable(app: &App, pending: Pending) -> Result<(), Problem> {
+    posted::durable(app, pending, "event", || metrics::event("unrecorded")).await
 }
 
 /// Whose events are counted; `None` where they are not limited.

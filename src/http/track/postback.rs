@@ -16,7 +16,6 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::{
@@ -26,9 +25,9 @@ use crate::{
         client::{self, Peer},
         error::Problem,
         head::require_identity,
-        track::{click, signals},
+        track::{click, posted, signals},
     },
-    journal::{AppendError, PAYLOAD_BYTES_MAX, Pending},
+    journal::{PAYLOAD_BYTES_MAX, Pending},
     metrics,
     model::{
         conversion::{Channel, OutcomeReason, Refusal},
@@ -261,17 +260,9 @@ fn refuse(app: &App, refusal: Refusal, postback: &Postback<'_>) -> Response {
     Problem::forbidden(detail).with_header(X_OCTO_DROPPED, reason).into_response()
 }
 
-/// Waits until the postback is on disk; 503 otherwise, because networks send again.
-async fn durable(app: &App, mut pending: Pending) -> Result<(), Problem> {
-    let answer = timeout(app.config.journal.append_timeout, pending.durable()).await;
-    match answer.unwrap_or(Err(AppendError::QueueFull)) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            metrics::postback("unavailable");
-            tracing::debug!(%error, "a postback was not recorded");
-            Err(Problem::unavailable("The postback could not be stored; send it again."))
-        }
-    }
+/// Waits until the postback is on disk; 503 otherwise.
+pub(crate) async fn durable(app: &App, pending: Pending) -> Result<(), Problem> {
+    posted::durable(app, pending, "postback", || metrics::postback("unavailable")).await
 }
 
 /// Of who only looks.

@@ -1,14 +1,16 @@
-//! What pages post: within its limits, and with a place among what octo has to do.
+//! What pages and networks send: read within its limits, with a place among what octo has to do, and kept.
 
 use axum::{
     body::{Body, HttpBody},
     http::{HeaderMap, header},
 };
+use tokio::time::timeout;
 
 use crate::{
     admission::{Held, Place},
     app::App,
     http::{body, error::Problem, head::require_identity},
+    journal::{AppendError, Pending},
 };
 
 /// What a request with a body holds until it is answered: a place, and its bytes of the budget.
@@ -53,6 +55,24 @@ pub(super) async fn read<'a>(
         return Err(no_room()); // others have come meanwhile
     }
     Ok((bytes, (place, held)))
+}
+
+/// Waits until it is on disk; `unrecorded` and 503 otherwise, because whoever sends such things sends them again.
+pub(super) async fn durable(
+    app: &App,
+    mut pending: Pending,
+    noun: &'static str,
+    unrecorded: fn(),
+) -> Result<(), Problem> {
+    let answer = timeout(app.config.journal.append_timeout, pending.durable()).await;
+    match answer.unwrap_or(Err(AppendError::QueueFull)) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            unrecorded();
+            tracing::debug!(%error, noun, "what was sent is not recorded");
+            Err(Problem::unavailable(format!("The {noun} could not be stored; send it again.")))
+        }
+    }
 }
 
 /// Whether the body is a form and no JSON (or text, as `navigator.sendBeacon` sends it to avoid a preflight); 415 for other types.

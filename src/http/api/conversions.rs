@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{clicks::ids_of, postbacks::click_of};
+use super::clicks::ids_of;
 use crate::{
     app::App,
     db::store::{
@@ -86,7 +86,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
         network_id: params.id("network"),
         status: params.parsed::<Status>("status", "choice").map(|status| status.to_string()),
         goal: goal_of(&mut params),
-        click_id: click_of(&mut params),
+        click_id: params.click_id(),
         from: params.time("from"),
         to: params.time("to"),
     };

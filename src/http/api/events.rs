@@ -33,7 +33,6 @@ use crate::{
             loose::{self, Members},
         },
     },
-    model::id::ClickId,
 };
 
 /// The routes of this module.
@@ -57,12 +56,9 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut params = Params::parse(query.as_deref(), &["click_id", "limit", "cursor"]);
     let (limit, after) = (params.limit(), params.cursor());
-    let click_id = params.text("click_id").map(str::parse::<ClickId>);
-    if click_id == Some(Err(())) {
-        params.refuse("click_id", "uuid", "must be the id of a click (a UUIDv7)");
-    }
+    let click_id = params.click_id();
     params.finish()?;
-    let rows = events::list(&app.db, click_id.and_then(Result::ok), after, rows_for(limit)).await?;
+    let rows = events::list(&app.db, click_id, after, rows_for(limit)).await?;
     let page = Page::new(rows, limit, |row| cursor(row.created_at, row.id));
     answer(StatusCode::OK, &page.shown::<Event>())
 }

@@ -79,7 +79,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
         network_id: params.id("network"),
         outcome: params.parsed::<Outcome>("outcome", "choice").map(|it| it.to_string()),
         reason: params.parsed::<OutcomeReason>("reason", "choice").map(|it| it.to_string()),
-        click_id: click_of(&mut params),
+        click_id: params.click_id(),
         from: params.time("from"),
         to: params.time("to"),
     };
@@ -87,15 +87,6 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let rows = postbacks::list(&app.db, filter, after, rows_for(limit)).await?;
     let page = Page::new(rows, limit, |row| cursor(row.created_at, row.id));
     answer(StatusCode::OK, &page.shown::<Postback>())
-}
-
-/// The click that a list is of; refused where it is no id.
-pub(super) fn click_of(params: &mut Params<'_>) -> Option<ClickId> {
-    let click_id = params.text("click_id").map(str::parse::<ClickId>);
-    if click_id == Some(Err(())) {
-        params.refuse("click_id", "uuid", "must be the id of a click (a UUIDv7)");
-    }
-    click_id.and_then(Result::ok)
 }
 
 /// Show a postback

@@ -11,9 +11,12 @@ use url::form_urlencoded;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::{
-    error::{FieldError, Problem, cut},
-    fields::{DAY_WANTED, TIME_WANTED, parse_day, parse_time},
+use crate::{
+    http::{
+        error::{FieldError, Problem, cut},
+        fields::{DAY_WANTED, TIME_WANTED, parse_day, parse_time},
+    },
+    model::id::ClickId,
 };
 
 /// Entries of a page when nothing else is asked for.
@@ -85,6 +88,15 @@ impl<'q> Params<'q> {
         let id = self.text(name)?.parse().ok().filter(|id| *id >= 1);
         if id.is_none() {
             self.refuse(name, "type", "must be a whole number from 1");
+        }
+        id
+    }
+
+    /// The click that a list is of, as its id in any form.
+    pub(crate) fn click_id(&mut self) -> Option<ClickId> {
+        let id = self.text("click_id")?.parse().ok();
+        if id.is_none() {
+            self.refuse("click_id", "uuid", "must be the id of a click (a UUIDv7)");
         }
         id
     }

@@ -28,6 +28,7 @@ use crate::{
     metrics,
     model::{
         campaign::Campaign,
+        hour::hour_of,
         money::{Currency, Money},
         rule::CapPer,
     },
@@ -286,10 +287,6 @@ impl Spent {
         let is_total = self.total.is_some_and(|total| total.state() == State::Exhausted);
         self.daily.filter(|_| !is_total).and_then(|daily| daily.until)
     }
-}
-
-fn hour_of(time: DateTime<Utc>) -> DateTime<Utc> {
-    DateTime::from_timestamp(time.timestamp() - time.timestamp().rem_euclid(3600), 0).unwrap_or(time)
 }
 
 fn save(path: &std::path::Path, exhausted: Exhausted) -> io::Result<()> {

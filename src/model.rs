@@ -4,6 +4,7 @@ pub mod campaign;
 pub mod click;
 pub mod conversion;
 pub mod cost;
+pub mod hour;
 pub mod id;
 pub mod library;
 pub mod link;

@@ -10,7 +10,7 @@ use super::{column, out_clicks::Counted};
 use crate::{
     db::{session::Session, statement::statements},
     facts::click::Click,
-    model::{click::Adjustment, money::Currency},
+    model::{click::Adjustment, hour::hour_of, money::Currency},
 };
 
 statements! {
@@ -178,12 +178,6 @@ impl Hour {
         self.lander_clicks += other.lander_clicks;
         self.unique_clicks += other.unique_clicks;
     }
-}
-
-/// The hour a time is in, for every time: chrono's own way ends in the year 2262.
-fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
-    let seconds = at.timestamp();
-    DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(at)
 }
 
 pub(super) async fn upsert_stats(c: &mut Session<'_>, hours: &[Hour]) -> sqlx::Result<()> {

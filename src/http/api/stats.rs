@@ -22,7 +22,7 @@ use crate::{
         },
         error::{FieldError, Problem},
     },
-    model::campaign::Campaign,
+    model::{campaign::Campaign, hour::hour_of},
 };
 
 /// Most hours or days of an answer.
@@ -129,12 +129,6 @@ fn read(query: Option<&str>, now: DateTime<Utc>) -> Result<Asked, Problem> {
     }
     params.finish()?;
     Ok(Asked { group_by, from, to, tz })
-}
-
-/// The begin of the hour: what the roll-ups are counted by.
-fn hour_of(time: DateTime<Utc>) -> DateTime<Utc> {
-    let seconds = time.timestamp();
-    DateTime::from_timestamp(seconds - seconds.rem_euclid(3600), 0).unwrap_or(time)
 }
 
 /// Whether it has the shape of an IANA name. Postgres also takes POSIX rules such as `X+3`, which are not

@@ -26,7 +26,7 @@ use crate::{
         },
         error::Problem,
     },
-    model::money::Currency,
+    model::{hour::hour_of, money::Currency},
     money::costs::{Costs, Figures, Warning, amount, work_out},
 };
 
@@ -214,10 +214,6 @@ impl Asked {
         let (step, steps) = match group_by {
             GroupBy::Hour => (TimeDelta::hours(1), 24),
             GroupBy::Day => (TimeDelta::days(1), 30),
-        };
-        let hour_of = |time: DateTime<Utc>| {
-            time - TimeDelta::nanoseconds(time.timestamp_subsec_nanos().into())
-                - TimeDelta::seconds(time.timestamp().rem_euclid(3600))
         };
         let end = params.time("to").unwrap_or(now);
         let to = if hour_of(end) == end { end } else { hour_of(end) + TimeDelta::hours(1) };

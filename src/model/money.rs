@@ -196,6 +196,13 @@ fn without_currency(text: &str) -> (&str, Option<Currency>) {
     }
 }
 
+/// An amount as it is shown: without zeros at its end, but with two decimals at least.
+pub fn amount_text(amount: Decimal) -> String {
+    let mut amount = amount.normalize();
+    amount.rescale(amount.scale().max(2));
+    amount.to_string()
+}
+
 /// Digits with separators and maybe an exponent.
 fn read_number(text: &str) -> Option<Decimal> {
     let amount = match text.split_once(['e', 'E']) {
@@ -334,10 +341,7 @@ impl ToSchema for Money {}
 
 impl Serialize for Money {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let decimals = self.amount.normalize().scale().max(2);
-        let mut amount = self.amount;
-        amount.rescale(decimals);
-        Wire { amount: amount.to_string(), currency: self.currency.to_string() }.serialize(serializer)
+        Wire { amount: amount_text(self.amount), currency: self.currency.to_string() }.serialize(serializer)
     }
 }
 

@@ -49,7 +49,7 @@ use crate::{
     },
     model::{
         cost::{Filters, Kind, RunningTotal, Spread},
-        money::Currency,
+        money::{Currency, amount_text},
         token::Token,
     },
 };
@@ -125,7 +125,7 @@ impl From<CostAdjustment> for CostBody {
             time_zone: terms.time_zone,
             filters: terms.filters,
             kind: terms.kind,
-            amount: figures::text(terms.amount),
+            amount: amount_text(terms.amount),
             currency: terms.currency,
             spread: terms.spread,
             note: terms.note,

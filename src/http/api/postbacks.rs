@@ -30,7 +30,7 @@ use crate::{
                 problems::Problems,
                 request::{Json, Name},
             },
-            views::{conversion::amount, postback::Postback},
+            views::postback::Postback,
         },
         error::{FieldError, Problem},
         fields::Fields,
@@ -38,6 +38,7 @@ use crate::{
     model::{
         conversion::{Outcome, OutcomeReason, Status},
         id::ClickId,
+        money::amount_text,
     },
 };
 
@@ -255,16 +256,16 @@ impl ReplayResult {
         }
         let total = |(currency, (payout, revenue)): (&&str, &(Decimal, Decimal))| Total {
             currency: (*currency).to_owned(),
-            payout: amount(*payout),
-            revenue: amount(*revenue),
+            payout: amount_text(*payout),
+            revenue: amount_text(*revenue),
         };
         let difference = |it: &ingest::Difference| Difference {
             conversion_id: it.conversion_id,
             click_id: it.click_id,
             from_status: it.from,
             to_status: it.to,
-            payout: amount(it.payout),
-            revenue: amount(it.revenue),
+            payout: amount_text(it.payout),
+            revenue: amount_text(it.revenue),
             currency: it.currency.clone(),
         };
         Self {

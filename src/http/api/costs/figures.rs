@@ -9,7 +9,6 @@ use axum::{
 };
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
-use rust_decimal::Decimal;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -26,7 +25,10 @@ use crate::{
         },
         error::Problem,
     },
-    model::{hour::hour_of, money::Currency},
+    model::{
+        hour::hour_of,
+        money::{Currency, amount_text},
+    },
     money::costs::{Costs, Figures, Warning, amount, work_out},
 };
 
@@ -238,7 +240,7 @@ impl Asked {
 
 impl Shown {
     fn of(currency: Option<Currency>, figures: &Figures) -> Self {
-        let money = |micros| text(amount(micros));
+        let money = |micros| amount_text(amount(micros));
         let from = figures.from;
         Self {
             currency,
@@ -271,11 +273,4 @@ impl Note {
         };
         Self { code, detail, cost_id }
     }
-}
-
-/// With two decimals at least.
-pub(super) fn text(amount: Decimal) -> String {
-    let mut amount = amount.normalize();
-    amount.rescale(amount.scale().max(2));
-    amount.to_string()
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -11,7 +10,10 @@ use uuid::Uuid;
 use super::postback::Postback;
 use crate::{
     db::store::conversions,
-    model::conversion::{ConversionKind, Flag, Status},
+    model::{
+        conversion::{ConversionKind, Flag, Status},
+        money::amount_text,
+    },
 };
 
 /// A conversion as it is now.
@@ -187,9 +189,9 @@ impl From<conversions::Conversion> for Conversion {
             status: row.status,
             status_text: row.status_text,
             status_detail: row.status_detail,
-            payout: amount(row.payout),
-            original_payout: row.original_payout.map(amount),
-            sale_amount: row.sale_amount.map(amount),
+            payout: amount_text(row.payout),
+            original_payout: row.original_payout.map(amount_text),
+            sale_amount: row.sale_amount.map(amount_text),
             currency: row.currency,
             flags: row.flags,
             numbers: numbers.into_iter().map(|(name, value)| (name, value.normalize().to_string())).collect(),
@@ -223,18 +225,11 @@ impl From<conversions::Change> for Change {
             cause: row.cause,
             from_status: row.from_status,
             to_status: row.to_status,
-            payout: amount(row.payout),
-            revenue: amount(row.revenue),
+            payout: amount_text(row.payout),
+            revenue: amount_text(row.revenue),
             currency: row.currency,
             changed_at: row.changed_at,
             recorded_at: row.recorded_at,
         }
     }
-}
-
-/// With two to six decimals.
-pub(crate) fn amount(amount: Decimal) -> String {
-    let mut amount = amount.normalize();
-    amount.rescale(amount.scale().max(2));
-    amount.to_string()
 }

@@ -290,7 +290,7 @@ pub(super) async fn ledger(c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Res
 impl Sources {
     /// The clicks that are stored.
     pub(super) async fn of_clicks(c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Result<Self> {
-        let mut sources = Self { no_rules: PostbackRules::default(), ..Self::default() };
+        let mut sources = Self::default();
         sources.add_clicks(c, clicks).await?;
         Ok(sources)
     }

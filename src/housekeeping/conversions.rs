@@ -25,14 +25,13 @@ const SELDOM: Duration = Duration::from_mins(10);
 
 /// Settles what waits every `drain.conversions_interval_ms`, until the stop signal.
 pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
-    let (mut seldom, told) = (None::<Instant>, told(app.clone()));
-    let mut trouble = Trouble::default();
+    let (mut seldom, mut trouble) = (None::<Instant>, Trouble::default());
     while !stop.is_cancelled() {
         let is_seldom = seldom.is_none_or(|last| last.elapsed() >= SELDOM);
         let minutes = if is_seldom { i32::MAX } else { OFTEN_MINUTES };
         match ingest::settle_waiting_conversions(&app.db, minutes).await {
             Ok(settled) => {
-                told(&settled);
+                count_stored(&app, &settled);
                 if is_seldom {
                     seldom = Some(Instant::now());
                 }
@@ -77,23 +76,21 @@ async fn look_for_trouble(app: &App, known: &mut Trouble) {
     *known = trouble;
 }
 
-/// What counts conversions that were stored: in the figures of `/metrics`, and toward caps.
-pub(crate) fn told(app: App) -> impl Fn(&Told) + Send + Sync {
-    move |told| {
-        for outcome in &told.postbacks {
-            metrics::postback_stored(outcome.into());
+/// Counts conversions that were stored: in the figures of `/metrics`, and toward caps.
+pub(crate) fn count_stored(app: &App, told: &Told) {
+    for outcome in &told.postbacks {
+        metrics::postback_stored(outcome.into());
+    }
+    for change in &told.changes {
+        if change.from_status != Some(change.to_status) {
+            metrics::conversion(change.to_status.into());
         }
-        for change in &told.changes {
-            if change.from_status != Some(change.to_status) {
-                metrics::conversion(change.to_status.into());
-            }
-            count(&app, change);
-        }
+        count_toward_caps(app, change);
     }
 }
 
 /// A conversion takes a place while it is pending or approved.
-fn count(app: &App, change: &Change) {
+fn count_toward_caps(app: &App, change: &Change) {
     let takes_place = |status: Status| status.has_money();
     let (before, now) = (change.from_status.is_some_and(takes_place), takes_place(change.to_status));
     if change.kind != ConversionKind::Conversion || before == now {

@@ -128,7 +128,10 @@ pub(super) fn spawn_tasks(
     let interval = config.privacy.erasure_interval;
     tasks.spawn_after(first_run, "erasures", erasure::run(journal(), db(), interval, stop()));
     // rows go into a schema that is there; where a partition is missing, into DEFAULT
-    let told = conversions::told(app.clone());
+    let told = {
+        let app = app.clone();
+        move |told: &_| conversions::count_stored(&app, told)
+    };
     let draining = drain::run(journal(), db(), config.drain.clone(), told, stop());
     tasks.spawn_after(schema_ready, "drain", draining);
     tasks.spawn_after(schema_ready, "conversions", conversions::run(app.clone(), stop()));

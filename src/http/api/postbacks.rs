@@ -20,7 +20,7 @@ use crate::{
         ingest::{self, Replay, Replayed},
         store::postbacks::{self, Filter},
     },
-    housekeeping::conversions::told,
+    housekeeping::conversions::count_stored,
     http::{
         api::{
             manners::{
@@ -209,7 +209,7 @@ async fn replay(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Re
     let dry_run = asked.is_dry_run;
     let replayed = ingest::replay_postbacks(&app.db, asked).await?;
     if !dry_run {
-        told(app.clone())(&replayed.told);
+        count_stored(&app, &replayed.told);
     }
     answer(StatusCode::OK, &ReplayResult::of(&replayed, dry_run))
 }

@@ -18,7 +18,7 @@ use crate::{
         store::{affiliate_networks::AffiliateNetwork, library},
     },
     facts::postback::Postback,
-    housekeeping::conversions::told,
+    housekeeping::conversions::count_stored,
     http::{
         api::manners::{answer::answer, auth::Admin, page::Params, problems::Problems},
         body,
@@ -125,7 +125,7 @@ async fn import(
         }
         let postbacks = chunk.iter().filter_map(|line| line.postback.as_ref().ok()).cloned().collect();
         let (imported, changed) = ingest::import_postbacks(&app.db, postbacks).await?;
-        told(app.clone())(&changed);
+        count_stored(&app, &changed);
         results.add(&chunk, &imported);
     }
 }

@@ -163,6 +163,11 @@ impl<'v> Fields<'v> {
         None
     }
 
+    /// A whole number that must be there.
+    pub fn required_integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        if self.required(name) { self.optional_integer(name, range) } else { None }
+    }
+
     /// `true` or `false`, or `default` when it is absent. `null` is refused.
     pub fn boolean(&mut self, name: &str, default: bool) -> bool {
         if self.absent_or_null(name) {
@@ -183,6 +188,11 @@ impl<'v> Fields<'v> {
             self.refuse(name, "time", TIME_WANTED);
         }
         time
+    }
+
+    /// A time (RFC 3339) that must be there.
+    pub fn required_time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        if self.required(name) { self.time(name) } else { None }
     }
 
     /// A day that must be there.

@@ -300,17 +300,8 @@ async fn replay(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Re
 
 fn read_replay(body: &Value) -> Result<(Replay, bool), Vec<FieldError>> {
     let mut f = Fields::new(body, "").map_err(|error| vec![error])?;
-    let target_id = f.optional_integer("target_id", 1..=i64::MAX);
-    let (from, to) = (f.time("from"), f.time("to"));
-    for (name, is_missing) in [
-        ("target_id", body.get("target_id").is_none_or(Value::is_null)),
-        ("from", body.get("from").is_none_or(Value::is_null)),
-        ("to", body.get("to").is_none_or(Value::is_null)),
-    ] {
-        if is_missing {
-            f.refuse(name, "required", "is required");
-        }
-    }
+    let target_id = f.required_integer("target_id", 1..=i64::MAX);
+    let (from, to) = (f.required_time("from"), f.required_time("to"));
     let mut states = Vec::new();
     let texts = match body.get("states") {
         None => vec!["dead".to_owned()],

@@ -216,7 +216,7 @@ async fn replay(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Re
 
 fn read_replay(body: &Value) -> Result<Replay, Vec<FieldError>> {
     let mut fields = Fields::new(body, "").map_err(|error| vec![error])?;
-    let (from, to) = (required_time(&mut fields, "from"), required_time(&mut fields, "to"));
+    let (from, to) = (fields.required_time("from"), fields.required_time("to"));
     if from.zip(to).is_some_and(|(from, to)| to <= from) {
         fields.refuse("to", "range", "must be after from");
     }
@@ -234,16 +234,6 @@ fn read_replay(body: &Value) -> Result<Replay, Vec<FieldError>> {
     let replay =
         from.zip(to).map(|(from, to)| Replay { network_id, from, to, after, limit, is_dry_run, is_sent });
     fields.finish_with(replay)
-}
-
-fn required_time(fields: &mut Fields<'_>, name: &str) -> Option<DateTime<Utc>> {
-    use crate::http::fields::Given;
-
-    if matches!(fields.given(name), Given::Absent | Given::Null) {
-        fields.refuse(name, "required", "is required");
-        return None;
-    }
-    fields.time(name)
 }
 
 impl ReplayResult {

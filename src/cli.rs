@@ -7,6 +7,7 @@ mod database;
 mod dead_letters;
 mod dump;
 mod explain;
+mod file;
 mod fx;
 mod journal;
 mod privacy;

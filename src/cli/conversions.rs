@@ -2,15 +2,15 @@
 
 use std::{
     fs::File,
-    io::{Read, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Subcommand;
 
-use super::{progress::Progress, with_db};
+use super::{file, progress::Progress, with_db};
 use crate::{
     config::Config,
     db::{
@@ -45,7 +45,7 @@ pub(super) enum Command {
 
 pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
     let Command::Import { file, network, rejects } = command;
-    let bytes = read(&file, config.postbacks.import_bytes_max)?;
+    let bytes = file::read(&file, config.postbacks.import_bytes_max as u64, "postbacks.import_bytes_max")?;
     let lines_max = config.postbacks.import_lines_max;
     with_db(config, async move |db: Db| {
         let rules = match network {
@@ -58,19 +58,6 @@ pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode>
         let lines = imports::read(&bytes, network, &rules, lines_max)?;
         import(&db, &bytes, lines, rejects.as_deref()).await
     })
-}
-
-/// A file, or what comes on standard input for `-`, of so many bytes at most.
-pub(super) fn read(file: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
-    let source: Box<dyn Read> = if file == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(File::open(file).with_context(|| format!("{} cannot be opened", file.display()))?)
-    };
-    let mut bytes = Vec::new();
-    source.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() <= bytes_max, "the file has more than {bytes_max} bytes; split it");
-    Ok(bytes)
 }
 
 async fn import(db: &Db, bytes: &[u8], lines: Vec<Line>, rejects: Option<&Path>) -> anyhow::Result<ExitCode> {

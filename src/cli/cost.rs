@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{conversions, print, with_db};
+use super::{print, with_db};
 use crate::{
     config::Config,
     db::{
@@ -125,7 +125,8 @@ pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode>
             Command::List { campaign, live } => list(&db, campaign, live).await,
             Command::Void { id } => void(&db, id).await,
             Command::Import { file, currency, rejects } => {
-                let bytes = conversions::read(&file, config.costs.import_bytes_max)?;
+                let bytes =
+                    super::file::read(&file, config.costs.import_bytes_max as u64, "costs.import_bytes_max")?;
                 import(&db, file, &bytes, currency, rejects).await
             }
         };

@@ -2,8 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs::File,
-    io::{Cursor, Read},
+    io::Cursor,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Mutex, PoisonError},
@@ -16,7 +15,7 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use zip::ZipArchive;
 
-use super::{print, progress::Progress, with_db};
+use super::{file, print, progress::Progress, with_db};
 use crate::{
     config::Config,
     db::{
@@ -33,6 +32,8 @@ use crate::{
 
 /// Faults and restatements that are named one by one.
 const NAMED_MAX: usize = 20;
+
+const BYTES_MAX_KEY: &str = "money.rates_file_bytes_max";
 
 /// What a zip file begins with.
 const ZIP: &[u8] = b"PK\x03\x04";
@@ -193,11 +194,7 @@ fn text(Line { currency, rate, day, source }: &Line) -> String {
 /// The rates of a file, packed or not.
 fn read(file: &Path, bytes_max: u64) -> anyhow::Result<Vec<Rate>> {
     let shown = file.display();
-    let bytes = match file.to_str() {
-        Some("-") => within(std::io::stdin(), bytes_max),
-        _ => File::open(file).map_err(Into::into).and_then(|file| within(file, bytes_max)),
-    };
-    let bytes = bytes.with_context(|| format!("cannot read {shown}"))?;
+    let bytes = file::read(file, bytes_max, BYTES_MAX_KEY)?;
     let bytes = if bytes.starts_with(ZIP) {
         unpack(bytes, bytes_max).with_context(|| format!("cannot unpack {shown}"))?
     } else {
@@ -218,17 +215,7 @@ fn read(file: &Path, bytes_max: u64) -> anyhow::Result<Vec<Rate>> {
 fn unpack(bytes: Vec<u8>, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let mut archive = ZipArchive::new(Cursor::new(bytes))?;
     ensure!(archive.len() == 1, "it holds {} files, not one", archive.len());
-    within(archive.by_index(0)?, bytes_max)
-}
-
-fn within(source: impl Read, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
-    ensure!(
-        bytes.len() as u64 <= bytes_max,
-        "it is longer than {bytes_max} bytes (money.rates_file_bytes_max)"
-    );
-    Ok(bytes)
+    file::within(archive.by_index(0)?, bytes_max, BYTES_MAX_KEY)
 }
 
 fn parse_own_currency(text: &str) -> Result<Currency, &'static str> {

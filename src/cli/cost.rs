@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{IsTerminal as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{print, with_db};
+use super::{print, progress::Progress, with_db};
 use crate::{
     config::Config,
     db::{
@@ -35,9 +35,6 @@ use crate::{
 
 /// Adjustments read at once.
 const PAGE: i64 = 200;
-
-/// Lines between two words on how far an import is.
-const PROGRESS_LINES: usize = 100;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -271,7 +268,7 @@ async fn import(
     let lines = file::read(&text, currency.as_deref()).map_err(anyhow::Error::msg)?;
     let originals: Vec<&str> = text.lines().collect();
     let (mut known, mut refused) = (HashMap::new(), Vec::new());
-    let (total, shows) = (lines.len(), std::io::stderr().is_terminal());
+    let (total, mut progress) = (lines.len(), Progress::start());
     for (i, line) in lines.into_iter().enumerate() {
         match read(db, &mut known, &line.said).await? {
             Ok(terms) => {
@@ -279,13 +276,10 @@ async fn import(
             }
             Err(why) => refused.push((line.number, why)),
         }
-        if shows && ((i + 1) % PROGRESS_LINES == 0 || i + 1 == total) {
-            eprint!("\r{} of {total} lines, {} refused", i + 1, refused.len());
-        }
+        progress
+            .show(|seconds| format!("{} of {total} lines, {} refused, {seconds} s", i + 1, refused.len()));
     }
-    if shows {
-        eprintln!();
-    }
+    progress.end();
     if refused.is_empty() {
         eprintln!("{total} are stored");
         return Ok(ExitCode::SUCCESS);

@@ -57,6 +57,7 @@ pub(crate) mod net;
 pub(crate) mod networks;
 pub mod postback;
 pub mod privacy;
+pub(crate) mod private_file;
 pub mod redis;
 pub mod routing;
 pub(crate) mod script;

@@ -6,10 +6,8 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    io::{self, Write as _},
+    fs, io,
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -35,6 +33,7 @@ use crate::{
         network::PostbackRules,
         postback::{PostbackKey, PostbackToken},
     },
+    private_file,
 };
 
 /// Its name in the data directory.
@@ -42,9 +41,6 @@ const NAME: &str = "networks.json";
 
 /// Of the file: 1 is [`NetworkV1`].
 const SCHEMA: u32 = 1;
-
-/// Of the file: keys and hashes of tokens are nobody else's business.
-const MODE: u32 = 0o600;
 
 /// A network as the edge needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,15 +208,9 @@ fn by_key(networks: Vec<Network>) -> HashMap<PostbackKey, Arc<Network>> {
     networks.into_iter().map(|network| (network.key.clone(), Arc::new(network))).collect()
 }
 
-/// Writes beside, syncs, renames: a crash leaves the old file or the new one.
+/// Keys and hashes of tokens are nobody else's business.
 fn write(path: &Path, saved: &Saved) -> io::Result<()> {
-    let bytes = serde_json::to_vec(saved)?;
-    let beside = path.with_extension("json.new");
-    let _ = fs::remove_file(&beside); // one that a crash left keeps its permissions
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&beside)?;
-    file.write_all(&bytes)?;
-    file.sync_data()?;
-    fs::rename(&beside, path)
+    private_file::replace(path, &serde_json::to_vec(saved)?)
 }
 
 /// `None` when there is none, or one of another schema.

@@ -5,9 +5,8 @@
 //! nothing changes: with 100,000 campaigns it has 50 MB, and its sync competes with those of clicks.
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError,
@@ -25,16 +24,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Campaigns, Source, format::CampaignV1, shared::Shared};
 use crate::{
-    db::store::campaigns::Change, metrics, model::campaign::Campaign, redis::Redis, routing::Routes,
+    db::store::campaigns::Change, metrics, model::campaign::Campaign, private_file, redis::Redis,
+    routing::Routes,
 };
 
 /// Its name in the data directory.
 pub(super) const NAME: &str = "campaigns.json";
 
 const SCHEMA: u32 = 1;
-
-/// For its owner alone: names, destinations and payouts are nobody else's business.
-const MODE: u32 = 0o600;
 
 #[derive(Serialize)]
 struct Out<'a> {
@@ -167,16 +164,10 @@ impl Campaigns {
     }
 }
 
-/// Writes beside, syncs, renames: a crash leaves the old file or the new one. Returns its bytes.
+/// Names, destinations and payouts are nobody else's business. Returns its bytes.
 fn write(path: &Path, installation: Option<&str>, campaigns: &[Arc<Routes>]) -> io::Result<u64> {
     let bytes = serde_json::to_vec(&Out { schema: SCHEMA, installation, campaigns: OneByOne(campaigns) })?;
-    let beside = path.with_extension("json.new");
-    // one that a crash left keeps its permissions; destinations are nobody else's business
-    let _ = fs::remove_file(&beside);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&beside)?;
-    file.write_all(&bytes)?;
-    file.sync_data()?;
-    fs::rename(&beside, path)?;
+    private_file::replace(path, &bytes)?;
     Ok(bytes.len() as u64)
 }
 
@@ -187,7 +178,7 @@ fn load(path: &Path) -> io::Result<Option<Saved>> {
         bytes => bytes?,
     };
     // releases before left it readable for everybody
-    if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(MODE)) {
+    if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(private_file::MODE)) {
         tracing::warn!(path = %path.display(), %error, "other users of this machine can read the saved campaigns");
     }
     let saved: Saved = serde_json::from_slice(&bytes)?;

@@ -7,9 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -25,15 +23,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use super::{NotOpened, Purpose, open, read, seal};
+use crate::private_file;
 
 /// Bytes of a key.
 pub const SECRET_BYTES: usize = 32;
 
 /// How long a key of one node alone may have been there that the others do not know yet.
 const OFFERED_WITHIN: TimeDelta = TimeDelta::minutes(10);
-
-/// Of the file: nobody else may seal.
-const MODE: u32 = 0o600;
 
 /// A key.
 #[derive(Clone, PartialEq, Eq)]
@@ -228,19 +224,14 @@ fn load(path: &Path) -> io::Result<Vec<Key>> {
     Ok(saved.keys.into_iter().filter_map(key).collect())
 }
 
-/// Writes beside, syncs, renames: a crash leaves the old file or the new one.
+/// Nobody else may seal.
 fn write(path: &Path, keys: &[Key]) -> io::Result<()> {
     let saved = |key: &Key| {
         let Key { secret, seals_from, made_at, .. } = key;
         SavedKey { key: BASE64_STANDARD.encode(secret), made_at: *made_at, seals_from: *seals_from }
     };
     let bytes = serde_json::to_vec(&Saved { schema: SCHEMA, keys: keys.iter().map(saved).collect() })?;
-    let beside = path.with_extension("json.new");
-    let _ = fs::remove_file(&beside); // one that a crash left may have other permissions
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&beside)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
+    private_file::replace(path, &bytes)
 }
 
 #[cfg(test)]

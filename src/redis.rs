@@ -13,7 +13,6 @@ mod report;
 mod servers;
 
 use std::{
-    fmt::Write as _,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -21,7 +20,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::{config, metrics};
+use crate::{config, metrics, model::text::hex};
 use breaker::Breaker;
 pub(crate) use commands::{Ask, Failure};
 pub(crate) use pubsub::Ended;
@@ -90,10 +89,7 @@ impl Redis {
     /// Makes names of what the database says it is; whether they are others now.
     pub(crate) fn name_after(&self, identity: &str) -> bool {
         let digest = Sha256::digest(identity);
-        let id = digest.iter().take(8).fold(String::new(), |mut id, byte| {
-            let _ = write!(id, "{byte:02x}"); // writing to a String does not fail
-            id
-        });
+        let id = hex(&digest[..8]);
         let is_other = self.installation().as_deref() != Some(id.as_str());
         if is_other {
             self.name(id.into());

@@ -1,6 +1,6 @@
 //! Text from strangers, made safe to keep: bounded, valid UTF-8, no NUL, no control characters.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use strum::VariantNames;
 
@@ -34,6 +34,14 @@ pub fn clean_and_cut(text: &str, chars_max: usize) -> (Cow<'_, str>, bool) {
     let is_cut =
         cleaned.len() < text.len() && text.chars().filter(|c| !c.is_control()).nth(chars_max).is_some();
     (cleaned, is_cut)
+}
+
+/// Two digits for each byte, in lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}"); // writing to a String does not fail
+        hex
+    })
 }
 
 /// [`clean`] for bytes: invalid UTF-8 becomes U+FFFD.

@@ -1,11 +1,11 @@
 //! Secrets of targets, and what is signed with them: messages by Standard Webhooks 1.0
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>), and addresses.
 
-use std::fmt::Write as _;
-
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
+
+use crate::model::text::hex;
 
 /// How a secret begins.
 const PREFIX: &str = "whsec_";
@@ -27,10 +27,7 @@ pub fn of_message(secrets: &[&str], id: &str, timestamp: i64, body: &str) -> Str
 /// `{signature}` behind this much of an address, in hexadecimal digits.
 pub fn of_address(secret: &str, address: &str) -> String {
     let key = key_of(secret).unwrap_or_default();
-    hmac(&key, address.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}"); // a String takes everything
-        hex
-    })
+    hex(&hmac(&key, address.as_bytes()))
 }
 
 fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {

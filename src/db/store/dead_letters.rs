@@ -17,6 +17,7 @@ use crate::{
     },
     facts::record::Record,
     metrics,
+    model::text::hex,
 };
 
 /// Longest record that a list shows, in bytes; one alone is shown whole. It bounds a page.
@@ -347,13 +348,4 @@ pub fn content(record: &[u8]) -> Content {
         Ok(Record::Postback(postback)) => Content::Postback(Box::new(postback.as_ref().into())),
         Ok(Record::Erased) | Err(_) => Content::Hex(hex(record)),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}"); // writing to a String does not fail
-        hex
-    })
 }

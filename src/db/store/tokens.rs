@@ -10,6 +10,7 @@ use crate::{
     db::{Db, Error, session::Session, statement::statements},
     model::{
         id::new_uuid,
+        text::hex,
         token::{DIGITS, Hash, PREFIX, Scope, digest},
     },
 };
@@ -191,16 +192,9 @@ fn find_on<'c>(c: &'c mut Session<'_>, hash: Hash) -> BoxFuture<'c, sqlx::Result
 
 /// A secret: 256 bits of the operating system's randomness.
 pub fn new_secret() -> Result<String, Error> {
-    use std::fmt::Write as _;
-
     let mut bytes = [0_u8; DIGITS / 2];
     getrandom::fill(&mut bytes).map_err(|e| Error::Unavailable(Box::new(e)))?;
-    let mut secret = String::with_capacity(PREFIX.len() + DIGITS);
-    secret.push_str(PREFIX);
-    for byte in bytes {
-        let _ = write!(secret, "{byte:02x}"); // writing to a String does not fail
-    }
-    Ok(secret)
+    Ok(format!("{PREFIX}{}", hex(&bytes)))
 }
 
 #[derive(FromRow)]

@@ -185,8 +185,7 @@ impl Attempt {
 
 /// At most so many bytes, whole characters.
 fn cut(body: &str) -> String {
-    let end = (0..=ANSWER_KEPT_BYTES.min(body.len())).rev().find(|i| body.is_char_boundary(*i));
-    body[..end.unwrap_or(0)].to_owned()
+    body[..body.floor_char_boundary(ANSWER_KEPT_BYTES)].to_owned()
 }
 
 /// The causes of an error, without the address: there are secrets in it.

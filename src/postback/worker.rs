@@ -64,7 +64,7 @@ impl Postbacks {
 /// Sends what is due.
 pub struct Worker {
     db: Arc<Db>,
-    config: config::Deliveries,
+    config: Arc<config::Deliveries>,
     postbacks: Arc<Postbacks>,
     /// Requests under way.
     sending: JoinSet<Done>,
@@ -92,7 +92,7 @@ impl Worker {
     pub fn new(db: Arc<Db>, config: config::Deliveries, postbacks: Arc<Postbacks>) -> Self {
         Self {
             db,
-            config,
+            config: Arc::new(config),
             postbacks,
             sending: JoinSet::new(),
             hosts: HashMap::new(),
@@ -317,7 +317,7 @@ impl Done {
 /// Makes one delivery.
 async fn deliver(
     postbacks: Arc<Postbacks>,
-    config: config::Deliveries,
+    config: Arc<config::Deliveries>,
     ready: Arc<Ready>,
     delivery: Claimed,
     _place: Option<OwnedSemaphorePermit>,

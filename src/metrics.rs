@@ -150,10 +150,11 @@ mod http;
 mod journal;
 mod process;
 mod redis;
+mod reports;
 
 pub use {
     budgets::*, campaigns::*, caps::*, clicks::*, conversions::*, db::*, deliveries::*, drain::*, fx::*,
-    http::*, journal::*, process::*, redis::*,
+    http::*, journal::*, process::*, redis::*, reports::*,
 };
 
 /// Every metric of octo; `process_*` describe themselves.
@@ -166,6 +167,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         drain::FAMILIES,
         db::FAMILIES,
         budgets::FAMILIES,
+        reports::FAMILIES,
         campaigns::FAMILIES,
         caps::FAMILIES,
         deliveries::FAMILIES,

@@ -50,6 +50,7 @@ pub struct Config {
     pub money: Money,
     pub costs: Costs,
     pub budgets: Budgets,
+    pub reports: Reports,
     /// The script of landing pages.
     pub script: Script,
     /// What is kept, and how long.
@@ -648,6 +649,30 @@ pub struct Costs {
 pub struct Budgets {
     #[serde(rename = "check_interval_ms", with = "Millis::<100>")]
     pub check_interval: Duration,
+}
+
+/// `[reports]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reports {
+    #[serde(rename = "fold_interval_ms", with = "Millis::<100>")]
+    pub fold_interval: Duration,
+    #[serde(with = "AtLeast::<1000>")]
+    pub fold_rows_max: usize,
+    #[serde(rename = "fold_timeout_ms", with = "Millis::<1000>")]
+    pub fold_timeout: Duration,
+    #[serde(rename = "recount_timeout_ms", with = "Millis::<1000>")]
+    pub recount_timeout: Duration,
+    #[serde(rename = "timeout_ms", with = "Millis::<100>")]
+    pub timeout: Duration,
+    #[serde(with = "AtLeast::<1000>")]
+    pub rows_max: usize,
+    #[serde(with = "AtLeast::<1000>")]
+    pub raw_rows_max: usize,
+    #[serde(rename = "compare_interval_s", with = "Seconds::<60>")]
+    pub compare_interval: Duration,
+    #[serde(rename = "compare_timeout_ms", with = "Millis::<1000>")]
+    pub compare_timeout: Duration,
 }
 
 /// `[script]`

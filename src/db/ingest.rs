@@ -7,6 +7,7 @@ mod arrays;
 pub(in crate::db) mod conversions;
 mod copy;
 pub mod deliveries;
+mod deltas;
 mod out_clicks;
 mod rollups;
 pub(in crate::db) mod rows;

@@ -112,6 +112,8 @@ statements! {
 
     DELETE_OUT_CLICK_KEYS = "retention.out_click_keys": delete_old!("out_click_keys", "");
 
+    DELETE_OUT_CLICK_LEGS = "retention.out_click_legs": delete_old!("out_click_legs", "");
+
     DELETE_DEAD_LETTERS = "retention.dead_letters": delete_old!("dead_letters", "");
 }
 
@@ -263,6 +265,7 @@ pub async fn delete_old(db: &Db, keep_days: u32, options: Options) -> Result<u64
         let others = [
             DELETE_EVENT_KEYS,
             DELETE_OUT_CLICK_KEYS,
+            DELETE_OUT_CLICK_LEGS,
             DELETE_CONVERSION_CLICKS,
             DELETE_CONVERSIONS,
             DELETE_CONVERSION_CHANGES,

@@ -163,7 +163,13 @@ impl Pool {
         self.run_bounded(statement, Within::Snapshot(limit), run).await
     }
 
-    async fn run_bounded<T, F>(&self, statement: Statement, within: Within, run: F) -> Result<T, Error>
+    /// As [`Pool::run`], within this.
+    pub(super) async fn run_bounded<T, F>(
+        &self,
+        statement: Statement,
+        within: Within,
+        run: F,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
@@ -359,12 +365,13 @@ impl Pool {
     {
         let limit = match within {
             Within::Default => self.0.statement_timeout,
-            Within::Limit(limit) | Within::Snapshot(limit) => limit,
+            Within::Limit(limit) | Within::Repeatable(limit) | Within::Snapshot(limit) => limit,
         };
         let running = async {
             let transaction = match within {
                 Within::Default if self.is_session() => return run(session).await,
                 Within::Default | Within::Limit(_) => session.begin().await?,
+                Within::Repeatable(_) => session.begin_repeatable().await?,
                 Within::Snapshot(_) => session.begin_snapshot().await?,
             };
             in_transaction(transaction, limit, run).await
@@ -420,12 +427,14 @@ impl Pool {
 
 /// What a query runs in.
 #[derive(Debug, Clone, Copy)]
-enum Within {
+pub(super) enum Within {
     /// The connection, whose statements are held to `database.statement_timeout_ms`.
     Default,
     /// A transaction whose statements may take this long.
     Limit(Duration),
-    /// Likewise; it only reads, and sees one state of the database.
+    /// Likewise; it sees one state of the database, and fails where others changed what it changes.
+    Repeatable(Duration),
+    /// Likewise; it only reads.
     Snapshot(Duration),
 }
 

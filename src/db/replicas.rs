@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use super::{
     Error, Statement,
     monitor::{self, Monitor},
-    pool::Pool,
+    pool::{Pool, Within},
     session::Session,
 };
 use crate::{config, metrics};
@@ -133,7 +133,13 @@ impl Replicas {
     }
 
     /// Runs a read on the one at this place, and learns from how it ends.
-    pub(super) async fn run<T, F>(&self, place: usize, statement: Statement, run: F) -> Result<T, Error>
+    pub(super) async fn run<T, F>(
+        &self,
+        place: usize,
+        statement: Statement,
+        within: Within,
+        run: F,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
@@ -142,7 +148,7 @@ impl Replicas {
         let trial = Trial::begin(replica);
         replica.reads.fetch_add(1, Ordering::Relaxed);
         metrics::replica_read(&replica.label);
-        let answer = replica.pool.run(statement, run).await;
+        let answer = replica.pool.run_bounded(statement, within, run).await;
         drop(trial);
         match &answer {
             Err(error) if monitor::is_worth_elsewhere(error) => {

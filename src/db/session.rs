@@ -98,10 +98,19 @@ impl Session<'_> {
         Ok(Transaction(Session { connection: Link::Transaction(transaction), rules }))
     }
 
+    /// Begins a transaction that sees one state of the database, and fails where others changed what it changes.
+    pub(super) async fn begin_repeatable(&mut self) -> sqlx::Result<Transaction<'_>> {
+        self.begin_as("BEGIN ISOLATION LEVEL REPEATABLE READ").await
+    }
+
     /// Begins a transaction that only reads, and sees one state of the database.
     pub(super) async fn begin_snapshot(&mut self) -> sqlx::Result<Transaction<'_>> {
+        self.begin_as("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await
+    }
+
+    async fn begin_as(&mut self, begin: &'static str) -> sqlx::Result<Transaction<'_>> {
         let rules = self.rules.clone();
-        let begun = self.connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
+        let begun = self.connection.begin_with(begin);
         let transaction = rules.bounded(begun).await?;
         Ok(Transaction(Session { connection: Link::Transaction(transaction), rules }))
     }

@@ -14,7 +14,7 @@ use crate::{
     caps::sharing::Sharing,
     config::Config,
     drain,
-    housekeeping::{clock, conversions, database, erasure, seal_keys},
+    housekeeping::{clock, conversions, database, erasure, figures, seal_keys},
     http::{self, api::manners::idempotency},
     journal::Lock,
     judge::sharing::{self, Channel},
@@ -135,6 +135,9 @@ pub(super) fn spawn_tasks(
     let draining = drain::run(journal(), db(), config.drain.clone(), told, stop());
     tasks.spawn_after(schema_ready, "drain", draining);
     tasks.spawn_after(schema_ready, "conversions", conversions::run(app.clone(), stop()));
+
+    tasks.spawn_after(schema_ready, "figures", figures::run(app.clone(), stop()));
+    tasks.spawn_after(set_up, "figures-comparison", figures::compare(app.clone(), stop()));
 
     let worker = Worker::new(db(), config.deliveries.clone(), app.postbacks.clone());
     tasks.spawn_after(schema_ready, "deliveries", worker.run(stop()));

@@ -37,7 +37,11 @@ pub(crate) struct CopyData {
 impl CopyData {
     /// No rows yet; each will have a field for each of the columns that the table has.
     pub(crate) fn new(columns: &[Column]) -> Self {
-        let columns = columns.iter().filter(|column| column.is_stored).count();
+        Self::of_columns(columns.iter().filter(|column| column.is_stored).count())
+    }
+
+    /// No rows yet; each will have so many fields.
+    pub(super) fn of_columns(columns: usize) -> Self {
         let columns = i16::try_from(columns).expect("a table has at most 1,600 columns");
         let mut bytes = SIGNATURE.to_vec();
         bytes.extend_from_slice(&[0; 8]);
@@ -62,6 +66,14 @@ impl CopyData {
                 self.value(value);
             }
         });
+    }
+
+    /// A row of these values.
+    pub(super) fn values<'v>(&mut self, values: impl IntoIterator<Item = Value<'v>>) {
+        self.bytes.extend_from_slice(&self.columns.to_be_bytes());
+        for value in values {
+            self.value(value);
+        }
     }
 
     /// Ends the data.

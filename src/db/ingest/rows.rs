@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     DeadLetter, Rows, StoreError, Told, bigint, column, conversions,
     copy::CopyData,
+    deltas::Deltas,
     out_clicks,
     rollups::{self, Costs, Sources, Stats},
 };
@@ -132,6 +133,7 @@ pub(super) async fn insert(c: &mut Session<'_>, rows: &Rows<'_>) -> Result<Told,
     let (mut stats, mut costs, mut sources) = (Stats::default(), Costs::default(), Sources::default());
     if !clicks.is_empty() {
         c.run(COPY_CLICKS, async |c| copy(c, COPY_CLICKS, Click::COLUMNS, clicks).await).await?;
+        Deltas::of(clicks).store(c).await?;
     }
     for click in clicks {
         stats.add_click(click);

@@ -1,6 +1,7 @@
 //! Erasures: noted, so that no record that is still in a journal comes back; and carried out on what is stored.
 //!
-//! Figures are not touched: a count is of nobody. Nor are the keys of events (`event_keys`), which say that an id was
+//! Figures are not touched: a count is of nobody. What they have and the facts have not any more is noted with them
+//! (`report_gone`), so that they still add up. Nor are the keys of events (`event_keys`), which say that an id was
 //! used and nothing of whom.
 
 use chrono::{DateTime, Utc};
@@ -74,6 +75,9 @@ statements! {
     WHERE clicks.created_at = t.at
       AND clicks.id = t.id";
 
+    // In a statement before that which deletes, of the same transaction.
+    NOTE_GONE = "erasures.note_gone": "SELECT octo_note_gone($1, $2, $3)";
+
     DELETE_EVENTS = "erasures.delete_events": "
     DELETE FROM events
     WHERE click_id = ANY ($1)
@@ -86,6 +90,9 @@ statements! {
 
     DELETE_OUT_CLICK_KEYS = "erasures.delete_out_click_keys":
         "DELETE FROM out_click_keys WHERE click_id = ANY ($1)";
+
+    DELETE_OUT_CLICK_LEGS = "erasures.delete_out_click_legs":
+        "DELETE FROM out_click_legs WHERE click_id = ANY ($1)";
 
     DELETE_POSTBACKS = "erasures.delete_postbacks": "
     WITH conversion AS (
@@ -212,9 +219,14 @@ pub async fn find_clicks(db: &Db, sub: Sub, before: DateTime<Utc>) -> Result<Vec
 pub async fn delete_clicks(db: &Db, ids: Vec<Uuid>) -> Result<u64, Error> {
     let times: Vec<DateTime<Utc>> = ids.iter().copied().map(time_of_uuid).collect();
     db.maintain(DELETE_CLICKS, move |c| {
-        Box::pin(
-            async move { Ok(DELETE_CLICKS.query().bind(ids).bind(times).execute(c).await?.rows_affected()) },
-        )
+        Box::pin(async move {
+            let mut transaction = c.begin().await?;
+            note_gone(&mut transaction, &ids, "clicks").await?;
+            let delete = DELETE_CLICKS.query().bind(ids).bind(times);
+            let deleted = delete.execute(&mut transaction).await?.rows_affected();
+            transaction.commit().await?;
+            Ok(deleted)
+        })
     })
     .await
 }
@@ -234,8 +246,10 @@ pub async fn delete_events(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) ->
 pub async fn delete_out_clicks(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) -> Result<u64, Error> {
     db.maintain(DELETE_OUT_CLICKS, move |c| {
         Box::pin(async move {
-            DELETE_OUT_CLICK_KEYS.query().bind(&clicks).execute(c).await?;
-            Ok(DELETE_OUT_CLICKS.query().bind(clicks).bind(before).execute(c).await?.rows_affected())
+            let mut transaction = c.begin().await?;
+            let deleted = delete_out_clicks_on(&mut transaction, &clicks, before).await?;
+            transaction.commit().await?;
+            Ok(deleted)
         })
     })
     .await
@@ -246,10 +260,29 @@ pub async fn delete_out_clicks(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>
 pub async fn delete_postbacks(db: &Db, clicks: Vec<Uuid>, before: DateTime<Utc>) -> Result<u64, Error> {
     db.maintain(DELETE_POSTBACKS, move |c| {
         Box::pin(async move {
-            Ok(DELETE_POSTBACKS.query().bind(clicks).bind(before).execute(c).await?.rows_affected())
+            let mut transaction = c.begin().await?;
+            let deleted = delete_postbacks_on(&mut transaction, &clicks, before).await?;
+            transaction.commit().await?;
+            Ok(deleted)
         })
     })
     .await
+}
+
+/// Deletes the postbacks of clicks and what was made of them, within the caller's transaction; what figures keep of it is noted.
+async fn delete_postbacks_on(
+    c: &mut Session<'_>,
+    clicks: &[Uuid],
+    before: DateTime<Utc>,
+) -> sqlx::Result<u64> {
+    note_gone(c, clicks, "conversions").await?;
+    Ok(DELETE_POSTBACKS.query().bind(clicks).bind(before).execute(c).await?.rows_affected())
+}
+
+/// Notes what figures keep of `clicks`, of their `out_clicks`, or of their `conversions`, that is about to be deleted.
+async fn note_gone(c: &mut Session<'_>, clicks: &[Uuid], what: &str) -> sqlx::Result<()> {
+    let times: Vec<DateTime<Utc>> = clicks.iter().copied().map(time_of_uuid).collect();
+    NOTE_GONE.query().bind(clicks).bind(times).bind(what).execute(c).await.map(drop)
 }
 
 /// Deletes the stored events that name this user or session and came before `before`; returns how many there were.
@@ -266,9 +299,20 @@ pub async fn delete_events_of_person(db: &Db, sub: Sub, before: DateTime<Utc>) -
 /// All that is stored of what followed these clicks, within the caller's transaction.
 pub(crate) async fn delete_followers_on(c: &mut Session<'_>, clicks: &[Uuid]) -> sqlx::Result<()> {
     DELETE_EVENTS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await?;
+    delete_postbacks_on(c, clicks, crate::db::FAR_FUTURE).await?;
+    delete_out_clicks_on(c, clicks, crate::db::FAR_FUTURE).await.map(drop)
+}
+
+/// Deletes the out-clicks of clicks, within the caller's transaction; what figures keep of them is noted.
+async fn delete_out_clicks_on(
+    c: &mut Session<'_>,
+    clicks: &[Uuid],
+    before: DateTime<Utc>,
+) -> sqlx::Result<u64> {
+    note_gone(c, clicks, "out_clicks").await?;
     DELETE_OUT_CLICK_KEYS.query().bind(clicks).execute(c).await?;
-    DELETE_POSTBACKS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await?;
-    DELETE_OUT_CLICKS.query().bind(clicks).bind(crate::db::FAR_FUTURE).execute(c).await.map(drop)
+    DELETE_OUT_CLICK_LEGS.query().bind(clicks).execute(c).await?;
+    Ok(DELETE_OUT_CLICKS.query().bind(clicks).bind(before).execute(c).await?.rows_affected())
 }
 
 /// Dead letters, oldest first, after (newer than) `after`, at most `limit`.

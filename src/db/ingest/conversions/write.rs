@@ -70,14 +70,16 @@ INSERT INTO conversions AS s (
     id, campaign_id, click_id, network_id, goal, txid, nth, kind, status, status_text, status_detail, payout,
     original_payout, sale_amount, currency, flags, numbers, rule_id, path_id, landing_page_id, offer_id, source_id,
     country, device, os, browser, sub1, sub2, sub3, sub4, sub5, keyword, creative, placement, is_click_valid,
-    converted_at, first_at, last_at, created_at
+    converted_at, first_at, last_at, created_at, invalid_reason, language, region, city, isp, connection, os_version,
+    browser_version, referrer_host, affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5
 )
 SELECT
     t.id, t.campaign_id, t.click_id, t.network_id, t.goal, t.txid, t.nth, t.kind, t.status, t.status_text,
     t.status_detail, t.payout, t.original_payout, t.sale_amount, t.currency, t.flags, t.numbers, c.rule_id, c.path_id,
     c.landing_page_id, t.offer_id, c.source_id, c.country, c.device, c.os, c.browser, c.sub1, c.sub2, c.sub3, c.sub4,
     c.sub5, c.keyword, c.creative, c.placement, coalesce(c.is_valid, false), t.converted_at, t.first_at, t.last_at,
-    t.created_at
+    t.created_at, c.invalid_reason, c.language, c.region, c.city, c.isp, c.connection, c.os_version, c.browser_version,
+    octo_referrer_host(c.referrer), c.affiliate_sub, c.affiliate_sub2, c.affiliate_sub3, c.affiliate_sub4, c.affiliate_sub5
 FROM jsonb_to_recordset($1) AS t (
     id uuid, campaign_id uuid, click_id uuid, network_id bigint, goal text, txid text, nth integer, kind text,
     status text, status_text text, status_detail text, payout numeric, original_payout numeric, sale_amount numeric,

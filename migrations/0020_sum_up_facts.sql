@@ -1,0 +1,868 @@
+-- Figures of reports: sums of facts, kept by hour, by day, and by day of one dimension.
+--
+-- Whoever stores or changes a fact adds what that changes of the sums to `report_deltas`, in the same transaction, by plain
+-- inserts: no row that two nodes wait for. `octo_fold_deltas` adds them up. A report reads the sums and the deltas that are not
+-- added yet in one snapshot, so it is exact and current at every moment. Texts and ids stand in the sums as they do in the
+-- facts: an owner can read them, and there is no list of names that the nodes would have to agree on.
+
+-- What of its click a conversion is reported by; copied when it is made, like the rest.
+ALTER TABLE conversions
+    ADD COLUMN invalid_reason  text,
+    ADD COLUMN language        text,
+    ADD COLUMN region          text,
+    ADD COLUMN city            text,
+    ADD COLUMN isp             text,
+    ADD COLUMN connection      text,
+    ADD COLUMN os_version      text,
+    ADD COLUMN browser_version text,
+    ADD COLUMN referrer_host   text,
+    ADD COLUMN affiliate_sub   text,
+    ADD COLUMN affiliate_sub2  text,
+    ADD COLUMN affiliate_sub3  text,
+    ADD COLUMN affiliate_sub4  text,
+    ADD COLUMN affiliate_sub5  text;
+
+-- The host of a URL, in small letters; NULL where there is none.
+CREATE FUNCTION octo_referrer_host(url text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT nullif(lower(substring(url FROM '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?([^/?#:]*)')), '')
+$$;
+
+UPDATE conversions v
+SET invalid_reason = c.invalid_reason,
+    language = c.language,
+    region = c.region,
+    city = c.city,
+    isp = c.isp,
+    connection = c.connection,
+    os_version = c.os_version,
+    browser_version = c.browser_version,
+    referrer_host = octo_referrer_host(c.referrer),
+    affiliate_sub = c.affiliate_sub,
+    affiliate_sub2 = c.affiliate_sub2,
+    affiliate_sub3 = c.affiliate_sub3,
+    affiliate_sub4 = c.affiliate_sub4,
+    affiliate_sub5 = c.affiliate_sub5
+FROM clicks c
+WHERE c.created_at = v.created_at
+  AND c.id = v.click_id;
+
+CREATE INDEX conversions_converted_at_brin ON conversions USING brin (converted_at);
+
+-- The offers to which a click went from its landing page, each once: as out_click_keys, which knows the click alone.
+CREATE TABLE out_click_legs (
+    click_id    uuid        NOT NULL,
+    offer_id    bigint      NOT NULL,
+    created_at  timestamptz NOT NULL,   -- the click's
+    is_counted  boolean     NOT NULL,   -- the click is stored too
+    PRIMARY KEY (click_id, offer_id)
+);
+CREATE INDEX out_click_legs_created_at_brin ON out_click_legs USING brin (created_at);
+CREATE INDEX out_click_legs_waiting ON out_click_legs (created_at) WHERE NOT is_counted;
+
+INSERT INTO out_click_legs (click_id, offer_id, created_at, is_counted)
+SELECT DISTINCT ON (o.click_id, o.offer_id)
+    o.click_id,
+    o.offer_id,
+    k.created_at,
+    k.is_counted
+FROM out_clicks o
+JOIN out_click_keys k ON k.click_id = o.click_id
+WHERE o.is_valid
+  AND o.offer_id IS NOT NULL;
+
+-- What facts add to the sums. time_kind says which time the hour is of: 0 of a click, which is all there is of clicks, their
+-- out-clicks and what their links cost; of conversions 1 that of the click, 2 when it happened, 3 when it changed. Sums of
+-- conversions stand in all three. rate_day is the day (UTC) whose rate an amount is converted by.
+CREATE TABLE report_deltas (
+    time_kind       smallint    NOT NULL DEFAULT 0,
+    hour            timestamptz NOT NULL,
+    campaign_id     uuid        NOT NULL,
+    source_id       bigint,
+    rule_id         bigint,
+    path_id         bigint,
+    landing_page_id bigint,
+    offer_id        bigint,
+    country         text,
+    device          text,
+    os              text,
+    browser         text,
+    reason          text,               -- why the click does not count; NULL: it does
+    currency        text,               -- of the cost or amount; NULL: the link said no cost; XXX: it is not known which
+    goal            text,
+    status          text,
+    rate_day        date,
+    clicks          bigint      NOT NULL DEFAULT 0,
+    valid_clicks    bigint      NOT NULL DEFAULT 0,
+    bot_clicks      bigint      NOT NULL DEFAULT 0,
+    unique_clicks   bigint      NOT NULL DEFAULT 0,
+    lander_views    bigint      NOT NULL DEFAULT 0,
+    lander_clicks   bigint      NOT NULL DEFAULT 0,
+    offer_clicks    bigint      NOT NULL DEFAULT 0,
+    costed_clicks   bigint      NOT NULL DEFAULT 0,
+    cost            numeric     NOT NULL DEFAULT 0,
+    conversions     bigint      NOT NULL DEFAULT 0,
+    amount          numeric     NOT NULL DEFAULT 0
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
+
+-- The sums of hours, with everything that is in a delta; a partition a day (UTC), made when the first row of a day comes.
+CREATE TABLE report_hours (LIKE report_deltas INCLUDING DEFAULTS) PARTITION BY RANGE (hour);
+CREATE UNIQUE INDEX report_hours_key ON report_hours (
+    campaign_id, hour, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
+    currency, goal, status, rate_day
+) NULLS NOT DISTINCT;
+
+-- The sums of days (UTC), for questions over all campaigns.
+CREATE TABLE report_days (LIKE report_deltas INCLUDING DEFAULTS) WITH (fillfactor = 80);
+ALTER TABLE report_days RENAME COLUMN hour TO day;
+ALTER TABLE report_days ALTER COLUMN day TYPE date;
+CREATE UNIQUE INDEX report_days_key ON report_days (
+    day, campaign_id, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
+    currency, goal, status, rate_day
+) NULLS NOT DISTINCT;
+
+-- The sums of days (UTC) by one dimension and campaign: a partition a dimension, and one of the campaigns alone.
+CREATE TABLE report_dimensions (
+    dimension       text        NOT NULL,
+    day             date        NOT NULL,
+    campaign_id     uuid        NOT NULL,
+    value           text,               -- NULL: it is not known
+    time_kind       smallint    NOT NULL,
+    currency        text,
+    goal            text,
+    status          text,
+    rate_day        date,
+    clicks          bigint      NOT NULL DEFAULT 0,
+    valid_clicks    bigint      NOT NULL DEFAULT 0,
+    bot_clicks      bigint      NOT NULL DEFAULT 0,
+    unique_clicks   bigint      NOT NULL DEFAULT 0,
+    lander_views    bigint      NOT NULL DEFAULT 0,
+    lander_clicks   bigint      NOT NULL DEFAULT 0,
+    offer_clicks    bigint      NOT NULL DEFAULT 0,
+    costed_clicks   bigint      NOT NULL DEFAULT 0,
+    cost            numeric     NOT NULL DEFAULT 0,
+    conversions     bigint      NOT NULL DEFAULT 0,
+    amount          numeric     NOT NULL DEFAULT 0
+) PARTITION BY LIST (dimension);
+CREATE UNIQUE INDEX report_dimensions_key ON report_dimensions (
+    dimension, day, campaign_id, time_kind, value, currency, goal, status, rate_day
+) NULLS NOT DISTINCT;
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY[
+        'campaign', 'source', 'rule', 'path', 'landing_page', 'offer', 'country', 'device', 'os', 'browser', 'reason'
+    ] LOOP
+        EXECUTE format('CREATE TABLE report_dimensions_%s PARTITION OF report_dimensions FOR VALUES IN (%L) WITH (fillfactor = 80)',
+            name, name);
+    END LOOP;
+END $$;
+
+-- What is in the sums and not in the facts any more, because it was erased: of nobody, as every sum is.
+CREATE TABLE report_gone (LIKE report_deltas INCLUDING DEFAULTS);
+CREATE INDEX report_gone_hour ON report_gone (hour);
+
+-- Days that are to be counted from their facts: at first those from before this table was.
+CREATE TABLE report_recounts (
+    day         date        PRIMARY KEY,
+    asked_at    timestamptz NOT NULL DEFAULT now(),
+    counted_at  timestamptz             -- NULL: not yet
+);
+INSERT INTO report_recounts (day)
+SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date
+FROM campaign_stats_hourly;
+
+-- What an amount of a conversion counts for: what it pays, or paid before it was taken back.
+CREATE FUNCTION octo_conversion_amount(status text, payout numeric, original_payout numeric) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN status IN ('pending', 'approved') THEN payout
+        WHEN status IN ('rejected', 'refunded') THEN coalesce(original_payout, 0)
+        ELSE 0
+    END
+$$;
+
+-- What a row of the book adds to the sums of states: it leaves one and comes into another, with its money; what is taken back
+-- stands with the state that took it.
+CREATE FUNCTION octo_book_flows(from_status text, to_status text, payout numeric, revenue numeric)
+RETURNS TABLE (status text, conversions bigint, amount numeric)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT f.status, sum(f.conversions)::bigint, sum(f.amount)
+    FROM (
+        VALUES
+            (from_status, -1, 0::numeric),
+            (to_status, 1, 0),
+            ('approved', 0, revenue),
+            ('pending', 0, payout - revenue),
+            (
+                CASE
+                    WHEN to_status IN ('rejected', 'refunded') THEN to_status
+                    WHEN from_status IN ('rejected', 'refunded') THEN from_status
+                END,
+                0,
+                -payout
+            )
+    ) AS f (status, conversions, amount)
+    WHERE f.status IS NOT NULL
+    GROUP BY f.status
+    HAVING sum(f.conversions) <> 0 OR sum(f.amount) <> 0
+$$;
+
+-- Every fact as rows of figures, whose sums the reports are: what `report_deltas` adds up. `at` is the time that time_kind
+-- says; click_id is NULL of what was erased.
+CREATE VIEW report_facts AS
+SELECT
+    0::smallint AS time_kind,
+    c.created_at AS at,
+    c.id AS click_id,
+    c.created_at AS click_at,
+    NULL::uuid AS conversion_id,
+    c.campaign_id,
+    c.source_id,
+    c.rule_id,
+    c.path_id,
+    c.landing_page_id,
+    c.campaign_offer_id AS offer_id,
+    c.country,
+    c.device,
+    c.os,
+    c.browser,
+    c.invalid_reason AS reason,
+    CASE WHEN c.cost IS NOT NULL THEN coalesce(c.currency, 'XXX') END AS currency,
+    NULL::text AS goal,
+    NULL::text AS status,
+    NULL::date AS rate_day,
+    c.language,
+    c.region,
+    c.city,
+    c.isp,
+    c.connection,
+    c.os_version,
+    c.browser_version,
+    octo_referrer_host(c.referrer) AS referrer_host,
+    c.sub1,
+    c.sub2,
+    c.sub3,
+    c.sub4,
+    c.sub5,
+    c.affiliate_sub,
+    c.affiliate_sub2,
+    c.affiliate_sub3,
+    c.affiliate_sub4,
+    c.affiliate_sub5,
+    c.keyword,
+    c.creative,
+    c.placement,
+    1::bigint AS clicks,
+    c.is_valid::integer::bigint AS valid_clicks,
+    c.is_bot::integer::bigint AS bot_clicks,
+    coalesce(c.is_unique, false)::integer::bigint AS unique_clicks,
+    (c.is_valid AND c.landing_page_id IS NOT NULL)::integer::bigint AS lander_views,
+    0::bigint AS lander_clicks,
+    (c.is_valid AND c.landing_page_id IS NULL AND c.campaign_offer_id IS NOT NULL)::integer::bigint AS offer_clicks,
+    (c.cost IS NOT NULL)::integer::bigint AS costed_clicks,
+    coalesce(c.cost, 0)::numeric AS cost,
+    0::bigint AS conversions,
+    0::numeric AS amount
+FROM clicks c
+UNION ALL
+SELECT
+    0, c.created_at, c.id, c.created_at, NULL, c.campaign_id, c.source_id, c.rule_id, c.path_id, c.landing_page_id,
+    coalesce(o.offer_id, c.campaign_offer_id), c.country, c.device, c.os, c.browser, c.invalid_reason,
+    CASE WHEN c.cost IS NOT NULL THEN coalesce(c.currency, 'XXX') END, NULL, NULL, NULL, c.language, c.region, c.city, c.isp,
+    c.connection, c.os_version, c.browser_version, octo_referrer_host(c.referrer), c.sub1, c.sub2, c.sub3, c.sub4, c.sub5,
+    c.affiliate_sub, c.affiliate_sub2, c.affiliate_sub3, c.affiliate_sub4, c.affiliate_sub5, c.keyword, c.creative,
+    c.placement, 0, 0, 0, 0, 0, o.lander_clicks, o.offer_clicks, 0, 0, 0, 0
+FROM (
+    SELECT click_id, created_at, NULL::bigint AS offer_id, 1::bigint AS lander_clicks, 0::bigint AS offer_clicks
+    FROM out_click_keys
+    WHERE is_counted
+    UNION ALL
+    SELECT click_id, created_at, offer_id, 0, 1
+    FROM out_click_legs
+    WHERE is_counted
+) o
+JOIN clicks c ON c.created_at = o.created_at AND c.id = o.click_id
+WHERE c.is_valid
+  AND (o.offer_clicks = 1 OR c.landing_page_id IS NOT NULL)
+UNION ALL
+SELECT
+    1, v.created_at, v.click_id, v.created_at, v.id, v.campaign_id, v.source_id, v.rule_id, v.path_id, v.landing_page_id,
+    v.offer_id, v.country, v.device, v.os, v.browser, v.invalid_reason, v.currency, v.goal, v.status,
+    (v.converted_at AT TIME ZONE 'UTC')::date, v.language, v.region, v.city, v.isp, v.connection, v.os_version,
+    v.browser_version, v.referrer_host, v.sub1, v.sub2, v.sub3, v.sub4, v.sub5, v.affiliate_sub, v.affiliate_sub2,
+    v.affiliate_sub3, v.affiliate_sub4, v.affiliate_sub5, v.keyword, v.creative, v.placement, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    (v.kind = 'conversion')::integer, octo_conversion_amount(v.status, v.payout, v.original_payout)
+FROM conversions v
+UNION ALL
+SELECT
+    2, v.converted_at, v.click_id, v.created_at, v.id, v.campaign_id, v.source_id, v.rule_id, v.path_id, v.landing_page_id,
+    v.offer_id, v.country, v.device, v.os, v.browser, v.invalid_reason, v.currency, v.goal, v.status,
+    (v.converted_at AT TIME ZONE 'UTC')::date, v.language, v.region, v.city, v.isp, v.connection, v.os_version,
+    v.browser_version, v.referrer_host, v.sub1, v.sub2, v.sub3, v.sub4, v.sub5, v.affiliate_sub, v.affiliate_sub2,
+    v.affiliate_sub3, v.affiliate_sub4, v.affiliate_sub5, v.keyword, v.creative, v.placement, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    (v.kind = 'conversion')::integer, octo_conversion_amount(v.status, v.payout, v.original_payout)
+FROM conversions v
+UNION ALL
+SELECT
+    3, b.changed_at, b.click_id, b.created_at, v.id, v.campaign_id, v.source_id, v.rule_id, v.path_id, v.landing_page_id,
+    v.offer_id, v.country, v.device, v.os, v.browser, v.invalid_reason, b.currency, v.goal, f.status,
+    (b.changed_at AT TIME ZONE 'UTC')::date, v.language, v.region, v.city, v.isp, v.connection, v.os_version,
+    v.browser_version, v.referrer_host, v.sub1, v.sub2, v.sub3, v.sub4, v.sub5, v.affiliate_sub, v.affiliate_sub2,
+    v.affiliate_sub3, v.affiliate_sub4, v.affiliate_sub5, v.keyword, v.creative, v.placement, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    f.conversions * (v.kind = 'conversion')::integer, f.amount
+FROM conversion_changes b
+JOIN conversions v ON v.id = b.conversion_id AND v.campaign_id = b.campaign_id
+CROSS JOIN LATERAL octo_book_flows(b.from_status, b.to_status, b.payout, b.revenue) f
+UNION ALL
+SELECT
+    g.time_kind, g.hour, NULL, NULL, NULL, g.campaign_id, g.source_id, g.rule_id, g.path_id, g.landing_page_id, g.offer_id,
+    g.country, g.device, g.os, g.browser, g.reason, g.currency, g.goal, g.status, g.rate_day, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, g.clicks,
+    g.valid_clicks, g.bot_clicks, g.unique_clicks, g.lander_views, g.lander_clicks, g.offer_clicks, g.costed_clicks,
+    g.cost, g.conversions, g.amount
+FROM report_gone g;
+
+-- Facts of conversions in the sums, whoever stores or changes them. What retention deletes stays in the sums, and what is
+-- erased too.
+CREATE FUNCTION octo_sum_new_conversions() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO report_deltas (
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
+        reason, currency, goal, status, rate_day, conversions, amount
+    )
+    SELECT
+        k.time_kind, date_trunc('hour', k.at, 'UTC'), v.campaign_id, v.source_id, v.rule_id, v.path_id, v.landing_page_id,
+        v.offer_id, v.country, v.device, v.os, v.browser, v.invalid_reason, v.currency, v.goal, v.status,
+        (v.converted_at AT TIME ZONE 'UTC')::date, sum((v.kind = 'conversion')::integer),
+        sum(octo_conversion_amount(v.status, v.payout, v.original_payout))
+    FROM fresh v
+    CROSS JOIN LATERAL (VALUES (1, v.created_at), (2, v.converted_at)) AS k (time_kind, at)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER sum_new_conversions AFTER INSERT ON conversions
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION octo_sum_new_conversions();
+
+CREATE FUNCTION octo_sum_changed_conversions() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO report_deltas (
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
+        reason, currency, goal, status, rate_day, conversions, amount
+    )
+    SELECT *
+    FROM (
+        SELECT
+            k.time_kind, date_trunc('hour', k.at, 'UTC'), v.campaign_id, v.source_id, v.rule_id,
+            v.path_id, v.landing_page_id, v.offer_id, v.country, v.device, v.os,
+            v.browser, v.invalid_reason, v.currency, v.goal, v.status,
+            (v.converted_at AT TIME ZONE 'UTC')::date,
+            sum(v.sign * (v.kind = 'conversion')::integer) AS conversions,
+            sum(v.sign * octo_conversion_amount(v.status, v.payout, v.original_payout)) AS amount
+        FROM (
+            SELECT -1 AS sign, w.* FROM was w
+            UNION ALL
+            SELECT 1, f.* FROM fresh f
+        ) v
+        CROSS JOIN LATERAL (VALUES (1, v.created_at), (2, v.converted_at)) AS k (time_kind, at)
+        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17
+    ) change
+    WHERE conversions <> 0
+       OR amount <> 0;
+
+    -- what the book said before goes along where the conversion is another offer's now
+    IF EXISTS (
+        SELECT
+        FROM fresh n
+        JOIN was o ON o.id = n.id AND o.campaign_id = n.campaign_id
+        WHERE (n.offer_id, n.kind) IS DISTINCT FROM (o.offer_id, o.kind)
+    ) THEN
+        INSERT INTO report_deltas (
+            time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
+            reason, currency, goal, status, rate_day, conversions, amount
+        )
+        SELECT
+            3, date_trunc('hour', b.changed_at, 'UTC'), n.campaign_id, n.source_id, n.rule_id, n.path_id, n.landing_page_id,
+            s.offer_id, n.country, n.device, n.os, n.browser, n.invalid_reason, b.currency, n.goal, f.status,
+            (b.changed_at AT TIME ZONE 'UTC')::date, s.sign * f.conversions * (s.kind = 'conversion')::integer,
+            s.sign * f.amount
+        FROM fresh n
+        JOIN was o ON o.id = n.id AND o.campaign_id = n.campaign_id
+        JOIN conversion_changes b ON b.conversion_id = n.id AND b.campaign_id = n.campaign_id
+        CROSS JOIN LATERAL (VALUES (-1, o.offer_id, o.kind), (1, n.offer_id, n.kind)) AS s (sign, offer_id, kind)
+        CROSS JOIN LATERAL octo_book_flows(b.from_status, b.to_status, b.payout, b.revenue) f
+        WHERE (n.offer_id, n.kind) IS DISTINCT FROM (o.offer_id, o.kind);
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER sum_changed_conversions AFTER UPDATE ON conversions
+    REFERENCING OLD TABLE AS was NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION octo_sum_changed_conversions();
+
+CREATE FUNCTION octo_sum_book() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO report_deltas (
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
+        reason, currency, goal, status, rate_day, conversions, amount
+    )
+    SELECT
+        3, date_trunc('hour', b.changed_at, 'UTC'), v.campaign_id, v.source_id, v.rule_id, v.path_id, v.landing_page_id,
+        v.offer_id, v.country, v.device, v.os, v.browser, v.invalid_reason, b.currency, v.goal, f.status,
+        (b.changed_at AT TIME ZONE 'UTC')::date, sum(f.conversions * (v.kind = 'conversion')::integer), sum(f.amount)
+    FROM fresh b
+    JOIN conversions v ON v.id = b.conversion_id AND v.campaign_id = b.campaign_id
+    CROSS JOIN LATERAL octo_book_flows(b.from_status, b.to_status, b.payout, b.revenue) f
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER sum_book AFTER INSERT ON conversion_changes
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION octo_sum_book();
+
+-- A click that is corrected, by whomever: out of the sums with what it was, and in again with what it is.
+CREATE FUNCTION octo_sum_changed_click() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO report_deltas (
+        hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
+        currency, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks,
+        cost
+    )
+    SELECT
+        date_trunc('hour', v.created_at, 'UTC'), v.campaign_id, v.source_id, v.rule_id,
+        v.path_id, v.landing_page_id, coalesce(l.offer_id, v.campaign_offer_id), v.country,
+        v.device, v.os, v.browser, v.invalid_reason,
+        CASE WHEN v.cost IS NOT NULL THEN coalesce(v.currency, 'XXX') END,
+        v.sign * l.is_click,
+        v.sign * l.is_click * v.is_valid::integer,
+        v.sign * l.is_click * v.is_bot::integer,
+        v.sign * l.is_click * coalesce(v.is_unique, false)::integer,
+        v.sign * l.is_click * (v.is_valid AND v.landing_page_id IS NOT NULL)::integer,
+        v.sign * l.lander_clicks * (v.is_valid AND v.landing_page_id IS NOT NULL)::integer,
+        v.sign * (l.offer_clicks * v.is_valid::integer + l.is_click * (
+            v.is_valid AND v.landing_page_id IS NULL AND v.campaign_offer_id IS NOT NULL
+        )::integer),
+        v.sign * l.is_click * (v.cost IS NOT NULL)::integer,
+        v.sign * l.is_click * coalesce(v.cost, 0)
+    FROM (SELECT -1 AS sign, OLD.* UNION ALL SELECT 1, NEW.*) v
+    CROSS JOIN (
+        SELECT NULL::bigint AS offer_id, 1 AS is_click, 0 AS lander_clicks, 0 AS offer_clicks
+        UNION ALL
+        SELECT NULL, 0, 1, 0 FROM out_click_keys WHERE click_id = NEW.id AND is_counted
+        UNION ALL
+        SELECT offer_id, 0, 0, 1 FROM out_click_legs WHERE click_id = NEW.id AND is_counted
+    ) l;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER sum_changed_click AFTER UPDATE OF
+    is_valid, invalid_reason, is_bot, cost, currency, country, device, os, browser, source_id, rule_id, path_id,
+    landing_page_id, campaign_offer_id, is_unique
+    ON clicks FOR EACH ROW
+    WHEN (
+        (
+            OLD.is_valid, OLD.invalid_reason, OLD.is_bot, OLD.cost, OLD.currency, OLD.country, OLD.device, OLD.os, OLD.browser,
+            OLD.source_id, OLD.rule_id, OLD.path_id, OLD.landing_page_id, OLD.campaign_offer_id, OLD.is_unique
+        ) IS DISTINCT FROM (
+            NEW.is_valid, NEW.invalid_reason, NEW.is_bot, NEW.cost, NEW.currency, NEW.country, NEW.device, NEW.os, NEW.browser,
+            NEW.source_id, NEW.rule_id, NEW.path_id, NEW.landing_page_id, NEW.campaign_offer_id, NEW.is_unique
+        )
+    )
+    EXECUTE FUNCTION octo_sum_changed_click();
+
+-- The partition of a day. A lock that nobody waits for, but for others that make partitions.
+CREATE FUNCTION octo_make_report_day(day date) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    name text := format('report_hours_%s', to_char(day, 'YYYYMMDD'));
+BEGIN
+    IF to_regclass(name) IS NULL THEN
+        EXECUTE format('CREATE TABLE %I (LIKE report_hours INCLUDING DEFAULTS) WITH (fillfactor = 80)', name);
+        EXECUTE format('ALTER TABLE report_hours ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name,
+            day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+    END IF;
+END $$;
+
+-- Adds rows of figures to the sums of hours, days and dimensions, and says how many rows those were. `source` is one of two
+-- texts that stand below; what it reads or deletes, and the sums, are one statement and so one snapshot.
+CREATE FUNCTION octo_add_figures(source text, lo timestamptz, hi timestamptz, rows_max integer) RETURNS bigint
+LANGUAGE plpgsql SET work_mem = '64MB' SET jit = off AS $function$
+DECLARE
+    added bigint;
+BEGIN
+    EXECUTE format($statement$
+WITH figures AS (
+%s
+), hours AS MATERIALIZED (
+    SELECT
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day,
+        sum(clicks) AS clicks, sum(valid_clicks) AS valid_clicks, sum(bot_clicks) AS bot_clicks, sum(unique_clicks) AS
+        unique_clicks, sum(lander_views) AS lander_views, sum(lander_clicks) AS lander_clicks, sum(offer_clicks) AS
+        offer_clicks, sum(costed_clicks) AS costed_clicks, sum(cost) AS cost, sum(conversions) AS conversions, sum(amount)
+        AS amount
+    FROM figures
+    GROUP BY
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day
+    ORDER BY campaign_id, hour
+), add_hours AS (
+    INSERT INTO report_hours AS s (
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
+        lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    )
+    SELECT
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
+        lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    FROM hours
+    ON CONFLICT (
+        campaign_id, hour, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day
+    ) DO UPDATE SET
+        clicks = s.clicks + excluded.clicks,
+        valid_clicks = s.valid_clicks + excluded.valid_clicks,
+        bot_clicks = s.bot_clicks + excluded.bot_clicks,
+        unique_clicks = s.unique_clicks + excluded.unique_clicks,
+        lander_views = s.lander_views + excluded.lander_views,
+        lander_clicks = s.lander_clicks + excluded.lander_clicks,
+        offer_clicks = s.offer_clicks + excluded.offer_clicks,
+        costed_clicks = s.costed_clicks + excluded.costed_clicks,
+        cost = s.cost + excluded.cost,
+        conversions = s.conversions + excluded.conversions,
+        amount = s.amount + excluded.amount
+), add_days AS (
+    INSERT INTO report_days AS s (
+        time_kind, day, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
+        reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
+        lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    )
+    SELECT
+        time_kind, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id, source_id, rule_id, path_id, landing_page_id,
+        offer_id, country, device, os, browser, reason, currency, goal, status, rate_day,
+        sum(clicks), sum(valid_clicks), sum(bot_clicks), sum(unique_clicks), sum(lander_views), sum(lander_clicks),
+        sum(offer_clicks), sum(costed_clicks), sum(cost), sum(conversions), sum(amount)
+    FROM hours
+    GROUP BY
+        time_kind, day, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
+        reason, currency, goal, status, rate_day
+    ORDER BY day, campaign_id
+    ON CONFLICT (
+        day, campaign_id, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
+        reason, currency, goal, status, rate_day
+    ) DO UPDATE SET
+        clicks = s.clicks + excluded.clicks,
+        valid_clicks = s.valid_clicks + excluded.valid_clicks,
+        bot_clicks = s.bot_clicks + excluded.bot_clicks,
+        unique_clicks = s.unique_clicks + excluded.unique_clicks,
+        lander_views = s.lander_views + excluded.lander_views,
+        lander_clicks = s.lander_clicks + excluded.lander_clicks,
+        offer_clicks = s.offer_clicks + excluded.offer_clicks,
+        costed_clicks = s.costed_clicks + excluded.costed_clicks,
+        cost = s.cost + excluded.cost,
+        conversions = s.conversions + excluded.conversions,
+        amount = s.amount + excluded.amount
+), add_dimensions AS (
+    INSERT INTO report_dimensions AS s (
+        dimension, day, campaign_id, value, time_kind, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks,
+        unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    )
+    SELECT
+        d.dimension, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id, d.value, time_kind, currency, goal, status, rate_day,
+        sum(clicks), sum(valid_clicks), sum(bot_clicks), sum(unique_clicks), sum(lander_views), sum(lander_clicks),
+        sum(offer_clicks), sum(costed_clicks), sum(cost), sum(conversions), sum(amount)
+    FROM hours
+    CROSS JOIN LATERAL (
+        VALUES
+            ('campaign', ''),
+            ('source', source_id::text),
+            ('rule', rule_id::text),
+            ('path', path_id::text),
+            ('landing_page', landing_page_id::text),
+            ('offer', offer_id::text),
+            ('country', country),
+            ('device', device),
+            ('os', os),
+            ('browser', browser),
+            ('reason', reason)
+    ) AS d (dimension, value)
+    GROUP BY d.dimension, day, campaign_id, d.value, time_kind, currency, goal, status, rate_day
+    ORDER BY d.dimension, day, campaign_id
+    ON CONFLICT (dimension, day, campaign_id, time_kind, value, currency, goal, status, rate_day) DO UPDATE SET
+        clicks = s.clicks + excluded.clicks,
+        valid_clicks = s.valid_clicks + excluded.valid_clicks,
+        bot_clicks = s.bot_clicks + excluded.bot_clicks,
+        unique_clicks = s.unique_clicks + excluded.unique_clicks,
+        lander_views = s.lander_views + excluded.lander_views,
+        lander_clicks = s.lander_clicks + excluded.lander_clicks,
+        offer_clicks = s.offer_clicks + excluded.offer_clicks,
+        costed_clicks = s.costed_clicks + excluded.costed_clicks,
+        cost = s.cost + excluded.cost,
+        conversions = s.conversions + excluded.conversions,
+        amount = s.amount + excluded.amount
+)
+SELECT count(*) FROM figures
+    $statement$, source) INTO added USING lo, hi, rows_max;
+    RETURN added;
+END $function$;
+
+-- One at a time adds deltas to the sums, or counts a day from its facts, whichever node does it. Whoever calls these has begun
+-- its transaction REPEATABLE READ: what they read at first and what they do then is of one moment.
+CREATE FUNCTION octo_lock_figures() RETURNS boolean LANGUAGE sql AS $$
+    SELECT pg_try_advisory_xact_lock(1868788849)
+$$;
+
+-- Adds up to so many deltas to the sums, and deletes them; says how many that were, -1 where somebody else is about it.
+CREATE FUNCTION octo_fold_deltas(rows_max integer) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT octo_lock_figures() THEN
+        RETURN -1;
+    END IF;
+    PERFORM octo_make_report_day(day)
+    FROM (SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date AS day FROM report_deltas) missing
+    WHERE to_regclass(format('report_hours_%s', to_char(day, 'YYYYMMDD'))) IS NULL
+    ORDER BY day;
+    RETURN octo_add_figures(
+        $deltas$
+    DELETE FROM report_deltas
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM report_deltas LIMIT $3))
+    RETURNING *
+        $deltas$,
+        NULL, NULL, rows_max
+    );
+END $$;
+
+-- Counts the figures of a day (UTC) from its facts, in the place of what the sums say of it: the same, unless facts were
+-- stored by a release that knew of no sums, or changed by hand. Says how many facts that were, -1 where somebody else is about it.
+CREATE FUNCTION octo_recount_day(of_day date) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    lo      timestamptz := of_day::timestamp AT TIME ZONE 'UTC';
+    hi      timestamptz := (of_day + 1)::timestamp AT TIME ZONE 'UTC';
+    counted bigint;
+BEGIN
+    IF NOT octo_lock_figures() THEN
+        RETURN -1;
+    END IF;
+    PERFORM octo_make_report_day(of_day);
+    DELETE FROM report_deltas WHERE hour >= lo AND hour < hi;
+    DELETE FROM report_hours WHERE hour >= lo AND hour < hi;
+    DELETE FROM report_days WHERE day = of_day;
+    DELETE FROM report_dimensions WHERE day = of_day;
+    counted := octo_add_figures(
+        $facts$
+    SELECT
+        time_kind, date_trunc('hour', at, 'UTC') AS hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id,
+        country, device, os, browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks,
+        unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    FROM report_facts
+    WHERE at >= $1
+      AND at < $2
+        $facts$,
+        lo, hi, NULL
+    );
+    UPDATE report_recounts SET counted_at = now() WHERE day = of_day;
+    RETURN counted;
+END $$;
+
+-- Where the sums are not what the facts are, from a day (UTC) until before another: by campaign and day how many rows of `hours`,
+-- `days` or `dimensions` differ, and by how much they have more than they should. No row: everything adds up.
+CREATE FUNCTION octo_compare_figures(from_day date, to_day date)
+RETURNS TABLE (
+    kept_by text, day date, campaign_id uuid, differing bigint, clicks numeric, valid_clicks numeric, bot_clicks numeric,
+    unique_clicks numeric, lander_views numeric, lander_clicks numeric, offer_clicks numeric, costed_clicks numeric,
+    cost numeric, conversions numeric, amount numeric
+)
+LANGUAGE sql STABLE SET work_mem = '64MB' SET jit = off AS $$
+    WITH bounds AS (
+        SELECT from_day::timestamp AT TIME ZONE 'UTC' AS lo, to_day::timestamp AT TIME ZONE 'UTC' AS hi
+    ), facts AS MATERIALIZED (
+        SELECT
+            time_kind, date_trunc('hour', at, 'UTC') AS hour, campaign_id, source_id, rule_id, path_id, landing_page_id,
+            offer_id, country, device, os, browser, reason, currency, goal, status, rate_day,
+            sum(clicks) AS clicks, sum(valid_clicks) AS valid_clicks, sum(bot_clicks) AS bot_clicks, sum(unique_clicks) AS
+            unique_clicks, sum(lander_views) AS lander_views, sum(lander_clicks) AS lander_clicks, sum(offer_clicks) AS
+            offer_clicks, sum(costed_clicks) AS costed_clicks, sum(cost) AS cost, sum(conversions) AS conversions,
+            sum(amount) AS amount
+        FROM report_facts
+        WHERE at >= (SELECT lo FROM bounds)
+          AND at < (SELECT hi FROM bounds)
+        GROUP BY
+            time_kind, date_trunc('hour', at, 'UTC'), campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id,
+            country, device, os, browser, reason, currency, goal, status, rate_day
+    ), deltas AS MATERIALIZED (
+        SELECT *
+        FROM report_deltas
+        WHERE hour >= (SELECT lo FROM bounds)
+          AND hour < (SELECT hi FROM bounds)
+    ), of_hours AS (
+        SELECT (hour AT TIME ZONE 'UTC')::date AS day, campaign_id,
+            sum(sign * clicks) AS clicks, sum(sign * valid_clicks) AS valid_clicks, sum(sign * bot_clicks) AS bot_clicks,
+            sum(sign * unique_clicks) AS unique_clicks, sum(sign * lander_views) AS lander_views, sum(sign *
+            lander_clicks) AS lander_clicks, sum(sign * offer_clicks) AS offer_clicks, sum(sign * costed_clicks) AS
+            costed_clicks, sum(sign * cost) AS cost, sum(sign * conversions) AS conversions, sum(sign * amount) AS amount
+        FROM (
+            SELECT -1 AS sign, time_kind, hour, campaign_id,
+                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
+                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
+                offer_clicks, costed_clicks, cost, conversions, amount
+            FROM facts
+            UNION ALL
+            SELECT 1, time_kind, hour, campaign_id,
+                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
+                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
+                offer_clicks, costed_clicks, cost, conversions, amount
+            FROM report_hours
+            WHERE hour >= (SELECT lo FROM bounds)
+              AND hour < (SELECT hi FROM bounds)
+            UNION ALL
+            SELECT 1, time_kind, hour, campaign_id,
+                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
+                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
+                offer_clicks, costed_clicks, cost, conversions, amount
+            FROM deltas
+        ) both_sides
+        GROUP BY
+            time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+            browser, reason, currency, goal, status, rate_day
+        HAVING sum(sign * clicks) <> 0
+            OR sum(sign * valid_clicks) <> 0
+            OR sum(sign * bot_clicks) <> 0
+            OR sum(sign * unique_clicks) <> 0
+            OR sum(sign * lander_views) <> 0
+            OR sum(sign * lander_clicks) <> 0
+            OR sum(sign * offer_clicks) <> 0
+            OR sum(sign * costed_clicks) <> 0
+            OR sum(sign * cost) <> 0
+            OR sum(sign * conversions) <> 0
+            OR sum(sign * amount) <> 0
+    ), of_days AS (
+        SELECT day, campaign_id,
+            sum(sign * clicks) AS clicks, sum(sign * valid_clicks) AS valid_clicks, sum(sign * bot_clicks) AS bot_clicks,
+            sum(sign * unique_clicks) AS unique_clicks, sum(sign * lander_views) AS lander_views, sum(sign *
+            lander_clicks) AS lander_clicks, sum(sign * offer_clicks) AS offer_clicks, sum(sign * costed_clicks) AS
+            costed_clicks, sum(sign * cost) AS cost, sum(sign * conversions) AS conversions, sum(sign * amount) AS amount
+        FROM (
+            SELECT -1 AS sign, time_kind, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id,
+                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
+                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
+                offer_clicks, costed_clicks, cost, conversions, amount
+            FROM facts
+            UNION ALL
+            SELECT 1, time_kind, day, campaign_id,
+                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
+                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
+                offer_clicks, costed_clicks, cost, conversions, amount
+            FROM report_days
+            WHERE day >= from_day
+              AND day < to_day
+            UNION ALL
+            SELECT 1, time_kind, (hour AT TIME ZONE 'UTC')::date, campaign_id,
+                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
+                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
+                offer_clicks, costed_clicks, cost, conversions, amount
+            FROM deltas
+        ) both_sides
+        GROUP BY
+            time_kind, day, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+            browser, reason, currency, goal, status, rate_day
+        HAVING sum(sign * clicks) <> 0
+            OR sum(sign * valid_clicks) <> 0
+            OR sum(sign * bot_clicks) <> 0
+            OR sum(sign * unique_clicks) <> 0
+            OR sum(sign * lander_views) <> 0
+            OR sum(sign * lander_clicks) <> 0
+            OR sum(sign * offer_clicks) <> 0
+            OR sum(sign * costed_clicks) <> 0
+            OR sum(sign * cost) <> 0
+            OR sum(sign * conversions) <> 0
+            OR sum(sign * amount) <> 0
+    ), of_dimensions AS (
+        SELECT day, campaign_id,
+            sum(sign * clicks) AS clicks, sum(sign * valid_clicks) AS valid_clicks, sum(sign * bot_clicks) AS bot_clicks,
+            sum(sign * unique_clicks) AS unique_clicks, sum(sign * lander_views) AS lander_views, sum(sign *
+            lander_clicks) AS lander_clicks, sum(sign * offer_clicks) AS offer_clicks, sum(sign * costed_clicks) AS
+            costed_clicks, sum(sign * cost) AS cost, sum(sign * conversions) AS conversions, sum(sign * amount) AS amount
+        FROM (
+            SELECT
+                f.sign, d.dimension, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id, d.value, time_kind, currency, goal,
+                status, rate_day,
+                clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks,
+                cost, conversions, amount
+            FROM (
+                SELECT -1 AS sign, * FROM facts
+                UNION ALL
+                SELECT 1, * FROM deltas
+            ) f
+            CROSS JOIN LATERAL (
+                VALUES
+                    ('campaign', ''),
+                    ('source', source_id::text),
+                    ('rule', rule_id::text),
+                    ('path', path_id::text),
+                    ('landing_page', landing_page_id::text),
+                    ('offer', offer_id::text),
+                    ('country', country),
+                    ('device', device),
+                    ('os', os),
+                    ('browser', browser),
+                    ('reason', reason)
+            ) AS d (dimension, value)
+            UNION ALL
+            SELECT
+                1, dimension, day, campaign_id, value, time_kind, currency, goal, status, rate_day,
+                clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks,
+                cost, conversions, amount
+            FROM report_dimensions
+            WHERE day >= from_day
+              AND day < to_day
+        ) both_sides
+        GROUP BY dimension, day, campaign_id, value, time_kind, currency, goal, status, rate_day
+        HAVING sum(sign * clicks) <> 0
+            OR sum(sign * valid_clicks) <> 0
+            OR sum(sign * bot_clicks) <> 0
+            OR sum(sign * unique_clicks) <> 0
+            OR sum(sign * lander_views) <> 0
+            OR sum(sign * lander_clicks) <> 0
+            OR sum(sign * offer_clicks) <> 0
+            OR sum(sign * costed_clicks) <> 0
+            OR sum(sign * cost) <> 0
+            OR sum(sign * conversions) <> 0
+            OR sum(sign * amount) <> 0
+    )
+    SELECT kept_by, day, campaign_id, count(*),
+        sum(clicks), sum(valid_clicks), sum(bot_clicks), sum(unique_clicks), sum(lander_views), sum(lander_clicks),
+        sum(offer_clicks), sum(costed_clicks), sum(cost), sum(conversions), sum(amount)
+    FROM (
+        SELECT 'hours' AS kept_by, * FROM of_hours
+        UNION ALL
+        SELECT 'days', * FROM of_days
+        UNION ALL
+        SELECT 'dimensions', * FROM of_dimensions
+    ) differences
+    GROUP BY kept_by, day, campaign_id
+    ORDER BY kept_by, day, campaign_id
+$$;
+
+-- What an erasure takes from the facts and leaves in the sums, noted before it is deleted: of these clicks themselves with their
+-- out-clicks (`clicks`), of their out-clicks alone (`out_clicks`), or of their conversions (`conversions`).
+CREATE FUNCTION octo_note_gone(ids uuid[], times timestamptz[], what text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    noted bigint;
+BEGIN
+    INSERT INTO report_gone (
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
+        lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    )
+    SELECT
+        f.time_kind, date_trunc('hour', f.at, 'UTC'), f.campaign_id, f.source_id, f.rule_id, f.path_id, f.landing_page_id,
+        f.offer_id, f.country, f.device, f.os, f.browser, f.reason, f.currency, f.goal, f.status, f.rate_day,
+        sum(f.clicks), sum(f.valid_clicks), sum(f.bot_clicks), sum(f.unique_clicks), sum(f.lander_views),
+        sum(f.lander_clicks), sum(f.offer_clicks), sum(f.costed_clicks), sum(f.cost), sum(f.conversions), sum(f.amount)
+    FROM unnest(ids, times) AS t (id, at)
+    JOIN report_facts f ON f.click_id = t.id AND f.click_at = t.at
+    WHERE CASE what
+        WHEN 'conversions' THEN f.time_kind > 0
+        WHEN 'out_clicks' THEN f.time_kind = 0 AND f.clicks = 0
+        ELSE f.time_kind = 0
+    END
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17;
+    GET DIAGNOSTICS noted = ROW_COUNT;
+    RETURN noted;
+END $$;

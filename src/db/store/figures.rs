@@ -1,0 +1,150 @@
+//! The sums of reports: deltas added to them, days counted anew from their facts, and both compared.
+
+use std::time::Duration;
+
+use chrono::NaiveDate;
+use rust_decimal::Decimal;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::db::{Db, Error, statement::statements};
+
+statements! {
+    FOLD = "figures.fold": "SELECT octo_fold_deltas($1)";
+
+    RECOUNT = "figures.recount": "SELECT octo_recount_day($1)";
+
+    COUNT_PENDING = "figures.count_pending": "SELECT count(*) FROM report_deltas";
+
+    // The newest first: they are looked at most.
+    LIST_RECOUNTS = "figures.list_recounts": "
+    SELECT day
+    FROM report_recounts
+    WHERE counted_at IS NULL
+    ORDER BY day DESC";
+
+    ASK_RECOUNT = "figures.ask_recount": "
+    INSERT INTO report_recounts (day)
+    SELECT day::date
+    FROM generate_series($1::date, $2::date - 1, '1 day') AS day
+    ON CONFLICT (day) DO UPDATE SET
+        asked_at = now(),
+        counted_at = NULL";
+
+    COMPARE = "figures.compare": "
+    SELECT
+        kept_by,
+        day,
+        campaign_id,
+        differing,
+        clicks,
+        valid_clicks,
+        bot_clicks,
+        unique_clicks,
+        lander_views,
+        lander_clicks,
+        offer_clicks,
+        costed_clicks,
+        cost,
+        conversions,
+        amount
+    FROM octo_compare_figures($1, $2)
+    LIMIT $3";
+
+    FIRST_DAY = "figures.first_day": "
+    SELECT min(day)
+    FROM report_dimensions
+    WHERE dimension = 'campaign'";
+}
+
+/// By how much the sums of a day and campaign have more than its facts.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[expect(missing_docs, reason = "the sums of reports, by their names")]
+pub struct Difference {
+    /// Which sums: `hours`, `days` or `dimensions`.
+    pub kept_by: String,
+    /// The day (UTC).
+    pub day: NaiveDate,
+    /// The campaign.
+    pub campaign_id: Uuid,
+    /// Rows of them that are not what the facts are.
+    pub differing: i64,
+    pub clicks: Decimal,
+    pub valid_clicks: Decimal,
+    pub bot_clicks: Decimal,
+    pub unique_clicks: Decimal,
+    pub lander_views: Decimal,
+    pub lander_clicks: Decimal,
+    pub offer_clicks: Decimal,
+    pub costed_clicks: Decimal,
+    pub cost: Decimal,
+    pub conversions: Decimal,
+    pub amount: Decimal,
+}
+
+/// Adds up to `rows_max` deltas to the sums; says how many that were. `None`: another node is about it.
+pub async fn fold(db: &Db, rows_max: i32, limit: Duration) -> Result<Option<u64>, Error> {
+    let folded = db
+        .maintain_repeatable(FOLD, limit, move |c| Box::pin(FOLD.query_scalar().bind(rows_max).fetch_one(c)));
+    unless_busy(folded.await)
+}
+
+/// Counts the sums of a day (UTC) from its facts; says how many those are. `None`: another node is about it.
+pub async fn recount(db: &Db, day: NaiveDate, limit: Duration) -> Result<Option<u64>, Error> {
+    let counted = db.maintain_repeatable(RECOUNT, limit, move |c| {
+        Box::pin(RECOUNT.query_scalar().bind(day).fetch_one(c))
+    });
+    unless_busy(counted.await)
+}
+
+/// -1: another node holds the lock; and whoever waited for it too short a time sees what that node changed: later, then.
+fn unless_busy(done: Result<i64, Error>) -> Result<Option<u64>, Error> {
+    match done {
+        Ok(rows) => Ok(u64::try_from(rows).ok()),
+        Err(Error::Query { source, .. }) if is_serialization_failure(&source) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// 40001: serialization_failure
+fn is_serialization_failure(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "40001")
+}
+
+/// Deltas that are not added to the sums yet.
+pub async fn count_pending(db: &Db) -> Result<i64, Error> {
+    db.read_primary(COUNT_PENDING, move |c| Box::pin(COUNT_PENDING.query_scalar().fetch_one(c))).await
+}
+
+/// Days (UTC) that wait to be counted from their facts, the newest first.
+pub async fn list_recounts(db: &Db) -> Result<Vec<NaiveDate>, Error> {
+    db.read_primary(LIST_RECOUNTS, move |c| Box::pin(LIST_RECOUNTS.query_scalar().fetch_all(c))).await
+}
+
+/// Asks for the days (UTC) from `from` until before `to` to be counted from their facts; says how many those are.
+pub async fn ask_recount(db: &Db, from: NaiveDate, to: NaiveDate) -> Result<u64, Error> {
+    db.write(ASK_RECOUNT, move |c| {
+        Box::pin(async move { Ok(ASK_RECOUNT.query().bind(from).bind(to).execute(c).await?.rows_affected()) })
+    })
+    .await
+}
+
+/// Where the sums of the days (UTC) from `from` until before `to` are not what their facts are, in one snapshot; at most `limit`
+/// rows. None: everything adds up.
+pub async fn compare(
+    db: &Db,
+    from: NaiveDate,
+    to: NaiveDate,
+    limit: i64,
+    time_max: Duration,
+) -> Result<Vec<Difference>, Error> {
+    db.read_snapshot(COMPARE, time_max, move |c| {
+        Box::pin(COMPARE.query_as().bind(from).bind(to).bind(limit).fetch_all(c))
+    })
+    .await
+}
+
+/// The first day (UTC) of which there are sums.
+pub async fn first_day(db: &Db) -> Result<Option<NaiveDate>, Error> {
+    db.read(FIRST_DAY, move |c| Box::pin(FIRST_DAY.query_scalar().fetch_one(c))).await
+}

@@ -1,0 +1,421 @@
+//! Figures of reports, from each place where they are kept: one text, over other tables.
+//!
+//! What a question groups by and looks at comes as values, and the statements choose by them. They are planned anew each time with
+//! the values known (`plan_cache_mode`), so what a question does not ask for costs nothing: PostgreSQL leaves it out, as if each
+//! question had a text of its own. So no text of SQL is ever put together from a question.
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::{
+    db::{Db, Error, Statement, session::Session, statement::statements},
+    reports::{
+        figures::{Key, Sums},
+        plan::{Piece, Plan, Source},
+        question::{Dimension, FILTERS_MAX, Filter, GROUPS_MAX, Match, Question, TimeKind},
+    },
+};
+
+/// The value of the dimension that the parameter names, of sums of hours and days.
+macro_rules! summed {
+    ($name:literal) => {
+        concat!(
+            "CASE ", $name, "::text
+        WHEN 'campaign' THEN f.campaign_id::text
+        WHEN 'source' THEN f.source_id::text
+        WHEN 'rule' THEN f.rule_id::text
+        WHEN 'path' THEN f.path_id::text
+        WHEN 'landing_page' THEN f.landing_page_id::text
+        WHEN 'offer' THEN f.offer_id::text
+        WHEN 'country' THEN f.country
+        WHEN 'device' THEN f.device
+        WHEN 'os' THEN f.os
+        WHEN 'browser' THEN f.browser
+        WHEN 'reason' THEN f.reason
+        WHEN 'goal' THEN f.goal
+        WHEN 'status' THEN f.status
+        WHEN 'currency' THEN f.currency
+        WHEN 'hour' THEN to_char(date_trunc('hour', f.at, $4) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
+        WHEN 'hour_of_day' THEN extract(hour FROM f.at AT TIME ZONE $4)::text
+        WHEN 'day' THEN (f.at AT TIME ZONE $4)::date::text
+        WHEN 'weekday' THEN extract(isodow FROM f.at AT TIME ZONE $4)::text
+        WHEN 'week' THEN date_trunc('week', f.at AT TIME ZONE $4)::date::text
+        WHEN 'month' THEN to_char(f.at AT TIME ZONE $4, 'YYYY-MM')
+    END"
+        )
+    };
+}
+
+/// Likewise of sums of one dimension.
+macro_rules! alone {
+    ($name:literal) => {
+        concat!(
+            "CASE ", $name, "::text
+        WHEN 'campaign' THEN f.campaign_id::text
+        WHEN 'goal' THEN f.goal
+        WHEN 'status' THEN f.status
+        WHEN 'currency' THEN f.currency
+        WHEN 'hour' THEN to_char(date_trunc('hour', f.at, $4) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
+        WHEN 'hour_of_day' THEN extract(hour FROM f.at AT TIME ZONE $4)::text
+        WHEN 'day' THEN (f.at AT TIME ZONE $4)::date::text
+        WHEN 'weekday' THEN extract(isodow FROM f.at AT TIME ZONE $4)::text
+        WHEN 'week' THEN date_trunc('week', f.at AT TIME ZONE $4)::date::text
+        WHEN 'month' THEN to_char(f.at AT TIME ZONE $4, 'YYYY-MM')
+        ELSE f.value
+    END"
+        )
+    };
+}
+
+/// Likewise of facts.
+macro_rules! of_facts {
+    ($name:literal) => {
+        concat!(
+            "CASE ", $name, "::text
+        WHEN 'campaign' THEN f.campaign_id::text
+        WHEN 'source' THEN f.source_id::text
+        WHEN 'rule' THEN f.rule_id::text
+        WHEN 'path' THEN f.path_id::text
+        WHEN 'landing_page' THEN f.landing_page_id::text
+        WHEN 'offer' THEN f.offer_id::text
+        WHEN 'country' THEN f.country
+        WHEN 'device' THEN f.device
+        WHEN 'os' THEN f.os
+        WHEN 'browser' THEN f.browser
+        WHEN 'reason' THEN f.reason
+        WHEN 'goal' THEN f.goal
+        WHEN 'status' THEN f.status
+        WHEN 'currency' THEN f.currency
+        WHEN 'hour' THEN to_char(date_trunc('hour', f.at, $4) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
+        WHEN 'hour_of_day' THEN extract(hour FROM f.at AT TIME ZONE $4)::text
+        WHEN 'day' THEN (f.at AT TIME ZONE $4)::date::text
+        WHEN 'weekday' THEN extract(isodow FROM f.at AT TIME ZONE $4)::text
+        WHEN 'week' THEN date_trunc('week', f.at AT TIME ZONE $4)::date::text
+        WHEN 'month' THEN to_char(f.at AT TIME ZONE $4, 'YYYY-MM')
+        WHEN 'region' THEN f.region
+        WHEN 'city' THEN f.city
+        WHEN 'language' THEN f.language
+        WHEN 'os_version' THEN f.os_version
+        WHEN 'browser_version' THEN f.browser_version
+        WHEN 'isp' THEN f.isp
+        WHEN 'connection' THEN f.connection
+        WHEN 'referrer_host' THEN f.referrer_host
+        WHEN 'sub1' THEN f.sub1
+        WHEN 'sub2' THEN f.sub2
+        WHEN 'sub3' THEN f.sub3
+        WHEN 'sub4' THEN f.sub4
+        WHEN 'sub5' THEN f.sub5
+        WHEN 'aff_sub' THEN f.affiliate_sub
+        WHEN 'aff_sub2' THEN f.affiliate_sub2
+        WHEN 'aff_sub3' THEN f.affiliate_sub3
+        WHEN 'aff_sub4' THEN f.affiliate_sub4
+        WHEN 'aff_sub5' THEN f.affiliate_sub5
+        WHEN 'keyword' THEN f.keyword
+        WHEN 'creative' THEN f.creative
+        WHEN 'placement' THEN f.placement
+    END"
+        )
+    };
+}
+
+/// Whether the filter of these parameters holds. What is of a conversion leaves nothing out but conversions.
+macro_rules! holds {
+    ($value:ident, $dimension:literal, $matching:literal, $values:literal) => {
+        concat!(
+            "
+  AND (
+    ",
+            $dimension,
+            "::text IS NULL
+    OR f.time_kind = 0 AND ",
+            $dimension,
+            " IN ('goal', 'status')
+    OR CASE ",
+            $matching,
+            "::text
+        WHEN 'is' THEN coalesce(",
+            $value!($dimension),
+            ", 'unknown') = ANY (",
+            $values,
+            "::text[])
+        WHEN 'is_not' THEN NOT coalesce(",
+            $value!($dimension),
+            ", 'unknown') = ANY (",
+            $values,
+            "::text[])
+        ELSE coalesce(",
+            $value!($dimension),
+            ", 'unknown') ILIKE ANY (",
+            $values,
+            "::text[])
+    END
+  )"
+        )
+    };
+}
+
+/// The sums of what stands in `$from` as `f`.
+macro_rules! figures {
+    ($value:ident, $from:literal) => {
+        concat!(
+            "
+SELECT
+    ", $value!("$11"), " AS key1,
+    ", $value!("$12"), " AS key2,
+    ", $value!("$13"), " AS key3,
+    ", $value!("$14"), " AS key4,
+    CASE WHEN $9::boolean AND f.currency <> $8::text THEN f.currency END AS currency,
+    CASE WHEN $9::boolean AND f.currency <> $8::text THEN coalesce(f.rate_day, (f.at AT TIME ZONE 'UTC')::date) END AS rate_day,
+    sum(f.clicks)::bigint AS clicks,
+    sum(f.valid_clicks)::bigint AS valid_clicks,
+    sum(f.bot_clicks)::bigint AS bot_clicks,
+    sum(f.unique_clicks)::bigint AS unique_clicks,
+    sum(f.lander_views)::bigint AS lander_views,
+    sum(f.lander_clicks)::bigint AS lander_clicks,
+    sum(f.offer_clicks)::bigint AS offer_clicks,
+    coalesce(sum(f.cost) FILTER (WHERE $15::uuid[] IS NULL OR f.campaign_id <> ALL ($15)), 0) AS cost,
+    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'pending'), 0)::bigint AS pending,
+    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'approved'), 0)::bigint AS approved,
+    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'rejected'), 0)::bigint AS rejected,
+    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'refunded'), 0)::bigint AS refunded,
+    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'unmapped'), 0)::bigint AS unmapped,
+    coalesce(sum(f.amount) FILTER (WHERE f.status = 'pending'), 0) AS revenue_pending,
+    coalesce(sum(f.amount) FILTER (WHERE f.status = 'approved'), 0) AS revenue,
+    coalesce(sum(f.amount) FILTER (WHERE f.status = 'rejected'), 0) AS revenue_rejected,
+    coalesce(sum(f.amount) FILTER (WHERE f.status = 'refunded'), 0) AS revenue_refunded
+FROM ", $from, "
+WHERE f.time_kind = ANY ($1::smallint[])
+  AND f.at >= $2::timestamptz
+  AND f.at < $3::timestamptz
+  AND ($5::timestamptz IS NULL OR f.at < $5 OR f.at >= $6::timestamptz)
+  AND ($7::timestamptz[] IS NULL OR date_trunc('hour', f.at, 'UTC') <> ALL ($7))
+  AND ($10::uuid[] IS NULL OR f.campaign_id = ANY ($10))",
+            holds!($value, "$17", "$18", "$19"),
+            holds!($value, "$20", "$21", "$22"),
+            holds!($value, "$23", "$24", "$25"),
+            holds!($value, "$26", "$27", "$28"),
+            holds!($value, "$29", "$30", "$31"),
+            holds!($value, "$32", "$33", "$34"),
+            holds!($value, "$35", "$36", "$37"),
+            holds!($value, "$38", "$39", "$40"),
+            "
+  AND $4::text IS NOT NULL
+GROUP BY 1, 2, 3, 4, 5, 6
+LIMIT $16"
+        )
+    };
+}
+
+statements! {
+    // See above.
+    PLAN_ANEW = "reports.plan_anew": "
+SELECT
+    set_config('plan_cache_mode', 'force_custom_plan', true),
+    set_config('jit', 'off', true),
+    set_config('work_mem', '64MB', true)";
+
+    OF_DIMENSIONS = "reports.of_dimensions": figures!(alone, "(
+    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
+    FROM report_dimensions d
+    WHERE d.dimension = $41::text
+      AND d.day >= ($2 AT TIME ZONE 'UTC')::date
+      AND d.day < ($3 AT TIME ZONE 'UTC')::date
+) f");
+
+    OF_DAYS = "reports.of_days": figures!(summed, "(
+    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
+    FROM report_days d
+    WHERE d.day >= ($2 AT TIME ZONE 'UTC')::date
+      AND d.day < ($3 AT TIME ZONE 'UTC')::date
+) f");
+
+    OF_HOURS = "reports.of_hours": figures!(summed, "(
+    SELECT h.*, h.hour AS at
+    FROM report_hours h
+    WHERE h.hour >= $2
+      AND h.hour < $3
+      AND ($5::timestamptz IS NULL OR h.hour < $5 OR h.hour >= $6::timestamptz)
+) f");
+
+    OF_DELTAS = "reports.of_deltas": figures!(summed, "(
+    SELECT d.*, d.hour AS at
+    FROM report_deltas d
+) f");
+
+    OF_FACTS = "reports.of_facts": figures!(of_facts, "report_facts f");
+
+    // What a count of facts has to read at most.
+    COUNT_CLICKS = "reports.count_clicks": "
+SELECT coalesce(sum(clicks), 0)::bigint
+FROM (
+    SELECT clicks
+    FROM report_dimensions
+    WHERE dimension = 'campaign'
+      AND time_kind = 0
+      AND day >= ($1::timestamptz AT TIME ZONE 'UTC')::date
+      AND day <= ($2::timestamptz AT TIME ZONE 'UTC')::date
+      AND ($3::uuid[] IS NULL OR campaign_id = ANY ($3))
+    UNION ALL
+    SELECT clicks
+    FROM report_deltas
+    WHERE time_kind = 0
+      AND hour >= $1
+      AND hour < $2
+      AND ($3::uuid[] IS NULL OR campaign_id = ANY ($3))
+) counted";
+}
+
+/// Sums of one row, as they are kept.
+#[derive(Debug, FromRow)]
+struct Row {
+    key1: Option<String>,
+    key2: Option<String>,
+    key3: Option<String>,
+    key4: Option<String>,
+    currency: Option<String>,
+    rate_day: Option<NaiveDate>,
+    #[sqlx(flatten)]
+    sums: Sums,
+}
+
+/// Sums of one row, in one currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// What the row is told apart by: as many as the question groups by.
+    pub key: Key,
+    /// Which currency its amounts are in and the day (UTC) whose rate they are converted by; `None`: that of the question.
+    pub foreign: Option<(String, NaiveDate)>,
+    /// The sums.
+    pub sums: Sums,
+}
+
+/// Reads every piece of a plan in one snapshot, each with at most `rows_max` rows; costs of the campaigns in `but_costs_of` are left
+/// out. `None`: there are more rows.
+pub async fn read(
+    db: &Db,
+    question: &Question,
+    plan: &Plan,
+    campaigns: Option<Vec<Uuid>>,
+    but_costs_of: Vec<Uuid>,
+    rows_max: i64,
+    limit: Duration,
+) -> Result<Option<Vec<Part>>, Error> {
+    let reading =
+        Reading { question: question.clone(), plan: plan.clone(), campaigns, but_costs_of, rows_max };
+    let parts =
+        db.read_report(OF_HOURS, limit, move |c| Box::pin(async move { reading.run(c).await })).await?;
+    let is_all = i64::try_from(parts.len()).is_ok_and(|parts| parts <= rows_max);
+    Ok(is_all.then_some(parts))
+}
+
+/// Clicks of the time from `from` until before `to`, which a count of facts has to read at most.
+pub async fn count_clicks(
+    db: &Db,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    campaigns: Option<Vec<Uuid>>,
+) -> Result<i64, Error> {
+    db.read(COUNT_CLICKS, move |c| {
+        Box::pin(COUNT_CLICKS.query_scalar().bind(from).bind(to).bind(campaigns).fetch_one(c))
+    })
+    .await
+}
+
+#[derive(Clone)]
+struct Reading {
+    question: Question,
+    plan: Plan,
+    campaigns: Option<Vec<Uuid>>,
+    but_costs_of: Vec<Uuid>,
+    rows_max: i64,
+}
+
+impl Reading {
+    async fn run(self, c: &mut Session<'_>) -> sqlx::Result<Vec<Part>> {
+        PLAN_ANEW.query().execute(c).await?;
+        let mut parts = Vec::new();
+        for piece in &self.plan.pieces {
+            let rows = self.rows(c, piece).await?;
+            parts.extend(rows.into_iter().map(|row| row.read(self.question.group_by.len())));
+            if i64::try_from(parts.len()).is_ok_and(|parts| parts > self.rows_max) {
+                break;
+            }
+        }
+        Ok(parts)
+    }
+
+    async fn rows(&self, c: &mut Session<'_>, piece: &Piece) -> sqlx::Result<Vec<Row>> {
+        let (statement, alone): (Statement, Option<Dimension>) = match piece.source {
+            Source::Alone(dimension) => (OF_DIMENSIONS, Some(dimension)),
+            Source::Days => (OF_DAYS, None),
+            Source::Hours => (OF_HOURS, None),
+            Source::Deltas => (OF_DELTAS, None),
+            Source::Facts => (OF_FACTS, None),
+        };
+        let question = &self.question;
+        let is_cut = piece.source != Source::Facts && !self.plan.cut_hours.is_empty();
+        let mut query = statement
+            .query_as::<Row>()
+            .bind(time_kinds(question))
+            .bind(piece.from)
+            .bind(piece.to)
+            .bind(question.tz.name())
+            .bind(piece.but.map(|(from, _)| from))
+            .bind(piece.but.map(|(_, to)| to))
+            .bind(is_cut.then_some(&self.plan.cut_hours))
+            .bind(question.currency.as_str())
+            .bind(question.needs_money())
+            .bind(&self.campaigns);
+        for i in 0..GROUPS_MAX {
+            query = query.bind(question.group_by.get(i).map(<&str>::from));
+        }
+        query = query.bind((!self.but_costs_of.is_empty()).then_some(&self.but_costs_of));
+        query = query.bind(self.rows_max.saturating_add(1));
+        for i in 0..FILTERS_MAX {
+            let filter = question.filters.get(i);
+            query = query
+                .bind(filter.map(|filter| <&str>::from(filter.dimension)))
+                .bind(filter.map(|filter| <&str>::from(filter.matching)))
+                .bind(filter.map(values));
+        }
+        if let Some(dimension) = alone {
+            query = query.bind(<&str>::from(dimension));
+        }
+        query.fetch_all(c).await
+    }
+}
+
+impl Row {
+    fn read(self, groups: usize) -> Part {
+        let keys = [self.key1, self.key2, self.key3, self.key4];
+        Part {
+            key: keys.into_iter().take(groups).collect(),
+            foreign: self.currency.zip(self.rate_day),
+            sums: self.sums,
+        }
+    }
+}
+
+/// Those of the rows that the question needs.
+fn time_kinds(question: &Question) -> Vec<i16> {
+    let of_conversions = match question.time {
+        TimeKind::Click => 1,
+        TimeKind::Conversion => 2,
+        TimeKind::Change => 3,
+    };
+    if question.needs_conversions() { vec![0, of_conversions] } else { vec![0] }
+}
+
+/// As the statement compares them: what is contained, or begins so, is a pattern.
+fn values(filter: &Filter) -> Vec<String> {
+    let escaped = |value: &str| value.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    let value = |value: &String| match filter.matching {
+        Match::Is | Match::IsNot => value.clone(),
+        Match::Contains => format!("%{}%", escaped(value)),
+        Match::Starts => format!("{}%", escaped(value)),
+    };
+    filter.values.iter().map(value).collect()
+}

@@ -1,0 +1,133 @@
+//! The sums of reports: what was stored is added to them, days from before there were sums are counted, and day by day they are
+//! compared with the facts.
+
+use std::time::{Duration, Instant};
+
+use chrono::{Days, NaiveDate, Utc};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{app::App, db::store::figures, metrics};
+
+/// Days back from today that are compared in turn.
+const COMPARED_DAYS: u64 = 31;
+
+/// How often it is looked for days to be counted.
+const RECOUNT_LOOK: Duration = Duration::from_secs(10);
+
+/// Rows of a comparison that are logged.
+const DIFFERENCES_MAX: i64 = 1000;
+
+/// Adds what was stored to the sums every `reports.fold_interval_ms`, until the stop signal.
+pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = &app.config.reports;
+    let rows_max = i32::try_from(config.fold_rows_max).unwrap_or(i32::MAX);
+    let mut recounts = Recounts::default();
+    while !stop.is_cancelled() {
+        let folded = figures::fold(&app.db, rows_max, config.fold_timeout).await;
+        match &folded {
+            Ok(folded) => metrics::folded_deltas(folded.unwrap_or_default()),
+            // a Postgres that is away has its own lines in the log
+            Err(error) => tracing::debug!(?error, "deltas were not added to the sums of reports"),
+        }
+        if let Ok(pending) = figures::count_pending(&app.db).await {
+            metrics::pending_deltas(pending);
+        }
+        recounts.look(&app, &stop).await;
+        // a full transaction: there is more
+        let is_full = folded.is_ok_and(|rows| rows.is_some_and(|rows| rows >= config.fold_rows_max as u64));
+        if !is_full {
+            stop.run_until_cancelled(sleep(config.fold_interval)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Days that are to be counted from their facts.
+#[derive(Default)]
+struct Recounts {
+    looked: Option<Instant>,
+    /// How many there were when the count began.
+    begun: usize,
+}
+
+impl Recounts {
+    /// Counts one day, if one waits. A day at a time: what is stored meanwhile is added to the sums in between, and whoever stops
+    /// octo stops it there.
+    async fn look(&mut self, app: &App, stop: &CancellationToken) {
+        if self.begun == 0 && self.looked.is_some_and(|looked| looked.elapsed() < RECOUNT_LOOK) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let Ok(days) = figures::list_recounts(&app.db).await else { return };
+        metrics::recount_days(days.len());
+        let Some(day) = days.first() else {
+            if self.begun > 0 {
+                tracing::info!(days = self.begun, "counted the figures of all days from their facts");
+                self.begun = 0;
+            }
+            return;
+        };
+        if self.begun == 0 {
+            tracing::info!(days = days.len(), "counting the figures of days from their facts");
+        }
+        self.begun = self.begun.max(days.len());
+        let counting = figures::recount(&app.db, *day, app.config.reports.recount_timeout);
+        match stop.run_until_cancelled(counting).await {
+            Some(Ok(Some(facts))) => {
+                let left = days.len() - 1;
+                tracing::info!(%day, facts, left, "counted the figures of a day from its facts");
+            }
+            Some(Ok(None)) | None => {} // another node is about it, or octo stops
+            Some(Err(error)) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(%day, error, "cannot count the figures of a day; trying again later");
+                self.begun = 0;
+            }
+        }
+    }
+}
+
+/// Compares the sums of a day with its facts every `reports.compare_interval_s`, until the stop signal: the days of the last month
+/// in turn, the newest first.
+pub(crate) async fn compare(app: App, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = &app.config.reports;
+    let mut back = 0;
+    while stop.run_until_cancelled(sleep(config.compare_interval)).await.is_some() {
+        let Some(day) = Utc::now().date_naive().checked_sub_days(Days::new(back)) else { continue };
+        back = (back + 1) % COMPARED_DAYS;
+        // what they say is not complete yet
+        if figures::list_recounts(&app.db).await.is_ok_and(|days| !days.contains(&day))
+            && has_facts(&app, day)
+        {
+            compare_day(&app, day).await;
+        }
+    }
+    Ok(())
+}
+
+/// Whether retention has left the facts of a day alone.
+fn has_facts(app: &App, day: NaiveDate) -> bool {
+    let kept = app.config.privacy.retention;
+    let age = (Utc::now().date_naive() - day).to_std().unwrap_or_default();
+    kept.is_zero() || age + Duration::from_hours(24) < kept
+}
+
+async fn compare_day(app: &App, day: NaiveDate) {
+    let Some(next) = day.succ_opt() else { return };
+    let compared = figures::compare(&app.db, day, next, DIFFERENCES_MAX, app.config.reports.compare_timeout);
+    match compared.await {
+        Ok(differences) => {
+            let rows: i64 = differences.iter().map(|difference| difference.differing).sum();
+            metrics::differing_sums(rows);
+            metrics::compared_sums(Utc::now().timestamp_millis() as f64 / 1000.0);
+            if let Some(first) = differences.first() {
+                tracing::error!(
+                    %day, rows, ?first,
+                    "sums of reports are not what their facts are; `octo reports recount` counts the day anew"
+                );
+            }
+        }
+        Err(error) => tracing::debug!(?error, %day, "the sums of a day were not compared with its facts"),
+    }
+}

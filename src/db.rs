@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config, metrics};
 use monitor::Monitor;
-use pool::Pool;
+use pool::{Pool, Within};
 use replicas::{
     Replicas,
     probe::{Answer, History, Probe},
@@ -48,8 +48,8 @@ use session::Session;
 use statement::statements;
 use store::{
     affiliate_networks, campaigns, caps, clicks, conversions, costs, dead_letters, deliveries, erasures,
-    events, fx_rates, idempotency, installation, landing_pages, library, offers, out_clicks, outbox,
-    postback_targets, postbacks, seal_keys, stats, tokens, traffic_sources, uses, visitor_keys,
+    events, figures, fx_rates, idempotency, installation, landing_pages, library, offers, out_clicks, outbox,
+    postback_targets, postbacks, reports, seal_keys, stats, tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -74,6 +74,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         caps::STATEMENTS,
         costs::STATEMENTS,
         events::STATEMENTS,
+        figures::STATEMENTS,
         fx_rates::STATEMENTS,
         idempotency::STATEMENTS,
         installation::STATEMENTS,
@@ -89,6 +90,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         pool::connector::STATEMENTS,
         postback_targets::STATEMENTS,
         replicas::probe::STATEMENTS,
+        reports::STATEMENTS,
         seal_keys::STATEMENTS,
         server_status::STATEMENTS,
         stats::STATEMENTS,
@@ -223,6 +225,21 @@ impl Db {
         self.primary.run_within(statement, limit, run).await
     }
 
+    /// As [`Db::maintain_within`], for work that sees one state of the database, and fails (40001) where others changed what it
+    /// changes.
+    pub async fn maintain_repeatable<T, F>(
+        &self,
+        statement: Statement,
+        limit: Duration,
+        run: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        self.primary.run_bounded(statement, Within::Repeatable(limit), run).await
+    }
+
     /// Runs reads that see one state of the database, on the primary, with a limit of its own for each statement.
     pub async fn read_snapshot<T, F>(&self, statement: Statement, limit: Duration, run: F) -> Result<T, Error>
     where
@@ -239,8 +256,23 @@ impl Db {
         T: Send + 'static,
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
-        match self.primary.run(statement, run.clone()).await {
-            Err(error) if monitor::is_retryable(&error) => self.primary.run(statement, run).await,
+        self.read_primary_bounded(statement, Within::Default, run).await
+    }
+
+    async fn read_primary_bounded<T, F>(
+        &self,
+        statement: Statement,
+        within: Within,
+        run: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+    {
+        match self.primary.run_bounded(statement, within, run.clone()).await {
+            Err(error) if monitor::is_retryable(&error) => {
+                self.primary.run_bounded(statement, within, run).await
+            }
             answer => answer,
         }
     }
@@ -252,28 +284,45 @@ impl Db {
         T: Send + 'static,
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
+        self.read_bounded(statement, Within::Default, run).await
+    }
+
+    /// As [`Db::read`], for reads that see one state of the database and may take `limit` each.
+    pub async fn read_report<T, F>(&self, statement: Statement, limit: Duration, run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+    {
+        self.read_bounded(statement, Within::Snapshot(limit), run).await
+    }
+
+    async fn read_bounded<T, F>(&self, statement: Statement, within: Within, run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+    {
         if self.replicas.is_empty() {
-            return self.read_primary(statement, run).await;
+            return self.read_primary_bounded(statement, within, run).await;
         }
         let position = self.written().max(position::needed());
         let Some(first) = self.replicas.choose(position, None) else {
             if self.replicas.is_any_fit() {
                 metrics::primary_read("position");
-                return self.read_primary(statement, run).await;
+                return self.read_primary_bounded(statement, within, run).await;
             }
-            return self.read_spare(statement, run).await;
+            return self.read_spare(statement, within, run).await;
         };
-        let mut answer = self.replicas.run(first, statement, run.clone()).await;
+        let mut answer = self.replicas.run(first, statement, within, run.clone()).await;
         if is_worth_elsewhere(&answer)
             && let Some(second) = self.replicas.choose(position, Some(first))
         {
-            answer = self.replicas.run(second, statement, run.clone()).await;
+            answer = self.replicas.run(second, statement, within, run.clone()).await;
         }
-        if is_worth_elsewhere(&answer) { self.read_spare(statement, run).await } else { answer }
+        if is_worth_elsewhere(&answer) { self.read_spare(statement, within, run).await } else { answer }
     }
 
     /// The primary in the place of replicas that are gone: a few reads at a time.
-    async fn read_spare<T, F>(&self, statement: Statement, run: F) -> Result<T, Error>
+    async fn read_spare<T, F>(&self, statement: Statement, within: Within, run: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
@@ -282,7 +331,7 @@ impl Db {
         let Ok(Ok(_permit)) = timeout(self.acquire_timeout, self.spare.acquire()).await else {
             return Err(Error::Unavailable("no replica answers, and the primary takes no more reads".into()));
         };
-        self.read_primary(statement, run).await
+        self.read_primary_bounded(statement, within, run).await
     }
 
     /// Where the last write of this process ends in the primary's log, in bytes; 0: it has not written.

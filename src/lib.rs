@@ -59,6 +59,7 @@ pub mod postback;
 pub mod privacy;
 pub(crate) mod private_file;
 pub mod redis;
+pub mod reports;
 pub mod routing;
 pub(crate) mod script;
 pub mod seal;

@@ -19,6 +19,7 @@ pub(crate) mod openapi;
 pub(crate) mod out_clicks;
 pub(crate) mod postback_targets;
 pub(crate) mod postbacks;
+pub(crate) mod reports;
 pub(crate) mod script;
 pub(crate) mod stats;
 pub(crate) mod story;
@@ -48,6 +49,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(costs::router())
         .merge(budgets::router())
         .merge(stats::router())
+        .merge(reports::router())
         .merge(story::router())
         .merge(clicks::router())
         .merge(events::router())

@@ -1,0 +1,548 @@
+//! `/api/v1/reports`: figures by any dimensions, and whether they add up.
+
+pub(crate) mod input;
+
+use std::time::Instant;
+
+use axum::{
+    extract::{RawQuery, State},
+    http::StatusCode,
+    response::Response,
+};
+use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
+use rust_decimal::{Decimal, prelude::ToPrimitive as _};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use strum::VariantArray as _;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use crate::{
+    app::App,
+    db::store::{figures, fx_rates, reports},
+    http::{
+        api::{
+            campaigns,
+            manners::{
+                answer::answer,
+                auth::Read,
+                page::Params,
+                problems::Problems,
+                request::{Json, parse_id},
+            },
+        },
+        error::{FieldError, Problem},
+    },
+    metrics,
+    model::money::{Currency, amount_text},
+    money::rates::Rates,
+    reports::{
+        figures::{Figures, Key, Row, Sums, compare},
+        plan::{Kind, Plan, plan},
+        question::{Comparison, Dimension, Filter, Match, Measure, Question, TimeKind, Validity},
+    },
+};
+use input::{Asked, ReportInput};
+
+/// Days that are compared at once.
+const COMPARED_DAYS_MAX: i64 = 31;
+
+/// Rows of a comparison.
+const DIFFERENCES_MAX: i64 = 1000;
+
+/// The routes of this module.
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .routes(routes!(post, get))
+        .routes(routes!(dimensions))
+        .routes(routes!(invariants))
+}
+
+/// A report.
+#[derive(Debug, Serialize, ToSchema)]
+struct Report {
+    /// The first moment.
+    from: DateTime<Utc>,
+    /// The moment after the last.
+    to: DateTime<Utc>,
+    /// Whose hours, days, weeks and months count.
+    #[schema(value_type = String, format = "time-zone", example = "Europe/Berlin")]
+    tz: Tz,
+    /// Where conversions stand.
+    time: TimeKind,
+    /// The currency of all amounts.
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "EUR")]
+    currency: Currency,
+    /// Which clicks ratios are divided by.
+    validity: Validity,
+    /// What rows are told apart by.
+    group_by: Vec<Dimension>,
+    /// What is shown of each row.
+    measures: Vec<Measure>,
+    /// In the order asked for.
+    rows: Vec<ReportRow>,
+    /// Whether there are more rows behind these.
+    has_more: bool,
+    /// What `cursor` is to be then.
+    next_cursor: Option<String>,
+    /// Of all rows together, worked out for itself: `limit` has nothing to do with it.
+    totals: ReportFigures,
+    /// Likewise of the time before, where it is compared.
+    totals_before: Option<ReportFigures>,
+    /// When it was read: everything that was stored by then is in it.
+    as_of: DateTime<Utc>,
+    /// Where it was read: sums of one `dimension`, sums of hours and days (`cube`), or facts (`raw`). The figures are the same.
+    #[schema(value_type = String, example = "cube")]
+    source: &'static str,
+    /// What is to be known of the figures.
+    notes: ReportNotes,
+}
+
+/// A row of a report.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReportRow {
+    /// The value of each dimension that the report is grouped by; null is not known.
+    #[schema(value_type = Object, example = json!({"country": "DE"}))]
+    keys: Map<String, Value>,
+    figures: ReportFigures,
+    /// Likewise of the time before, where it is compared.
+    before: Option<ReportFigures>,
+}
+
+/// The measures that were asked for: counts are numbers, amounts and ratios decimal numbers in a text, and null where there is
+/// nothing to divide by.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(value_type = Object, example = json!({"clicks": 1200, "revenue": "42.50", "cr": "0.0125"}))]
+struct ReportFigures(Map<String, Value>);
+
+/// What is to be known of the figures of a report.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReportNotes {
+    /// Amounts that are in no figure, because their currency has no rate on their day.
+    without_rate: Vec<WithoutRate>,
+    /// Days (UTC) in the range that are still to be counted from their facts: their figures are not complete yet.
+    uncounted_days: usize,
+    /// `unique_clicks` of several days is the sum of their days.
+    are_uniques_of_days: bool,
+}
+
+/// Amounts that could not be converted.
+#[derive(Debug, Serialize, ToSchema)]
+struct WithoutRate {
+    /// Theirs; `XXX`: it is not known which.
+    #[schema(pattern = "^[A-Z]{3}$", example = "UAH")]
+    currency: String,
+    /// Revenue that is not in the figures.
+    #[schema(example = "1200.00")]
+    revenue: String,
+    /// Of pending conversions.
+    #[schema(example = "0.00")]
+    revenue_pending: String,
+    /// Cost that is not in the figures.
+    #[schema(example = "0.00")]
+    cost: String,
+}
+
+/// Read a report
+///
+/// Figures by up to four dimensions, exact and current: what is stored is in them. Counted from sums that are kept of what was
+/// stored; from the facts themselves where the sums do not know what is asked.
+#[utoipa::path(
+    post, path = "/reports", tag = "reports", operation_id = "read_report",
+    request_body = ReportInput,
+    responses((status = 200, description = "The report.", body = Report), Problems),
+)]
+async fn post(_: Read, State(app): State<App>, Json(value): Json) -> Result<Response, Problem> {
+    report(&app, &value).await
+}
+
+/// Read a report by a link
+///
+/// As `POST /reports`: lists by commas, `filters` as JSON.
+#[utoipa::path(
+    get, path = "/reports", tag = "reports", operation_id = "get_report",
+    params(
+        ("group_by" = Option<String>, Query, description = "Dimensions, by commas.", example = "country,day"),
+        ("measures" = Option<String>, Query, description = "Measures, by commas.", example = "clicks,revenue"),
+        ("filters" = Option<String>, Query, description = "As in `POST /reports`, as JSON.", example = ""),
+        ("from" = Option<String>, Query, description = "The first moment (RFC 3339); by default 30 days before `to`.", example = "2026-01-01T00:00:00Z"),
+        ("to" = Option<String>, Query, description = "The moment after the last (RFC 3339); by default now.", example = "2026-02-01T00:00:00Z"),
+        ("tz" = Option<String>, Query, description = "IANA time zone; `UTC` by default.", example = "Europe/Berlin"),
+        ("time" = Option<TimeKind>, Query, description = "`click` by default."),
+        ("currency" = Option<String>, Query, description = "What amounts are converted to; `USD` by default.", example = "EUR"),
+        ("validity" = Option<Validity>, Query, description = "`valid` by default."),
+        ("compare" = Option<Comparison>, Query, description = "`none` by default."),
+        ("order" = Option<String>, Query, description = "A dimension or measure, with `-` before it for the greatest first.", example = "-clicks"),
+        ("limit" = Option<i64>, Query, description = "Rows at most, 50 by default.", minimum = 1, maximum = 10000),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the answer before.", example = ""),
+    ),
+    responses((status = 200, description = "The report.", body = Report), Problems),
+)]
+async fn get(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    report(&app, &input::of_query(query.as_deref())?).await
+}
+
+async fn report(app: &App, value: &Value) -> Result<Response, Problem> {
+    let asked = input::read(value, Utc::now())?;
+    let begun = Instant::now();
+    let as_of = Utc::now();
+    let found = Found::of(app, &asked).await?;
+    metrics::report_read(found.kind.into(), begun.elapsed());
+    answer(StatusCode::OK, &found.shown(&asked, as_of)?)
+}
+
+/// What was found.
+struct Found {
+    question: Question,
+    kind: Kind,
+    figures: Figures,
+    total: Sums,
+    before: Option<(Figures, Sums)>,
+    uncounted_days: usize,
+}
+
+impl Found {
+    async fn of(app: &App, asked: &Asked) -> Result<Self, Problem> {
+        let (question, campaigns) = with_campaigns(app, &asked.question).await?;
+        let plan = plan(&question);
+        check_budget(app, &plan, campaigns.clone()).await?;
+        let rates = rates(app, &question).await?;
+        let figures = read(app, &question, &plan, campaigns.clone(), &rates).await?;
+        let total = total(app, &question, campaigns.clone(), &rates).await?;
+        let mut before = None;
+        if asked.compare == Comparison::Previous {
+            let question = question.before();
+            let plan = crate::reports::plan::plan(&question);
+            check_budget(app, &plan, campaigns.clone()).await?;
+            let figures = read(app, &question, &plan, campaigns.clone(), &rates).await?;
+            before = Some((figures, self::total(app, &question, campaigns, &rates).await?));
+        }
+        let uncounted = figures::list_recounts(&app.db).await?;
+        let is_in = |day: &&NaiveDate| (question.from.date_naive()..=question.to.date_naive()).contains(*day);
+        let uncounted_days = uncounted.iter().filter(is_in).count();
+        Ok(Self { question, kind: plan.kind(), figures, total, before, uncounted_days })
+    }
+
+    fn shown(&self, asked: &Asked, as_of: DateTime<Utc>) -> Result<Report, Problem> {
+        let question = &self.question;
+        let mut rows = self.figures.sorted(question);
+        if let Some(cursor) = &asked.cursor {
+            let last = row_of_cursor(cursor, &self.figures)?;
+            rows.retain(|row| compare(question, row, &last).is_gt());
+        }
+        let has_more = rows.len() > asked.limit;
+        rows.truncate(asked.limit);
+        let next_cursor = rows.last().filter(|_| has_more).map(|row| cursor_of(&row.key));
+        Ok(Report {
+            from: question.from,
+            to: question.to,
+            tz: question.tz,
+            time: question.time,
+            currency: question.currency,
+            validity: question.validity,
+            group_by: question.group_by.clone(),
+            measures: question.measures.clone(),
+            rows: rows.iter().map(|row| self.row(row)).collect(),
+            has_more,
+            next_cursor,
+            totals: ReportFigures::of(question, &self.total),
+            totals_before: self.before.as_ref().map(|(_, total)| ReportFigures::of(question, total)),
+            as_of,
+            source: self.kind.into(),
+            notes: self.notes(),
+        })
+    }
+
+    fn row(&self, row: &Row) -> ReportRow {
+        let question = &self.question;
+        let names = question.group_by.iter().map(|dimension| dimension.to_string());
+        let before = self.before.as_ref().map(|(figures, _)| {
+            let sums = figures.get(&row.key).copied().unwrap_or_default();
+            ReportFigures::of(question, &sums)
+        });
+        ReportRow {
+            keys: names.zip(row.key.iter().map(|value| Value::from(value.clone()))).collect(),
+            figures: ReportFigures::of(question, &row.sums),
+            before,
+        }
+    }
+
+    fn notes(&self) -> ReportNotes {
+        let mut without_rate: Vec<WithoutRate> = self
+            .figures
+            .without_rate
+            .iter()
+            .map(|(currency, sums)| WithoutRate {
+                currency: currency.clone(),
+                revenue: amount_text(sums.revenue),
+                revenue_pending: amount_text(sums.revenue_pending),
+                cost: amount_text(sums.cost),
+            })
+            .collect();
+        without_rate.sort_by(|a, b| a.currency.cmp(&b.currency));
+        ReportNotes {
+            without_rate,
+            uncounted_days: self.uncounted_days,
+            are_uniques_of_days: self.question.measures.contains(&Measure::UniqueClicks),
+        }
+    }
+}
+
+impl ReportFigures {
+    fn of(question: &Question, sums: &Sums) -> Self {
+        let shown = |measure: &Measure| {
+            let value = sums.measure(*measure, question.validity);
+            let value = match value {
+                None => Value::Null,
+                Some(count) if measure.is_count() => Value::from(count.to_i64()),
+                Some(amount) if measure.is_money() => Value::from(amount_text(amount)),
+                Some(ratio) => Value::from(ratio.normalize().to_string()),
+            };
+            (measure.to_string(), value)
+        };
+        Self(question.measures.iter().map(shown).collect())
+    }
+}
+
+/// The question with campaigns by their ids, and those it names.
+async fn with_campaigns(app: &App, question: &Question) -> Result<(Question, Option<Vec<Uuid>>), Problem> {
+    let mut question = question.clone();
+    let mut named: Option<Vec<Uuid>> = None;
+    for (i, filter) in question.filters.iter_mut().enumerate() {
+        let Filter {
+            dimension: Dimension::Campaign,
+            matching: matching @ (Match::Is | Match::IsNot),
+            values,
+        } = filter
+        else {
+            continue;
+        };
+        let mut ids = Vec::with_capacity(values.len());
+        for (j, value) in values.iter_mut().enumerate() {
+            // one that is deleted has its figures still
+            let id = match (parse_id(value), campaigns::find(app, value).await) {
+                (Some(id), _) => id,
+                (None, Ok(campaign)) => campaign.id,
+                (None, Err(_)) => {
+                    let pointer = format!("/filters/{i}/{matching}/{j}");
+                    return Err(FieldError::new(pointer, "not_found", "there is no such campaign").into());
+                }
+            };
+            *value = id.to_string();
+            ids.push(id);
+        }
+        if *matching == Match::Is {
+            named = Some(match named {
+                Some(before) => before.into_iter().filter(|id| ids.contains(id)).collect(),
+                None => ids,
+            });
+        }
+    }
+    Ok((question, named))
+}
+
+/// Refuses what would read too many facts.
+async fn check_budget(app: &App, plan: &Plan, campaigns: Option<Vec<Uuid>>) -> Result<(), Problem> {
+    let mut clicks = 0i64;
+    for (from, to) in plan.raw_ranges() {
+        clicks = clicks.saturating_add(reports::count_clicks(&app.db, from, to, campaigns.clone()).await?);
+    }
+    let most = i64::try_from(app.config.reports.raw_rows_max).unwrap_or(i64::MAX);
+    if clicks <= most {
+        return Ok(());
+    }
+    let detail = format!(
+        "The report has to read {clicks} clicks one by one, more than {most} (reports.raw_rows_max). Ask for a shorter time or \
+         for one campaign."
+    );
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "report_too_big", detail))
+}
+
+/// What may be needed to convert amounts of the question.
+async fn rates(app: &App, question: &Question) -> Result<Rates, Problem> {
+    if !question.needs_money() {
+        return Ok(Rates::default());
+    }
+    let until = question.to.max(Utc::now()).date_naive();
+    let from = question.before().from.date_naive();
+    Ok(fx_rates::load(&app.db, from, until, app.config.money.rate_age_days_max).await?)
+}
+
+/// The figures of a question.
+async fn read(
+    app: &App,
+    question: &Question,
+    plan: &Plan,
+    campaigns: Option<Vec<Uuid>>,
+    rates: &Rates,
+) -> Result<Figures, Problem> {
+    let config = &app.config.reports;
+    let rows_max = i64::try_from(config.rows_max).unwrap_or(i64::MAX);
+    let parts =
+        reports::read(&app.db, question, plan, campaigns, Vec::new(), rows_max, config.timeout).await?;
+    let Some(parts) = parts else {
+        let detail = format!(
+            "The report has more than {rows_max} rows (reports.rows_max). Group by less, or filter more."
+        );
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "report_too_big", detail));
+    };
+    let rate = |currency: &str, day: NaiveDate| -> Option<Decimal> {
+        rates.rate(currency.parse().ok()?, question.currency, day)
+    };
+    let mut figures = Figures::default();
+    for part in parts {
+        figures.add(part.key, &part.sums, part.foreign, rate);
+    }
+    Ok(figures)
+}
+
+/// The sums of all rows, read for themselves.
+async fn total(
+    app: &App,
+    question: &Question,
+    campaigns: Option<Vec<Uuid>>,
+    rates: &Rates,
+) -> Result<Sums, Problem> {
+    let question = question.in_total();
+    let figures = read(app, &question, &plan(&question), campaigns, rates).await?;
+    Ok(figures.total())
+}
+
+/// The key of a row as a cursor.
+fn cursor_of(key: &Key) -> String {
+    serde_json::to_string(key).unwrap_or_default()
+}
+
+/// The row behind which the answer goes on; it may have changed, and may be gone.
+fn row_of_cursor(cursor: &str, figures: &Figures) -> Result<Row, Problem> {
+    let key: Option<Key> = serde_json::from_str(cursor).ok();
+    let refused = || FieldError::new("/cursor", "cursor", "is not the next_cursor of a report");
+    let key = key.ok_or_else(refused)?;
+    let sums = figures.get(&key).copied().unwrap_or_default();
+    Ok(Row { key, sums })
+}
+
+/// What reports can be asked.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReportDimensions {
+    /// What they can be grouped by and filtered by.
+    dimensions: Vec<DimensionInfo>,
+    /// What they can show.
+    measures: Vec<MeasureInfo>,
+}
+
+/// A dimension of reports.
+#[derive(Debug, Serialize, ToSchema)]
+struct DimensionInfo {
+    /// Its name.
+    name: Dimension,
+    /// Whether sums are kept by it: then a report of any length is quick. Otherwise it counts facts.
+    is_summed: bool,
+}
+
+/// A measure of reports.
+#[derive(Debug, Serialize, ToSchema)]
+struct MeasureInfo {
+    /// Its name.
+    name: Measure,
+    /// Whether it is an amount of money.
+    is_money: bool,
+}
+
+/// List dimensions and measures
+///
+/// Closed lists: what is in them can be asked for, and nothing else.
+#[utoipa::path(
+    get, path = "/reports/dimensions", tag = "reports", operation_id = "list_report_dimensions",
+    responses((status = 200, description = "All of them.", body = ReportDimensions), Problems),
+)]
+async fn dimensions(_: Read) -> Result<Response, Problem> {
+    let dimensions =
+        Dimension::VARIANTS.iter().map(|name| DimensionInfo { name: *name, is_summed: name.is_summed() });
+    let measures =
+        Measure::VARIANTS.iter().map(|name| MeasureInfo { name: *name, is_money: name.is_money() });
+    answer(
+        StatusCode::OK,
+        &ReportDimensions { dimensions: dimensions.collect(), measures: measures.collect() },
+    )
+}
+
+/// Whether figures add up.
+#[derive(Debug, Serialize, ToSchema)]
+struct Invariants {
+    /// The first day (UTC).
+    from: NaiveDate,
+    /// The day after the last.
+    to: NaiveDate,
+    /// Whether every sum is what its facts are.
+    adds_up: bool,
+    /// Records that this node accepted and PostgreSQL has not stored yet: accepted less stored.
+    pending_records: u64,
+    /// Where sums and facts differ; none: everything adds up.
+    differences: Vec<Value>,
+    /// Days (UTC) of the range that are still to be counted from their facts.
+    uncounted_days: Vec<NaiveDate>,
+}
+
+/// Compare sums with facts
+///
+/// The sums of hours, of days and of single dimensions, and what is still to be added to them, against all facts of the days, in
+/// one snapshot. It reads every fact: of a long range it takes long.
+#[utoipa::path(
+    get, path = "/stats/invariants", tag = "reports", operation_id = "compare_figures",
+    params(
+        ("from" = Option<String>, Query, description = "The first day (UTC); yesterday by default.", example = "2026-11-29"),
+        ("to" = Option<String>, Query, description = "The day after the last; by default tomorrow. At most 31 days.", example = "2026-12-01"),
+    ),
+    responses((status = 200, description = "What was found.", body = Invariants), Problems),
+)]
+async fn invariants(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let mut params = Params::parse(query.as_deref(), &["from", "to"]);
+    let today = Utc::now().date_naive();
+    let from = params.day("from").unwrap_or_else(|| today.pred_opt().unwrap_or(today));
+    let to = params.day("to").unwrap_or_else(|| today.succ_opt().unwrap_or(today));
+    if to <= from {
+        params.refuse("to", "range", "must be after from");
+    } else if (to - from).num_days() > COMPARED_DAYS_MAX {
+        params.refuse("from", "range", format!("must be at most {COMPARED_DAYS_MAX} days before to"));
+    }
+    params.finish()?;
+    let limit = app.config.reports.compare_timeout;
+    let found = figures::compare(&app.db, from, to, DIFFERENCES_MAX, limit).await?;
+    let uncounted = figures::list_recounts(&app.db).await?;
+    let shown = Invariants {
+        from,
+        to,
+        adds_up: found.is_empty(),
+        pending_records: app.journal.stats().pending_records,
+        differences: found.iter().map(difference).collect(),
+        uncounted_days: uncounted.into_iter().filter(|day| (from..to).contains(day)).collect(),
+    };
+    answer(StatusCode::OK, &shown)
+}
+
+/// A difference as it is shown: what is the same is left out.
+fn difference(found: &figures::Difference) -> Value {
+    let mut shown = serde_json::json!({
+        "kept_by": found.kept_by, "day": found.day, "campaign_id": found.campaign_id, "rows": found.differing,
+    });
+    let sums = [
+        ("clicks", found.clicks),
+        ("valid_clicks", found.valid_clicks),
+        ("bot_clicks", found.bot_clicks),
+        ("unique_clicks", found.unique_clicks),
+        ("lander_views", found.lander_views),
+        ("lander_clicks", found.lander_clicks),
+        ("offer_clicks", found.offer_clicks),
+        ("costed_clicks", found.costed_clicks),
+        ("cost", found.cost),
+        ("conversions", found.conversions),
+        ("amount", found.amount),
+    ];
+    for (name, more) in sums.into_iter().filter(|(_, more)| !more.is_zero()) {
+        shown[name] = Value::from(more.normalize().to_string());
+    }
+    shown
+}

@@ -107,6 +107,14 @@ pub(crate) async fn assert_roll_ups_agree<'c>(database: impl Acquire<'c, Databas
     let mut connection = database.acquire().await.expect("a connection");
     assert_agree(&mut *connection, true).await;
     assert_costs_agree(&mut *connection).await;
+    assert_sums_agree(&mut *connection).await;
+}
+
+/// The sums of reports must say what the facts say, whatever of it is folded.
+pub(crate) async fn assert_sums_agree(database: impl PgExecutor<'_>) {
+    let compare = "SELECT to_jsonb(d)::text FROM octo_compare_figures('2020-01-01', '2100-01-01') d";
+    let differences: Vec<String> = sqlx::query_scalar(compare).fetch_all(database).await.expect("sums");
+    assert!(differences.is_empty(), "sums and facts differ: {differences:#?}");
 }
 
 /// As [`assert_roll_ups_agree`] without costs, of hours that an octo stored which did not count the clicks of landing pages.

@@ -13,6 +13,7 @@ use octo::{
         Db,
         ingest::{Ingest, Rows, StoreError, settle_waiting_conversions},
         pool::Pool,
+        store::figures,
     },
     facts::{out_click::OutClick, postback::Postback, record::Record},
     model::{conversion::Channel, id::ClickId, out_click::Carrier},
@@ -26,7 +27,7 @@ use uuid::Uuid;
 use crate::{
     harness::{Database, Octo, is_long},
     records::{click, encode_click},
-    tracker::assert_book_agrees,
+    tracker::{SOON, assert_book_agrees, assert_sums_agree},
 };
 
 /// What the two offers pay.
@@ -234,13 +235,20 @@ async fn conversions_are_those_of_the_postbacks_whatever_node_stores_them_when()
     let primary = Pool::new("primary", &url, &config.database).unwrap();
     let [one, two] = &of_nodes;
     let started = std::time::Instant::now();
-    let cut_off = tokio::join!(
-        drain(&primary, Uuid::now_v7(), one, random.u64(..)),
-        drain(&primary, Uuid::now_v7(), two, random.u64(..)),
-    );
+    let db = Db::new(&url, &config.database).unwrap();
+    let (seed_one, seed_two) = (random.u64(..), random.u64(..));
+    let draining = async {
+        tokio::join!(
+            drain(&primary, Uuid::now_v7(), one, seed_one),
+            drain(&primary, Uuid::now_v7(), two, seed_two),
+        )
+    };
+    let cut_off = tokio::select! {
+        cut_off = draining => cut_off,
+        () = fold_and_recount(&db) => unreachable!("it goes on for ever"),
+    };
     let took = started.elapsed();
     // a click and its postback may have been stored at the same moment
-    let db = Db::new(&url, &config.database).unwrap();
     settle_waiting_conversions(&db, 1000).await.unwrap();
 
     let pool = database.pool().await;
@@ -255,6 +263,20 @@ async fn conversions_are_those_of_the_postbacks_whatever_node_stores_them_when()
     assert_conversions(&pool, &histories).await;
     assert_book_agrees(&pool).await;
     assert_nothing_waits(&pool).await;
+    assert_sums_agree(&pool).await;
+    while figures::fold(&db, 1000, SOON).await.unwrap() != Some(0) {}
+    assert_sums_agree(&pool).await;
+}
+
+/// Adds to the sums of reports what is stored meanwhile, a few rows at a time, and now and then counts the day anew.
+async fn fold_and_recount(db: &Db) {
+    for round in 0u32.. {
+        figures::fold(db, 100, SOON).await.unwrap();
+        if round % 10 == 9 {
+            figures::recount(db, Utc::now().date_naive(), SOON).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn assert_conversions(pool: &PgPool, histories: &[History]) {

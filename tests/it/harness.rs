@@ -64,7 +64,7 @@ use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "see the head of this file")]
 pub(crate) use self::{
-    browser::{Browser, Page, Request},
+    browser::{Browser, Engine, Page, Request, in_browsers},
     database::{DAY_PARTITIONS, Database, migrate},
     haproxy::HaProxy,
     machine::{OutsideAddress, Signal, signal},

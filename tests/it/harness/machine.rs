@@ -107,13 +107,13 @@ pub(super) fn redis_program() -> Result<PathBuf> {
         .with_context(|| format!("no redis-server in PATH: the tests need a real one; {REMEDY}"))
 }
 
-/// Where a server's program is that Debian keeps in a package of the same name, out of an ordinary user's `PATH`.
+/// Where a program of a server or a browser is, also out of an ordinary user's `PATH`; `./test` has the packages.
 pub(super) fn server_program(name: &str) -> Result<PathBuf> {
     ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
         .into_iter()
         .map(|dir| Path::new(dir).join(name))
         .find(|program| program.is_file())
-        .with_context(|| format!("no {name}: the tests need a real one; run ./test, which installs it, or apt-get install {name}"))
+        .with_context(|| format!("no {name}: the tests need a real one; run ./test, which installs it"))
 }
 
 /// Waits until a server takes connections at `address`; an error tells what it wrote to `log` instead.

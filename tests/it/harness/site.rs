@@ -54,6 +54,9 @@ impl Site {
         let log = asked.clone();
         let router = Router::new().fallback(async move |request: Request| {
             log.lock().unwrap_or_else(PoisonError::into_inner).push(request.uri().to_string());
+            if request.uri().path() == "/favicon.ico" {
+                return no_icon();
+            }
             let found = answers.iter().find(|(path, _)| *path == request.uri().path());
             found.map_or_else(not_found, |(_, answer)| answer.response())
         });
@@ -74,7 +77,12 @@ impl Site {
     }
 }
 
+/// A browser asks each site for one, and complains of a 404.
+fn no_icon() -> Response {
+    let headers = [(header::CACHE_CONTROL, "max-age=60")];
+    axum::response::IntoResponse::into_response((StatusCode::NO_CONTENT, headers))
+}
+
 fn not_found() -> Response {
-    let headers = [(header::CACHE_CONTROL, "max-age=60")]; // a browser asks each site for its icon
-    axum::response::IntoResponse::into_response((StatusCode::NOT_FOUND, headers))
+    axum::response::IntoResponse::into_response(StatusCode::NOT_FOUND)
 }

@@ -30,9 +30,12 @@ wait_until_unused() {
     done
 }
 
+# The processes of the browsers: Chromium, Firefox (which names them by their work), WebKitGTK and its display.
+browsers='chromium|chrome_*|firefox*|forkserver|WebExtensions|*\ Process|*\ Co|*\ Cont|*\ Content|MiniBrowser|WebKit*|Xvfb'
+
 # PostgreSQL by SIGQUIT, so that it gives its shared memory back; SIGKILL for what does not listen.
 stop_servers() {
-    while pids=$(living 'octo|redis-server|pgbouncer|prometheus|chromium|chrome_*|initdb|pg_*|psql|cp') && [ -n "$pids" ]; do
+    while pids=$(living "octo|redis-server|pgbouncer|prometheus|initdb|pg_*|psql|cp|$browsers") && [ -n "$pids" ]; do
         kill -KILL $pids
         sleep 0.02
     done

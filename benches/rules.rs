@@ -214,7 +214,7 @@ struct Saved {
 }
 
 fn start() -> anyhow::Result<()> {
-    println!("{:20} {:>10} {:>12} {:>12}", "", "file, MB", "ready, s", "memory, MB");
+    println!("{:20} {:>10} {:>12} {:>12} {:>12}", "", "file, MB", "ready, s", "CPU, s", "memory, MB");
     let sides = [("one offer", 0, false), ("2 rules, 3 paths", 2, false), ("each URL another", 2, true)];
     for (name, rules, each_another) in sides {
         let dir = tempfile::tempdir()?;
@@ -236,19 +236,23 @@ fn start() -> anyhow::Result<()> {
         let megabytes = |bytes: u64| bytes / 1_000_000;
         let size = megabytes(fs::metadata(&file)?.len());
         let mut times = Vec::new();
+        let mut cpu = Vec::new();
         let mut memory = Vec::new();
         for _ in 0..3 {
-            let (time, kilobytes) = start_once(dir.path())?;
+            let (time, ticks, kilobytes) = start_once(dir.path())?;
             times.push(time.as_secs_f64());
+            cpu.push(f64::from(ticks) / 100.0);
             memory.push(f64::from(kilobytes) / 1e3);
         }
-        println!("{name:20} {size:>10} {:>12.2} {:>12.0}", median(times), median(memory));
+        let (time, cpu, memory) = (median(times), median(cpu), median(memory));
+        println!("{name:20} {size:>10} {time:>12.2} {cpu:>12.2} {memory:>12.0}");
     }
     Ok(())
 }
 
-/// Starts an octo whose stores are away, waits until it is ready, and ends it; its memory is that of the process then.
-fn start_once(dir: &std::path::Path) -> anyhow::Result<(Duration, u32)> {
+/// Starts an octo whose stores are away, waits until it is ready, and ends it; its CPU, in hundredths of a second, and
+/// its memory are those of the process then.
+fn start_once(dir: &std::path::Path) -> anyhow::Result<(Duration, u32, u32)> {
     let began = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_octo"))
         .args(["--data-dir".as_ref(), dir.as_os_str()])
@@ -261,9 +265,13 @@ fn start_once(dir: &std::path::Path) -> anyhow::Result<(Duration, u32)> {
     let ready = lines.map_while(Result::ok).any(|line| line.contains("is ready after"));
     let time = began.elapsed();
     let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
     child.kill()?;
     child.wait()?;
     anyhow::ensure!(ready, "octo did not say that it is ready");
     let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
-    Ok((time, memory.trim().trim_end_matches(" kB").parse()?))
+    // behind the name, which may hold spaces: user and system time are the 12th and 13th
+    let fields = stat.rsplit_once(')').context("its CPU")?.1.split_whitespace().skip(11).take(2);
+    let ticks = fields.map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+    Ok((time, ticks, memory.trim().trim_end_matches(" kB").parse()?))
 }

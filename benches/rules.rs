@@ -7,7 +7,8 @@
 //!   other; the medians. `one offer` has no rules; `20 rules, 50 paths` are met by the last rule; `64 x 32 x 256` is the
 //!   largest campaign that can be saved, of which every criterion but the last of each rule holds.
 //! - **start**: an octo without any store reads 100,000 campaigns of 2 rules and 3 paths from disk: the time until it says that
-//!   it is ready, and its memory, beside as many with one offer.
+//!   it is ready, and its memory, beside as many with one offer. Offers of the first two have the same URL, as those of a
+//!   library do; of the third each has its own.
 
 use std::{
     env, fs,
@@ -31,6 +32,7 @@ use octo::{
     routing::{self, Routes, Visit, destination::Known},
     visitor::{Enricher, Files, Signs},
 };
+use serde::Serialize;
 
 mod support;
 
@@ -204,34 +206,53 @@ fn whole(enricher: &Enricher, routes: &Routes) -> (String, Vec<u8>) {
     (location, bytes)
 }
 
+/// The file as octo writes it.
+#[derive(Serialize)]
+struct Saved {
+    schema: u32,
+    campaigns: Vec<CampaignV1>,
+}
+
 fn start() -> anyhow::Result<()> {
-    println!("{:20} {:>10} {:>12} {:>12}", "", "file, MB", "ready, s", "memory, MB");
-    for (name, rules) in [("one offer", 0), ("2 rules, 3 paths", 2)] {
+    println!("{:20} {:>10} {:>12} {:>12} {:>12}", "", "file, MB", "ready, s", "CPU, s", "memory, MB");
+    let sides = [("one offer", 0, false), ("2 rules, 3 paths", 2, false), ("each URL another", 2, true)];
+    for (name, rules, each_another) in sides {
         let dir = tempfile::tempdir()?;
         let saved = |nth: usize| {
-            let campaign = if rules == 0 { campaign(Vec::new()) } else { some(rules, 3) };
+            let mut campaign = if rules == 0 { campaign(Vec::new()) } else { some(rules, 3) };
+            if each_another {
+                let Terms { offers, rules, .. } = &mut campaign.terms;
+                let of_paths = rules.iter_mut().flat_map(|rule| &mut rule.paths).flat_map(|p| &mut p.offers);
+                for (i, offer) in offers.iter_mut().chain(of_paths).enumerate() {
+                    offer.url = OFFER.replace("/lp", &format!("/{nth}/{i}"));
+                }
+            }
             let key = format!("k{nth}").parse().expect("a key");
             CampaignV1::from(Campaign { key, ..campaign })
         };
-        let campaigns: Vec<CampaignV1> = (0..CAMPAIGNS).map(saved).collect();
+        let campaigns = (0..CAMPAIGNS).map(saved).collect();
         let file = dir.path().join("campaigns.json");
-        fs::write(&file, serde_json::to_vec(&serde_json::json!({ "schema": 1, "campaigns": campaigns }))?)?;
+        fs::write(&file, serde_json::to_vec(&Saved { schema: 1, campaigns })?)?;
         let megabytes = |bytes: u64| bytes / 1_000_000;
         let size = megabytes(fs::metadata(&file)?.len());
         let mut times = Vec::new();
+        let mut cpu = Vec::new();
         let mut memory = Vec::new();
         for _ in 0..3 {
-            let (time, kilobytes) = start_once(dir.path())?;
+            let (time, ticks, kilobytes) = start_once(dir.path())?;
             times.push(time.as_secs_f64());
+            cpu.push(f64::from(ticks) / 100.0);
             memory.push(f64::from(kilobytes) / 1e3);
         }
-        println!("{name:20} {size:>10} {:>12.2} {:>12.0}", median(times), median(memory));
+        let (time, cpu, memory) = (median(times), median(cpu), median(memory));
+        println!("{name:20} {size:>10} {time:>12.2} {cpu:>12.2} {memory:>12.0}");
     }
     Ok(())
 }
 
-/// Starts an octo whose stores are away, waits until it is ready, and ends it; its memory is that of the process then.
-fn start_once(dir: &std::path::Path) -> anyhow::Result<(Duration, u32)> {
+/// Starts an octo whose stores are away, waits until it is ready, and ends it; its CPU, in hundredths of a second, and
+/// its memory are those of the process then.
+fn start_once(dir: &std::path::Path) -> anyhow::Result<(Duration, u32, u32)> {
     let began = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_octo"))
         .args(["--data-dir".as_ref(), dir.as_os_str()])
@@ -244,9 +265,13 @@ fn start_once(dir: &std::path::Path) -> anyhow::Result<(Duration, u32)> {
     let ready = lines.map_while(Result::ok).any(|line| line.contains("is ready after"));
     let time = began.elapsed();
     let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
     child.kill()?;
     child.wait()?;
     anyhow::ensure!(ready, "octo did not say that it is ready");
     let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
-    Ok((time, memory.trim().trim_end_matches(" kB").parse()?))
+    // behind the name, which may hold spaces: user and system time are the 12th and 13th
+    let fields = stat.rsplit_once(')').context("its CPU")?.1.split_whitespace().skip(11).take(2);
+    let ticks = fields.map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+    Ok((time, ticks, memory.trim().trim_end_matches(" kB").parse()?))
 }

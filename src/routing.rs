@@ -11,14 +11,16 @@ pub mod destination;
 pub mod explain;
 mod rotation;
 pub mod sticky;
+mod targets;
 
-use std::{collections::HashMap, hash::Hasher as _};
+use std::{collections::HashMap, hash::Hasher as _, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use rust_decimal::Decimal;
 use siphasher::sip::SipHasher13;
 
+pub use self::targets::Targets;
 use self::{
     condition::{Asked, Condition, Fault},
     destination::{Error, Known, Macro, MacroSet, Named, Names, Target, Template, Values},
@@ -42,9 +44,9 @@ pub const OVERFLOW_STEPS_MAX: usize = 8;
 pub struct Routes {
     /// The campaign as stored.
     pub campaign: Campaign,
-    rules: Vec<Rule>,
+    rules: Box<[Rule]>,
     /// Offers that are in no path.
-    overflow: Vec<Branch>,
+    overflow: Box<[Branch]>,
     fallback: Option<Template>,
     /// What the choices of this campaign hang on, in this epoch.
     salt: u64,
@@ -79,9 +81,9 @@ struct Needs {
 struct Rule {
     id: i64,
     name: Box<str>,
-    when: Vec<Condition>,
+    when: Box<[Condition]>,
     zone: Tz,
-    paths: Vec<Path>,
+    paths: Box<[Path]>,
 }
 
 /// A path ready to be taken.
@@ -92,9 +94,9 @@ pub struct Path {
     /// For people.
     pub name: Box<str>,
     weight: u32,
-    when: Vec<Condition>,
-    landing_pages: Vec<Branch>,
-    offers: Vec<Branch>,
+    when: Box<[Condition]>,
+    landing_pages: Box<[Branch]>,
+    offers: Box<[Branch]>,
     offer_choice: OfferChoice,
     /// What its offers, and whatever else may take a visitor who leaves a landing page of it, ask of the click.
     out_macros: MacroSet,
@@ -110,7 +112,7 @@ pub struct Branch {
     pub name: Box<str>,
     weight: u32,
     is_active: bool,
-    target: Option<Target>,
+    target: Option<Arc<Target>>,
     payout: Option<Decimal>,
     is_capped: bool,
     overflow: Option<i64>,
@@ -279,6 +281,11 @@ impl Routes {
     /// Reads the destinations and conditions of a campaign. A broken one is an error that names it (the API never stores
     /// one, but a hand in the database may).
     pub fn new(campaign: Campaign) -> Result<Self, Broken> {
+        Self::read(campaign, &mut Targets::default())
+    }
+
+    /// As [`Self::new`]; campaigns that are read with the same `targets` share those that are equal.
+    pub fn read(campaign: Campaign, targets: &mut Targets) -> Result<Self, Broken> {
         let terms = &campaign.terms;
         let mut needs = Needs::default();
         let zone = |own: Option<Tz>| own.unwrap_or(terms.time_zone);
@@ -289,21 +296,21 @@ impl Routes {
                 name: given.name.as_str().into(),
                 when: conditions(&given.name, &given.when, &mut needs)?,
                 zone: zone(given.time_zone),
-                paths: paths(&given.paths, &mut needs)?,
+                paths: paths(&given.paths, &mut needs, targets)?,
             });
         }
         rules.push(Rule {
             id: DEFAULT_RULE,
             name: "Default".into(),
-            when: Vec::new(),
+            when: Box::default(),
             zone: terms.time_zone,
             paths: match &terms.paths[..] {
-                [] => vec![only_path(terms)?],
-                several => paths(several, &mut needs)?,
+                [] => [only_path(terms, targets)?].into(),
+                several => paths(several, &mut needs, targets)?,
             },
         });
         let fallback = terms.fallback_url.as_deref().map(|url| parse("fallback_url", url)).transpose()?;
-        let overflow = branches(&campaign.overflow_offers)?;
+        let overflow = branches(&campaign.overflow_offers, targets)?;
         let of_fallback = fallback.as_ref().map(Template::macros).unwrap_or_default();
         let elsewhere = macros(&overflow) | of_fallback;
         for path in rules.iter_mut().flat_map(|rule| &mut rule.paths) {
@@ -312,7 +319,7 @@ impl Routes {
         let caps = caps_of(&campaign);
         Ok(Self {
             salt: salt_of(&campaign),
-            rules,
+            rules: rules.into(),
             overflow,
             fallback,
             dimensions: needs.dimensions,
@@ -569,7 +576,7 @@ impl Path {
 impl Branch {
     /// Where it leads; `None`: to the offers.
     pub fn target(&self) -> Option<&Target> {
-        self.target.as_ref()
+        self.target.as_deref()
     }
 
     /// Where it leads visitors with this operating system; `None`: to the offers, or they cannot open it.
@@ -905,7 +912,7 @@ fn salt_of(campaign: &Campaign) -> u64 {
     hasher.finish()
 }
 
-fn conditions(name: &str, when: &[Criterion], needs: &mut Needs) -> Result<Vec<Condition>, Broken> {
+fn conditions(name: &str, when: &[Criterion], needs: &mut Needs) -> Result<Box<[Condition]>, Broken> {
     let condition = |criterion: &Criterion| {
         let broken = |fault| Broken::Criterion { name: name.to_owned(), fault };
         let mut condition = Condition::of(criterion).map_err(broken)?;
@@ -916,15 +923,15 @@ fn conditions(name: &str, when: &[Criterion], needs: &mut Needs) -> Result<Vec<C
     when.iter().map(condition).collect()
 }
 
-fn paths(given: &[rule::Path], needs: &mut Needs) -> Result<Vec<Path>, Broken> {
+fn paths(given: &[rule::Path], needs: &mut Needs, targets: &mut Targets) -> Result<Box<[Path]>, Broken> {
     let path = |given: &rule::Path| {
         Ok(Path {
             id: given.id.unwrap_or(rule::ONLY_PATH),
             name: given.name.as_str().into(),
             weight: u32::try_from(given.weight).unwrap_or(0),
             when: conditions(&given.name, &given.when, needs)?,
-            landing_pages: branches(&given.landing_pages)?,
-            offers: branches(&given.offers)?,
+            landing_pages: branches(&given.landing_pages, targets)?,
+            offers: branches(&given.offers, targets)?,
             offer_choice: given.offer_choice,
             out_macros: MacroSet::default(),
             is_capped: !given.caps.is_empty(),
@@ -934,21 +941,21 @@ fn paths(given: &[rule::Path], needs: &mut Needs) -> Result<Vec<Path>, Broken> {
 }
 
 /// The path that a campaign's own lists make.
-fn only_path(terms: &Terms) -> Result<Path, Broken> {
+fn only_path(terms: &Terms, targets: &mut Targets) -> Result<Path, Broken> {
     Ok(Path {
         id: rule::ONLY_PATH,
         name: "Default".into(),
         weight: 1,
-        when: Vec::new(),
-        landing_pages: branches(&terms.landing_pages)?,
-        offers: branches(&terms.offers)?,
+        when: Box::default(),
+        landing_pages: branches(&terms.landing_pages, targets)?,
+        offers: branches(&terms.offers, targets)?,
         offer_choice: terms.offer_choice,
         out_macros: MacroSet::default(),
         is_capped: !terms.caps.is_empty(),
     })
 }
 
-fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, Broken> {
+fn branches(destinations: &[Destination], targets: &mut Targets) -> Result<Box<[Branch]>, Broken> {
     let branch = |d: &Destination| {
         Ok(Branch {
             id: d.id.filter(|_| !d.direct),
@@ -956,7 +963,7 @@ fn branches(destinations: &[Destination]) -> Result<Vec<Branch>, Broken> {
             weight: u32::try_from(d.weight).unwrap_or(0),
             is_active: d.is_active,
             // nobody is led to an inactive one, so it need not be valid
-            target: match Target::parse_stored(&d.url, d.web_url.as_deref()) {
+            target: match targets.read(&d.url, d.web_url.as_deref()) {
                 _ if d.direct => None,
                 Err(_) if !d.is_active => None,
                 target => Some(target.map_err(|error| broken(&d.name, error))?),

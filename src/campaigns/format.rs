@@ -134,8 +134,11 @@ impl From<Campaign> for CampaignV1 {
 
 impl From<CampaignV1> for Campaign {
     fn from(v1: CampaignV1) -> Self {
-        let destinations =
-            |list: Vec<DestinationV1>| list.into_iter().map(Destination::from).collect::<Vec<_>>();
+        let destinations = |list: Vec<DestinationV1>| {
+            let mut destinations: Vec<_> = list.into_iter().map(Destination::from).collect();
+            destinations.shrink_to_fit(); // they stay in memory
+            destinations
+        };
         let mut terms = Terms {
             name: v1.name,
             description: v1.description,
@@ -159,8 +162,9 @@ impl From<CampaignV1> for Campaign {
             ..Terms::default()
         };
         if let Some(rules) = v1.rules {
-            let mut landing_pages = terms.landing_pages.clone();
-            let mut offers = terms.offers.clone();
+            // the rules put them into their places
+            let mut landing_pages = std::mem::take(&mut terms.landing_pages);
+            let mut offers = std::mem::take(&mut terms.offers);
             landing_pages.extend(destinations(v1.more_landing_pages));
             offers.extend(destinations(v1.more_offers));
             rules.put_into(&mut terms, &landing_pages, &offers);

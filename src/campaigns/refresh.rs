@@ -235,26 +235,36 @@ impl Campaigns {
         changes: Vec<db::store::campaigns::Change>,
         is_full: bool,
     ) -> Vec<CampaignKey> {
-        let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
-        let mut keys = Vec::new();
         if is_full {
-            let fresh = whole(changes);
-            let version = |routes: &Arc<Routes>| {
-                let Campaign { id, version, updated_at, .. } = &routes.campaign;
-                (*id, *version, *updated_at)
-            };
-            let is_other = |(key, routes): &(&CampaignKey, &Arc<Routes>), set: &Set| {
-                set.by_key.get(*key).map(version) != Some(version(routes))
-            };
-            keys.extend(fresh.by_key.iter().filter(|e| is_other(e, &set)).map(|(key, _)| key.clone()));
-            keys.extend(set.by_key.keys().filter(|key| !fresh.by_key.contains_key(*key)).cloned());
-            *set = fresh;
-        } else {
-            for change in changes {
-                set.apply(change, &mut keys);
-            }
+            return self.exchange(whole(changes));
+        }
+        let mut keys = Vec::new();
+        let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            set.apply(change, &mut keys);
         }
         metrics::cache_campaigns(set.by_key.len());
+        keys
+    }
+
+    /// Puts another set in the place of the one there is; clicks wait only while the two are compared. Returns the keys
+    /// that mean something else now, or nothing any more.
+    pub(super) fn exchange(&self, fresh: Set) -> Vec<CampaignKey> {
+        let mut keys = Vec::new();
+        let version = |routes: &Arc<Routes>| {
+            let Campaign { id, version, updated_at, .. } = &routes.campaign;
+            (*id, *version, *updated_at)
+        };
+        let is_other = |(key, routes): &(&CampaignKey, &Arc<Routes>), set: &Set| {
+            set.by_key.get(*key).map(version) != Some(version(routes))
+        };
+        metrics::cache_campaigns(fresh.by_key.len());
+        let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
+        keys.extend(fresh.by_key.iter().filter(|e| is_other(e, &set)).map(|(key, _)| key.clone()));
+        keys.extend(set.by_key.keys().filter(|key| !fresh.by_key.contains_key(*key)).cloned());
+        let before = std::mem::replace(&mut *set, fresh);
+        drop(set);
+        drop(before); // takes as long as its campaigns are many, and nobody waits for it
         keys
     }
 }

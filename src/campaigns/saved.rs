@@ -3,13 +3,16 @@
 //!
 //! It is written beside what else goes on, never more often than `cache.save_interval_ms`, and not at all while
 //! nothing changes: with 100,000 campaigns it has 50 MB, and its sync competes with those of clicks.
+//!
+//! It is read by all cores at once, cut into pieces where campaigns begin; one that has another shape than octo gives it is
+//! read as a whole.
 
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, PoisonError,
+        Arc, Mutex as StdMutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -22,16 +25,34 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Campaigns, Source, format::CampaignV1, shared::Shared};
+use super::{
+    Campaigns, Source,
+    format::CampaignV1,
+    set::{Compiled, Sources, of_compiled, on_all_cores},
+    shared::Shared,
+};
 use crate::{
-    db::store::campaigns::Change, metrics, model::campaign::Campaign, private_file, redis::Redis,
-    routing::Routes,
+    metrics,
+    model::campaign::Campaign,
+    private_file,
+    redis::Redis,
+    routing::{Routes, Targets},
 };
 
 /// Its name in the data directory.
 pub(super) const NAME: &str = "campaigns.json";
 
 const SCHEMA: u32 = 1;
+
+/// Bytes that one core reads at a time, or a campaign more.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// What stands before the first campaign.
+const LIST: &[u8] = b"\"campaigns\":[";
+
+/// How a campaign begins behind another. Inside of a text the quotes would stand behind a backslash, and no id but a
+/// campaign's is a text.
+const NEXT: &[u8] = b",{\"id\":\"";
 
 #[derive(Serialize)]
 struct Out<'a> {
@@ -50,21 +71,21 @@ impl Serialize for OneByOne<'_> {
     }
 }
 
-/// What was saved.
+/// What was saved; `C` are the campaigns, or nothing where they are read apart.
 #[derive(Deserialize)]
-struct Saved {
+struct Saved<C> {
     schema: u32,
     /// Whose campaigns they are; releases before did not say.
     #[serde(default)]
     installation: Option<String>,
-    campaigns: Vec<CampaignV1>,
+    campaigns: Vec<C>,
 }
 
 /// A campaign of the set that an octo saved in this data directory, by the key of its links.
 pub fn saved_campaign(data_dir: &Path, key: &str) -> io::Result<Option<Campaign>> {
-    let saved = load(&data_dir.join(NAME))?;
-    let campaigns = saved.into_iter().flat_map(|saved| saved.campaigns).map(Campaign::from);
-    Ok(campaigns.into_iter().find(|campaign| campaign.key.as_str() == key))
+    let wanted = |v1| Some(Campaign::from(v1)).filter(|campaign| campaign.key.as_str() == key);
+    let saved = load(&data_dir.join(NAME), || (), |(), v1| wanted(v1))?;
+    Ok(saved.into_iter().flat_map(|saved| saved.campaigns).flatten().next())
 }
 
 /// The file, and whether it is behind.
@@ -97,11 +118,18 @@ impl File {
 impl Campaigns {
     /// Serves what an earlier start saved, if anything.
     pub(super) fn load_saved(&self) {
-        match load(self.file.path()) {
+        let sources = StdMutex::new(Sources::default());
+        let shared = |source| sources.lock().unwrap_or_else(PoisonError::into_inner).shared(source);
+        let compiled = |targets: &mut Targets, v1| {
+            let mut campaign = Campaign::from(v1);
+            campaign.source = campaign.source.map(shared);
+            Compiled::of(campaign, targets)
+        };
+        match load(self.file.path(), Targets::default, compiled) {
             Ok(None) => {}
             Ok(Some(saved)) => {
-                let change = |v1: CampaignV1| Change { campaign: v1.into(), is_deleted: false };
-                self.replace(saved.campaigns.into_iter().map(change).collect(), true);
+                let sources = sources.into_inner().unwrap_or_else(PoisonError::into_inner);
+                self.exchange(of_compiled(saved.campaigns, sources));
                 if let (Some(shared), Some(installation)) = (&self.shared, saved.installation) {
                     shared.redis().name(installation.into());
                 }
@@ -171,8 +199,13 @@ fn write(path: &Path, installation: Option<&str>, campaigns: &[Arc<Routes>]) -> 
     Ok(bytes.len() as u64)
 }
 
-/// `None` when there is none, or one of another schema.
-fn load(path: &Path) -> io::Result<Option<Saved>> {
+/// What is saved, with what `make` makes of each campaign, in any order; what `begin` makes is kept by a core from one
+/// campaign to the next. `None` when there is none, or one of another schema.
+fn load<K, C: Send>(
+    path: &Path,
+    begin: impl Fn() -> K + Sync,
+    make: impl Fn(&mut K, CampaignV1) -> C + Sync,
+) -> io::Result<Option<Saved<C>>> {
     let bytes = match fs::read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,
@@ -181,13 +214,127 @@ fn load(path: &Path) -> io::Result<Option<Saved>> {
     if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(private_file::MODE)) {
         tracing::warn!(path = %path.display(), %error, "other users of this machine can read the saved campaigns");
     }
-    let saved: Saved = serde_json::from_slice(&bytes)?;
-    Ok((saved.schema == SCHEMA).then_some(saved))
+    if let Some((around, list)) = parts(&bytes) {
+        let Saved { schema, installation, .. } = around;
+        if schema != SCHEMA {
+            return Ok(None);
+        }
+        let read = on_all_cores(pieces(list), &begin, |kept, piece| read(piece, |v1| make(kept, v1)));
+        if let Ok(campaigns) = read.into_iter().collect::<Result<Vec<_>, _>>() {
+            let campaigns = campaigns.into_iter().flatten().collect();
+            return Ok(Some(Saved { schema, installation, campaigns }));
+        }
+    }
+    let Saved { schema, installation, campaigns } = serde_json::from_slice::<Saved<CampaignV1>>(&bytes)?;
+    let mut kept = begin();
+    let campaigns = campaigns.into_iter().map(|v1| make(&mut kept, v1)).collect();
+    Ok((schema == SCHEMA).then_some(Saved { schema, installation, campaigns }))
+}
+
+/// What stands around the campaigns, and between their brackets; `None`: it is not written as octo writes it.
+fn parts(bytes: &[u8]) -> Option<(Saved<()>, &[u8])> {
+    let start = find(bytes, LIST)? + LIST.len();
+    let end = start + bytes[start..].iter().rposition(|byte| *byte == b']')?;
+    let around = serde_json::from_slice(&[&bytes[..start], &bytes[end..]].concat()).ok()?;
+    Some((around, &bytes[start..end]))
+}
+
+/// The campaigns of a list, cut behind the commas between some of them.
+fn pieces(list: &[u8]) -> Vec<&[u8]> {
+    let mut pieces = Vec::with_capacity(list.len() / PIECE_BYTES + 1);
+    let mut rest = list;
+    while let Some(at) = rest.get(PIECE_BYTES..).and_then(|far| find(far, NEXT)) {
+        let (piece, behind) = rest.split_at(PIECE_BYTES + at);
+        pieces.push(piece);
+        rest = &behind[1..];
+    }
+    pieces.push(rest);
+    pieces
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// Reads campaigns with commas between them, one by one: all of a piece at once would take far more memory than is
+/// needed for one.
+fn read<C>(piece: &[u8], mut make: impl FnMut(CampaignV1) -> C) -> serde_json::Result<Vec<C>> {
+    let mut campaigns = Vec::new();
+    let mut rest = piece.trim_ascii_start();
+    while !rest.is_empty() {
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<CampaignV1>();
+        if let Some(v1) = values.next() {
+            campaigns.push(make(v1?));
+        }
+        rest = rest[values.byte_offset()..].trim_ascii_start();
+        rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
+    }
+    Ok(campaigns)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{model::campaign::Destination, routing::tests::campaign};
+
+    fn names(path: &Path) -> io::Result<Option<Vec<String>>> {
+        let saved = load(path, || (), |(), v1| Campaign::from(v1).terms.name)?;
+        Ok(saved.map(|mut saved| {
+            saved.campaigns.sort();
+            saved.campaigns
+        }))
+    }
+
+    /// Campaigns of some 1,000 bytes whose names try to look like the beginning of another.
+    fn many(count: usize) -> Vec<Arc<Routes>> {
+        let of = |nth: usize| {
+            let offer =
+                Destination { id: Some(1), url: "https://o.example/".into(), ..Destination::default() };
+            let mut campaign = campaign(Vec::new(), vec![offer; 3]);
+            campaign.terms.name =
+                format!("{nth:06} ,{{\"id\":\"x\\\",{{\"id\":\"\"campaigns\":[]}}]\u{1f419}");
+            Arc::new(Routes::new(campaign).unwrap())
+        };
+        (0..count).map(of).collect()
+    }
+
+    #[test]
+    fn a_large_file_is_read_in_pieces_and_comes_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("campaigns.json");
+        for count in [0, 1, 2, 2_000] {
+            let routes = many(count);
+            let bytes = write(&path, Some("a \"campaigns\":[{] b"), &routes).unwrap();
+            let text = fs::read(&path).unwrap();
+            let (around, list) = parts(&text).unwrap();
+            assert_eq!(around.installation.as_deref(), Some("a \"campaigns\":[{] b"));
+            assert_eq!(pieces(list).len() > 1, bytes > 2 * PIECE_BYTES as u64, "{bytes}");
+            let wanted: Vec<_> = routes.iter().map(|routes| routes.campaign.terms.name.clone()).collect();
+            assert_eq!(names(&path).unwrap(), Some(wanted));
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_written_again_by_hand_is_read_and_a_cut_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("campaigns.json");
+        write(&path, None, &many(400)).unwrap();
+        let wanted = names(&path).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let sorted = value.to_string(); // its members stand in another order
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        for other in [sorted, pretty] {
+            fs::write(&path, other).unwrap();
+            assert_eq!(names(&path).unwrap(), wanted);
+        }
+        for end in [1, 2, 3, text.len() / 2, text.len() - 5] {
+            fs::write(&path, &text[..text.len() - end]).unwrap();
+            assert!(names(&path).is_err(), "{end} bytes less");
+        }
+        fs::write(&path, text.replacen("\"schema\":1", "\"schema\":2", 1)).unwrap();
+        assert_eq!(names(&path).unwrap(), None);
+    }
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -201,11 +348,12 @@ mod tests {
             fs::write(file, "{\"schema\":1,\"campaigns\":[]}").unwrap();
             fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
         }
-        assert!(load(&path).unwrap().is_some_and(|saved| saved.installation.is_none()), "as before");
+        let installation = || load(&path, || (), |(), _| ()).unwrap().unwrap().installation;
+        assert_eq!(installation(), None, "as before");
         assert_eq!(mode(&path), 0o600);
         let bytes = write(&path, Some("a"), &[]).unwrap();
         assert_eq!((bytes, mode(&path)), (fs::metadata(&path).unwrap().len(), 0o600));
-        assert_eq!(load(&path).unwrap().unwrap().installation.as_deref(), Some("a"));
+        assert_eq!(installation().as_deref(), Some("a"));
         assert!(!beside.exists());
     }
 }

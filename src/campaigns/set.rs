@@ -1,14 +1,21 @@
 //! The set of campaigns: by key, also in small letters, and by id. No I/O.
 
-use std::{collections::HashMap, sync::Arc, thread};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 use uuid::Uuid;
 
 use crate::{
     db::store::campaigns::Change,
     model::{campaign::Campaign, id::CampaignKey, source::Source},
-    routing::Routes,
+    routing::{Routes, Targets},
 };
+
+/// Campaigns that one core reads at a time.
+const PIECE: usize = 256;
 
 /// Campaigns that are ready to route.
 #[derive(Default)]
@@ -17,8 +24,22 @@ pub(super) struct Set {
     keys: HashMap<Uuid, CampaignKey>,
     /// The keys of `by_key` under what they are in small letters.
     by_small_letters: HashMap<String, Vec<CampaignKey>>,
-    /// Traffic sources as they were last seen: each is kept once for all its campaigns.
-    sources: HashMap<i64, Arc<Source>>,
+    sources: Sources,
+}
+
+/// Traffic sources as they were last seen: each is kept once for all its campaigns.
+#[derive(Default)]
+pub(super) struct Sources(HashMap<i64, Arc<Source>>);
+
+impl Sources {
+    /// The one that is kept of equal ones.
+    pub(super) fn shared(&mut self, source: Arc<Source>) -> Arc<Source> {
+        let known = self.0.entry(source.id).or_insert_with(|| source.clone());
+        if *known != source {
+            *known = source;
+        }
+        known.clone()
+    }
 }
 
 impl Set {
@@ -44,19 +65,11 @@ impl Set {
         }
         if !change.is_deleted {
             self.keys.insert(id, campaign.key.clone());
-            campaign.source = campaign.source.map(|source| self.shared(source));
+            campaign.source = campaign.source.map(|source| self.sources.shared(source));
             if let Some(routes) = compile(campaign) {
                 self.insert(routes);
             }
         }
-    }
-
-    fn shared(&mut self, source: Arc<Source>) -> Arc<Source> {
-        let known = self.sources.entry(source.id).or_insert_with(|| source.clone());
-        if *known != source {
-            *known = source;
-        }
-        known.clone()
     }
 
     fn insert(&mut self, routes: Arc<Routes>) {
@@ -102,31 +115,28 @@ impl Set {
     }
 }
 
-/// The set that these campaigns make, none of which is deleted. Reading their destinations takes the most of a start, so
-/// that all cores do it.
-pub(super) fn whole(mut campaigns: Vec<Change>) -> Set {
-    let mut set = Set::default();
-    for change in &mut campaigns {
-        change.campaign.source = change.campaign.source.take().map(|source| set.shared(source));
+/// A campaign of a set that is read as a whole: `None`, where it is broken.
+pub(super) struct Compiled {
+    id: Uuid,
+    key: CampaignKey,
+    routes: Option<Arc<Routes>>,
+}
+
+impl Compiled {
+    /// Reads a campaign; those that are read with the same `targets` share what leads to the same URL.
+    pub(super) fn of(campaign: Campaign, targets: &mut Targets) -> Self {
+        let (id, key) = (campaign.id, campaign.key.clone());
+        Self { id, key, routes: compile_with(campaign, targets) }
     }
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let mut chunks: Vec<Vec<Change>> = Vec::with_capacity(threads);
-    let length = campaigns.len().div_ceil(threads).max(1);
-    while !campaigns.is_empty() {
-        chunks.push(campaigns.split_off(campaigns.len().saturating_sub(length)));
-    }
-    let compiled = thread::scope(|scope| {
-        let compile =
-            |Change { campaign, .. }: Change| (campaign.id, campaign.key.clone(), compile(campaign));
-        let start =
-            |chunk: Vec<Change>| scope.spawn(move || chunk.into_iter().map(compile).collect::<Vec<_>>());
-        let threads: Vec<_> = chunks.into_iter().map(start).collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect::<Vec<_>>()
-    });
-    for (id, key, routes) in compiled {
+}
+
+/// The set that these campaigns make, and their sources.
+pub(super) fn of_compiled(campaigns: Vec<Compiled>, sources: Sources) -> Set {
+    let mut set = Set { sources, ..Set::default() };
+    set.by_key.reserve(campaigns.len());
+    set.keys.reserve(campaigns.len());
+    set.by_small_letters.reserve(campaigns.len());
+    for Compiled { id, key, routes } in campaigns {
         set.keys.insert(id, key);
         if let Some(routes) = routes {
             set.insert(routes);
@@ -135,10 +145,54 @@ pub(super) fn whole(mut campaigns: Vec<Change>) -> Set {
     set
 }
 
+/// The set that these campaigns make, none of which is deleted. Reading their destinations takes the most of a start, so
+/// that all cores do it.
+pub(super) fn whole(mut campaigns: Vec<Change>) -> Set {
+    let mut sources = Sources::default();
+    for change in &mut campaigns {
+        change.campaign.source = change.campaign.source.take().map(|source| sources.shared(source));
+    }
+    let mut pieces = Vec::with_capacity(campaigns.len() / PIECE + 1);
+    while !campaigns.is_empty() {
+        pieces.push(campaigns.split_off(campaigns.len().saturating_sub(PIECE)));
+    }
+    let compiled = on_all_cores(pieces, Targets::default, |targets, piece| {
+        piece.into_iter().map(|change| Compiled::of(change.campaign, targets)).collect::<Vec<_>>()
+    });
+    of_compiled(compiled.into_iter().flatten().collect(), sources)
+}
+
+/// What `work` makes of each piece, on all cores, in any order; what `begin` makes is kept by a core from one piece to the
+/// next.
+pub(super) fn on_all_cores<P: Send, C, O: Send>(
+    pieces: Vec<P>,
+    begin: impl Fn() -> C + Sync,
+    work: impl Fn(&mut C, P) -> O + Sync,
+) -> Vec<O> {
+    let cores = thread::available_parallelism().map_or(1, usize::from).min(pieces.len());
+    let left = Mutex::new(pieces.into_iter());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        let core = || {
+            let mut kept = begin();
+            std::iter::from_fn(next).map(|piece| work(&mut kept, piece)).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(core)).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, Vec<O>>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().flat_map(join).collect()
+    })
+}
+
 /// A campaign ready to route; one with a broken destination (written by hand) is left out and named.
 pub(super) fn compile(campaign: Campaign) -> Option<Arc<Routes>> {
+    compile_with(campaign, &mut Targets::default())
+}
+
+fn compile_with(campaign: Campaign, targets: &mut Targets) -> Option<Arc<Routes>> {
     let key = campaign.key.clone();
-    match Routes::new(campaign) {
+    match Routes::read(campaign, targets) {
         Ok(routes) => Some(Arc::new(routes)),
         Err(error) => {
             tracing::error!(campaign = %key, %error, "a destination or a criterion is not valid; the campaign is not served");

@@ -133,11 +133,12 @@ pub enum OfferChoice {
 
 /// Something that must hold of a visit. Of its values one is enough; one that is not known is `unknown`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Criterion {
     /// What is looked at.
     pub dimension: Dimension,
     /// Of the dimension `parameter`: its name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What must hold of it.
     #[serde(flatten)]
@@ -145,7 +146,7 @@ pub struct Criterion {
 }
 
 /// What must hold of a value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Test {
     /// It is one of these.
@@ -158,6 +159,40 @@ pub enum Test {
     Contains(Vec<String>),
     /// Whether it is there at all.
     Present(bool),
+}
+
+/// A criterion as it is written, with every member that one may have: read so, it is read in one pass, and a start reads
+/// many.
+#[derive(Deserialize)]
+struct Written {
+    dimension: Dimension,
+    name: Option<String>,
+    is: Option<Vec<String>>,
+    is_not: Option<Vec<String>>,
+    starts: Option<Vec<String>>,
+    contains: Option<Vec<String>>,
+    present: Option<bool>,
+}
+
+impl TryFrom<Written> for Criterion {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { dimension, name, is, is_not, starts, contains, present } = written;
+        let values = |test: fn(Vec<String>) -> Test, values: Option<Vec<String>>| {
+            values.map(|mut values| {
+                values.shrink_to_fit(); // they stay in memory
+                test(values)
+            })
+        };
+        let test = values(Test::Is, is)
+            .or_else(|| values(Test::IsNot, is_not))
+            .or_else(|| values(Test::Starts, starts))
+            .or_else(|| values(Test::Contains, contains))
+            .or_else(|| present.map(Test::Present));
+        let test = test.ok_or("a criterion needs one of is, is_not, starts, contains, present")?;
+        Ok(Self { dimension, name, test })
+    }
 }
 
 impl PartialSchema for Criterion {
@@ -324,4 +359,35 @@ pub enum Sticky {
     Path,
     /// A visitor gets the same path, landing page and offer.
     All,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_criterion_is_read_as_it_was_written() {
+        let some = || vec!["a".to_owned(), "b".to_owned()];
+        let tests = [
+            (Test::Is(some()), json!({"dimension": "city", "is": ["a", "b"]})),
+            (Test::IsNot(some()), json!({"dimension": "city", "is_not": ["a", "b"]})),
+            (Test::Starts(some()), json!({"dimension": "city", "starts": ["a", "b"]})),
+            (Test::Contains(Vec::new()), json!({"dimension": "city", "contains": []})),
+            (Test::Present(false), json!({"dimension": "city", "present": false})),
+        ];
+        for (test, mut written) in tests {
+            let plain = Criterion { dimension: Dimension::City, name: None, test };
+            assert_eq!(serde_json::to_value(&plain).unwrap(), written);
+            written["since"] = json!({"a later": ["release"]});
+            assert_eq!(serde_json::from_value::<Criterion>(written).unwrap(), plain);
+            let named = Criterion { dimension: Dimension::Parameter, name: Some("q".to_owned()), ..plain };
+            let written = serde_json::to_value(&named).unwrap();
+            assert_eq!(serde_json::from_value::<Criterion>(written).unwrap(), named);
+        }
+        for wrong in
+            [json!({"dimension": "city"}), json!({"is": ["a"]}), json!({"dimension": "no", "is": []})]
+        {
+            assert!(serde_json::from_value::<Criterion>(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
 }

@@ -93,12 +93,12 @@ impl StoredRules {
             id: stored.id,
             name: stored.name,
             is_active: stored.is_active,
-            when: stored.when,
+            when: fitting(stored.when),
             time_zone: stored.time_zone,
-            paths: stored.paths.into_iter().map(path).collect(),
+            paths: fitting(stored.paths.into_iter().map(path).collect()),
         };
-        terms.rules = self.rules.into_iter().map(rule).collect();
-        terms.paths = self.paths.into_iter().map(path).collect();
+        terms.rules = fitting(self.rules.into_iter().map(rule).collect());
+        terms.paths = fitting(self.paths.into_iter().map(path).collect());
         let only = path(self.only);
         terms.landing_pages = only.landing_pages;
         terms.offers = only.offers;
@@ -127,20 +127,28 @@ impl StoredPath {
 
     fn path(self, landing_pages: &[Destination], offers: &[Destination]) -> Path {
         let entries = |stored: Vec<StoredEntry>, all: &[Destination]| {
-            stored.into_iter().filter_map(|entry| entry.destination(all)).collect()
+            let mut found = Vec::with_capacity(stored.len());
+            found.extend(stored.into_iter().filter_map(|entry| entry.destination(all)));
+            found
         };
         Path {
             id: self.id,
             name: self.name,
             weight: self.weight,
             is_active: self.is_active,
-            when: self.when,
+            when: fitting(self.when),
             landing_pages: entries(self.landing_pages, landing_pages),
             offers: entries(self.offers, offers),
             offer_choice: self.offer_choice,
-            caps: self.caps,
+            caps: fitting(self.caps),
         }
     }
+}
+
+/// Without the room for more that a list has that was read; each campaign in memory has many of them.
+fn fitting<T>(mut list: Vec<T>) -> Vec<T> {
+    list.shrink_to_fit();
+    list
 }
 
 impl StoredEntry {

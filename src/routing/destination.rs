@@ -41,11 +41,11 @@ const NOT_IN_LOCATION: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b
 /// A parsed destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    parts: Vec<Part>,
+    parts: Box<[Part]>,
     /// Parts before this one are followed by the query's end (the fragment, if any, begins here).
     fragment: usize,
     has_query: bool,
-    host: String,
+    host: Box<str>,
     macros: MacroSet,
     opener: Opener,
 }
@@ -209,10 +209,15 @@ impl Template {
         }
         push_literal(&mut parts, rest);
         put_in_place(&mut parts);
-        let (parts, fragment) = split_fragment(parts);
+        let (mut parts, fragment) = split_fragment(parts);
+        for part in &mut parts {
+            if let Part::Literal(literal) = part {
+                literal.shrink_to_fit(); // it stays in memory
+            }
+        }
         let has_query = parts[..fragment].iter().any(|p| matches!(p, Part::Literal(l) if l.contains('?')));
         let macros = parts.iter().filter_map(Part::used).map(|used| used.name).collect();
-        Self { parts, fragment, has_query, host, macros, opener }
+        Self { parts: parts.into(), fragment, has_query, host: host.into(), macros, opener }
     }
 }
 

@@ -12,6 +12,8 @@
 //! What stays out: models, and bots (`bot`). Two things an agent cannot tell: an iPad that asks for desktop pages in
 //! Safari is a Mac, and a browser that copies Chrome's agent (Brave) is Chrome.
 
+use std::collections::HashMap;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use super::{Agent, Version};
@@ -284,62 +286,59 @@ const APPS: [&str; 11] = [
     "QQ Browser",
 ];
 
-/// One table, compiled: all tokens are found in one pass over the user agent.
-#[derive(Debug)]
-struct Table<T> {
-    tokens: AhoCorasick,
-    /// What each token means, in the order of the table.
-    meanings: Vec<T>,
-}
-
-impl Table<&'static str> {
-    /// The versions of a system and a browser.
-    fn versions(&self, user_agent: &str, os: &str, browser: &str) -> [Option<Version>; 2] {
-        let mut best: [Option<(usize, Version)>; 2] = [None; 2];
-        for token in self.tokens.find_overlapping_iter(user_agent) {
-            let line = token.pattern().as_usize();
-            let wanted = [os, browser].into_iter().zip(&mut best);
-            for (name, best) in wanted.filter(|(name, _)| *name == self.meanings[line]) {
-                let behind = &user_agent[token.end()..];
-                let Some(version) = Version::leading(behind.strip_prefix([' ', '/', '_']).unwrap_or(behind))
-                else {
-                    continue;
-                };
-                let is_better = |(first, highest): (usize, Version)| {
-                    let is_frozen = name == "iOS" && version.max(highest).major >= 26;
-                    if is_frozen { version > highest } else { line < first }
-                };
-                if best.is_none_or(is_better) {
-                    *best = Some((line, version));
-                }
-            }
-        }
-        best.map(|best| best.map(|(_, version)| version))
-    }
-}
-
-impl<T: Copy> Table<T> {
-    fn new(lines: &[Line<T>]) -> Self {
-        let tokens = lines.iter().flat_map(|(_, tokens)| *tokens);
-        // some proxies fold agents; an automaton of about 100 kB takes half the time of the smaller kind
-        let kind = Some(AhoCorasickKind::DFA);
-        let tokens = AhoCorasick::builder().kind(kind).ascii_case_insensitive(true).build(tokens);
-        let meanings = lines.iter().flat_map(|(meaning, tokens)| tokens.iter().map(|_| *meaning));
-        Self { tokens: tokens.expect("the table is compiled by every test"), meanings: meanings.collect() }
-    }
-
-    fn first(&self, user_agent: &str) -> Option<T> {
-        let found = self.tokens.find_overlapping_iter(user_agent);
-        found.map(|token| token.pattern().as_usize()).min().map(|token| self.meanings[token])
-    }
-}
-
+/// The tables, compiled: the tokens of all of them are found in one pass over the user agent.
 #[derive(Debug)]
 pub(super) struct Rules {
-    systems: Table<&'static str>,
-    browsers: Table<&'static str>,
-    devices: Table<Device>,
-    versions: Table<&'static str>,
+    tokens: AhoCorasick,
+    /// What each token says.
+    said: Vec<Said>,
+    // what each token of a table means, in the order of the table
+    systems: Vec<&'static str>,
+    browsers: Vec<&'static str>,
+    devices: Vec<Device>,
+    versions: Vec<&'static str>,
+}
+
+/// The places of a token in the tables; one that is in none of a kind has the place behind the last.
+#[derive(Debug, Clone)]
+struct Said {
+    system: usize,
+    browser: usize,
+    device: usize,
+    versions: Vec<usize>,
+}
+
+impl Said {
+    const NOTHING: Self =
+        Self { system: usize::MAX, browser: usize::MAX, device: usize::MAX, versions: Vec::new() };
+}
+
+/// The tokens of tables, each once, as they are put together.
+#[derive(Default)]
+struct Tokens {
+    places: HashMap<String, usize>,
+    texts: Vec<String>,
+    said: Vec<Said>,
+}
+
+impl Tokens {
+    /// Puts in the tokens of a table, whose places `note` takes down; returns what they mean.
+    fn add<T: Copy>(&mut self, lines: &[Line<T>], note: impl Fn(&mut Said, usize)) -> Vec<T> {
+        let mut meanings = Vec::new();
+        for (meaning, tokens) in lines {
+            for token in *tokens {
+                let text = token.to_ascii_lowercase();
+                let place = *self.places.entry(text.clone()).or_insert(self.texts.len());
+                if place == self.texts.len() {
+                    self.texts.push(text);
+                    self.said.push(Said::NOTHING);
+                }
+                note(&mut self.said[place], meanings.len());
+                meanings.push(*meaning);
+            }
+        }
+        meanings
+    }
 }
 
 impl Rules {
@@ -347,23 +346,39 @@ impl Rules {
         // behind the words of Apple's engine stand numbers of builds
         let browsers = BROWSERS.iter().filter(|(name, _)| !matches!(*name, "Safari" | "WebView"));
         let versions: Vec<_> = VERSIONS.iter().chain(browsers).copied().collect();
-        Self {
-            systems: Table::new(SYSTEMS),
-            browsers: Table::new(BROWSERS),
-            devices: Table::new(DEVICES),
-            versions: Table::new(&versions),
-        }
+        let mut tokens = Tokens::default();
+        let systems = tokens.add(SYSTEMS, |said, place| said.system = said.system.min(place));
+        let browsers = tokens.add(BROWSERS, |said, place| said.browser = said.browser.min(place));
+        let devices = tokens.add(DEVICES, |said, place| said.device = said.device.min(place));
+        let versions = tokens.add(&versions, |said, place| said.versions.push(place));
+        // some proxies fold agents; an automaton of about 400 kB takes half the time of the smaller kind
+        let kind = Some(AhoCorasickKind::DFA);
+        let automaton = AhoCorasick::builder().kind(kind).ascii_case_insensitive(true).build(tokens.texts);
+        let automaton = automaton.expect("the tables are compiled by every test");
+        Self { tokens: automaton, said: tokens.said, systems, browsers, devices, versions }
     }
 
     pub(super) fn parse(&self, user_agent: &str) -> Agent {
-        let os = self.systems.first(user_agent).unwrap_or_default();
-        let browser = self.browsers.first(user_agent).unwrap_or_default();
-        let device = self.devices.first(user_agent).unwrap_or_else(|| by_system(os, browser, user_agent));
+        let mut first = Said::NOTHING;
+        let mut numbered = Vec::with_capacity(32);
+        for token in self.tokens.find_overlapping_iter(user_agent) {
+            let said = &self.said[token.pattern()];
+            first.system = first.system.min(said.system);
+            first.browser = first.browser.min(said.browser);
+            first.device = first.device.min(said.device);
+            if !said.versions.is_empty() {
+                numbered.push((&*said.versions, token.end()));
+            }
+        }
+        let os = self.systems.get(first.system).copied().unwrap_or_default();
+        let browser = self.browsers.get(first.browser).copied().unwrap_or_default();
+        let device = self.devices.get(first.device).copied();
+        let device = device.unwrap_or_else(|| by_system(os, browser, user_agent));
         // a view inside an iPad's app says it is a Mac, and Mobile, which no Mac does
         let (os, device) =
             if os == "macOS" && device == Device::Mobile { ("iOS", Device::Tablet) } else { (os, device) };
         let browser = named_by_system(browser, os);
-        let [said_of_system, said_of_browser] = self.versions.versions(user_agent, os, browser);
+        let [said_of_system, said_of_browser] = self.versions(user_agent, &numbered, [os, browser]);
         Agent {
             device,
             os,
@@ -374,9 +389,44 @@ impl Rules {
         }
     }
 
+    /// The versions of a system and a browser, which stand behind some of these tokens: their places in the table, and where
+    /// they end.
+    fn versions(
+        &self,
+        user_agent: &str,
+        tokens: &[(&[usize], usize)],
+        names: [&str; 2],
+    ) -> [Option<Version>; 2] {
+        let mut best: [Option<(usize, Version)>; 2] = [None; 2];
+        for (places, end) in tokens {
+            for place in *places {
+                let wanted = names.into_iter().zip(&mut best);
+                for (name, best) in wanted.filter(|(name, _)| *name == self.versions[*place]) {
+                    let behind = &user_agent[*end..];
+                    let Some(version) =
+                        Version::leading(behind.strip_prefix([' ', '/', '_']).unwrap_or(behind))
+                    else {
+                        continue;
+                    };
+                    let is_better = |(first, highest): (usize, Version)| {
+                        let is_frozen = name == "iOS" && version.max(highest).major >= 26;
+                        if is_frozen { version > highest } else { *place < first }
+                    };
+                    if best.is_none_or(is_better) {
+                        *best = Some((*place, version));
+                    }
+                }
+            }
+        }
+        best.map(|best| best.map(|(_, version)| version))
+    }
+
     /// The device that a model names, such as `SM-X200`; `None` where the table does not know it.
     pub(super) fn device_of_model(&self, model: &str) -> Option<Device> {
-        self.devices.first(&format!("; {model})"))
+        let model = format!("; {model})");
+        let found = self.tokens.find_overlapping_iter(&model);
+        let first = found.map(|token| self.said[token.pattern()].device).min()?;
+        self.devices.get(first).copied()
     }
 }
 
@@ -445,7 +495,74 @@ fn named_by_system(browser: &'static str, os: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::visitor::{Enricher, Files, Signs, Version};
+    use super::*;
+    use crate::visitor::{Enricher, Files, Signs};
+
+    /// A table as it is written: where each token ends that occurs, with its place.
+    fn found(tokens: &[&str], user_agent: &str) -> Vec<(usize, usize)> {
+        let user_agent = user_agent.to_ascii_lowercase();
+        let ends = |(place, token): (usize, &&str)| {
+            let token = token.to_ascii_lowercase();
+            let ends: Vec<_> =
+                user_agent.match_indices(&token).map(|(at, token)| (at + token.len(), place)).collect();
+            ends
+        };
+        let mut found: Vec<_> = tokens.iter().enumerate().flat_map(ends).collect();
+        found.sort_unstable();
+        found
+    }
+
+    fn first<T: Copy>(lines: &[Line<T>], user_agent: &str) -> Option<T> {
+        let (meanings, tokens) = flat(lines);
+        found(&tokens, user_agent).iter().map(|(_, place)| *place).min().map(|place| meanings[place])
+    }
+
+    fn flat<T: Copy>(lines: &[Line<T>]) -> (Vec<T>, Vec<&'static str>) {
+        lines.iter().flat_map(|(meaning, tokens)| tokens.iter().map(|token| (*meaning, *token))).unzip()
+    }
+
+    #[test]
+    fn one_pass_finds_what_a_search_for_each_token_would() {
+        let rules = Rules::built_in();
+        let people = include_str!("../../tests/data/agents.txt");
+        let programs = include_str!("../../config/bots/samples.txt");
+        let browsers = BROWSERS.iter().filter(|(name, _)| !matches!(*name, "Safari" | "WebView"));
+        let (named, tokens) = flat(&VERSIONS.iter().chain(browsers).copied().collect::<Vec<_>>());
+        for user_agent in people.lines().chain(programs.lines()) {
+            let agent = rules.parse(user_agent);
+            let os = first(SYSTEMS, user_agent).unwrap_or_default();
+            let device = first(DEVICES, user_agent);
+            // a Mac that is mobile is an iPad
+            if (os, device) == ("macOS", Some(Device::Mobile)) {
+                assert_eq!((agent.os, agent.device), ("iOS", Device::Tablet), "{user_agent}");
+            } else {
+                let browser = first(BROWSERS, user_agent).unwrap_or_default();
+                let device = device.unwrap_or_else(|| by_system(os, browser, user_agent));
+                assert_eq!((agent.os, agent.device), (os, device), "{user_agent}");
+            }
+            let browser = named_by_system(first(BROWSERS, user_agent).unwrap_or_default(), agent.os);
+            assert_eq!(agent.browser, browser, "{user_agent}");
+            let version = |end: usize| {
+                let behind = &user_agent[end..];
+                Version::leading(behind.strip_prefix([' ', '/', '_']).unwrap_or(behind))
+            };
+            let of = |name: &str| {
+                let mut said: Vec<_> = found(&tokens, user_agent)
+                    .into_iter()
+                    .filter_map(|(end, place)| {
+                        Some((place, end, version(end)?)).filter(|_| named[place] == name)
+                    })
+                    .collect();
+                said.sort_unstable();
+                let highest = said.iter().map(|(.., version)| *version).max();
+                let frozen = highest.filter(|highest| name == "iOS" && highest.major >= 26);
+                frozen.or(said.first().map(|(.., version)| *version))
+            };
+            assert_eq!(agent.os_version, system_version(agent.os, of(agent.os), user_agent), "{user_agent}");
+            let said = of(browser).and_then(|said| browser_version(browser, said, user_agent));
+            assert_eq!(agent.browser_version, said, "{user_agent}");
+        }
+    }
 
     #[test]
     fn browsers_of_people_are_named_and_none_is_a_bot() {

@@ -31,12 +31,26 @@ SELECT
     c.is_valid,
     c.conversion_type,
     c.converted_at,
+    c.rule_id,
+    c.country,
+    c.device,
+    c.os,
+    c.browser,
+    c.sub1,
+    c.sub2,
+    c.sub3,
+    c.sub4,
+    c.sub5,
+    c.keyword,
+    c.creative,
+    c.placement,
     p.payout_amount,
     p.payout_currency
 FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, created_at)
 CROSS JOIN LATERAL (
     SELECT
-        id, campaign_id, path_id, landing_page_id, campaign_offer_id, source_id, is_valid, conversion_type, converted_at
+        id, campaign_id, path_id, landing_page_id, campaign_offer_id, source_id, is_valid, conversion_type, converted_at,
+        rule_id, country, device, os, browser, sub1, sub2, sub3, sub4, sub5, keyword, creative, placement
     FROM clicks
     WHERE created_at = t.created_at
       AND id = t.id
@@ -111,7 +125,7 @@ WHERE id = ANY ($1)";
 }
 
 /// What a conversion takes from its click.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, FromRow)]
 pub(super) struct ClickRow {
     id: Uuid,
     pub(super) campaign_id: Uuid,
@@ -122,6 +136,19 @@ pub(super) struct ClickRow {
     pub(super) is_valid: bool,
     pub(super) conversion_type: Option<String>,
     pub(super) converted_at: Option<DateTime<Utc>>,
+    pub(super) rule_id: Option<i64>,
+    pub(super) country: Option<String>,
+    pub(super) device: Option<String>,
+    pub(super) os: Option<String>,
+    pub(super) browser: Option<String>,
+    pub(super) sub1: Option<String>,
+    pub(super) sub2: Option<String>,
+    pub(super) sub3: Option<String>,
+    pub(super) sub4: Option<String>,
+    pub(super) sub5: Option<String>,
+    pub(super) keyword: Option<String>,
+    pub(super) creative: Option<String>,
+    pub(super) placement: Option<String>,
     payout_amount: Option<Decimal>,
     payout_currency: Option<String>,
 }
@@ -130,6 +157,25 @@ impl ClickRow {
     /// What a conversion of its campaign pays, where its offer does not say.
     pub(super) fn payout(&self) -> Option<Money> {
         money(self.payout_amount, self.payout_currency.as_deref())
+    }
+
+    /// Its texts that a conversion copies, from `country` to `placement`.
+    pub(super) fn texts(&self) -> [Option<&str>; 12] {
+        [
+            &self.country,
+            &self.device,
+            &self.os,
+            &self.browser,
+            &self.sub1,
+            &self.sub2,
+            &self.sub3,
+            &self.sub4,
+            &self.sub5,
+            &self.keyword,
+            &self.creative,
+            &self.placement,
+        ]
+        .map(|text| text.as_deref())
     }
 }
 
@@ -290,20 +336,13 @@ pub(super) async fn ledger(c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Res
 impl Sources {
     /// The clicks that are stored.
     pub(super) async fn of_clicks(c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Result<Self> {
-        let mut sources = Self::default();
-        sources.add_clicks(c, clicks).await?;
-        Ok(sources)
-    }
-
-    /// Reads clicks as they are now.
-    pub(super) async fn add_clicks(&mut self, c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Result<()> {
         let list = LIST_CLICKS
             .query_as()
             .bind(column(clicks, |click| click.uuid()))
             .bind(column(clicks, |click| click.created_at()));
         let found: Vec<ClickRow> = list.fetch_all(c).await?;
-        self.clicks.extend(found.into_iter().map(|row| (row.id, row)));
-        Ok(())
+        let clicks = found.into_iter().map(|row| (row.id, row)).collect();
+        Ok(Self { clicks, ..Self::default() })
     }
 
     /// Reads the conversions of clicks that are stored.

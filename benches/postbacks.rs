@@ -1,6 +1,6 @@
 //! Postbacks: answered beside clicks, and conversions derived from them, in PostgreSQL with `fsync` on.
 //!
-//! `cargo bench --bench postbacks`, or one of them: `cargo bench --bench postbacks -- answered|derived`.
+//! `cargo bench --bench postbacks`, or one of them: `cargo bench --bench postbacks -- answered|derived|imported`.
 //!
 //! - **answered**: 64 kept-alive connections ask one octo for 6 s for clicks, then tell for 6 s that those clicks were
 //!   sales, one conversion a click as long as there are enough. CPU is that of 1,000 requests until their last row is
@@ -8,7 +8,11 @@
 //! - **derived**: 70,000 sales of stored clicks through [`Ingest::store`] in batches of 5,000 on its one connection, then
 //!   the same clicks' sales taken back, beside the clicks themselves.
 //!
-//! Three rounds each, one side after the other.
+//! - **imported**: 50,000 lines of CSV, the most that a file may have, each a sale of a stored click: by
+//!   `POST /api/v1/conversions/import`, then those of other clicks by `octo conversions import`, then once more, which
+//!   changes nothing.
+//!
+//! Three rounds each, one side after the other; one of what is imported.
 
 use std::{
     env, fmt,
@@ -46,6 +50,7 @@ const RUN: Duration = Duration::from_secs(6);
 const CONNECTIONS: usize = 64;
 const BATCH: usize = 5_000;
 const BATCHES: usize = 14;
+const LINES: usize = 50_000;
 const STORED_WITHIN: Duration = Duration::from_mins(5);
 
 const INSERT_NETWORK: &str =
@@ -61,6 +66,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if is_wanted("derived") {
         derived().await?;
+    }
+    if is_wanted("imported") {
+        imported().await?;
     }
     Ok(())
 }
@@ -225,13 +233,7 @@ struct Drain {
 
 /// Storing alone, and deriving with it.
 async fn derived() -> anyhow::Result<()> {
-    let base = Base::start().await?;
-    let config = Loaded::load(None, [], &Flags::default())?.config;
-    let pool = Pool::new("primary", &base.postgres.url().into(), &config.database)?;
-    let mut ingest = Ingest::connect(&pool, Duration::from_mins(1)).await?;
-    let stream = new_uuid();
-    ingest.watermarks(&[(stream, 0)]).await?;
-    let mut drain = Drain { base, ingest, stream, seq: 0 };
+    let mut drain = Drain::start().await?;
     drain.round(1).await?; // prepares statements, warms caches
     println!("\nderived: batches of {BATCH}; CPU in ms per 1,000, this process's and PostgreSQL's");
     println!("round  clicks/s    CPU   sales/s    CPU   taken back/s    CPU");
@@ -262,7 +264,58 @@ fn print_derived(round: &str, [clicks, sales, back]: [(f64, f64); 3]) {
     );
 }
 
+/// Files of as many lines as there may be.
+async fn imported() -> anyhow::Result<()> {
+    let mut drain = Drain::start().await?;
+    let clicks: Vec<Click<'static>> =
+        (0..).take(2 * LINES).map(|i| typical_click(drain.base.campaign_id, i)).collect();
+    drain.store(&clicks, |batch| Rows { clicks: batch, ..Rows::default() }).await?;
+    let file = |clicks: &[Click<'_>]| {
+        let line = |click: &Click<'_>| format!("{},1.25,order-{:08x},sale\n", click.id, click.id.seed());
+        let lines: String = clicks.iter().map(line).collect();
+        format!("click_id,payout,txid,status\n{lines}")
+    };
+    let Drain { mut base, .. } = drain;
+    let octo = Octo::builder().database_url(base.postgres.url()).start().await;
+    let token = octo.admin_token().await;
+    println!("\nimported: {LINES} lines");
+    base.checkpoint().await?;
+    let start = Instant::now();
+    let request = octo.client().post(octo.url("/api/v1/conversions/import")).bearer_auth(token);
+    let request = request.header("content-type", "text/csv").timeout(STORED_WITHIN);
+    let answer = request.body(file(&clicks[..LINES])).send().await?.error_for_status()?;
+    let bytes = answer.bytes().await?.len();
+    println!(
+        "POST /api/v1/conversions/import: {:.1} s, answer of {bytes} bytes",
+        start.elapsed().as_secs_f64()
+    );
+    let path = octo.dir().join("conversions.csv");
+    std::fs::write(&path, file(&clicks[LINES..]))?;
+    let path = path.to_str().expect("the paths of benchmarks are texts");
+    for what in ["octo conversions import", "once more"] {
+        base.checkpoint().await?;
+        let start = Instant::now();
+        let output = octo.run(&["conversions", "import", path]).await;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        println!("{what}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+    let changes = base.count(Of::Changes).await?;
+    ensure!(changes == 2 * LINES, "{changes} rows in the book of {} sales", 2 * LINES);
+    println!("all {changes} sales are in the book");
+    Ok(())
+}
+
 impl Drain {
+    async fn start() -> anyhow::Result<Self> {
+        let base = Base::start().await?;
+        let config = Loaded::load(None, [], &Flags::default())?.config;
+        let pool = Pool::new("primary", &base.postgres.url().into(), &config.database)?;
+        let mut ingest = Ingest::connect(&pool, Duration::from_mins(1)).await?;
+        let stream = new_uuid();
+        ingest.watermarks(&[(stream, 0)]).await?;
+        Ok(Self { base, ingest, stream, seq: 0 })
+    }
+
     /// Clicks, their sales, and those taken back: rows a second and CPU per 1,000 of each.
     async fn round(&mut self, batches: usize) -> anyhow::Result<[(f64, f64); 3]> {
         let clicks: Vec<Click<'static>> =

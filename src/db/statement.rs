@@ -43,11 +43,6 @@ impl Statement {
         Query { statement: self, query: sqlx::query(self.sql) }
     }
 
-    /// As [`Statement::query`], with all its values.
-    pub(in crate::db) fn query_with(self, values: PgArguments) -> Query {
-        Query { statement: self, query: sqlx::query_with(self.sql, values) }
-    }
-
     /// As [`Statement::query`], for rows.
     pub(in crate::db) fn query_as<'q, T: for<'r> FromRow<'r, PgRow>>(self) -> QueryAs<'q, T> {
         QueryAs { statement: self, query: sqlx::query_as(self.sql) }

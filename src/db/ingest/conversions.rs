@@ -61,14 +61,20 @@ const WAITING_MAX: i64 = 1000;
 statements! {
     // In the order of the key, here and below: two drains may have the same clicks, and neither is to wait for the other that
     // waits for it. Rows that are new are inserted first, by all; whoever is waited for holds no lock on one that was there.
+    // Most clicks are stored, and are read once the rows are there: LET_WAIT says which are not. Where the row is new there
+    // may be conversions yet: what is old is deleted table by table.
     INSERT_CLICKS = "conversions.insert_clicks": "
-INSERT INTO conversion_clicks (click_id, created_at, first_at, state)
-SELECT click_id, created_at, first_at, CASE WHEN is_stored THEN 'stored' ELSE 'waiting' END
-FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::bool[])
-    AS t (click_id, created_at, first_at, is_stored)
+INSERT INTO conversion_clicks AS k (click_id, created_at, first_at, state)
+SELECT click_id, created_at, first_at, 'stored'
+FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS t (click_id, created_at, first_at)
 ORDER BY click_id
 ON CONFLICT (click_id) DO NOTHING
-RETURNING click_id";
+RETURNING
+    click_id,
+    (SELECT true FROM conversions WHERE conversions.click_id = k.click_id LIMIT 1)";
+
+    LET_WAIT = "conversions.let_wait":
+        "UPDATE conversion_clicks SET state = 'waiting' WHERE click_id = ANY ($1)";
 
     LOCK_CLICKS = "conversions.lock_clicks": "
 SELECT
@@ -303,13 +309,16 @@ async fn derive_clicks(
     if clicks.is_empty() {
         return Ok(Outcomes::default());
     }
+    let Locked { known, fresh } = lock(c, &clicks, new).await?;
+    // read behind the lock: others may have derived something of them until then
     let mut sources = Sources::of_clicks(c, &clicks).await?;
-    let known = lock(c, &clicks, new, &sources).await?;
+    let waiting: Vec<Uuid> = fresh.into_iter().filter(|id| sources.click(*id).is_none()).collect();
+    if !waiting.is_empty() {
+        LET_WAIT.query().bind(waiting).execute(c).await?;
+    }
     let mut ledger = Vec::new();
     if !known.is_empty() {
-        // others may have derived something of these until they were locked
         let known: Vec<ClickId> = known.iter().map(|known| known.click_id).collect();
-        sources.add_clicks(c, &known).await?;
         sources.add_stored(c, &known).await?;
         ledger = read::ledger(c, &known).await?;
     }
@@ -321,8 +330,8 @@ async fn derive_clicks(
     for row in ledger {
         of_click.entry(row.click_id).or_default().push(row);
     }
-    let waiting = known.iter().filter(|known| known.is_open).map(|known| known.click_id);
-    let mut written = Written::with_open(waiting.collect());
+    let open = known.iter().filter(|known| known.is_open).map(|known| known.click_id);
+    let mut written = Written::with_open(open.collect());
     for (click_id, mut rows) in of_click {
         rows.sort_unstable_by_key(LedgerRow::order);
         match (ClickId::from_uuid(click_id), sources.click(click_id)) {
@@ -330,7 +339,15 @@ async fn derive_clicks(
             _ => written.wait(&rows),
         }
     }
-    written.apply(c).await
+    written.apply(c, &sources).await
+}
+
+/// Clicks whose rows are locked.
+#[derive(Default)]
+struct Locked {
+    known: Vec<KnownClick>,
+    /// Those whose row was not there.
+    fresh: HashSet<Uuid>,
 }
 
 /// A click of which postbacks were stored before.
@@ -340,14 +357,8 @@ struct KnownClick {
     is_open: bool,
 }
 
-/// Locks the rows of the clicks, so that nobody else derives their conversions at the same time; gives those that were
-/// there before. Of the others nothing is stored.
-async fn lock(
-    c: &mut Session<'_>,
-    clicks: &[ClickId],
-    new: &[&Postback<'_>],
-    sources: &Sources,
-) -> sqlx::Result<Vec<KnownClick>> {
+/// Locks the rows of the clicks, so that nobody else derives their conversions at the same time.
+async fn lock(c: &mut Session<'_>, clicks: &[ClickId], new: &[&Postback<'_>]) -> sqlx::Result<Locked> {
     let mut first_at: HashMap<ClickId, DateTime<Utc>> = HashMap::new();
     for postback in new {
         let Some(click_id) = postback.click_id else { continue };
@@ -356,18 +367,22 @@ async fn lock(
     }
     let first_of = |click: &ClickId| first_at.get(click).copied().unwrap_or(crate::db::FAR_FUTURE);
     let insert = INSERT_CLICKS
-        .query_scalar()
+        .query_as()
         .bind(column(clicks, |click| click.uuid()))
         .bind(column(clicks, |click| click.created_at()))
-        .bind(column(clicks, first_of))
-        .bind(column(clicks, |click| sources.click(click.uuid()).is_some()));
-    let fresh: HashSet<Uuid> = insert.fetch_all(c).await?.into_iter().collect();
-    let known: Vec<Uuid> = clicks.iter().map(|click| click.uuid()).filter(|id| !fresh.contains(id)).collect();
-    if known.is_empty() {
-        return Ok(Vec::new());
+        .bind(column(clicks, first_of));
+    let fresh: Vec<(Uuid, Option<bool>)> = insert.fetch_all(c).await?;
+    let mut known = Vec::new();
+    for (id, _) in fresh.iter().filter(|(_, is_converted)| is_converted.is_some()) {
+        known.extend(ClickId::from_uuid(*id).map(|click_id| KnownClick { click_id, is_open: false }));
     }
-    let locked: Vec<(Uuid, DateTime<Utc>, String)> = LOCK_CLICKS.query_as().bind(known).fetch_all(c).await?;
-    let mut known = Vec::with_capacity(locked.len());
+    let fresh: HashSet<Uuid> = fresh.into_iter().map(|(id, _)| id).collect();
+    let others: Vec<Uuid> =
+        clicks.iter().map(|click| click.uuid()).filter(|id| !fresh.contains(id)).collect();
+    if others.is_empty() {
+        return Ok(Locked { known, fresh });
+    }
+    let locked: Vec<(Uuid, DateTime<Utc>, String)> = LOCK_CLICKS.query_as().bind(others).fetch_all(c).await?;
     let mut reopened = Vec::new();
     for (id, first, state) in locked {
         let Some(click_id) = ClickId::from_uuid(id) else { continue };
@@ -380,7 +395,7 @@ async fn lock(
         let reopen = REOPEN_CLICKS.query().bind(column(&reopened, |click| click.uuid()));
         reopen.bind(column(&reopened, first_of)).execute(c).await?;
     }
-    Ok(known)
+    Ok(Locked { known, fresh })
 }
 
 /// Derives the conversions of one click, and notes what is not stored so.
@@ -445,8 +460,10 @@ fn derive_click(
     }
     for (id, conversion) in ids.iter().zip(&derived.conversions) {
         let row = ConversionRow::new(*id, click_id, click, conversion);
-        if stored.get(id).is_none_or(|stored| !stored.is_as(&row)) {
-            written.conversions.push(row);
+        match stored.get(id) {
+            None => written.made.push(row),
+            Some(stored) if !stored.is_as(&row) => written.changed.push(row),
+            Some(_) => {}
         }
     }
     unmake_others(click_id, click, &ids, sources, written);

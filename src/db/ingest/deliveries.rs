@@ -17,6 +17,10 @@ use crate::{
 };
 
 statements! {
+    // Without one, which is usual, nothing of the changes need be sent.
+    ARE_TARGETS = "deliveries.are_targets": "
+SELECT EXISTS (SELECT FROM postback_targets WHERE is_active)";
+
     // What takes something back is only for who was told of it. In mode `first` every change that is not such a one is the
     // same delivery. The order of rows is the order of their `seq`.
     INSERT = "deliveries.insert": "
@@ -135,6 +139,10 @@ impl Change {
 pub async fn enqueue(c: &mut Session<'_>, changes: &[Change]) -> sqlx::Result<u64> {
     let told: Vec<&Change> = changes.iter().filter(|change| change.is_told()).collect();
     if told.is_empty() {
+        return Ok(0);
+    }
+    let are_targets: bool = ARE_TARGETS.query_scalar().fetch_one(c).await?;
+    if !are_targets {
         return Ok(0);
     }
     let insert = INSERT

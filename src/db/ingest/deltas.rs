@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-use super::copy::CopyData;
+use super::copy::{CopyData, copy_in};
 use crate::{
     db::{Statement, session::Session},
     facts::{click::Click, table::Value},
@@ -87,17 +87,11 @@ impl<'c> Deltas<'c> {
 
     /// Stores them within the caller's transaction.
     pub(super) async fn store(&self, c: &mut Session<'_>) -> sqlx::Result<()> {
-        c.run(COPY, async |c| {
-            let mut data = CopyData::of_columns(COLUMNS);
-            for (key, sums) in &self.rows {
-                data.values(key.values().into_iter().chain(sums.values(key)));
-            }
-            data.end();
-            let mut copy = c.copy_in_raw(COPY.sql()).await?;
-            copy.send(data.bytes()).await?;
-            copy.finish().await.map(drop)
-        })
-        .await
+        let write = |data: &mut CopyData, (key, sums): &(Key<'_>, Sums)| {
+            data.values(key.values().into_iter().chain(sums.values(key)));
+        };
+        let (data, rows) = (CopyData::with_fields(COLUMNS), self.rows.iter());
+        c.run(COPY, async |c| copy_in(c, COPY, data, rows, write).await).await
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     DeadLetter, Rows, StoreError, Told, bigint, column, conversions,
-    copy::CopyData,
+    copy::{CopyData, copy_in},
     deltas::Deltas,
     out_clicks,
     rollups::{self, Costs, Sources, Stats},
@@ -32,9 +32,6 @@ const fn copy_text(kind: Kind) -> Text<1024> {
     let text = Text::new().and("COPY ").and(kind.table()).and(" (");
     text.names(kind.columns(), true).and(") FROM STDIN (FORMAT binary)")
 }
-
-/// Bytes in one message of a COPY.
-const COPY_PIECE_BYTES: usize = 64 * 1024;
 
 const INSERT_EVENTS_TEXT: Text<2048> = insert_events_text("\n", "\nRETURNING campaign_id, created_at");
 
@@ -173,20 +170,8 @@ async fn copy<F: Fact>(
     columns: &[Column],
     facts: &[&F],
 ) -> sqlx::Result<()> {
-    let mut data = CopyData::new(columns);
-    let mut copy = c.copy_in_raw(statement.sql()).await?;
-    for fact in facts {
-        data.row(*fact);
-        // piece by piece: Postgres stores one while the next is encoded
-        if data.bytes().len() >= COPY_PIECE_BYTES {
-            copy.send(data.bytes()).await?;
-            data.clear();
-        }
-    }
-    data.end();
-    copy.send(data.bytes()).await?;
-    copy.finish().await?;
-    Ok(())
+    let rows = facts.iter();
+    copy_in(c, statement, CopyData::new(columns, 0), rows, |data, fact| data.row(*fact)).await
 }
 
 async fn insert_events(c: &mut Session<'_>, events: &[&Event<'_>], stats: &mut Stats) -> sqlx::Result<()> {

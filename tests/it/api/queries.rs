@@ -396,8 +396,7 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
         "partitions.default_rows", // reads what is empty when all is well
         "partitions.missing",      // these two read the catalogue
         "partitions.old",
-        "conversions.upsert_batch", // these two insert, with the click by its key
-        "deliveries.insert",
+        "deliveries.insert", // inserts, with the click by its key
         "costs.upsert_batch",
         "costs.earned",         // reads the conversions of a campaign, which are few
         "costs.count_filtered", // reads all clicks of the range of a cost with a filter, for whom nobody waits
@@ -442,6 +441,44 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
         .map(Statement::name)
         .collect();
     assert!(unplanned.is_empty(), "there is no case for {unplanned:?}");
+}
+
+/// Clicks of today.
+const FILL_TODAY: &str = "
+INSERT INTO clicks (id, campaign_id, is_valid, is_bot, created_at, updated_at)
+SELECT gen_random_uuid(), gen_random_uuid(), true, false, at, at
+FROM generate_series(1, 20000) AS i
+CROSS JOIN LATERAL (SELECT date_trunc('day', now(), 'UTC') + i * interval '1 millisecond' AS at) t";
+
+const SEQUENTIALLY_READ: &str = "
+SELECT sum(seq_tup_read)::int8 FROM pg_stat_xact_user_tables WHERE relname LIKE 'clicks%'";
+
+#[tokio::test]
+async fn clicks_are_told_of_conversions_by_their_keys_though_the_day_was_empty_when_that_was_planned() {
+    let database = Database::create("queries_note").await;
+    let mut c = PgConnection::connect(&database.url()).await.unwrap();
+    sqlx::raw_sql(DAY_PARTITIONS).execute(&mut c).await.unwrap();
+    sqlx::raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut c).await.unwrap();
+    let note = async |c: &mut PgConnection, clicks: &[(Uuid, DateTime<Utc>)]| {
+        let kinds: Vec<&str> = clicks.iter().map(|_| "sale").collect();
+        let (ids, times): (Vec<Uuid>, Vec<DateTime<Utc>>) = clicks.iter().copied().unzip();
+        let note =
+            sqlx::query(sql("clicks.note_conversions")).bind(ids).bind(&times).bind(kinds).bind(&times);
+        note.execute(c).await.unwrap();
+    };
+    note(&mut c, &[(Uuid::nil(), Utc::now())]).await;
+    sqlx::raw_sql(FILL_TODAY).execute(&mut c).await.unwrap();
+    let some = "SELECT id, created_at FROM clicks ORDER BY id LIMIT 1000";
+    let some: Vec<(Uuid, DateTime<Utc>)> = sqlx::query_as(some).fetch_all(&mut c).await.unwrap();
+    let mut transaction = c.begin().await.unwrap();
+    // what the session has not reported yet of earlier transactions counts, too
+    let before: i64 = sqlx::query_scalar(SEQUENTIALLY_READ).fetch_one(&mut *transaction).await.unwrap();
+    note(&mut transaction, &some).await;
+    let after: i64 = sqlx::query_scalar(SEQUENTIALLY_READ).fetch_one(&mut *transaction).await.unwrap();
+    assert_eq!(after - before, 0, "rows read one after the other");
+    let told = "SELECT count(*) FROM clicks WHERE conversion_type = 'sale' AND converted_at = created_at";
+    let told: i64 = sqlx::query_scalar(told).fetch_one(&mut *transaction).await.unwrap();
+    assert_eq!(told, 1000);
 }
 
 /// Clicks of three campaigns, some thousand in an hour and hours without any, with their roll-ups.

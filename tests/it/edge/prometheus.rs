@@ -527,9 +527,11 @@ const OF_THE_COMMAND_LINE: [&str; 17] = [
     "transfer.inspect",
 ];
 
-/// Run where something is old, came from elsewhere, was refused or is too big; `partitions`, `cache`, `erasure` and `out` test
-/// them.
-const OF_RARE_DAYS: [&str; 9] = [
+/// Run where something is old, came from elsewhere, was refused, is too big or changes its mind; `partitions`, `cache`,
+/// `erasure`, `conversions` and `out` test them.
+const OF_RARE_DAYS: [&str; 11] = [
+    "conversions.update_batch",
+    "conversions.let_wait",
     "conversions.reopen_clicks",
     "conversions.set_stored",
     "dead_letter.has_postback",

@@ -240,6 +240,55 @@ async fn a_word_that_is_mapped_later_counts_what_came_before() {
 }
 
 #[tokio::test]
+async fn a_conversion_is_stored_as_it_is_derived_when_it_is_made_and_when_it_changes() {
+    let tracker = Tracker::start("conversions_stored").await;
+    let offer = json!({ "name": "offer", "url": "https://offer.example/?c={click_id}" });
+    tracker.campaign(json!({ "key": "stored", "name": "stored", "offers": [offer] })).await;
+    let id = click(&tracker, "stored").await;
+    let columns = "SELECT flags, numbers::text, sub1, xmin::text AS version FROM conversions";
+    let postback = async |params: &str, numbers: &str| -> String {
+        tracker.octo.get(&format!("/postback?clickid={id}&{params}")).await;
+        let row = eventually(SOON, async || {
+            let row = sqlx::query(columns).fetch_one(&tracker.pool).await?;
+            let stored: Option<String> = row.get("numbers");
+            anyhow::ensure!(stored.as_deref() == Some(numbers), "{stored:?}");
+            Ok(row)
+        })
+        .await;
+        assert!(row.get::<Vec<String>, _>("flags").iter().any(|flag| flag == "no_payout"));
+        assert_eq!(row.get::<Option<String>, _>("sub1").as_deref(), Some("s"), "of its click");
+        let body = json!({ "from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z" });
+        let replay = tracker.api(Method::POST, "/postbacks/replay").json(&body).send().await.unwrap();
+        assert_eq!(replay.status(), StatusCode::OK);
+        let again = sqlx::query(columns).fetch_one(&tracker.pool).await.unwrap();
+        assert_eq!(
+            again.get::<String, _>("version"),
+            row.get::<String, _>("version"),
+            "what is derived again is what is stored"
+        );
+        row.get("version")
+    };
+    let made = postback("status=lead&event1=3&event7=0.5", r#"{"event1": "3", "event7": "0.5"}"#).await;
+    let changed = postback("status=sale&event1=4", r#"{"event1": "4", "event7": "0.5"}"#).await;
+    assert_ne!(made, changed);
+}
+
+#[tokio::test]
+async fn a_click_whose_row_is_gone_before_its_conversions_has_them_once() {
+    let tracker = Tracker::start("conversions_row_gone").await;
+    campaign(&tracker, "gone").await;
+    let id = click(&tracker, "gone").await;
+    tell(&tracker, json!({ "click_id": id, "status": "sale", "txid": "T-1" })).await;
+    conversions(&tracker, id, &["approved 7.00 USD"]).await;
+    // as retention leaves it for a moment
+    sqlx::query("DELETE FROM conversion_clicks").execute(&tracker.pool).await.unwrap();
+    tell(&tracker, json!({ "click_id": id, "status": "rejected", "txid": "T-1" })).await;
+    conversions(&tracker, id, &["rejected 0.00 USD"]).await;
+    let book = "SELECT sum(payout) = 0 AND sum(revenue) = 0 AND count(*) = 2 FROM conversion_changes";
+    assert!(sqlx::query_scalar::<_, bool>(book).fetch_one(&tracker.pool).await.unwrap());
+}
+
+#[tokio::test]
 async fn the_ledger_and_conversions_go_with_their_click() {
     let tracker = Tracker::start("conversions_erased").await;
     campaign(&tracker, "erased").await;

@@ -31,12 +31,43 @@ SELECT
     c.is_valid,
     c.conversion_type,
     c.converted_at,
+    c.rule_id,
+    c.country,
+    c.device,
+    c.os,
+    c.browser,
+    c.sub1,
+    c.sub2,
+    c.sub3,
+    c.sub4,
+    c.sub5,
+    c.keyword,
+    c.creative,
+    c.placement,
+    c.invalid_reason,
+    c.language,
+    c.region,
+    c.city,
+    c.isp,
+    c.connection,
+    c.os_version,
+    c.browser_version,
+    c.referrer_host,
+    c.affiliate_sub,
+    c.affiliate_sub2,
+    c.affiliate_sub3,
+    c.affiliate_sub4,
+    c.affiliate_sub5,
     p.payout_amount,
     p.payout_currency
 FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, created_at)
 CROSS JOIN LATERAL (
     SELECT
-        id, campaign_id, path_id, landing_page_id, campaign_offer_id, source_id, is_valid, conversion_type, converted_at
+        id, campaign_id, path_id, landing_page_id, campaign_offer_id, source_id, is_valid, conversion_type, converted_at,
+        rule_id, country, device, os, browser, sub1, sub2, sub3, sub4, sub5, keyword, creative, placement,
+        invalid_reason, language, region, city, isp, connection, os_version, browser_version,
+        octo_referrer_host(referrer) AS referrer_host, affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4,
+        affiliate_sub5
     FROM clicks
     WHERE created_at = t.created_at
       AND id = t.id
@@ -111,7 +142,7 @@ WHERE id = ANY ($1)";
 }
 
 /// What a conversion takes from its click.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, FromRow)]
 pub(super) struct ClickRow {
     id: Uuid,
     pub(super) campaign_id: Uuid,
@@ -122,6 +153,33 @@ pub(super) struct ClickRow {
     pub(super) is_valid: bool,
     pub(super) conversion_type: Option<String>,
     pub(super) converted_at: Option<DateTime<Utc>>,
+    pub(super) rule_id: Option<i64>,
+    pub(super) country: Option<String>,
+    pub(super) device: Option<String>,
+    pub(super) os: Option<String>,
+    pub(super) browser: Option<String>,
+    pub(super) sub1: Option<String>,
+    pub(super) sub2: Option<String>,
+    pub(super) sub3: Option<String>,
+    pub(super) sub4: Option<String>,
+    pub(super) sub5: Option<String>,
+    pub(super) keyword: Option<String>,
+    pub(super) creative: Option<String>,
+    pub(super) placement: Option<String>,
+    invalid_reason: Option<String>,
+    language: Option<String>,
+    region: Option<String>,
+    city: Option<String>,
+    isp: Option<String>,
+    connection: Option<String>,
+    os_version: Option<String>,
+    browser_version: Option<String>,
+    referrer_host: Option<String>,
+    affiliate_sub: Option<String>,
+    affiliate_sub2: Option<String>,
+    affiliate_sub3: Option<String>,
+    affiliate_sub4: Option<String>,
+    affiliate_sub5: Option<String>,
     payout_amount: Option<Decimal>,
     payout_currency: Option<String>,
 }
@@ -130,6 +188,46 @@ impl ClickRow {
     /// What a conversion of its campaign pays, where its offer does not say.
     pub(super) fn payout(&self) -> Option<Money> {
         money(self.payout_amount, self.payout_currency.as_deref())
+    }
+
+    /// Its texts that a conversion copies, from `country` to `placement`.
+    pub(super) fn texts(&self) -> [Option<&str>; 12] {
+        [
+            &self.country,
+            &self.device,
+            &self.os,
+            &self.browser,
+            &self.sub1,
+            &self.sub2,
+            &self.sub3,
+            &self.sub4,
+            &self.sub5,
+            &self.keyword,
+            &self.creative,
+            &self.placement,
+        ]
+        .map(|text| text.as_deref())
+    }
+
+    /// What else of it a conversion is reported by, from `invalid_reason` to `affiliate_sub5`.
+    pub(super) fn more_texts(&self) -> [Option<&str>; 14] {
+        [
+            &self.invalid_reason,
+            &self.language,
+            &self.region,
+            &self.city,
+            &self.isp,
+            &self.connection,
+            &self.os_version,
+            &self.browser_version,
+            &self.referrer_host,
+            &self.affiliate_sub,
+            &self.affiliate_sub2,
+            &self.affiliate_sub3,
+            &self.affiliate_sub4,
+            &self.affiliate_sub5,
+        ]
+        .map(|text| text.as_deref())
     }
 }
 
@@ -290,20 +388,13 @@ pub(super) async fn ledger(c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Res
 impl Sources {
     /// The clicks that are stored.
     pub(super) async fn of_clicks(c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Result<Self> {
-        let mut sources = Self::default();
-        sources.add_clicks(c, clicks).await?;
-        Ok(sources)
-    }
-
-    /// Reads clicks as they are now.
-    pub(super) async fn add_clicks(&mut self, c: &mut Session<'_>, clicks: &[ClickId]) -> sqlx::Result<()> {
         let list = LIST_CLICKS
             .query_as()
             .bind(column(clicks, |click| click.uuid()))
             .bind(column(clicks, |click| click.created_at()));
         let found: Vec<ClickRow> = list.fetch_all(c).await?;
-        self.clicks.extend(found.into_iter().map(|row| (row.id, row)));
-        Ok(())
+        let clicks = found.into_iter().map(|row| (row.id, row)).collect();
+        Ok(Self { clicks, ..Self::default() })
     }
 
     /// Reads the conversions of clicks that are stored.

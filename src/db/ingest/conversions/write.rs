@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use serde::Serialize;
-use sqlx::{Arguments as _, types::Json};
 use uuid::Uuid;
 
 use super::{
     Judged, Outcomes, Told,
-    read::{ClickRow, LedgerRow},
+    read::{ClickRow, LedgerRow, Sources},
 };
 use crate::{
     db::{
-        ingest::{arrays::arguments, column},
+        Statement,
+        ingest::{
+            column,
+            copy::{CopyData, copy_in},
+        },
         session::Session,
         statement::statements,
         text::Text,
@@ -27,31 +29,42 @@ use crate::{
     money::conversions::{Conversion, Derived, Move},
 };
 
-const INSERT_POSTBACKS_TEXT: Text<1024> = {
-    let count = Postback::COLUMNS.len();
-    Text::new()
-        .and("\nINSERT INTO postbacks (")
-        .names(Postback::COLUMNS, true)
-        .and(", outcome, reason, network_id, conversion_id)\nSELECT ")
-        .stored_values(Postback::COLUMNS)
-        .and(", t.outcome, t.reason, t.network_id, t.conversion_id\nFROM unnest(")
-        .arrays(Postback::COLUMNS)
-        .and(", $")
-        .number(count + 1)
-        .and("::text[], $")
-        .number(count + 2)
-        .and("::text[], $")
-        .number(count + 3)
-        .and("::int8[], $")
-        .number(count + 4)
-        .and("::uuid[]) AS t (")
-        .names(Postback::COLUMNS, false)
-        .and(", outcome, reason, network_id, conversion_id)")
-};
+/// What a row of the ledger has beside the fact: outcome, reason, network, conversion.
+const OUTCOME_COLUMNS: usize = 4;
+
+/// COPY, here and below: the rows are new, and it takes half of what an INSERT of arrays does.
+const COPY_POSTBACKS: Statement =
+    Statement::new("postbacks.copy_batch", const { copy_postbacks_text() }.as_str());
+
+const fn copy_postbacks_text() -> Text<512> {
+    let text = Text::new().and("COPY postbacks (").names(Postback::COLUMNS, true);
+    text.and(", outcome, reason, network_id, conversion_id) FROM STDIN (FORMAT binary)")
+}
+
+/// What is of the click is copied when the conversion is made, and stays; but for the offer, which an out-click may tell
+/// that is stored only later.
+const COPY_CONVERSIONS: Statement = Statement::new(
+    "conversions.copy_batch",
+    "COPY conversions (
+    id, campaign_id, click_id, network_id, goal, txid, nth, kind, status, status_text, status_detail, payout,
+    original_payout, sale_amount, currency, flags, numbers, rule_id, path_id, landing_page_id, offer_id, source_id,
+    country, device, os, browser, sub1, sub2, sub3, sub4, sub5, keyword, creative, placement, is_click_valid,
+    converted_at, first_at, last_at, created_at, invalid_reason, language, region, city, isp, connection, os_version,
+    browser_version, referrer_host, affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5
+) FROM STDIN (FORMAT binary)",
+);
+const CONVERSION_COLUMNS: usize = 53;
+
+const COPY_CHANGES: Statement = Statement::new(
+    "conversion_changes.copy_batch",
+    "COPY conversion_changes (
+    campaign_id, conversion_id, click_id, postback_id, cause, from_status, to_status, payout, revenue, currency,
+    changed_at, created_at
+) FROM STDIN (FORMAT binary)",
+);
+const CHANGE_COLUMNS: usize = 12;
 
 statements! {
-    INSERT_POSTBACKS = "postbacks.insert_batch": INSERT_POSTBACKS_TEXT.as_str();
-
     UPDATE_POSTBACKS = "postbacks.update_outcomes": "
 UPDATE postbacks p
 SET outcome = t.outcome,
@@ -63,52 +76,33 @@ FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::int8[], $
 WHERE p.created_at = t.created_at
   AND p.id = t.id";
 
-    // What is of the click is copied when the conversion is made, and stays; but for the offer, which an out-click may
-    // tell that is stored only later.
-    UPSERT = "conversions.upsert_batch": "
-INSERT INTO conversions AS s (
-    id, campaign_id, click_id, network_id, goal, txid, nth, kind, status, status_text, status_detail, payout,
-    original_payout, sale_amount, currency, flags, numbers, rule_id, path_id, landing_page_id, offer_id, source_id,
-    country, device, os, browser, sub1, sub2, sub3, sub4, sub5, keyword, creative, placement, is_click_valid,
-    converted_at, first_at, last_at, created_at, invalid_reason, language, region, city, isp, connection, os_version,
-    browser_version, referrer_host, affiliate_sub, affiliate_sub2, affiliate_sub3, affiliate_sub4, affiliate_sub5
+    UPDATE = "conversions.update_batch": "
+UPDATE conversions v
+SET network_id = t.network_id,
+    kind = t.kind,
+    status = t.status,
+    status_text = t.status_text,
+    status_detail = t.status_detail,
+    payout = t.payout,
+    original_payout = t.original_payout,
+    sale_amount = t.sale_amount,
+    currency = t.currency,
+    flags = string_to_array(t.flags, ','),
+    numbers = t.numbers::jsonb,
+    offer_id = t.offer_id,
+    converted_at = t.converted_at,
+    first_at = t.first_at,
+    last_at = t.last_at
+FROM unnest(
+    $1::uuid[], $2::uuid[], $3::int8[], $4::text[], $5::text[], $6::text[], $7::text[], $8::numeric[], $9::numeric[],
+    $10::numeric[], $11::text[], $12::text[], $13::text[], $14::int8[], $15::timestamptz[], $16::timestamptz[],
+    $17::timestamptz[]
+) AS t (
+    id, campaign_id, network_id, kind, status, status_text, status_detail, payout, original_payout, sale_amount,
+    currency, flags, numbers, offer_id, converted_at, first_at, last_at
 )
-SELECT
-    t.id, t.campaign_id, t.click_id, t.network_id, t.goal, t.txid, t.nth, t.kind, t.status, t.status_text,
-    t.status_detail, t.payout, t.original_payout, t.sale_amount, t.currency, t.flags, t.numbers, c.rule_id, c.path_id,
-    c.landing_page_id, t.offer_id, c.source_id, c.country, c.device, c.os, c.browser, c.sub1, c.sub2, c.sub3, c.sub4,
-    c.sub5, c.keyword, c.creative, c.placement, coalesce(c.is_valid, false), t.converted_at, t.first_at, t.last_at,
-    t.created_at, c.invalid_reason, c.language, c.region, c.city, c.isp, c.connection, c.os_version, c.browser_version,
-    octo_referrer_host(c.referrer), c.affiliate_sub, c.affiliate_sub2, c.affiliate_sub3, c.affiliate_sub4, c.affiliate_sub5
-FROM jsonb_to_recordset($1) AS t (
-    id uuid, campaign_id uuid, click_id uuid, network_id bigint, goal text, txid text, nth integer, kind text,
-    status text, status_text text, status_detail text, payout numeric, original_payout numeric, sale_amount numeric,
-    currency text, flags text[], numbers jsonb, offer_id bigint, converted_at timestamptz, first_at timestamptz,
-    last_at timestamptz, created_at timestamptz
-)
-LEFT JOIN LATERAL (
-    SELECT *
-    FROM clicks
-    WHERE clicks.created_at = t.created_at
-      AND clicks.id = t.click_id
-    LIMIT 1
-) c ON true
-ON CONFLICT (id, campaign_id) DO UPDATE SET
-    network_id = excluded.network_id,
-    kind = excluded.kind,
-    status = excluded.status,
-    status_text = excluded.status_text,
-    status_detail = excluded.status_detail,
-    payout = excluded.payout,
-    original_payout = excluded.original_payout,
-    sale_amount = excluded.sale_amount,
-    currency = excluded.currency,
-    flags = excluded.flags,
-    numbers = excluded.numbers,
-    offer_id = excluded.offer_id,
-    converted_at = excluded.converted_at,
-    first_at = excluded.first_at,
-    last_at = excluded.last_at";
+WHERE v.id = t.id
+  AND v.campaign_id = t.campaign_id";
 
     UNMAKE = "conversions.unmake": "
 UPDATE conversions
@@ -119,24 +113,10 @@ FROM unnest($1::uuid[], $2::uuid[]) AS t (id, campaign_id)
 WHERE conversions.id = t.id
   AND conversions.campaign_id = t.campaign_id";
 
-    INSERT_CHANGES = "conversion_changes.insert_batch": "
-INSERT INTO conversion_changes (
-    campaign_id, conversion_id, click_id, postback_id, cause, from_status, to_status, payout, revenue, currency,
-    changed_at, created_at
-)
-SELECT
-    campaign_id, conversion_id, click_id, postback_id,
-    CASE WHEN postback_id IS NULL THEN 'derived_again' ELSE 'postback' END,
-    from_status, to_status, payout, revenue, currency, changed_at, created_at
-FROM jsonb_to_recordset($1) AS t (
-    campaign_id uuid, conversion_id uuid, click_id uuid, postback_id uuid, from_status text, to_status text,
-    payout numeric, revenue numeric, currency text, changed_at timestamptz, created_at timestamptz
-)";
-
     SET_STORED = "conversions.set_stored": "
 UPDATE conversion_clicks SET state = 'stored' WHERE click_id = ANY ($1) AND state <> 'stored'";
 
-    // A join with so many partitions would be planned as one that reads them all.
+    // A join with so many partitions would be planned as one that reads them all; the function sees to it that it is not.
     UPDATE_CLICKS = "clicks.note_conversions": "SELECT octo_note_conversions($1, $2, $3, $4)";
 }
 
@@ -163,7 +143,7 @@ impl LedgerOutcome {
 }
 
 /// A conversion as it is stored, but for what is of its click.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug)]
 pub(super) struct ConversionRow {
     pub(super) id: Uuid,
     campaign_id: Uuid,
@@ -218,10 +198,49 @@ impl ConversionRow {
             created_at: click_id.created_at(),
         }
     }
+
+    fn numbers(&self) -> Option<String> {
+        self.numbers.as_ref().map(|numbers| serde_json::json!(numbers).to_string())
+    }
+
+    /// Writes its row, with what is of its click.
+    fn write(&self, click: &ClickRow, data: &mut CopyData) {
+        data.begin();
+        data.uuid(Some(self.id));
+        data.uuid(Some(self.campaign_id));
+        data.uuid(Some(self.click_id));
+        data.int8(self.network_id);
+        data.text(Some(&self.goal));
+        data.text(Some(&self.txid));
+        data.int4(self.nth);
+        data.text(Some(self.kind));
+        data.text(Some(self.status));
+        data.text(self.status_text.as_deref());
+        data.text(self.status_detail.as_deref());
+        data.numeric(Some(self.payout));
+        data.numeric(self.original_payout);
+        data.numeric(self.sale_amount);
+        data.text(Some(&self.currency));
+        data.texts(Some(&self.flags));
+        data.jsonb(self.numbers().as_deref());
+        for id in [click.rule_id, click.path_id, click.landing_page_id, self.offer_id, click.source_id] {
+            data.int8(id);
+        }
+        for text in click.texts() {
+            data.text(text);
+        }
+        data.bool(click.is_valid);
+        for at in [self.converted_at, self.first_at, self.last_at, self.created_at] {
+            data.timestamptz(Some(at));
+        }
+        for text in click.more_texts() {
+            data.text(text);
+        }
+    }
 }
 
 /// A row of the book.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::db) struct BookRow {
     campaign_id: Uuid,
     pub(in crate::db) conversion_id: Uuid,
@@ -259,6 +278,22 @@ impl BookRow {
             created_at: click_id.created_at(),
         }
     }
+
+    fn write(&self, data: &mut CopyData) {
+        data.begin();
+        data.uuid(Some(self.campaign_id));
+        data.uuid(Some(self.conversion_id));
+        data.uuid(Some(self.click_id));
+        data.uuid(self.postback_id);
+        data.text(Some(if self.postback_id.is_none() { "derived_again" } else { "postback" }));
+        data.text(self.from_status.map(<&str>::from));
+        data.text(Some(self.to_status.into()));
+        data.numeric(Some(self.payout));
+        data.numeric(Some(self.revenue));
+        data.text(Some(&self.currency));
+        data.timestamptz(Some(self.changed_at));
+        data.timestamptz(Some(self.created_at));
+    }
 }
 
 /// A click with its `conversion_type` and `converted_at`.
@@ -270,8 +305,11 @@ pub(super) struct Written {
     /// Outcomes of postbacks that are not stored yet.
     new: HashMap<Uuid, LedgerOutcome>,
     /// Of those that are, where they changed: time, id, outcome.
-    changed: Vec<(DateTime<Utc>, Uuid, LedgerOutcome)>,
-    pub(super) conversions: Vec<ConversionRow>,
+    judged_anew: Vec<(DateTime<Utc>, Uuid, LedgerOutcome)>,
+    /// Conversions that are not stored yet.
+    pub(super) made: Vec<ConversionRow>,
+    /// Conversions that are stored as something else.
+    pub(super) changed: Vec<ConversionRow>,
     /// Conversions that are none any more, with their campaigns.
     pub(super) unmade: Vec<(Uuid, Uuid)>,
     pub(super) book: Vec<BookRow>,
@@ -294,7 +332,7 @@ impl Written {
         if row.is_new() {
             self.new.insert(row.id, outcome);
         } else if !outcome.is_as(row) {
-            self.changed.push((row.at(), row.id, outcome));
+            self.judged_anew.push((row.at(), row.id, outcome));
         }
     }
 
@@ -318,19 +356,24 @@ impl Written {
     }
 
     /// Writes everything but the postbacks that are not stored yet.
-    pub(super) async fn apply(self, c: &mut Session<'_>) -> sqlx::Result<Outcomes> {
-        if !self.changed.is_empty() {
-            update_postbacks(c, &self.changed).await?;
+    pub(super) async fn apply(self, c: &mut Session<'_>, sources: &Sources) -> sqlx::Result<Outcomes> {
+        if !self.judged_anew.is_empty() {
+            update_postbacks(c, &self.judged_anew).await?;
         }
-        if !self.conversions.is_empty() {
-            UPSERT.query().bind(Json(&self.conversions)).execute(c).await?;
+        if !self.made.is_empty() {
+            insert_conversions(c, &self.made, sources).await?;
+        }
+        if !self.changed.is_empty() {
+            update_conversions(c, &self.changed).await?;
         }
         if !self.unmade.is_empty() {
             let unmake = UNMAKE.query().bind(column(&self.unmade, |(id, _)| *id));
             unmake.bind(column(&self.unmade, |(_, campaign)| *campaign)).execute(c).await?;
         }
         if !self.book.is_empty() {
-            INSERT_CHANGES.query().bind(Json(&self.book)).execute(c).await?;
+            let (data, book) = (CopyData::with_fields(CHANGE_COLUMNS), self.book.iter());
+            let write = |data: &mut CopyData, row: &BookRow| row.write(data);
+            c.run(COPY_CHANGES, async |c| copy_in(c, COPY_CHANGES, data, book, write).await).await?;
         }
         if !self.stored.is_empty() {
             SET_STORED.query().bind(column(&self.stored, |click| click.uuid())).execute(c).await?;
@@ -338,23 +381,56 @@ impl Written {
         if !self.clicks.is_empty() {
             update_clicks(c, &self.clicks).await?;
         }
-        Ok(Outcomes { told: self.told, new: self.new, judged_anew: self.changed.len(), book: self.book })
+        Ok(Outcomes { told: self.told, new: self.new, judged_anew: self.judged_anew.len(), book: self.book })
     }
 }
 
 /// Stores postbacks with what became of them.
 pub(super) async fn insert_postbacks(c: &mut Session<'_>, judged: &[Judged<'_>]) -> sqlx::Result<()> {
-    let postbacks: Vec<&Postback<'_>> = judged.iter().map(|(postback, _)| *postback).collect();
-    let mut arguments = arguments(Postback::COLUMNS, &postbacks)?;
-    let outcomes = column(judged, |(_, judged)| <&str>::from(judged.outcome));
-    let reasons = column(judged, |(_, judged)| judged.reason.map(<&str>::from));
-    let networks = column(judged, |(_, judged)| judged.network_id);
-    let conversions = column(judged, |(_, judged)| judged.conversion_id);
-    arguments.add(outcomes).map_err(sqlx::Error::Encode)?;
-    arguments.add(reasons).map_err(sqlx::Error::Encode)?;
-    arguments.add(networks).map_err(sqlx::Error::Encode)?;
-    arguments.add(conversions).map_err(sqlx::Error::Encode)?;
-    INSERT_POSTBACKS.query_with(arguments).execute(c).await?;
+    let data = CopyData::new(Postback::COLUMNS, OUTCOME_COLUMNS);
+    let write = |data: &mut CopyData, (postback, judged): &Judged<'_>| {
+        data.row(*postback);
+        data.text(Some(judged.outcome.into()));
+        data.text(judged.reason.map(<&str>::from));
+        data.int8(judged.network_id);
+        data.uuid(judged.conversion_id);
+    };
+    c.run(COPY_POSTBACKS, async |c| copy_in(c, COPY_POSTBACKS, data, judged.iter(), write).await).await
+}
+
+async fn insert_conversions(
+    c: &mut Session<'_>,
+    made: &[ConversionRow],
+    sources: &Sources,
+) -> sqlx::Result<()> {
+    let data = CopyData::with_fields(CONVERSION_COLUMNS);
+    let rows = made.iter().filter_map(|row| Some((row, sources.click(row.click_id)?)));
+    let write = |data: &mut CopyData, (row, click): (&ConversionRow, &ClickRow)| row.write(click, data);
+    c.run(COPY_CONVERSIONS, async |c| copy_in(c, COPY_CONVERSIONS, data, rows, write).await).await
+}
+
+async fn update_conversions(c: &mut Session<'_>, changed: &[ConversionRow]) -> sqlx::Result<()> {
+    UPDATE
+        .query()
+        .bind(column(changed, |row| row.id))
+        .bind(column(changed, |row| row.campaign_id))
+        .bind(column(changed, |row| row.network_id))
+        .bind(column(changed, |row| row.kind))
+        .bind(column(changed, |row| row.status))
+        .bind(column(changed, |row| row.status_text.as_deref()))
+        .bind(column(changed, |row| row.status_detail.as_deref()))
+        .bind(column(changed, |row| row.payout))
+        .bind(column(changed, |row| row.original_payout))
+        .bind(column(changed, |row| row.sale_amount))
+        .bind(column(changed, |row| row.currency.as_str()))
+        .bind(column(changed, |row| row.flags.join(",")))
+        .bind(column(changed, ConversionRow::numbers))
+        .bind(column(changed, |row| row.offer_id))
+        .bind(column(changed, |row| row.converted_at))
+        .bind(column(changed, |row| row.first_at))
+        .bind(column(changed, |row| row.last_at))
+        .execute(c)
+        .await?;
     Ok(())
 }
 

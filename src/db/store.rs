@@ -20,6 +20,7 @@ pub mod out_clicks;
 pub mod outbox;
 pub mod postback_targets;
 pub mod postbacks;
+pub mod reconciliation;
 pub mod seal_keys;
 pub mod stats;
 pub mod tokens;

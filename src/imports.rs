@@ -74,6 +74,13 @@ pub fn read(
     rules: &PostbackRules,
     lines_max: usize,
 ) -> Result<Vec<Line>, FileFault> {
+    let lines = read_params(bytes, lines_max)?;
+    let line = |((number, params), id)| line_of(number, params, id, network_id, rules);
+    Ok(lines.into_iter().zip(uuids_in_order()).map(line).collect())
+}
+
+/// The lines of a file by their numbers, from 1, each as the parameters of a postback; `None`: it cannot be read.
+pub fn read_params(bytes: &[u8], lines_max: usize) -> Result<Vec<(u64, Option<String>)>, FileFault> {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_start_matches('\u{feff}');
     let is_json = text.trim_start().starts_with('{');
@@ -84,8 +91,7 @@ pub fn read(
     if lines.len() > lines_max {
         return Err(FileFault::TooLong(lines_max));
     }
-    let line = |((number, params), id)| line_of(number, params, id, network_id, rules);
-    Ok(lines.into_iter().zip(uuids_in_order()).map(line).collect())
+    Ok(lines)
 }
 
 fn line_of(
@@ -144,7 +150,7 @@ fn of_csv(text: &str, lines_max: usize) -> Vec<(u64, Option<String>)> {
         .from_reader(text.as_bytes());
     let mut records = reader.records().peekable();
     let header: Vec<String> = match records.peek() {
-        Some(Ok(record)) if is_header(record) => record.iter().map(str::to_owned).collect(),
+        Some(Ok(record)) if is_header(record) => record.iter().map(name_of).collect(),
         Some(Ok(record)) if record.len() <= 2 => FUNNEL_FLUX.map(str::to_owned).into(),
         _ => KEITARO.map(str::to_owned).into(),
     };
@@ -175,6 +181,11 @@ fn delimiter_of(line: &str) -> u8 {
     let most =
         [b';', b'\t', b','].into_iter().max_by_key(|delimiter| (count(*delimiter), *delimiter != b','));
     most.filter(|delimiter| count(*delimiter) > 0).unwrap_or(b',')
+}
+
+/// `Click ID` is `Click_ID`: no name of a parameter has a space.
+fn name_of(column: &str) -> String {
+    column.replace(' ', "_")
 }
 
 /// Whether a line names columns: then none of its values is a click id.
@@ -240,6 +251,7 @@ mod tests {
                 "click_id,payout\n,1\nnone,2\n".to_owned(),
                 vec!["2: no_click_id".to_owned(), "3: bad_click_id".to_owned()],
             ),
+            (format!("Click ID,Payout\n{id},1\n"), vec![format!("2: Click_ID={id}&Payout=1")]),
             (
                 format!("click_id,email,payout\n{id},a@b.example,1\n"),
                 vec![format!("2: click_id={id}&payout=1")],

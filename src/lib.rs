@@ -58,6 +58,7 @@ pub(crate) mod networks;
 pub mod postback;
 pub mod privacy;
 pub(crate) mod private_file;
+pub(crate) mod reconciliation;
 pub mod redis;
 pub mod reports;
 pub mod routing;

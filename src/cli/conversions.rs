@@ -1,16 +1,18 @@
-//! `octo conversions import FILE`: conversions by file, each line read as a postback.
+//! `octo conversions import FILE`: conversions by file, each line read as a postback; and `octo conversions reconcile FILE`:
+//! the report of a network beside what is stored.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
-use clap::Subcommand;
+use anyhow::{Context, anyhow, bail, ensure};
+use chrono_tz::Tz;
+use clap::{Args, Subcommand};
 
-use super::{file, progress::Progress, with_db};
+use super::{file, print, progress::Progress, with_db};
 use crate::{
     config::Config,
     db::{
@@ -18,8 +20,15 @@ use crate::{
         ingest::import_postbacks,
         store::{affiliate_networks::AffiliateNetwork, library},
     },
+    http::api::{costs::input, views::reconciliation::Reconciliation},
     imports::{self, Line},
-    model::{conversion::Outcome, network::PostbackRules},
+    model::{
+        conversion::{Outcome, ReportDate},
+        money::Currency,
+        network::PostbackRules,
+    },
+    money::reconcile::Report,
+    reconciliation::{self, Fault, Question},
 };
 
 /// Lines in one transaction.
@@ -41,11 +50,101 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         rejects: Option<PathBuf>,
     },
+    /// Compare the report of a network, a file such as `import` takes, with what is stored; changes nothing
+    Reconcile(Box<Reconcile>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reconcile {
+    /// The report; - for standard input
+    file: PathBuf,
+    /// The affiliate network whose report it is: its id
+    #[arg(long, value_name = "ID")]
+    network: i64,
+    /// Conversions of this time or later must be in it: RFC 3339, or a day of the zone, such as 2026-11-01
+    #[arg(long, value_name = "TIME")]
+    from: String,
+    /// And before this time, likewise; such a day is not in it any more
+    #[arg(long, value_name = "TIME")]
+    to: String,
+    /// The time zone of its days and times
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    tz: Tz,
+    /// The currency of lines that name none; without it the network's
+    #[arg(long, value_name = "CODE")]
+    currency: Option<Currency>,
+    /// Which day its lines have: conversion or click
+    #[arg(long, value_name = "WHICH", default_value = "conversion")]
+    date: ReportDate,
+    /// Where the differences are written, as CSV
+    #[arg(long, value_name = "FILE")]
+    differences: Option<PathBuf>,
+    /// Print all of the answer as JSON
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print the differences as CSV
+    #[arg(long)]
+    csv: bool,
 }
 
 pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
-    let Command::Import { file, network, rejects } = command;
-    let bytes = file::read(&file, config.postbacks.import_bytes_max as u64, "postbacks.import_bytes_max")?;
+    match command {
+        Command::Import { file, network, rejects } => import_file(&file, network, rejects, config),
+        Command::Reconcile(asked) => reconcile(&asked, config),
+    }
+}
+
+fn reconcile(asked: &Reconcile, config: &Config) -> anyhow::Result<ExitCode> {
+    let postbacks = &config.postbacks;
+    let bytes = file::read(&asked.file, postbacks.import_bytes_max as u64, "postbacks.import_bytes_max")?;
+    let time = |name: &str, text: &str| {
+        input::parse(text, asked.tz)
+            .with_context(|| format!("--{name} is a time or a day, such as 2026-11-01"))
+    };
+    let question = Question {
+        network_id: asked.network,
+        from: time("from", &asked.from)?,
+        to: time("to", &asked.to)?,
+        report: Report { zone: asked.tz, date: asked.date, currency: asked.currency },
+        lines_max: postbacks.import_lines_max,
+        rows_max: postbacks.reconcile_rows_max,
+    };
+    ensure!(question.from < question.to, "--to must be after --from");
+    with_db(config, async move |db: Db| {
+        let mut progress = Progress::start();
+        let found = reconciliation::reconcile(&db, question, bytes, |done, total| {
+            progress.show(|seconds| format!("{done} of {total} clicks, {seconds} s"));
+        });
+        let found = found.await.map_err(|fault| match fault {
+            Fault::NoNetwork => anyhow!("there is no affiliate network {}", asked.network),
+            other => other.into(),
+        });
+        progress.end();
+        db.close();
+        show(asked, &Reconciliation::of(&found?))
+    })
+}
+
+fn show(asked: &Reconcile, shown: &Reconciliation) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &asked.differences {
+        fs::write(path, shown.csv()?).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    if asked.json {
+        return print(&(serde_json::to_string(shown)? + "\n"));
+    }
+    if asked.csv {
+        return print(&String::from_utf8(shown.csv()?)?);
+    }
+    print(&shown.table())
+}
+
+fn import_file(
+    file: &Path,
+    network: Option<i64>,
+    rejects: Option<PathBuf>,
+    config: &Config,
+) -> anyhow::Result<ExitCode> {
+    let bytes = file::read(file, config.postbacks.import_bytes_max as u64, "postbacks.import_bytes_max")?;
     let lines_max = config.postbacks.import_lines_max;
     with_db(config, async move |db: Db| {
         let rules = match network {

@@ -251,6 +251,8 @@ pub struct Postbacks {
     pub import_lines_max: usize,
     #[serde(with = "AtLeast::<1024>")]
     pub import_bytes_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub reconcile_rows_max: usize,
     pub key_required: bool,
     #[serde(with = "AtLeast::<1024>")]
     pub body_bytes_max: usize,

@@ -21,6 +21,7 @@ pub mod out_clicks;
 pub mod outbox;
 pub mod postback_targets;
 pub mod postbacks;
+pub mod reconciliation;
 pub mod reports;
 pub mod seal_keys;
 pub mod stats;

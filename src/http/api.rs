@@ -19,6 +19,7 @@ pub(crate) mod openapi;
 pub(crate) mod out_clicks;
 pub(crate) mod postback_targets;
 pub(crate) mod postbacks;
+pub(crate) mod reconciliations;
 pub(crate) mod reports;
 pub(crate) mod script;
 pub(crate) mod stats;
@@ -56,6 +57,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(out_clicks::router())
         .merge(conversions::router())
         .merge(postbacks::router())
+        .merge(reconciliations::router())
         .merge(dead_letters::router())
         .merge(script::router())
         .merge(tokens::router())

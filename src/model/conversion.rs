@@ -164,6 +164,18 @@ choice! {
     }
 }
 
+choice! {
+    /// Which day the lines of a network's report have.
+    #[derive(Default)]
+    ReportDate {
+        /// That of the conversion.
+        #[default]
+        Conversion,
+        /// That of its click.
+        Click,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

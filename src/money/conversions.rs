@@ -526,13 +526,17 @@ fn said_currency(entry: &Entry<'_>) -> Option<Currency> {
     entry.reading.currency.or(entry.rules.currency)
 }
 
-fn key_of(reading: &Reading) -> Key {
+/// What was reached by what a postback says; a further payment that names nothing is one all the same.
+pub(super) fn goal_of(reading: &Reading) -> &str {
     let is_rebill = reading.status == Meaning::Known(MappedStatus::Rebill);
-    let goal = if is_rebill && reading.goal.is_empty() { REBILL } else { &reading.goal };
+    if is_rebill && reading.goal.is_empty() { REBILL } else { &reading.goal }
+}
+
+fn key_of(reading: &Reading) -> Key {
     Key {
         leg_offer_id: reading.leg.ok().and_then(|leg| leg.offer_id).unwrap_or(0),
-        goal: goal.to_owned(),
-        is_rebill,
+        goal: goal_of(reading).to_owned(),
+        is_rebill: reading.status == Meaning::Known(MappedStatus::Rebill),
         txid: reading.txid.clone(),
         nth: 0,
     }
@@ -549,7 +553,7 @@ fn part_taken(reading: &Reading) -> Option<Decimal> {
     (is_refund || payout < Decimal::ZERO).then(|| payout.abs())
 }
 
-fn status_of(meaning: MappedStatus) -> Status {
+pub(super) fn status_of(meaning: MappedStatus) -> Status {
     match meaning {
         MappedStatus::Pending => Status::Pending,
         MappedStatus::Approved | MappedStatus::Rebill => Status::Approved,

@@ -8,11 +8,12 @@ mod words;
 
 use std::{borrow::Cow, iter};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, TimeZone as _, Utc};
+use chrono_tz::Tz;
 use rust_decimal::Decimal;
 
 use crate::model::{
-    conversion::Flag,
+    conversion::{Flag, ReportDate},
     id::Leg,
     link,
     money::{self, Currency},
@@ -130,6 +131,58 @@ pub fn read(params: &str, rules: &PostbackRules, received_at: DateTime<Utc>) -> 
         return_text: reader.return_text(),
         flags: flags.0,
     }
+}
+
+/// When a line of a report says that something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The day, in the zone of the report.
+    pub day: NaiveDate,
+    /// The time, where it says one.
+    pub at: Option<DateTime<Utc>>,
+}
+
+/// Reads when a line of a report says that it happened: under the network's own name, or one that people give such a column,
+/// such as `Date` or `Conversion time`; days and times without a zone are of `zone`. Neither click nor clock says whether that
+/// is possible. `None`: it says nothing that can be read.
+pub fn read_moment(params: &str, rules: &PostbackRules, zone: Tz, date: ReportDate) -> Option<Moment> {
+    let reader = Reader { params: params_of(params), rules };
+    let own = reader.own_names(|field| field == PostbackField::Time);
+    let others = reader.own_names(|_| true);
+    let known: Vec<&str> =
+        names::of_report(date).filter(|name| !others.iter().any(|own| own == name)).collect();
+    let values = own.iter().map(String::as_str).chain(known).flat_map(|name| {
+        reader.params.iter().filter(move |param| param.name == name).map(|param| param.value.trim())
+    });
+    values.filter(|text| !is_placeholder(text)).find_map(|text| moment(text, zone))
+}
+
+fn moment(text: &str, zone: Tz) -> Option<Moment> {
+    let of_day = |day: NaiveDate| Some(Moment { day, at: None });
+    if let Some(day) = ["%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y"]
+        .into_iter()
+        .find_map(|format| NaiveDate::parse_from_str(text, format).ok())
+    {
+        return of_day(day).filter(is_storable);
+    }
+    if let Some(at) = read_time(text) {
+        return Some(Moment { day: at.with_timezone(&zone).date_naive(), at: Some(at) }).filter(is_storable);
+    }
+    let spaced = text.replacen('T', " ", 1);
+    let formats = [
+        "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%d %H:%M",
+        "%Y/%m/%d %H:%M:%S",
+        "%d.%m.%Y %H:%M:%S",
+        "%d.%m.%Y %H:%M",
+    ];
+    let local = formats.into_iter().find_map(|format| NaiveDateTime::parse_from_str(&spaced, format).ok())?;
+    let at = zone.from_local_datetime(&local).earliest().map(|at| at.to_utc());
+    Some(Moment { day: local.date(), at }).filter(is_storable)
+}
+
+fn is_storable(moment: &Moment) -> bool {
+    (1970..=9998).contains(&chrono::Datelike::year(&moment.day))
 }
 
 /// Names and values of a postback, decoded. A second `?` in a value begins the next parameter, as in links.

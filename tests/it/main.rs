@@ -55,6 +55,7 @@ mod api {
     mod manners;
     mod python_client;
     mod queries;
+    mod reconciliation;
     mod report_proof;
     mod reports;
     mod schemathesis;

@@ -1,6 +1,6 @@
 //! `/api/v1/conversions`: what postbacks made of clicks; and telling of one by hand.
 
-mod import;
+pub(super) mod import;
 
 use axum::{
     extract::{RawQuery, State},

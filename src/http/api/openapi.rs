@@ -108,7 +108,7 @@ impl Modify for Bearer {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
         scheme.description = Some(
-            "A token of scope `admin` (everything), `read` (every GET), `ingest` (events) or `metrics` (`/metrics` and \
+            "A token of scope `admin` (everything), `read` (every GET, and what only asks), `ingest` (events) or `metrics` (`/metrics` and \
              the detailed `/health`), made with `octo token create` or POST /api/v1/tokens. An operation names the scope it needs; `admin` is always \
              enough."
                 .to_owned(),

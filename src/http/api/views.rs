@@ -7,5 +7,6 @@ pub(crate) mod dead_letter;
 pub(crate) mod event;
 pub(crate) mod out_click;
 pub(crate) mod postback;
+pub(crate) mod reconciliation;
 pub(crate) mod stats;
 pub(crate) mod system;

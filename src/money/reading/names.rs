@@ -4,7 +4,7 @@
 use strum::IntoEnumIterator;
 
 use super::words;
-use crate::model::network::PostbackField;
+use crate::model::{conversion::ReportDate, network::PostbackField};
 
 /// Our click id, under names that mean nothing else: what is no id of ours there is a bad one.
 pub(super) const CLICK_ID: [&str; 9] =
@@ -65,6 +65,25 @@ const GOAL: [&str; 10] =
     ["eventtype", "goal", "goalvalue", "goalid", "goalalias", "event", "eventname", "et", "type", "ct"];
 
 const TIME: [&str; 4] = ["time", "timestamp", "convtime", "eventtime"];
+
+/// Columns of reports that postbacks do not have: the day of the conversion,
+const CONVERSION_DATE: [&str; 5] =
+    ["conversiontime", "conversiondate", "conversiondatetime", "convdate", "convertedat"];
+
+/// that of the click,
+const CLICK_DATE: [&str; 3] = ["clicktime", "clickdate", "clickdatetime"];
+
+/// and a day of which only the reader knows whose it is.
+const DATE: [&str; 6] = ["datetime", "date", "day", "createdat", "createdtime", "created"];
+
+/// Under which names a line of a report says when it happened, in order of precedence.
+pub(super) fn of_report(date: ReportDate) -> impl Iterator<Item = &'static str> {
+    let (first, then): (&[_], &[_]) = match date {
+        ReportDate::Conversion => (&TIME, &CONVERSION_DATE),
+        ReportDate::Click => (&CLICK_DATE, &TIME),
+    };
+    first.iter().chain(then).chain(&DATE).copied()
+}
 
 /// Names of a goal whose value may as well be a word for the state.
 pub(super) const GOAL_OR_STATUS: [&str; 2] = ["et", "type"];

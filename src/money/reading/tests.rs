@@ -324,6 +324,41 @@ fn of_an_old_postback_only_what_is_read_is_left() {
     }
 }
 
+#[test]
+fn a_line_of_a_report_says_when_in_many_ways_and_days_are_of_its_zone() {
+    let zone = chrono_tz::Europe::Berlin;
+    let mut rules = PostbackRules::default();
+    let said = |params: &str, rules: &PostbackRules, date| {
+        let read = read_moment(params, rules, zone, date);
+        read.map_or_else(String::new, |read| format!("{} {:?}", read.day, read.at))
+    };
+    let at = "2026-11-20 Some(2026-11-19T23:30:00Z)";
+    for (params, wanted) in [
+        ("date=2026-11-20", "2026-11-20 None"),
+        ("date=20.11.2026", "2026-11-20 None"),
+        ("Date=2026/11/20", "2026-11-20 None"),
+        ("date=2026-11-20+00:30:00", at),
+        ("date=2026-11-20T00:30", at),
+        ("conversion_date=20.11.2026+00:30:00", at),
+        ("time=2026-11-19T23:30:00Z", at),
+        ("timestamp=1795131000", at),
+        ("date=2026-03-29+02:30:00", "2026-03-29 None"), // a time that no clock showed
+        ("date=2026-11-01&conversion_time=2026-11-20", "2026-11-20 None"),
+        ("click_date=2026-11-20", ""),
+        ("date=yesterday", ""),
+        ("date=0001-01-01", ""),
+        ("time={time}&date=2026-11-20", "2026-11-20 None"),
+        ("payout=5", ""),
+    ] {
+        assert_eq!(said(params, &rules, ReportDate::Conversion), wanted, "{params}");
+    }
+    let both = "date=2026-11-01&conversion_date=2026-11-20&click_date=2026-11-19";
+    assert_eq!(said(both, &rules, ReportDate::Click), "2026-11-19 None");
+    rules.parameters = vec![own(PostbackField::Time, "when"), own(PostbackField::Goal, "date")];
+    assert_eq!(said("date=2026-11-01&when=2026-11-20", &rules, ReportDate::Conversion), "2026-11-20 None");
+    assert_eq!(said("date=2026-11-01", &rules, ReportDate::Conversion), "");
+}
+
 fn any_params() -> impl Strategy<Value = String> {
     let name = prop_oneof![
         prop::sample::select(vec![

@@ -8,7 +8,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use crate::{
-    harness::eventually,
+    harness::{api::answer, eventually},
     tracker::{SOON, Table, Tracker, header},
 };
 
@@ -463,11 +463,27 @@ async fn money_answers_as_the_document_says() {
     assert_eq!((&results["stored"], &results["rejected"]), (&json!(1), &json!(1)), "{results}");
     documented.check(import, file(String::new())).await;
     documented.check(import, tracker.api(Method::POST, "/conversions/import").json(&json!({}))).await;
+    let (_, network) =
+        answer(tracker.api(Method::POST, "/affiliate-networks").json(&json!({ "name": "n" }))).await;
+    let compare = "/api/v1/reconciliations";
+    let ask = |query: String, report: String| {
+        let request = tracker.api(Method::POST, &format!("/reconciliations?{query}"));
+        request.header("content-type", "text/csv").body(report)
+    };
+    let query = format!("network={}&from=2026-01-01&to=2100-01-01", network["id"]);
+    let report = format!("click_id,payout\n{click},3\n{click},1\nx,1\n");
+    let compared = documented.check(compare, ask(query.clone(), report.clone())).await;
+    assert_eq!(compared["data"].as_array().unwrap().len(), 3, "{compared}");
+    documented.check(compare, ask(query.clone(), report).header("accept", "text/csv")).await;
+    documented.check(compare, ask(query, String::new())).await;
+    documented.check(compare, ask("tz=X".to_owned(), String::new())).await;
     assert_eq!(documented.wrong, [""; 0]);
     for wanted in [
         "get /api/v1/conversions/{id} 200",
         "get /api/v1/conversions/{id} 404",
         "post /api/v1/conversions/import 415",
+        "post /api/v1/reconciliations 200",
+        "post /api/v1/reconciliations 422",
     ] {
         assert!(documented.seen.contains(wanted), "{wanted} was not seen: {:?}", documented.seen);
     }

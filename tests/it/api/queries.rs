@@ -366,6 +366,12 @@ async fn cases(c: &mut PgConnection) -> Vec<Case> {
             2.0,
         ),
         case("conversions.list_arrived", &["15", "100"], all, 200.0),
+        case(
+            "reconciliation.find_clicks",
+            &[&array(&format!("{id}::uuid")), &array(&format!("{at}::timestamptz"))],
+            1,
+            2.0,
+        ),
         case("outbox.claim", &["'{1}'", "'{1}'", "1000"], all, 10.0),
         case("costs.hours", &[POPULAR, MONTH_AGO, "now()"], 0, 10.0),
         case("dead_letter.has_event", &[at, id, "NULL"], 1, 1.0),

@@ -122,3 +122,29 @@ async fn the_first_real_campaign_goes_as_its_page_says_and_the_story_names_every
     );
     assert!(said.contains("rule German iPhones") && said.contains("takes him"), "octo explain: {said}");
 }
+
+#[tokio::test]
+async fn the_example_of_a_report_beside_what_is_stored_says_what_its_page_says() {
+    let octo = Octo::builder().start().await;
+    eventually(SOON, async || {
+        ensure!(octo.data_dir().join("admin-token").exists(), "no token yet");
+        Ok(())
+    })
+    .await;
+    let pages = pages();
+    let page = &pages[Path::new("docs/reconciliation.md")];
+    let mut script = String::new();
+    for block in commands(page) {
+        // a reader takes longer than the drain
+        if block.contains("conversions reconcile") {
+            let count =
+                "ask \"$OCTO/api/v1/conversions?network=$NETWORK\" | grep -o '\"txid\":\"T-' | grep -c .";
+            writeln!(script, "until [ \"$({count})\" = 3 ]; do sleep 0.1; done").unwrap();
+        }
+        script.push_str(block);
+    }
+    let said = shell(&octo, &script).await;
+    assert!(said.contains("missing_here,T-4,never_arrived"), "{said}");
+    let shown = page.split("```\n").find(|block| block.contains("never_arrived") && block.contains("theirs"));
+    assert_eq!(shown, Some(said.as_str()), "the page shows what is said");
+}

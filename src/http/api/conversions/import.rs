@@ -138,7 +138,7 @@ async fn rules_of(app: &App, network_id: Option<i64>) -> Result<PostbackRules, P
     Ok(network.ok_or_else(not_found)?.terms.rules())
 }
 
-fn require_file(headers: &HeaderMap) -> Result<(), Problem> {
+pub(in crate::http::api) fn require_file(headers: &HeaderMap) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = given.split(';').next().unwrap_or_default().trim();
     let known = ["text/csv", "application/x-ndjson", "application/ndjson", "text/plain"];

@@ -233,7 +233,7 @@ fn read_range(
 }
 
 /// A time of RFC 3339, or a day, hour, minute or second of a zone.
-pub(super) fn parse(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
+pub(crate) fn parse(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
     let text = text.trim();
     if let Some(time) = parse_time(text) {
         return Some(time);

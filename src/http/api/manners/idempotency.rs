@@ -50,6 +50,9 @@ const KEY_CHARS_MAX: usize = 255;
 /// How paths end that take files.
 const IMPORT: &str = "/import";
 
+/// How the path ends that takes a file and changes nothing.
+const RECONCILIATIONS: &str = "/reconciliations";
+
 /// Longest answer that is kept, in bytes: more than any POST of the API answers.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -87,7 +90,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Attempt {
 /// Runs a POST with a key once; everything else as it comes.
 pub(crate) async fn once(State(app): State<App>, request: Request, next: Next) -> Response {
     let has_key = request.headers().contains_key(IDEMPOTENCY_KEY);
-    if request.method() != Method::POST || !has_key {
+    if request.method() != Method::POST || !has_key || is_question(request.uri().path()) {
         return next.run(request).await;
     }
     answer(&app, request, next).await.unwrap_or_else(IntoResponse::into_response)
@@ -117,6 +120,11 @@ async fn answer(app: &App, request: Request, next: Next) -> Result<Response, Pro
             Err(running())
         }
     }
+}
+
+/// Whether a POST only asks, with a file: asked again, it is answered as things are then.
+fn is_question(path: &str) -> bool {
+    path.ends_with(RECONCILIATIONS)
 }
 
 /// Longest body of a request: of a file it is more.
@@ -279,7 +287,7 @@ pub async fn housekeeping(app: App, stop: CancellationToken) -> anyhow::Result<(
 
 /// Says of a POST of the API in the document that it takes a key.
 pub(crate) fn describe(it: &mut Described<'_>) {
-    if !it.is_guarded() || it.method != "POST" {
+    if !it.is_guarded() || it.method != "POST" || is_question(it.path) {
         return;
     }
     let description = "A name for this request, such as a UUID. The same request again with the same key is not \

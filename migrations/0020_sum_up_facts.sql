@@ -370,7 +370,8 @@ BEGIN
     WHERE conversions <> 0
        OR amount <> 0;
 
-    -- what the book said before goes along where the conversion is another offer's now
+    -- what the book said before goes along where the conversion is another offer's now; its new row is written by a later
+    -- statement
     IF EXISTS (
         SELECT
         FROM fresh n

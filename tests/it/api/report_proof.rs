@@ -100,40 +100,44 @@ INSERT INTO conversion_changes (
 SELECT campaign_id, id, click_id, 'postback', NULL, 'pending', payout, 0, currency, first_at, created_at
 FROM made;";
 
-/// Every kind of change, of some conversions; some are another offer's from then on.
+/// Every kind of change, of some conversions; some are another offer's from then on. As octo writes them: first what they are, then
+/// the book.
 const CHANGES: &str = "
-WITH moved AS (
-    UPDATE conversions v
-    SET status = m.to_status,
-        original_payout = CASE WHEN m.to_status IN ('rejected', 'refunded') THEN coalesce(v.original_payout, v.payout) END,
-        payout = m.payout,
-        offer_id = CASE WHEN random() < 0.1 THEN 3 ELSE v.offer_id END,
-        last_at = v.last_at + interval '31 hours'
-    FROM (
-        SELECT
-            id, status AS from_status, payout AS before, s.to_status,
-            CASE
-                WHEN s.to_status IN ('rejected', 'refunded') THEN 0
-                WHEN random() < 0.5 AND payout > 0 THEN payout
-                ELSE round((random() * 30)::numeric, 2)
-            END AS payout
-        FROM conversions
-        CROSS JOIN LATERAL (
-            SELECT (ARRAY['approved', 'approved', 'rejected', 'refunded'])[ceil(4 * (random() + 0 * payout::float))] AS to_status
-        ) s
-        WHERE random() < $1
-    ) m
-    WHERE v.id = m.id
-    RETURNING v.*, m.from_status, m.before
-)
+DROP TABLE IF EXISTS proof_moves;
+CREATE TABLE proof_moves (
+    id uuid, from_status text, before numeric, to_status text, last_at timestamptz, offer_id bigint, payout numeric
+);
+INSERT INTO proof_moves
+SELECT
+    id, status AS from_status, payout AS before, s.to_status, last_at + interval '31 hours' AS last_at,
+    CASE WHEN random() < 0.1 THEN 3 ELSE offer_id END AS offer_id,
+    CASE
+        WHEN s.to_status IN ('rejected', 'refunded') THEN 0
+        WHEN random() < 0.5 AND payout > 0 THEN payout
+        ELSE round((random() * 30)::numeric, 2)
+    END AS payout
+FROM conversions
+CROSS JOIN LATERAL (
+    SELECT (ARRAY['approved', 'approved', 'rejected', 'refunded'])[ceil(4 * (random() + 0 * payout::float))] AS to_status
+) s
+WHERE random() < $1;
+UPDATE conversions v
+SET status = m.to_status,
+    original_payout = CASE WHEN m.to_status IN ('rejected', 'refunded') THEN coalesce(v.original_payout, v.payout) END,
+    payout = m.payout,
+    offer_id = m.offer_id,
+    last_at = m.last_at
+FROM proof_moves m
+WHERE v.id = m.id;
 INSERT INTO conversion_changes (
     campaign_id, conversion_id, click_id, cause, from_status, to_status, payout, revenue, currency, changed_at, created_at
 )
 SELECT
-    campaign_id, id, click_id, 'postback', from_status, status, payout - before,
-    CASE WHEN status = 'approved' THEN payout ELSE 0 END - CASE WHEN from_status = 'approved' THEN before ELSE 0 END,
-    currency, last_at, created_at
-FROM moved;";
+    v.campaign_id, v.id, v.click_id, 'postback', m.from_status, m.to_status, m.payout - m.before,
+    CASE WHEN m.to_status = 'approved' THEN m.payout ELSE 0 END - CASE WHEN m.from_status = 'approved' THEN m.before ELSE 0 END,
+    v.currency, m.last_at, v.created_at
+FROM proof_moves m
+JOIN conversions v ON v.id = m.id;";
 
 /// Clicks that somebody puts right.
 const CORRECTIONS: &str = "
@@ -217,7 +221,7 @@ const DIMENSIONS: [&str; 28] = [
 ];
 
 async fn run(pool: &PgPool, sql: &'static str, value: f64) {
-    for statement in sql.split_inclusive(';') {
+    for statement in sql.split_inclusive(';').filter(|statement| !statement.trim().is_empty()) {
         let query = sqlx::query(statement);
         let query = if statement.contains("generate_series(1, $1)") {
             #[expect(clippy::cast_possible_truncation, reason = "a number of rows")]

@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
 use rust_decimal::{Decimal, prelude::ToPrimitive as _};
 use serde::Serialize;
@@ -365,7 +365,8 @@ async fn rates(app: &App, question: &Question) -> Result<Rates, Problem> {
     if !question.needs_money() {
         return Ok(Rates::default());
     }
-    let until = question.to.max(Utc::now()).date_naive();
+    // the conversion of a click may be later than the range, and by the clock of a network later than now
+    let until = (question.to.max(Utc::now()) + TimeDelta::days(31)).date_naive();
     let from = question.before().from.date_naive();
     Ok(fx_rates::load(&app.db, from, until, app.config.money.rate_age_days_max).await?)
 }

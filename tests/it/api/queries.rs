@@ -410,9 +410,9 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
 
     let mut bad = Vec::new();
     let mut planned = HashSet::from([
-        "stats.upsert_batch",      // inserts, and reads nothing
-        "ingest.find_stored",      // only of records that are sent again, by their keys
-        "figures.compare", // reads every fact of its days, for whom nobody waits
+        "stats.upsert_batch", // inserts, and reads nothing
+        "ingest.find_stored", // only of records that are sent again, by their keys
+        "figures.compare",    // reads every fact of its days, for whom nobody waits
         // these are planned for their values alone; a report that has to read facts asks first how many (reports.raw_rows_max)
         "reports.of_dimensions",
         "reports.of_days",

@@ -124,7 +124,7 @@ def facts_of(clicks, keys, legs, conversions, changes):
 
 
 def load(rows):
-    names = ["kind INT", "at TIMESTAMPTZ"] + [f"{d} VARCHAR" for d in DIMENSIONS] + ["rate_day DATE"]
+    names = ["kind INT", "happened TIMESTAMPTZ"] + [f"{d} VARCHAR" for d in DIMENSIONS] + ["rate_day DATE"]
     names += [f"n_{name} BIGINT" for name in COUNTS] + ["cost DECIMAL(30,6)", "number BIGINT", "amount DECIMAL(30,6)"]
     names += [f"z{i}_{name} VARCHAR" for i in range(len(ZONES)) for name in TIMES]
     with open("facts.csv", "w") as file:
@@ -185,7 +185,7 @@ def sums_of(connection, rates, question, groups):
     wants_conversions = not CLICK_MEASURES >= set(measures) or {"goal", "status", "currency"} & set(question["group_by"])
     kinds = f"(0, {kind})" if wants_conversions else "(0)"
     keys = [column(dimension, question["tz"]) for dimension in groups]
-    conditions = [f"kind IN {kinds}", f"at >= '{question['from']}'", f"at < '{question['to']}'"]
+    conditions = [f"kind IN {kinds}", f"happened >= '{question['from']}'", f"happened < '{question['to']}'"]
     conditions += [condition(filter, question["tz"]) for filter in question["filters"]]
     selected = keys + ["currency", "rate_day", "status"]
     found = connection.execute(

@@ -91,6 +91,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         postback_targets::STATEMENTS,
         replicas::probe::STATEMENTS,
         reports::STATEMENTS,
+        reports::costs::STATEMENTS,
         seal_keys::STATEMENTS,
         server_status::STATEMENTS,
         stats::STATEMENTS,

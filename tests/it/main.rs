@@ -55,6 +55,7 @@ mod api {
     mod manners;
     mod python_client;
     mod queries;
+    mod report_costs;
     mod schemathesis;
     mod scopes;
     mod sources;

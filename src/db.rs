@@ -93,6 +93,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         reconciliation::STATEMENTS,
         replicas::probe::STATEMENTS,
         reports::STATEMENTS,
+        reports::costs::STATEMENTS,
         seal_keys::STATEMENTS,
         server_status::STATEMENTS,
         stats::STATEMENTS,

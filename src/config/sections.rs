@@ -670,6 +670,8 @@ pub struct Reports {
     #[serde(with = "AtLeast::<1000>")]
     pub rows_max: usize,
     #[serde(with = "AtLeast::<1000>")]
+    pub cost_rows_max: usize,
+    #[serde(with = "AtLeast::<1000>")]
     pub raw_rows_max: usize,
     #[serde(rename = "compare_interval_s", with = "Seconds::<60>")]
     pub compare_interval: Duration,

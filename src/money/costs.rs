@@ -160,10 +160,34 @@ pub struct Costs {
     pub hours: BTreeMap<(DateTime<Utc>, Option<Currency>), Figures>,
     /// In the order of the adjustments.
     pub warnings: Vec<Warning>,
+    /// What each adjustment comes to, in their order.
+    pub adjusted: Vec<Adjusted>,
+    /// What clicks cost by each price, in the order of the prices; nothing of those that are of conversions.
+    pub priced: Vec<Parts>,
 }
 
-/// What one adjustment costs, by hour and currency of its figures.
-type Parts = HashMap<(DateTime<Utc>, Option<Currency>), Micros>;
+/// So many units cost so much.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Clicks, or of a factor millionths of what links said.
+    pub units: Micros,
+    /// What they cost.
+    pub cost: Micros,
+}
+
+/// By hour and currency of the cost.
+pub type Parts = BTreeMap<(DateTime<Utc>, Option<Currency>), Part>;
+
+/// What an adjustment comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adjusted {
+    /// Which clicks bear it.
+    pub basis: Spread,
+    /// What they cost.
+    pub parts: Parts,
+    /// Of a total, for want of clicks to bear it.
+    pub unallocated: Micros,
+}
 
 /// An amount in millionths; what is finer is cut.
 pub fn micros(amount: Decimal) -> Micros {
@@ -206,28 +230,64 @@ impl Figures {
 pub fn work_out(known: Known) -> Costs {
     let Known { adjustments, hours, filtered, prices, earned } = known;
     let (taken, left) = share_out(&adjustments, hours, filtered);
-    let mut costs = Costs::default();
+    let mut costs = Costs { priced: vec![Parts::new(); prices.len()], ..Costs::default() };
     for clicks in left {
         costs.add_unadjusted(&clicks, &prices, &earned);
     }
-    let mut parts: Vec<Parts> = Vec::new();
     for (i, adjustment) in adjustments.iter().enumerate() {
         let took: Micros = adjustments[..i]
             .iter()
-            .zip(&parts)
-            .filter(|(part, _)| part.filters.is_within(&adjustment.filters))
-            .flat_map(|(_, costs)| costs)
-            .filter(|((hour, currency), _)| adjustment.has(*hour) && *currency == adjustment.currency)
-            .map(|(_, cost)| cost)
+            .zip(&costs.adjusted)
+            .filter(|(inner, _)| inner.filters.is_within(&adjustment.filters))
+            .map(|(inner, adjusted)| adjustment.took(inner, adjusted))
             .sum();
-        parts.push(costs.add_adjustment(adjustment, &taken[i], took));
+        let adjusted = costs.add_adjustment(adjustment, &taken[i], took);
+        costs.adjusted.push(adjusted);
     }
     costs
 }
 
+/// What so many percent of a revenue are; what is finer is cut.
+pub fn share(percent: Micros, revenue: Micros) -> Micros {
+    percent * revenue / (100 * MICROS)
+}
+
+impl Price {
+    /// What clicks of which nobody says the cost come to; `None`: it is not paid for clicks.
+    pub fn of(&self, clicks: &Clicks) -> Option<Part> {
+        let price = self.amount?;
+        let (basis, by) = match self.model {
+            CostModel::Cpc => (Spread::Valid, 1),
+            CostModel::Cpm => (Spread::Valid, 1000),
+            CostModel::Cpuc => (Spread::Unique, 1),
+            CostModel::Cpa | CostModel::Revshare | CostModel::None => return None,
+        };
+        let units = units(clicks, basis);
+        Some(Part { units, cost: price * units / by })
+    }
+
+    /// Which of these holds in an hour, the newest last.
+    fn at(prices: &[Self], hour: DateTime<Utc>) -> Option<(usize, &Self)> {
+        prices.iter().enumerate().rev().find(|(_, price)| price.since <= hour)
+    }
+}
+
 impl Adjustment {
+    /// How many units of it clicks are, where it is spread over these.
+    pub fn units(&self, clicks: &Clicks, basis: Spread) -> Micros {
+        if self.kind == Kind::Factor { clicks.token } else { units(clicks, basis) }
+    }
+
     fn has(&self, hour: DateTime<Utc>) -> bool {
         self.begins_at <= hour && hour < self.ends_at
+    }
+
+    /// What a more specific one took of the clicks of this one, in its currency.
+    fn took(&self, inner: &Self, adjusted: &Adjusted) -> Micros {
+        let is_own = |hour: DateTime<Utc>, currency| self.has(hour) && currency == self.currency;
+        let parts = adjusted.parts.iter().filter(|((hour, currency), _)| is_own(*hour, *currency));
+        let unallocated = if is_own(inner.begins_at, inner.currency) { adjusted.unallocated } else { 0 };
+        parts.map(|(_, part)| part.cost).sum::<Micros>() + unallocated
     }
 
     /// Which clicks bear it.
@@ -307,21 +367,20 @@ impl Costs {
             figures.from.token = true;
             return;
         }
-        let price = prices.iter().rev().find(|price| price.since <= clicks.hour);
+        let price = Price::at(prices, clicks.hour);
         let earned = earned_in(clicks.hour, earned);
-        if let Some(Price { model: CostModel::Revshare, amount: Some(percent), .. }) = price {
+        if let Some((_, Price { model: CostModel::Revshare, amount: Some(percent), .. })) = price {
             return self.add_shares(clicks, *percent, earned);
         }
-        let worked_out = price.and_then(|Price { model, amount, currency, .. }| {
-            let (price, currency) = (*amount).zip(*currency)?;
-            let cost = match model {
-                CostModel::Cpc => price * units(clicks, Spread::Valid),
-                CostModel::Cpm => price * units(clicks, Spread::Valid) / 1000,
-                CostModel::Cpuc => price * units(clicks, Spread::Unique),
-                CostModel::Cpa => price * earned.iter().map(|e| Micros::from(e.conversions)).sum::<Micros>(),
-                CostModel::Revshare | CostModel::None => return None,
-            };
-            Some((cost, currency))
+        let worked_out = price.and_then(|(place, price)| {
+            let (amount, currency) = price.amount.zip(price.currency)?;
+            if price.model == CostModel::Cpa {
+                let conversions: Micros = earned.iter().map(|e| Micros::from(e.conversions)).sum();
+                return Some((amount * conversions, currency));
+            }
+            let part = price.of(clicks)?;
+            self.priced[place].insert((clicks.hour, Some(currency)), part);
+            Some((part.cost, currency))
         });
         let figures = self.hours.entry((clicks.hour, worked_out.map(|(_, currency)| currency))).or_default();
         figures.bear(clicks);
@@ -340,7 +399,7 @@ impl Costs {
             let figures = self.hours.entry((rest.hour, Some(*currency))).or_default();
             figures.clicks += clicks;
             figures.valid_clicks += valid;
-            figures.model += percent * revenue / (100 * MICROS);
+            figures.model += share(percent, *revenue);
             figures.from.model = true;
         }
         if rest.clicks > 0 {
@@ -348,8 +407,8 @@ impl Costs {
         }
     }
 
-    /// The clicks of an adjustment of which others took something; gives what it costs, by hour and currency.
-    fn add_adjustment(&mut self, adjustment: &Adjustment, clicks: &[Clicks], took: Micros) -> Parts {
+    /// The clicks of an adjustment of which others took something; gives what it comes to.
+    fn add_adjustment(&mut self, adjustment: &Adjustment, clicks: &[Clicks], took: Micros) -> Adjusted {
         let Adjustment { id, kind, amount, currency, .. } = *adjustment;
         let basis = adjustment.basis(clicks);
         let bearers: Micros = clicks.iter().map(|c| units(c, basis)).sum();
@@ -357,13 +416,11 @@ impl Costs {
         if kind == Kind::Total && took > amount {
             self.warnings.push(Warning::PartsExceedTotal(id));
         }
-        let mut costs = HashMap::new();
+        let mut adjusted = Adjusted { basis, parts: Parts::new(), unallocated: 0 };
         let mut counted: HashMap<Option<Currency>, Micros> = HashMap::new();
         for clicks in clicks {
-            let (currency, units) = match kind {
-                Kind::Factor => (clicks.currency, clicks.token),
-                _ => (currency, units(clicks, basis)),
-            };
+            let currency = if kind == Kind::Factor { clicks.currency } else { currency };
+            let units = adjustment.units(clicks, basis);
             let before = counted.entry(currency).or_default();
             let of_first = |k: Micros| match kind {
                 Kind::Total if bearers == 0 => 0,
@@ -374,7 +431,9 @@ impl Costs {
             };
             let cost = of_first(*before + units) - of_first(*before);
             *before += units;
-            *costs.entry((clicks.hour, currency)).or_default() += cost;
+            let part = adjusted.parts.entry((clicks.hour, currency)).or_default();
+            part.units += units;
+            part.cost += cost;
             let figures = self.hours.entry((clicks.hour, currency)).or_default();
             figures.bear(clicks);
             figures.adjusted += cost;
@@ -383,13 +442,13 @@ impl Costs {
         }
         if kind == Kind::Total && bearers == 0 && rest > 0 {
             self.warnings.push(Warning::Unallocated(id));
-            *costs.entry((adjustment.begins_at, currency)).or_default() += rest;
+            adjusted.unallocated = rest;
             let figures = self.hours.entry((adjustment.begins_at, currency)).or_default();
             figures.unallocated += rest;
             figures.from.adjusted = true;
             figures.is_provisional |= adjustment.is_provisional;
         }
-        costs
+        adjusted
     }
 }
 

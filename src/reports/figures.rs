@@ -6,7 +6,10 @@ use chrono::NaiveDate;
 use rust_decimal::Decimal;
 use sqlx::FromRow;
 
-use super::question::{By, Measure, Order, Question, Validity};
+use super::{
+    costs::Notes,
+    question::{By, Measure, Order, Question, Validity},
+};
 use crate::model::money::rounded;
 
 /// What a row is told apart by, in the order in which the question groups; `None`: it is not known.
@@ -157,6 +160,8 @@ pub struct Figures {
     rows: HashMap<Key, Sums>,
     /// Amounts of currencies that have no rate on the day: in no row's money, by currency.
     pub without_rate: HashMap<String, Sums>,
+    /// What is to be known of the costs.
+    pub costs: Notes,
 }
 
 impl Figures {
@@ -187,6 +192,11 @@ impl Figures {
             total.add(sums);
             total
         })
+    }
+
+    /// Whether anything cost something.
+    pub fn has_cost(&self) -> bool {
+        self.rows.values().chain(self.without_rate.values()).any(|sums| !sums.cost.is_zero())
     }
 
     /// The sums of one row.

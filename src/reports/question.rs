@@ -358,6 +358,20 @@ pub struct Filter {
     pub values: Vec<String>,
 }
 
+impl Filter {
+    /// Whether it leaves a value in.
+    pub fn takes(&self, value: &str) -> bool {
+        let small = value.to_lowercase();
+        let mut values = self.values.iter();
+        match self.matching {
+            Match::Is => values.any(|wanted| wanted == value),
+            Match::IsNot => !values.any(|wanted| wanted == value),
+            Match::Contains => values.any(|wanted| small.contains(&wanted.to_lowercase())),
+            Match::Starts => values.any(|wanted| small.starts_with(&wanted.to_lowercase())),
+        }
+    }
+}
+
 /// What rows are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
@@ -428,6 +442,12 @@ impl Question {
         let is_campaigns =
             |filter: &&Filter| filter.dimension == Dimension::Campaign && filter.matching == Match::Is;
         self.filters.iter().find(is_campaigns).map(|filter| filter.values.as_slice())
+    }
+
+    /// Whether figures of a campaign are asked for, whatever else is.
+    pub fn has_campaign(&self, id: &str) -> bool {
+        let of_campaigns = self.filters.iter().filter(|filter| filter.dimension == Dimension::Campaign);
+        of_campaigns.into_iter().all(|filter| filter.takes(id))
     }
 
     /// The same of all rows together.

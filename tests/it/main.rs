@@ -56,6 +56,7 @@ mod api {
     mod python_client;
     mod queries;
     mod reconciliation;
+    mod report_costs;
     mod report_proof;
     mod reports;
     mod schemathesis;

@@ -1,6 +1,9 @@
 //! What is said of costs later, and what is known of the clicks of a range to work out what they cost.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::{Decimal, prelude::ToPrimitive as _};
@@ -10,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     db::{Db, Error, session::Session, statement::statements},
     model::{
+        campaign::CostModel,
         cost::{Dimension, Filters, RunningTotal, Terms},
         money::Currency,
     },
@@ -179,48 +183,62 @@ statements! {
     WHERE id = $1
       AND voided_at IS NULL";
 
-    RANGE = "costs.range": "SELECT lo, hi FROM octo_cost_range($1, $2, $3)";
+    // Of each campaign of $1 the hours that its costs depend on.
+    RANGES = "costs.ranges": "
+    SELECT
+        s.campaign_id,
+        r.lo,
+        r.hi
+    FROM unnest($1::uuid[]) AS s (campaign_id)
+    CROSS JOIN LATERAL octo_cost_range(s.campaign_id, $2, $3) r";
 
+    // Campaigns with the first hour of each, and the hour after its last.
     LIVE = "costs.list_live": "
     SELECT
-        id,
-        begins_at,
-        ends_at,
-        filters,
-        kind,
-        amount,
-        currency,
-        spread,
-        rank
-    FROM live_cost_adjustments
-    WHERE campaign_id = $1
-      AND begins_at < $3
-      AND ends_at > $2
-    ORDER BY rank";
+        a.campaign_id,
+        a.id,
+        a.begins_at,
+        a.ends_at,
+        a.filters,
+        a.kind,
+        a.amount,
+        a.currency,
+        a.spread,
+        a.rank
+    FROM live_cost_adjustments a
+    JOIN unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS s (campaign_id, lo, hi)
+      ON s.campaign_id = a.campaign_id
+    WHERE a.campaign_id = ANY ($1)
+      AND a.begins_at < s.hi
+      AND a.ends_at > s.lo
+    ORDER BY a.campaign_id, a.rank";
 
+    // Likewise.
     HOURS = "costs.hours": "
     SELECT
-        hour,
-        currency,
-        clicks,
-        valid_clicks,
-        unique_clicks,
-        cost
-    FROM campaign_costs_hourly
-    WHERE campaign_id = $1
-      AND hour >= $2
-      AND hour < $3
-    ORDER BY hour, currency";
+        h.campaign_id,
+        h.hour,
+        h.currency,
+        h.clicks,
+        h.valid_clicks,
+        h.unique_clicks,
+        h.cost
+    FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS s (campaign_id, lo, hi)
+    JOIN campaign_costs_hourly h
+      ON h.campaign_id = s.campaign_id
+     AND h.hour >= s.lo
+     AND h.hour < s.hi";
 
     PRICES = "costs.prices": "
     SELECT
+        campaign_id,
         since,
         cost_model,
         amount,
         currency
     FROM campaign_prices
-    WHERE campaign_id = $1
-    ORDER BY since";
+    WHERE campaign_id = ANY ($1)
+    ORDER BY campaign_id, since";
 
     // $5 to $19 are the dimensions, NULL where one of these adjustments does not look at it. With the values known when it is
     // planned, only those that are looked at are tested.
@@ -399,37 +417,100 @@ pub async fn known(
 ) -> Result<Known, Error> {
     let read = db.read_snapshot(HOURS, count_timeout, move |c| {
         Box::pin(async move {
-            let range = RANGE.query_as::<(DateTime<Utc>, DateTime<Utc>)>().bind(campaign_id);
-            let (lo, hi) = range.bind(from).bind(to).fetch_one(c).await?;
-            let live: Vec<LiveRow> = LIVE.query_as().bind(campaign_id).bind(lo).bind(hi).fetch_all(c).await?;
-            let hours: Vec<HourRow> =
-                HOURS.query_as().bind(campaign_id).bind(lo).bind(hi).fetch_all(c).await?;
-            let prices: Vec<PriceRow> = PRICES.query_as().bind(campaign_id).fetch_all(c).await?;
-            let prices: Vec<Price> = prices.into_iter().map(PriceRow::read).collect::<Result<_, _>>()?;
-            let with_filters: Vec<&LiveRow> = live.iter().filter(|row| !row.filters.0.0.is_empty()).collect();
-            let counted = count_filtered(c, campaign_id, &with_filters).await?;
-            let mut earned = Vec::new();
-            if prices.iter().any(|price| price.amount.is_some() && price.model.is_of_conversions()) {
-                let ids: Vec<Uuid> = with_filters.iter().map(|row| row.id).collect();
+            let mut all = known_of(c, &[campaign_id], (from, to), settled, Hours::All).await?;
+            let Some(OfCampaign { mut known, lo, hi, .. }) = all.remove(&campaign_id) else {
+                return Ok(Known::default());
+            };
+            if known.prices.iter().any(|price| price.amount.is_some() && price.model.is_of_conversions()) {
+                let with_filters = known.adjustments.iter().filter(|a| !a.filters.0.is_empty());
+                let ids: Vec<Uuid> = with_filters.map(|a| a.id).collect();
                 let query = EARNED.query_as::<EarnedRow>().bind(campaign_id).bind(lo).bind(hi).bind(ids);
-                earned = query.fetch_all(c).await?;
+                let earned = query.fetch_all(c).await?;
+                known.earned = earned.into_iter().map(EarnedRow::read).collect::<Result<_, _>>()?;
             }
-            Ok((live, hours, prices, counted, earned))
+            Ok(known)
         })
     });
-    let (live, hours, prices, counted, earned) = read.await?;
-    let place = |rank: i64| live.iter().position(|row| row.rank == rank);
-    Ok(Known {
-        filtered: counted.into_iter().filter_map(|row| Some((place(row.rank)?, row.clicks.read()))).collect(),
-        adjustments: live
-            .into_iter()
-            .map(|row| row.read(settled))
-            .collect::<Result<_, _>>()
-            .map_err(unreadable)?,
-        hours: hours.into_iter().map(HourRow::read).collect(),
-        prices,
-        earned: earned.into_iter().map(EarnedRow::read).collect::<Result<_, _>>().map_err(unreadable)?,
-    })
+    read.await
+}
+
+/// Of which campaigns the sums of hours are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hours {
+    /// All.
+    All,
+    /// Those with adjustments, or whose price is not one of each click: the others' costs are known without.
+    OfShared,
+}
+
+/// What is known of a campaign.
+#[derive(Debug, Clone)]
+pub(super) struct OfCampaign {
+    /// Everything but what conversions come to.
+    pub(super) known: Known,
+    /// By which the database knows the adjustments.
+    pub(super) ranks: Vec<i64>,
+    /// The first hour that its costs depend on.
+    lo: DateTime<Utc>,
+    /// The hour after the last.
+    hi: DateTime<Utc>,
+}
+
+/// As [`known`] without conversions, of several campaigns.
+pub(super) async fn known_of(
+    c: &mut Session<'_>,
+    campaigns: &[Uuid],
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    settled: DateTime<Utc>,
+    of: Hours,
+) -> sqlx::Result<HashMap<Uuid, OfCampaign>> {
+    let mut found = HashMap::with_capacity(campaigns.len());
+    let ranges = RANGES.query_as::<RangeRow>().bind(campaigns.to_vec()).bind(from).bind(to);
+    let ranges = ranges.fetch_all(c).await?;
+    let in_order = |rows: &[RangeRow]| -> (Vec<Uuid>, Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) {
+        let ends = rows.iter().map(|row| (row.lo, row.hi));
+        let (lo, hi) = ends.unzip();
+        (rows.iter().map(|row| row.campaign_id).collect(), lo, hi)
+    };
+    let (ids, lo, hi) = in_order(&ranges);
+    for RangeRow { campaign_id, lo, hi } in &ranges {
+        let known = Known::default();
+        found.insert(*campaign_id, OfCampaign { known, ranks: Vec::new(), lo: *lo, hi: *hi });
+    }
+    let live = LIVE.query_as::<LiveRow>().bind(ids.clone()).bind(lo).bind(hi).fetch_all(c).await?;
+    let prices = PRICES.query_as::<PriceRow>().bind(ids).fetch_all(c).await?;
+    for row in live {
+        if let Some(of) = found.get_mut(&row.campaign_id) {
+            of.ranks.push(row.rank);
+            of.known.adjustments.push(row.read(settled)?);
+        }
+    }
+    for row in prices {
+        if let Some(of) = found.get_mut(&row.campaign_id) {
+            of.known.prices.push(row.read()?);
+        }
+    }
+    let is_shared = |of: &OfCampaign| {
+        let by_thousands = |price: &Price| price.model == CostModel::Cpm && price.amount.is_some();
+        !of.known.adjustments.is_empty() || of.known.prices.iter().any(by_thousands)
+    };
+    let wanted = ranges
+        .into_iter()
+        .filter(|row| of == Hours::All || found.get(&row.campaign_id).is_some_and(is_shared));
+    let (ids, lo, hi) = in_order(&wanted.collect::<Vec<_>>());
+    let hours = HOURS.query_as::<HourRow>().bind(ids).bind(lo).bind(hi).fetch_all(c).await?;
+    for row in hours {
+        if let Some(of) = found.get_mut(&row.campaign_id) {
+            of.known.hours.push(row.clicks.read());
+        }
+    }
+    for (campaign_id, of) in &mut found {
+        let counted = count_filtered(c, *campaign_id, &of.known.adjustments).await?;
+        let place = |rank: i64| of.ranks.iter().position(|known| *known == rank);
+        of.known.filtered =
+            counted.into_iter().filter_map(|row| Some((place(row.rank)?, row.clicks.read()))).collect();
+    }
+    Ok(found)
 }
 
 /// The dimensions of [`FILTERED`], in the order of its parameters.
@@ -455,8 +536,9 @@ const DIMENSIONS: [Dimension; 15] = [
 async fn count_filtered(
     c: &mut Session<'_>,
     campaign_id: Uuid,
-    adjustments: &[&LiveRow],
+    adjustments: &[Adjustment],
 ) -> sqlx::Result<Vec<FilteredRow>> {
+    let adjustments: Vec<&Adjustment> = adjustments.iter().filter(|a| !a.filters.0.is_empty()).collect();
     let begin = adjustments.iter().map(|row| row.begins_at).min();
     let end = adjustments.iter().map(|row| row.ends_at).max();
     let Some((begin, end)) = begin.zip(end) else { return Ok(Vec::new()) };
@@ -464,16 +546,12 @@ async fn count_filtered(
     let ids: Vec<Uuid> = adjustments.iter().map(|row| row.id).collect();
     let mut query = FILTERED.query_as::<FilteredRow>().bind(campaign_id).bind(begin).bind(end).bind(ids);
     for dimension in DIMENSIONS {
-        let values = |row: &&LiveRow| row.filters.0.0.get(&dimension).cloned();
+        let values = |row: &&Adjustment| row.filters.0.get(&dimension).cloned();
         let all: Option<Vec<BTreeSet<String>>> = adjustments.iter().map(values).collect();
         // a click that has none of them is none of any adjustment's
         query = query.bind(all.map(|all| all.into_iter().flatten().collect::<Vec<String>>()));
     }
     query.fetch_all(c).await
-}
-
-fn unreadable(source: sqlx::Error) -> Error {
-    Error::Query { query: HOURS.name(), source }
 }
 
 async fn select(c: &mut Session<'_>, id: Uuid) -> sqlx::Result<Option<CostAdjustment>> {
@@ -536,7 +614,15 @@ fn currency(code: Option<&str>) -> sqlx::Result<Option<Currency>> {
 }
 
 #[derive(FromRow)]
+struct RangeRow {
+    campaign_id: Uuid,
+    lo: DateTime<Utc>,
+    hi: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
 struct LiveRow {
+    campaign_id: Uuid,
     id: Uuid,
     begins_at: DateTime<Utc>,
     ends_at: DateTime<Utc>,
@@ -566,6 +652,13 @@ impl LiveRow {
 
 #[derive(FromRow)]
 struct HourRow {
+    campaign_id: Uuid,
+    #[sqlx(flatten)]
+    clicks: ClicksRow,
+}
+
+#[derive(FromRow)]
+struct ClicksRow {
     hour: DateTime<Utc>,
     currency: String,
     clicks: i64,
@@ -574,7 +667,7 @@ struct HourRow {
     cost: Decimal,
 }
 
-impl HourRow {
+impl ClicksRow {
     fn read(self) -> Clicks {
         Clicks {
             hour: self.hour,
@@ -591,11 +684,12 @@ impl HourRow {
 struct FilteredRow {
     rank: i64,
     #[sqlx(flatten)]
-    clicks: HourRow,
+    clicks: ClicksRow,
 }
 
 #[derive(FromRow)]
 struct PriceRow {
+    campaign_id: Uuid,
     since: DateTime<Utc>,
     cost_model: String,
     amount: Option<Decimal>,

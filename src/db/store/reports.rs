@@ -7,12 +7,17 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::FromRow;
+use sqlx::{FromRow, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, Statement, session::Session, statement::statements},
+    db::{
+        Db, Error, Statement,
+        session::Session,
+        statement::{QueryAs, statements},
+    },
     reports::{
+        costs::Facts,
         figures::{Key, Sums},
         plan::{Piece, Plan, Source},
         question::{Dimension, FILTERS_MAX, Filter, GROUPS_MAX, Match, Question, TimeKind},
@@ -209,6 +214,8 @@ LIMIT $16"
     };
 }
 
+pub(in crate::db) mod costs; // it has the macros above too
+
 statements! {
     // See above.
     PLAN_ANEW = "reports.plan_anew": "
@@ -292,23 +299,54 @@ pub struct Part {
     pub sums: Sums,
 }
 
-/// Reads every piece of a plan in one snapshot, each with at most `rows_max` rows; costs of the campaigns in `but_costs_of` are left
-/// out. `None`: there are more rows.
+/// What one reading may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Rows of the figures at most.
+    pub rows_max: usize,
+    /// Rows at most by which costs that are not what links said are spread over those.
+    pub cost_rows_max: usize,
+    /// Clicks that are read one by one for that at most.
+    pub raw_rows_max: usize,
+    /// Longest of the queries.
+    pub timeout: Duration,
+}
+
+/// What was read, in one snapshot.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// All of it.
+    All {
+        /// The sums, but for the costs of `costs`.
+        parts: Vec<Part>,
+        /// By which what is not said by links alone is worked out.
+        costs: Facts,
+    },
+    /// There are more rows than may be.
+    TooManyRows(usize),
+    /// There are more clicks than may be read one by one.
+    TooManyClicks(i64),
+}
+
+/// Reads every piece of a plan in one snapshot, with what costs are worked out of, where they are asked for. What ended before
+/// `settled` does not change any more.
 pub async fn read(
     db: &Db,
     question: &Question,
     plan: &Plan,
     campaigns: Option<Vec<Uuid>>,
-    but_costs_of: Vec<Uuid>,
-    rows_max: i64,
-    limit: Duration,
-) -> Result<Option<Vec<Part>>, Error> {
-    let reading =
-        Reading { question: question.clone(), plan: plan.clone(), campaigns, but_costs_of, rows_max };
-    let parts =
-        db.read_report(OF_HOURS, limit, move |c| Box::pin(async move { reading.run(c).await })).await?;
-    let is_all = i64::try_from(parts.len()).is_ok_and(|parts| parts <= rows_max);
-    Ok(is_all.then_some(parts))
+    settled: DateTime<Utc>,
+    limits: Limits,
+) -> Result<Read, Error> {
+    let reading = Reading {
+        question: question.clone(),
+        plan: plan.clone(),
+        campaigns,
+        but_costs_of: Vec::new(),
+        settled,
+        limits,
+    };
+    db.read_report(OF_HOURS, limits.timeout, move |c| Box::pin(async move { reading.run(c).await })).await
 }
 
 /// Clicks of the time from `from` until before `to`, which a count of facts has to read at most.
@@ -330,21 +368,28 @@ struct Reading {
     plan: Plan,
     campaigns: Option<Vec<Uuid>>,
     but_costs_of: Vec<Uuid>,
-    rows_max: i64,
+    settled: DateTime<Utc>,
+    limits: Limits,
 }
 
 impl Reading {
-    async fn run(self, c: &mut Session<'_>) -> sqlx::Result<Vec<Part>> {
+    async fn run(mut self, c: &mut Session<'_>) -> sqlx::Result<Read> {
         PLAN_ANEW.query().execute(c).await?;
+        let special = costs::list_special(c, &self.question, self.campaigns.as_deref()).await?;
+        self.but_costs_of.clone_from(&special);
         let mut parts = Vec::new();
         for piece in &self.plan.pieces {
             let rows = self.rows(c, piece).await?;
             parts.extend(rows.into_iter().map(|row| row.read(self.question.group_by.len())));
-            if i64::try_from(parts.len()).is_ok_and(|parts| parts > self.rows_max) {
-                break;
+            if parts.len() > self.limits.rows_max {
+                return Ok(Read::TooManyRows(self.limits.rows_max));
             }
         }
-        Ok(parts)
+        let costs = costs::read(c, &self.question, &self.plan, &special, self.settled, self.limits).await?;
+        Ok(match costs {
+            Ok(costs) => Read::All { parts, costs },
+            Err(too_much) => too_much,
+        })
     }
 
     async fn rows(&self, c: &mut Session<'_>, piece: &Piece) -> sqlx::Result<Vec<Row>> {
@@ -373,14 +418,8 @@ impl Reading {
             query = query.bind(question.group_by.get(i).map(<&str>::from));
         }
         query = query.bind((!self.but_costs_of.is_empty()).then_some(&self.but_costs_of));
-        query = query.bind(self.rows_max.saturating_add(1));
-        for i in 0..FILTERS_MAX {
-            let filter = question.filters.get(i);
-            query = query
-                .bind(filter.map(|filter| <&str>::from(filter.dimension)))
-                .bind(filter.map(|filter| <&str>::from(filter.matching)))
-                .bind(filter.map(values));
-        }
+        query = query.bind(one_more(self.limits.rows_max));
+        query = bind_filters(query, question);
         if let Some(dimension) = alone {
             query = query.bind(<&str>::from(dimension));
         }
@@ -397,6 +436,26 @@ impl Row {
             sums: self.sums,
         }
     }
+}
+
+/// The rows by which it is known that there are too many.
+fn one_more(rows_max: usize) -> i64 {
+    i64::try_from(rows_max).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+/// $17 to $40.
+fn bind_filters<'q, T>(mut query: QueryAs<'q, T>, question: &Question) -> QueryAs<'q, T>
+where
+    T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    for i in 0..FILTERS_MAX {
+        let filter = question.filters.get(i);
+        query = query
+            .bind(filter.map(|filter| <&str>::from(filter.dimension)))
+            .bind(filter.map(|filter| <&str>::from(filter.matching)))
+            .bind(filter.map(values));
+    }
+    query
 }
 
 /// Those of the rows that the question needs.

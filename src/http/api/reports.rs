@@ -21,7 +21,10 @@ use uuid::Uuid;
 
 use crate::{
     app::App,
-    db::store::{figures, fx_rates, reports},
+    db::store::{
+        figures, fx_rates,
+        reports::{self, Limits, Read as ReportRead},
+    },
     http::{
         api::{
             campaigns,
@@ -37,8 +40,9 @@ use crate::{
     },
     metrics,
     model::money::{Currency, amount_text},
-    money::rates::Rates,
+    money::{costs::Provenance, rates::Rates},
     reports::{
+        costs::{Cost, Notes, Unallocated, spread},
         figures::{Figures, Key, Row, Sums, compare},
         plan::{Kind, Plan, plan},
         question::{Comparison, Dimension, Filter, Match, Measure, Question, TimeKind, Validity},
@@ -126,6 +130,39 @@ struct ReportNotes {
     uncounted_days: usize,
     /// `unique_clicks` of several days is the sum of their days.
     are_uniques_of_days: bool,
+    /// Where costs are from.
+    cost_from: Vec<CostFrom>,
+    /// Whether costs may still change by clicks of an adjustment's range that come late (`costs.settle_s`).
+    provisional: bool,
+    /// Of totals what no click bears: in no row, and not in `totals`.
+    unallocated: Vec<UnallocatedNote>,
+}
+
+/// Where costs are from.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = ReportCostFrom)]
+enum CostFrom {
+    /// Links.
+    Token,
+    /// Prices of campaigns.
+    Model,
+    /// Adjustments.
+    Adjusted,
+}
+
+/// Of a total what no click bears.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReportUnallocated)]
+struct UnallocatedNote {
+    /// The campaign.
+    campaign_id: Uuid,
+    /// Of the total.
+    #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$", example = "EUR")]
+    currency: Option<Currency>,
+    /// How much.
+    #[schema(example = "30.00")]
+    amount: String,
 }
 
 /// Amounts that could not be converted.
@@ -282,11 +319,27 @@ impl Found {
             })
             .collect();
         without_rate.sort_by(|a, b| a.currency.cmp(&b.currency));
+        let costs = &self.figures.costs;
         ReportNotes {
             without_rate,
             uncounted_days: self.uncounted_days,
             are_uniques_of_days: self.question.measures.contains(&Measure::UniqueClicks),
+            cost_from: cost_from(costs),
+            provisional: costs.is_provisional,
+            unallocated: costs.unallocated.iter().map(UnallocatedNote::of).collect(),
         }
+    }
+}
+
+fn cost_from(costs: &Notes) -> Vec<CostFrom> {
+    let Provenance { token, model, adjusted } = costs.from;
+    let all = [(token, CostFrom::Token), (model, CostFrom::Model), (adjusted, CostFrom::Adjusted)];
+    all.into_iter().filter(|(is_one, _)| *is_one).map(|(_, from)| from).collect()
+}
+
+impl UnallocatedNote {
+    fn of(of: &Unallocated) -> Self {
+        Self { campaign_id: of.campaign_id, currency: of.currency, amount: amount_text(of.amount) }
     }
 }
 
@@ -349,15 +402,9 @@ async fn check_budget(app: &App, plan: &Plan, campaigns: Option<Vec<Uuid>>) -> R
     for (from, to) in plan.raw_ranges() {
         clicks = clicks.saturating_add(reports::count_clicks(&app.db, from, to, campaigns.clone()).await?);
     }
-    let most = i64::try_from(app.config.reports.raw_rows_max).unwrap_or(i64::MAX);
-    if clicks <= most {
-        return Ok(());
-    }
-    let detail = format!(
-        "The report has to read {clicks} clicks one by one, more than {most} (reports.raw_rows_max). Ask for a shorter time or \
-         for one campaign."
-    );
-    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "report_too_big", detail))
+    let most = app.config.reports.raw_rows_max;
+    let is_too_much = usize::try_from(clicks).is_ok_and(|clicks| clicks > most);
+    if is_too_much { Err(too_many_clicks(clicks, most)) } else { Ok(()) }
 }
 
 /// What may be needed to convert amounts of the question.
@@ -380,14 +427,17 @@ async fn read(
     rates: &Rates,
 ) -> Result<Figures, Problem> {
     let config = &app.config.reports;
-    let rows_max = i64::try_from(config.rows_max).unwrap_or(i64::MAX);
-    let parts =
-        reports::read(&app.db, question, plan, campaigns, Vec::new(), rows_max, config.timeout).await?;
-    let Some(parts) = parts else {
-        let detail = format!(
-            "The report has more than {rows_max} rows (reports.rows_max). Group by less, or filter more."
-        );
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "report_too_big", detail));
+    let limits = Limits {
+        rows_max: config.rows_max,
+        cost_rows_max: config.cost_rows_max,
+        raw_rows_max: config.raw_rows_max,
+        timeout: config.timeout,
+    };
+    let settled = Utc::now() - app.config.costs.settle;
+    let (parts, costs) = match reports::read(&app.db, question, plan, campaigns, settled, limits).await? {
+        ReportRead::All { parts, costs } => (parts, costs),
+        ReportRead::TooManyClicks(clicks) => return Err(too_many_clicks(clicks, config.raw_rows_max)),
+        ReportRead::TooManyRows(most) => return Err(too_many_rows(most, config.rows_max)),
     };
     let rate = |currency: &str, day: NaiveDate| -> Option<Decimal> {
         rates.rate(currency.parse().ok()?, question.currency, day)
@@ -396,7 +446,30 @@ async fn read(
     for part in parts {
         figures.add(part.key, &part.sums, part.foreign, rate);
     }
+    figures.costs.from.token = question.needs_cost() && figures.has_cost();
+    let (costs, notes) = spread(costs, (question.from, question.to), question.currency);
+    for Cost { key, foreign, cost } in costs {
+        let foreign = foreign.map(|(currency, day)| (currency.to_string(), day));
+        figures.add(key, &Sums { cost, ..Sums::default() }, foreign, rate);
+    }
+    figures.costs.add(notes);
+    figures.costs.unallocated.retain(|of| question.has_campaign(&of.campaign_id.to_string()));
     Ok(figures)
+}
+
+fn too_many_rows(most: usize, rows_max: usize) -> Problem {
+    let key = if most == rows_max { "rows_max" } else { "cost_rows_max" };
+    let detail =
+        format!("The report has more than {most} rows (reports.{key}). Group by less, or filter more.");
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "report_too_big", detail)
+}
+
+fn too_many_clicks(clicks: i64, most: usize) -> Problem {
+    let detail = format!(
+        "The report has to read {clicks} clicks one by one, more than {most} (reports.raw_rows_max). Ask for a shorter time or \
+         for one campaign."
+    );
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "report_too_big", detail)
 }
 
 /// The sums of all rows, read for themselves.

@@ -174,7 +174,7 @@ async fn get(
     let config = &app.config.costs;
     let known =
         costs::known(&app.db, campaign_id, (from, to), now - config.settle, config.count_timeout).await?;
-    let Costs { hours, warnings } = work_out(known);
+    let Costs { hours, warnings, .. } = work_out(known);
     let mut buckets: BTreeMap<(DateTime<Utc>, NaiveDate, Option<Currency>), Figures> = BTreeMap::new();
     let mut totals: BTreeMap<Option<Currency>, Figures> = BTreeMap::new();
     for ((hour, currency), figures) in hours.into_iter().filter(|((hour, _), _)| (from..to).contains(hour)) {

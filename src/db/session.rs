@@ -108,9 +108,9 @@ impl Session<'_> {
         self.begin_as("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await
     }
 
-    async fn begin_as(&mut self, begin: &'static str) -> sqlx::Result<Transaction<'_>> {
+    async fn begin_as(&mut self, sql: &'static str) -> sqlx::Result<Transaction<'_>> {
         let rules = self.rules.clone();
-        let begun = self.connection.begin_with(begin);
+        let begun = self.connection.begin_with(sql);
         let transaction = rules.bounded(begun).await?;
         Ok(Transaction(Session { connection: Link::Transaction(transaction), rules }))
     }

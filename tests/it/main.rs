@@ -55,6 +55,8 @@ mod api {
     mod manners;
     mod python_client;
     mod queries;
+    mod report_exports;
+    mod report_rows;
     mod schemathesis;
     mod scopes;
     mod sources;

@@ -125,6 +125,8 @@ async fn the_document_asks_for_read_to_read_ingest_for_events_and_admin_for_the_
             ("GET", _) => Some("read"),
             ("POST", "/api/v1/events" | "/api/v1/conversions") => Some("ingest"),
             ("POST", path) if path.ends_with("/explain") => Some("read"),
+            ("POST", path) if path.starts_with("/api/v1/reports") => Some("read"),
+            ("POST", "/api/v1/exports") => Some("read"),
             _ => Some("admin"),
         };
         assert_eq!(scope.as_deref(), wanted, "{method} {template}");

@@ -94,6 +94,10 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         replicas::probe::STATEMENTS,
         reports::STATEMENTS,
         reports::costs::STATEMENTS,
+        reports::exports::STATEMENTS,
+        reports::facts::STATEMENTS,
+        reports::names::STATEMENTS,
+        reports::notes::STATEMENTS,
         seal_keys::STATEMENTS,
         server_status::STATEMENTS,
         stats::STATEMENTS,
@@ -137,6 +141,18 @@ pub enum Error {
 statements! {
     // Where the log is safe on the primary's disk. A commit that was answered is in it.
     POSITION = "position.current": "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint";
+
+    // A client that is gone is noticed within a second, also while rows are sorted; only Linux can tell.
+    SET_STREAM = "stream.set": "
+    SELECT
+        set_config('statement_timeout', $1, true),
+        set_config('plan_cache_mode', 'force_custom_plan', true),
+        set_config('jit', 'off', true),
+        set_config('work_mem', '64MB', true),
+        CASE
+            WHEN version() LIKE '%linux%' AND current_setting('client_connection_check_interval', true) IS NOT NULL
+                THEN set_config('client_connection_check_interval', '1s', true)
+        END";
 }
 
 fn is_worth_elsewhere<T>(answer: &Result<T, Error>) -> bool {
@@ -154,6 +170,8 @@ pub struct Db {
     written: AtomicU64,
     /// Reads that the primary takes over while no replica can answer: few, it has the writes to do.
     spare: Semaphore,
+    /// Connections beside the pools, for what is read row by row.
+    streams: Semaphore,
     acquire_timeout: Duration,
     maintenance_timeout: Duration,
     probe_interval: Duration,
@@ -181,6 +199,7 @@ impl Db {
             monitor,
             written: AtomicU64::new(0),
             spare: Semaphore::new(config.primary_reads_max as usize),
+            streams: Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS)),
             acquire_timeout: config.acquire_timeout,
             maintenance_timeout: config.maintenance_timeout,
             probe_interval: config.probe_interval,
@@ -297,6 +316,32 @@ impl Db {
         F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
     {
         self.read_bounded(statement, Within::Snapshot(limit), run).await
+    }
+
+    /// Runs a read of many rows, which `run` hands on as they come, on a connection of its own to a replica that is fit, else to
+    /// the primary; it sees one state of the database. Dropped, the connection is closed, and the server ends the read: so a
+    /// caller that hangs up ends it, other than all other queries.
+    pub async fn stream<F>(&self, statement: Statement, limit: Duration, run: F) -> Result<(), Error>
+    where
+        F: for<'c, 's> FnOnce(&'c mut Session<'s>) -> BoxFuture<'c, sqlx::Result<()>> + Send,
+    {
+        let Ok(Ok(_permit)) = timeout(self.acquire_timeout, self.streams.acquire()).await else {
+            return Err(Error::Unavailable("as many streams are read as database.streams_max allows".into()));
+        };
+        let position = self.written().max(position::needed());
+        let mut session = self.replicas.pool_for(position).unwrap_or(&self.primary).connect().await?;
+        let reading = async {
+            let mut transaction = session.begin_snapshot().await?;
+            let limit_ms = limit.as_millis().to_string();
+            SET_STREAM.query().bind(limit_ms).execute(&mut transaction).await?;
+            run(&mut transaction).await?;
+            transaction.commit().await
+        };
+        let read = timeout(limit, reading).await.unwrap_or_else(|_| Err(pool::timed_out()));
+        if read.is_ok() {
+            let _ = session.close().await;
+        }
+        read.map_err(|error| monitor::classify(statement.name(), error))
     }
 
     async fn read_bounded<T, F>(&self, statement: Statement, within: Within, run: F) -> Result<T, Error>

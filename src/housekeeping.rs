@@ -2,6 +2,7 @@
 //! clock, erasures in its journal, the keys of tokens, the sums of reports. Nobody's click waits for any of it.
 
 pub(crate) mod clock;
+pub(crate) mod closed_days;
 pub(crate) mod conversions;
 pub(crate) mod database;
 pub(crate) mod erasure;

@@ -25,7 +25,11 @@ use std::{
 
 use ::http::{HeaderValue, header};
 use axum::body::Body;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -47,7 +51,7 @@ use crate::{
         timeouts::{Limits, TimeoutStream},
     },
 };
-use body::Timely;
+use body::{Answering, Timely};
 
 /// A warning that keeps being true is repeated so often.
 const WARNING_INTERVAL: Duration = Duration::from_secs(5);
@@ -240,8 +244,12 @@ impl Shared {
                 if ending.is_winding_down() {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                phase.set(Phase::IDLE);
-                Ok::<_, Infallible>(response)
+                // one of a known length is made: it only has to be taken
+                if response.body().size_hint().exact().is_some() {
+                    phase.set(Phase::IDLE);
+                    return Ok::<_, Infallible>(response);
+                }
+                Ok(response.map(|body| Body::new(Answering::new(body, phase.clone()))))
             }
         });
         let mut connection = self.http.serve_connection(io, service);

@@ -2,6 +2,7 @@
 //! of hours, or the facts), and what becomes of the sums. The statements are in `db::store::reports`.
 
 pub mod costs;
+pub mod facts;
 pub mod figures;
 pub mod plan;
 pub mod question;

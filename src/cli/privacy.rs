@@ -39,11 +39,12 @@ const LETTERS_PAGE: i64 = 500;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What no command of octo can reach.
-const NOT_REACHED: [&str; 4] = [
+const NOT_REACHED: [&str; 5] = [
     "journals of other nodes: each blanks its own within privacy.erasure_interval_s, once it runs and sees PostgreSQL",
     "PostgreSQL's log (WAL), dead rows until the next VACUUM, standbys that lag, and backups",
     "copies of a journal (backups, snapshots), and bytes a file system has not overwritten yet",
     "what was sent on: destinations, and whoever read the API",
+    "files of exports that were made before: deleted after reports.export_keep_s, or with DELETE /api/v1/exports/{id}",
 ];
 
 #[derive(Debug, Subcommand)]

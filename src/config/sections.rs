@@ -404,6 +404,8 @@ pub struct Database {
     pub replica_eject_max: Duration,
     #[serde(with = "AtLeast::<1>")]
     pub primary_reads_max: u32,
+    #[serde(with = "AtLeast::<1>")]
+    pub streams_max: usize,
     pub migrate_on_start: bool,
     #[serde(rename = "partitions_ahead_days", with = "Days::<1>")]
     pub partitions_ahead: Duration,
@@ -677,6 +679,27 @@ pub struct Reports {
     pub compare_interval: Duration,
     #[serde(rename = "compare_timeout_ms", with = "Millis::<1000>")]
     pub compare_timeout: Duration,
+    #[serde(rename = "stream_timeout_ms", with = "Millis::<1000>")]
+    pub stream_timeout: Duration,
+    pub index_closed_days: bool,
+    #[serde(with = "AtLeast::<0>")]
+    pub index_hour: u32,
+    #[serde(with = "AtLeast::<1>")]
+    pub exports_max: usize,
+    #[serde(rename = "export_interval_ms", with = "Millis::<100>")]
+    pub export_interval: Duration,
+    #[serde(rename = "export_lease_ms", with = "Millis::<1000>")]
+    pub export_lease: Duration,
+    #[serde(with = "AtLeast::<1>")]
+    pub export_attempts_max: u32,
+    #[serde(rename = "export_timeout_ms", with = "Millis::<1000>")]
+    pub export_timeout: Duration,
+    #[serde(with = "AtLeast::<1000>")]
+    pub export_rows_max: usize,
+    #[serde(with = "AtLeast::<1024>")]
+    pub export_bytes_max: u64,
+    #[serde(rename = "export_keep_s", with = "Seconds::<1>")]
+    pub export_keep: Duration,
 }
 
 /// `[script]`

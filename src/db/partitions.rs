@@ -8,7 +8,10 @@ use std::{collections::HashSet, time::Duration};
 
 use chrono::NaiveDate;
 
-use super::{Db, Error, Statement, statement::statements, text::Text};
+use sqlx::AssertSqlSafe;
+use tokio::time::timeout;
+
+use super::{Db, Error, Statement, monitor::classify, pool::timed_out, statement::statements, text::Text};
 use crate::{config, facts::Kind};
 
 /// One chunk of what is too old. Rows that another node is deleting are left to it.
@@ -79,6 +82,33 @@ statements! {
       AND (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp AT TIME ZONE 'UTC'
           <= least(now() - $1::integer * interval '1 day', date_trunc('day', now(), 'UTC'))
     ORDER BY c.relname";
+
+    // Days that are over, the newest first. An index whose making broke off is none.
+    UNINDEXED = "partitions.unindexed": "
+    SELECT c.relname::text
+    FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid
+    JOIN pg_class p ON p.oid = i.inhparent
+    WHERE p.relname = 'clicks'
+      AND p.relnamespace = current_schema()::regnamespace
+      AND c.relname ~ '^clicks_[0-9]{8}$'
+      AND (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp AT TIME ZONE 'UTC'
+          <= now() - $1::integer * interval '1 hour'
+      AND NOT EXISTS (
+          SELECT
+          FROM pg_index x
+          JOIN pg_class n ON n.oid = x.indexrelid
+          WHERE x.indrelid = c.oid
+            AND x.indisvalid
+            AND n.relname = c.relname || '_campaign_id_created_at'
+      )
+    ORDER BY c.relname DESC";
+
+    // For the session: its end lets go of it. One node at a time.
+    LOCK_INDEXING = "partitions.lock_indexing": "
+    SELECT
+        pg_try_advisory_lock(1868788850),
+        set_config('statement_timeout', $1, false)";
 
     DROP = "partitions.drop": "SELECT octo_drop_partition($1, $2, $3)";
 
@@ -253,6 +283,39 @@ pub async fn drop_old(db: &Db, keep_days: u32, options: Options) -> Result<Round
         }
     }
     Ok(round)
+}
+
+/// Gives the clicks of the newest day that is over for `hours` and has none an index by campaign and time; says which day. It keeps
+/// nobody from reading or writing, and so needs a session: not through PgBouncer in transaction mode.
+pub async fn index_closed_day(db: &Db, hours: u32, limit: Duration) -> Result<Option<String>, Error> {
+    let hours = int(hours);
+    let days: Vec<String> = db
+        .read_primary(UNINDEXED, move |c| Box::pin(UNINDEXED.query_scalar().bind(hours).fetch_all(c)))
+        .await?;
+    let Some(name) = days.into_iter().next().filter(|_| db.direct().is_session()) else { return Ok(None) };
+    let mut session = db.direct().connect().await?;
+    let indexing = async {
+        let limit_ms = limit.as_millis().to_string();
+        let (is_ours, _): (bool, String) =
+            LOCK_INDEXING.query_as().bind(limit_ms).fetch_one(&mut session).await?;
+        if !is_ours {
+            return Ok(false);
+        }
+        // the name is of the list above: a word and eight digits
+        for sql in [
+            format!("DROP INDEX CONCURRENTLY IF EXISTS {name}_campaign_id_created_at"),
+            format!(
+                "CREATE INDEX CONCURRENTLY {name}_campaign_id_created_at ON {name} (campaign_id, created_at)"
+            ),
+        ] {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *session).await?;
+        }
+        Ok(true)
+    };
+    let indexed = timeout(limit, indexing).await.unwrap_or_else(|_| Err(timed_out()));
+    let indexed = indexed.map_err(|error| classify(UNINDEXED.name(), error))?;
+    let _ = session.close().await;
+    Ok(indexed.then_some(name))
 }
 
 /// Deletes what is older than `keep_days` (1 at least) outside the day partitions: rows of the DEFAULT ones, keys of

@@ -17,6 +17,11 @@ pub(super) fn needed() -> u64 {
     AT_LEAST.try_with(|position| *position).unwrap_or(0)
 }
 
+/// The same work, for a task of its own: its reads see what those of the current task see.
+pub fn carried<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    at_least(needed(), work)
+}
+
 /// As Postgres writes a `pg_lsn`: two hexadecimal numbers, the upper and lower 32 bits.
 pub fn to_text(position: u64) -> String {
     format!("{:X}/{:X}", position >> 32, position & 0xFFFF_FFFF)

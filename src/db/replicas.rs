@@ -132,6 +132,14 @@ impl Replicas {
         self.list.iter().any(|replica| replica.fitness(0).is_some())
     }
 
+    /// The pool of one that is fit and has what was written until there; for a connection beside it.
+    pub(super) fn pool_for(&self, position: u64) -> Option<&Pool> {
+        let replica = &self.list[self.choose(position, None)?];
+        replica.reads.fetch_add(1, Ordering::Relaxed);
+        metrics::replica_read(&replica.label);
+        Some(&replica.pool)
+    }
+
     /// Runs a read on the one at this place, and learns from how it ends.
     pub(super) async fn run<T, F>(
         &self,

@@ -3,10 +3,15 @@
 //! A module writes its statements with [`statements!`], which makes a constant of each and the list of all. What
 //! runs one takes the constant, so a text runs under no other name; a constant that nothing runs does not compile.
 
+use std::io;
+
+use futures_util::TryStreamExt as _;
 use sqlx::{
     Encode, FromRow, Postgres, Type,
     postgres::{PgArguments, PgQueryResult, PgRow},
 };
+
+use tokio::sync::mpsc;
 
 use super::session::Session;
 
@@ -116,6 +121,35 @@ impl<'q, T: for<'r> FromRow<'r, PgRow> + Send + Unpin> QueryAs<'q, T> {
         let query = self.query.persistent(c.is_prepared());
         c.run(self.statement, async |c| query.fetch_all(c).await).await
     }
+
+    /// Hands rows on as they come, `page_rows` at a time, until there are no more or nobody takes them: never more of them are in
+    /// memory than wait to be taken.
+    pub(in crate::db) async fn send_all(
+        self,
+        c: &mut Session<'_>,
+        page_rows: usize,
+        pages: &mpsc::Sender<Vec<T>>,
+    ) -> sqlx::Result<()> {
+        let query = self.query.persistent(c.is_prepared());
+        c.run(self.statement, async |c| {
+            let mut rows = query.fetch(c);
+            let mut page = Vec::with_capacity(page_rows);
+            while let Some(row) = rows.try_next().await? {
+                page.push(row);
+                if page.len() == page_rows {
+                    let full = std::mem::replace(&mut page, Vec::with_capacity(page_rows));
+                    if pages.send(full).await.is_err() {
+                        return Err(nobody_reads());
+                    }
+                }
+            }
+            if !page.is_empty() {
+                let _ = pages.send(page).await; // nobody takes it
+            }
+            Ok(())
+        })
+        .await
+    }
 }
 
 /// A statement with its values, for the one value of its rows.
@@ -141,6 +175,10 @@ where
     pub(in crate::db) async fn fetch_all(self, c: &mut Session<'_>) -> sqlx::Result<Vec<T>> {
         self.0.fetch_all(c).await.map(|rows| rows.into_iter().map(|(value,)| value).collect())
     }
+}
+
+fn nobody_reads() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::BrokenPipe, "nobody reads on"))
 }
 
 const fn is_noun_verb(name: &[u8]) -> bool {

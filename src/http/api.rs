@@ -10,6 +10,7 @@ pub(crate) mod costs;
 pub(crate) mod dead_letters;
 pub(crate) mod deliveries;
 pub(crate) mod events;
+pub(crate) mod exports;
 pub(crate) mod fx_rates;
 pub(crate) mod landing_pages;
 mod library;
@@ -51,6 +52,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(budgets::router())
         .merge(stats::router())
         .merge(reports::router())
+        .merge(exports::router())
         .merge(story::router())
         .merge(clicks::router())
         .merge(events::router())

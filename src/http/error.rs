@@ -212,7 +212,6 @@ impl Problem {
     }
 
     /// The stable name of the fault.
-    #[cfg(test)]
     pub fn code(&self) -> &'static str {
         self.code
     }

@@ -1,4 +1,5 @@
-//! A request's body that must be complete in time, however it comes and whoever reads it.
+//! A request's body that must be complete in time, however it comes and whoever reads it; and an answer that is made while it is
+//! sent.
 
 use std::{
     error::Error,
@@ -77,5 +78,43 @@ impl Body for Timely {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// An answer that is made while it is sent, however long that takes: its connection is not idle before its end.
+pub(super) struct Answering {
+    body: axum::body::Body,
+    phase: Arc<Phase>,
+}
+
+impl Answering {
+    pub(super) fn new(body: axum::body::Body, phase: Arc<Phase>) -> Self {
+        Self { body, phase }
+    }
+}
+
+impl Body for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.phase.set(Phase::IDLE);
     }
 }

@@ -14,8 +14,11 @@ use crate::{
     caps::sharing::Sharing,
     config::Config,
     drain,
-    housekeeping::{clock, conversions, database, erasure, figures, seal_keys},
-    http::{self, api::manners::idempotency},
+    housekeeping::{clock, closed_days, conversions, database, erasure, figures, seal_keys},
+    http::{
+        self,
+        api::{exports, manners::idempotency},
+    },
     journal::Lock,
     judge::sharing::{self, Channel},
     net::{Connections, ListenerKind, listeners::Listener},
@@ -138,6 +141,8 @@ pub(super) fn spawn_tasks(
 
     tasks.spawn_after(schema_ready, "figures", figures::run(app.clone(), stop()));
     tasks.spawn_after(set_up, "figures-comparison", figures::compare(app.clone(), stop()));
+    tasks.spawn_after(schema_ready, "exports", exports::worker::run(app.clone(), stop()));
+    tasks.spawn_after(set_up, "closed-days", closed_days::run(app.clone(), stop()));
 
     let worker = Worker::new(db(), config.deliveries.clone(), app.postbacks.clone());
     tasks.spawn_after(schema_ready, "deliveries", worker.run(stop()));

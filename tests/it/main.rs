@@ -57,7 +57,9 @@ mod api {
     mod queries;
     mod reconciliation;
     mod report_costs;
+    mod report_exports;
     mod report_proof;
+    mod report_rows;
     mod reports;
     mod schemathesis;
     mod scopes;

@@ -162,6 +162,11 @@ macro_rules! holds {
     };
 }
 
+pub mod exports;
+pub mod facts;
+pub mod names;
+pub mod notes;
+
 /// The sums of what stands in `$from` as `f`.
 macro_rules! figures {
     ($value:ident, $from:literal) => {

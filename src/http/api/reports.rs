@@ -1,12 +1,17 @@
 //! `/api/v1/reports`: figures by any dimensions, and whether they add up.
 
+pub(crate) mod facts;
 pub(crate) mod input;
+mod links;
+mod names;
+pub(crate) mod produce;
+pub(crate) mod rows;
 
 use std::time::Instant;
 
 use axum::{
     extract::{RawQuery, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -23,11 +28,15 @@ use crate::{
     app::App,
     db::store::{
         figures, fx_rates,
-        reports::{self, Limits, Read as ReportRead},
+        reports::{
+            self, Limits, Read as ReportRead,
+            names::{self as stored_names, Names},
+            notes,
+        },
     },
     http::{
         api::{
-            campaigns,
+            campaigns, exports,
             manners::{
                 answer::answer,
                 auth::Read,
@@ -49,6 +58,12 @@ use crate::{
     },
 };
 use input::{Asked, ReportInput};
+use links::ReportLinks;
+use produce::{Bounds, Job};
+use rows::Format;
+
+/// The code of what is beyond the bounds of its kind.
+pub(crate) const TOO_BIG: &str = "report_too_big";
 
 /// Days that are compared at once.
 const COMPARED_DAYS_MAX: i64 = 31;
@@ -60,6 +75,7 @@ const DIFFERENCES_MAX: i64 = 1000;
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .routes(routes!(post, get))
+        .merge(facts::router())
         .routes(routes!(dimensions))
         .routes(routes!(invariants))
 }
@@ -97,6 +113,8 @@ struct Report {
     totals_before: Option<ReportFigures>,
     /// When it was read: everything that was stored by then is in it.
     as_of: DateTime<Utc>,
+    /// How far the journal of each node was stored by then: at most a hundred, those that moved last first.
+    watermarks: Vec<ReportWatermark>,
     /// Where it was read: sums of one `dimension`, sums of hours and days (`cube`), or facts (`raw`). The figures are the same.
     #[schema(value_type = String, example = "cube")]
     source: &'static str,
@@ -110,9 +128,27 @@ struct ReportRow {
     /// The value of each dimension that the report is grouped by; null is not known.
     #[schema(value_type = Object, example = json!({"country": "DE"}))]
     keys: Map<String, Value>,
+    /// Names of what stands as an id, by dimension; what was deleted has none.
+    #[schema(value_type = Object, example = json!({"campaign": "Summer sale"}))]
+    names: Map<String, Value>,
     figures: ReportFigures,
     /// Likewise of the time before, where it is compared.
     before: Option<ReportFigures>,
+    /// Where its facts are; not in a row that is streamed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    links: Option<ReportLinks>,
+}
+
+/// How far a journal was stored.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReportWatermark {
+    /// The journal: one start of a node.
+    stream: Uuid,
+    /// Everything up to this record of it was stored.
+    seq: i64,
+    /// When that moved last.
+    updated_at: DateTime<Utc>,
 }
 
 /// The measures that were asked for: counts are numbers, amounts and ratios decimal numbers in a text, and null where there is
@@ -136,6 +172,12 @@ struct ReportNotes {
     provisional: bool,
     /// Of totals what no click bears: in no row, and not in `totals`.
     unallocated: Vec<UnallocatedNote>,
+    /// Postbacks that came in the range with a word for their state that nobody mapped. These three are of all campaigns.
+    unmapped: i64,
+    /// Postbacks that came in the range and whose click never came.
+    orphan: i64,
+    /// Postbacks that came in the range and wait for their click.
+    waiting: i64,
 }
 
 /// Where costs are from.
@@ -185,14 +227,26 @@ struct WithoutRate {
 /// Read a report
 ///
 /// Figures by up to four dimensions, exact and current: what is stored is in them. Counted from sums that are kept of what was
-/// stored; from the facts themselves where the sums do not know what is asked.
+/// stored; from the facts themselves where the sums do not know what is asked. `Accept: text/csv` and `application/x-ndjson` give
+/// all rows.
 #[utoipa::path(
-    post, path = "/reports", tag = "reports", operation_id = "read_report",
+    post, path = "/reports", tag = "reports", operation_id = "read_report", security(("token" = ["read"])),
     request_body = ReportInput,
-    responses((status = 200, description = "The report.", body = Report), Problems),
+    responses(
+        (status = 200, description = "The report.", content((Report = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"))),
+        (status = 202, description = "It is too much to be read at once: an export is made.", body = exports::ExportBody, headers(
+            ("Location" = String, description = "Where the export is."),
+        )),
+        Problems,
+    ),
 )]
-async fn post(_: Read, State(app): State<App>, Json(value): Json) -> Result<Response, Problem> {
-    report(&app, &value).await
+async fn post(
+    _: Read,
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(value): Json,
+) -> Result<Response, Problem> {
+    report(&app, &value, &headers).await
 }
 
 /// Read a report by a link
@@ -215,23 +269,61 @@ async fn post(_: Read, State(app): State<App>, Json(value): Json) -> Result<Resp
         ("limit" = Option<i64>, Query, description = "Rows at most, 50 by default.", minimum = 1, maximum = 10000),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the answer before.", example = ""),
     ),
-    responses((status = 200, description = "The report.", body = Report), Problems),
+    responses(
+        (status = 200, description = "The report.", content((Report = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"))),
+        (status = 202, description = "It is too much to be read at once: an export is made.", body = exports::ExportBody, headers(
+            ("Location" = String, description = "Where the export is."),
+        )),
+        Problems,
+    ),
 )]
-async fn get(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    report(&app, &input::of_query(query.as_deref())?).await
+async fn get(
+    _: Read,
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    report(&app, &input::of_query(query.as_deref())?, &headers).await
 }
 
-async fn report(app: &App, value: &Value) -> Result<Response, Problem> {
+async fn report(app: &App, value: &Value, headers: &HeaderMap) -> Result<Response, Problem> {
     let asked = input::read(value, Utc::now())?;
-    let begun = Instant::now();
-    let as_of = Utc::now();
-    let found = Found::of(app, &asked).await?;
+    let format = Format::wanted(headers);
+    let (begun, bounds) = (Instant::now(), Bounds::of_answers(app));
+    let beside = Beside::read(app, &asked.question).await?;
+    let found = match Found::of(app, &asked, bounds).await {
+        Err(problem) if problem.code() == TOO_BIG => {
+            let value = input::fixed(value, asked.question.from, asked.question.to);
+            return exports::begin(app, exports::What::Report, value, format.unwrap_or(Format::Ndjson)).await;
+        }
+        found => found?,
+    };
     metrics::report_read(found.kind.into(), begun.elapsed());
-    answer(StatusCode::OK, &found.shown(&asked, as_of)?)
+    if let Some(format) = format {
+        return Ok(produce::streamed(app, Job::Report(Box::new(found)), format, bounds.timeout));
+    }
+    answer(StatusCode::OK, &found.shown(app, &asked, beside).await?)
+}
+
+/// What is said beside the figures of a report.
+struct Beside {
+    as_of: DateTime<Utc>,
+    watermarks: Vec<notes::Watermark>,
+    open: notes::Open,
+}
+
+impl Beside {
+    /// Read before the figures: what is stored by then is in them.
+    async fn read(app: &App, question: &Question) -> Result<Self, Problem> {
+        let as_of = Utc::now();
+        let watermarks = notes::watermarks(&app.db).await?;
+        let open = notes::count_open(&app.db, question.from, question.to).await?;
+        Ok(Self { as_of, watermarks, open })
+    }
 }
 
 /// What was found.
-struct Found {
+pub(crate) struct Found {
     question: Question,
     kind: Kind,
     figures: Figures,
@@ -241,20 +333,22 @@ struct Found {
 }
 
 impl Found {
-    async fn of(app: &App, asked: &Asked) -> Result<Self, Problem> {
-        let (question, campaigns) = with_campaigns(app, &asked.question).await?;
+    /// Reads what is asked for, within its bounds; [`TOO_BIG`] where they do not do.
+    pub(crate) async fn of(app: &App, asked: &Asked, bounds: Bounds) -> Result<Self, Problem> {
+        let mut question = asked.question.clone();
+        let campaigns = with_campaigns(app, &mut question.filters).await?;
         let plan = plan(&question);
-        check_budget(app, &plan, campaigns.clone()).await?;
+        check_raw_rows(app, plan.raw_ranges(), campaigns.clone(), bounds.raw_rows_max).await?;
         let rates = rates(app, &question).await?;
-        let figures = read(app, &question, &plan, campaigns.clone(), &rates).await?;
-        let total = total(app, &question, campaigns.clone(), &rates).await?;
+        let figures = read(app, &question, &plan, campaigns.clone(), &rates, bounds).await?;
+        let total = total(app, &question, campaigns.clone(), &rates, bounds).await?;
         let mut before = None;
         if asked.compare == Comparison::Previous {
             let question = question.before();
             let plan = crate::reports::plan::plan(&question);
-            check_budget(app, &plan, campaigns.clone()).await?;
-            let figures = read(app, &question, &plan, campaigns.clone(), &rates).await?;
-            before = Some((figures, self::total(app, &question, campaigns, &rates).await?));
+            check_raw_rows(app, plan.raw_ranges(), campaigns.clone(), bounds.raw_rows_max).await?;
+            let figures = read(app, &question, &plan, campaigns.clone(), &rates, bounds).await?;
+            before = Some((figures, self::total(app, &question, campaigns, &rates, bounds).await?));
         }
         let uncounted = figures::list_recounts(&app.db).await?;
         let is_in = |day: &&NaiveDate| (question.from.date_naive()..=question.to.date_naive()).contains(*day);
@@ -262,7 +356,22 @@ impl Found {
         Ok(Self { question, kind: plan.kind(), figures, total, before, uncounted_days })
     }
 
-    fn shown(&self, asked: &Asked, as_of: DateTime<Utc>) -> Result<Report, Problem> {
+    /// Its question, with campaigns by their ids.
+    pub(crate) fn question(&self) -> &Question {
+        &self.question
+    }
+
+    /// Whether it is compared with the time before.
+    pub(crate) fn is_compared(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// All its rows, in the order asked for.
+    pub(crate) fn sorted(&self) -> Vec<Row> {
+        self.figures.sorted(&self.question)
+    }
+
+    async fn shown(&self, app: &App, asked: &Asked, beside: Beside) -> Result<Report, Problem> {
         let question = &self.question;
         let mut rows = self.figures.sorted(question);
         if let Some(cursor) = &asked.cursor {
@@ -272,6 +381,7 @@ impl Found {
         let has_more = rows.len() > asked.limit;
         rows.truncate(asked.limit);
         let next_cursor = rows.last().filter(|_| has_more).map(|row| cursor_of(&row.key));
+        let names = stored_names::of_ids(&app.db, names::ids_of(question, &rows)).await?;
         Ok(Report {
             from: question.from,
             to: question.to,
@@ -281,32 +391,36 @@ impl Found {
             validity: question.validity,
             group_by: question.group_by.clone(),
             measures: question.measures.clone(),
-            rows: rows.iter().map(|row| self.row(row)).collect(),
+            rows: rows.iter().map(|row| self.row(row, &names, true)).collect(),
             has_more,
             next_cursor,
             totals: ReportFigures::of(question, &self.total),
             totals_before: self.before.as_ref().map(|(_, total)| ReportFigures::of(question, total)),
-            as_of,
+            as_of: beside.as_of,
+            watermarks: beside.watermarks.into_iter().map(ReportWatermark::from).collect(),
             source: self.kind.into(),
-            notes: self.notes(),
+            notes: self.notes(beside.open),
         })
     }
 
-    fn row(&self, row: &Row) -> ReportRow {
+    fn row(&self, row: &Row, names: &Names, has_links: bool) -> ReportRow {
         let question = &self.question;
-        let names = question.group_by.iter().map(|dimension| dimension.to_string());
+        let dimensions = question.group_by.iter().map(ToString::to_string);
         let before = self.before.as_ref().map(|(figures, _)| {
             let sums = figures.get(&row.key).copied().unwrap_or_default();
             ReportFigures::of(question, &sums)
         });
         ReportRow {
-            keys: names.zip(row.key.iter().map(|value| Value::from(value.clone()))).collect(),
+            keys: dimensions.zip(row.key.iter().map(|value| Value::from(value.clone()))).collect(),
+            names: names::named(names, names::values(question, &row.key)),
             figures: ReportFigures::of(question, &row.sums),
             before,
+            links: has_links.then(|| ReportLinks::of(question, &row.key)),
         }
     }
 
-    fn notes(&self) -> ReportNotes {
+    fn notes(&self, open: notes::Open) -> ReportNotes {
+        let notes::Open { unmapped, orphan, waiting } = open;
         let mut without_rate: Vec<WithoutRate> = self
             .figures
             .without_rate
@@ -327,6 +441,9 @@ impl Found {
             cost_from: cost_from(costs),
             provisional: costs.is_provisional,
             unallocated: costs.unallocated.iter().map(UnallocatedNote::of).collect(),
+            unmapped,
+            orphan,
+            waiting,
         }
     }
 }
@@ -340,6 +457,13 @@ fn cost_from(costs: &Notes) -> Vec<CostFrom> {
 impl UnallocatedNote {
     fn of(of: &Unallocated) -> Self {
         Self { campaign_id: of.campaign_id, currency: of.currency, amount: amount_text(of.amount) }
+    }
+}
+
+impl From<notes::Watermark> for ReportWatermark {
+    fn from(watermark: notes::Watermark) -> Self {
+        let notes::Watermark { stream, seq, updated_at } = watermark;
+        Self { stream, seq, updated_at }
     }
 }
 
@@ -359,11 +483,10 @@ impl ReportFigures {
     }
 }
 
-/// The question with campaigns by their ids, and those it names.
-async fn with_campaigns(app: &App, question: &Question) -> Result<(Question, Option<Vec<Uuid>>), Problem> {
-    let mut question = question.clone();
+/// Puts the ids of campaigns in the place of their keys; gives those that are named.
+async fn with_campaigns(app: &App, filters: &mut [Filter]) -> Result<Option<Vec<Uuid>>, Problem> {
     let mut named: Option<Vec<Uuid>> = None;
-    for (i, filter) in question.filters.iter_mut().enumerate() {
+    for (i, filter) in filters.iter_mut().enumerate() {
         let Filter {
             dimension: Dimension::Campaign,
             matching: matching @ (Match::Is | Match::IsNot),
@@ -393,18 +516,22 @@ async fn with_campaigns(app: &App, question: &Question) -> Result<(Question, Opt
             });
         }
     }
-    Ok((question, named))
+    Ok(named)
 }
 
-/// Refuses what would read too many facts.
-async fn check_budget(app: &App, plan: &Plan, campaigns: Option<Vec<Uuid>>) -> Result<(), Problem> {
+/// About how many facts are to be read; refuses too many.
+pub(crate) async fn check_raw_rows(
+    app: &App,
+    ranges: impl IntoIterator<Item = (DateTime<Utc>, DateTime<Utc>)>,
+    campaigns: Option<Vec<Uuid>>,
+    raw_rows_max: usize,
+) -> Result<i64, Problem> {
     let mut clicks = 0i64;
-    for (from, to) in plan.raw_ranges() {
+    for (from, to) in ranges {
         clicks = clicks.saturating_add(reports::count_clicks(&app.db, from, to, campaigns.clone()).await?);
     }
-    let most = app.config.reports.raw_rows_max;
-    let is_too_much = usize::try_from(clicks).is_ok_and(|clicks| clicks > most);
-    if is_too_much { Err(too_many_clicks(clicks, most)) } else { Ok(()) }
+    let is_too_much = usize::try_from(clicks).is_ok_and(|clicks| clicks > raw_rows_max);
+    if is_too_much { Err(too_many_clicks(clicks, raw_rows_max)) } else { Ok(clicks) }
 }
 
 /// What may be needed to convert amounts of the question.
@@ -425,19 +552,19 @@ async fn read(
     plan: &Plan,
     campaigns: Option<Vec<Uuid>>,
     rates: &Rates,
+    bounds: Bounds,
 ) -> Result<Figures, Problem> {
-    let config = &app.config.reports;
     let limits = Limits {
-        rows_max: config.rows_max,
-        cost_rows_max: config.cost_rows_max,
-        raw_rows_max: config.raw_rows_max,
-        timeout: config.timeout,
+        rows_max: bounds.rows_max,
+        cost_rows_max: app.config.reports.cost_rows_max,
+        raw_rows_max: bounds.raw_rows_max,
+        timeout: bounds.query_timeout,
     };
     let settled = Utc::now() - app.config.costs.settle;
     let (parts, costs) = match reports::read(&app.db, question, plan, campaigns, settled, limits).await? {
         ReportRead::All { parts, costs } => (parts, costs),
-        ReportRead::TooManyClicks(clicks) => return Err(too_many_clicks(clicks, config.raw_rows_max)),
-        ReportRead::TooManyRows(most) => return Err(too_many_rows(most, config.rows_max)),
+        ReportRead::TooManyClicks(clicks) => return Err(too_many_clicks(clicks, bounds.raw_rows_max)),
+        ReportRead::TooManyRows(most) => return Err(too_many_rows(most, bounds.rows_max)),
     };
     let rate = |currency: &str, day: NaiveDate| -> Option<Decimal> {
         rates.rate(currency.parse().ok()?, question.currency, day)
@@ -461,7 +588,7 @@ fn too_many_rows(most: usize, rows_max: usize) -> Problem {
     let key = if most == rows_max { "rows_max" } else { "cost_rows_max" };
     let detail =
         format!("The report has more than {most} rows (reports.{key}). Group by less, or filter more.");
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "report_too_big", detail)
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, TOO_BIG, detail)
 }
 
 fn too_many_clicks(clicks: i64, most: usize) -> Problem {
@@ -469,7 +596,7 @@ fn too_many_clicks(clicks: i64, most: usize) -> Problem {
         "The report has to read {clicks} clicks one by one, more than {most} (reports.raw_rows_max). Ask for a shorter time or \
          for one campaign."
     );
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "report_too_big", detail)
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, TOO_BIG, detail)
 }
 
 /// The sums of all rows, read for themselves.
@@ -478,9 +605,10 @@ async fn total(
     question: &Question,
     campaigns: Option<Vec<Uuid>>,
     rates: &Rates,
+    bounds: Bounds,
 ) -> Result<Sums, Problem> {
     let question = question.in_total();
-    let figures = read(app, &question, &plan(&question), campaigns, rates).await?;
+    let figures = read(app, &question, &plan(&question), campaigns, rates, bounds).await?;
     Ok(figures.total())
 }
 

@@ -20,6 +20,7 @@ async fn schemathesis_finds_nothing() {
         builder
             .env("OCTO_LIMITS__FAILED_AUTH_BURST", "10000")
             .env("OCTO_LIMITS__FAILED_AUTH_PER_MINUTE", "10000")
+            .env("OCTO_REPORTS__EXPORTS_MAX", "10000")
     };
     let tracker = Tracker::start_with("schemathesis", patient).await;
     tracker.simple_campaign("demo").await; // the key of the document's examples

@@ -127,6 +127,8 @@ async fn the_document_asks_for_read_to_read_ingest_for_events_and_admin_for_the_
             ("POST", path) if path.ends_with("/explain") || path.ends_with("/reconciliations") => {
                 Some("read")
             }
+            ("POST", path) if path.starts_with("/api/v1/reports") => Some("read"),
+            ("POST", "/api/v1/exports") => Some("read"),
             _ => Some("admin"),
         };
         assert_eq!(scope.as_deref(), wanted, "{method} {template}");

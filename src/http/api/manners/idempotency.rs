@@ -67,6 +67,10 @@ const KEPT: [HeaderName; 5] =
 #[derive(Debug, Clone)]
 pub(crate) struct WithoutSecret(pub Bytes);
 
+/// Of an answer that is too long to be kept: its request is run again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotKept;
+
 /// Which run of a request this is; without a key each is the first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt {
@@ -159,7 +163,9 @@ async fn run(
 /// Keeps the answer or lets go of the key. If that fails, the request is carried on with once the lease is over.
 async fn keep(app: &App, known_by: &idempotency::Request, claim: Claim, response: Response) -> Response {
     let status = response.status();
-    let (response, done) = if status.is_success() {
+    let (response, done) = if response.extensions().get::<NotKept>().is_some() {
+        (response, idempotency::release(&app.db, known_by, claim).await)
+    } else if status.is_success() {
         match kept(response).await {
             Ok((response, answer)) => (response, idempotency::finish(&app.db, known_by, claim, answer).await),
             Err(problem) => return problem.into_response(),

@@ -2,21 +2,24 @@
 
 use std::{fmt::Display, str::FromStr};
 
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound as _, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
     http::{
-        api::manners::page::{LIMIT_DEFAULT, Params},
+        api::manners::page::{self, LIMIT_DEFAULT, Params},
         error::{FieldError, Problem},
         fields::{Fields, Given},
     },
     model::money::Currency,
-    reports::question::{
-        By, Comparison, Dimension, FILTERS_MAX, Filter, GROUPS_MAX, Match, Measure, Order, Question,
-        TimeKind, VALUES_MAX, Validity,
+    reports::{
+        facts::{self, FactsQuestion, Kind, Position},
+        question::{
+            By, Comparison, Dimension, FILTERS_MAX, Filter, GROUPS_MAX, Match, Measure, Order, Question,
+            TimeKind, VALUES_MAX, Validity,
+        },
     },
 };
 
@@ -33,6 +36,11 @@ const FIELDS: &[&str] = &[
     "group_by", "measures", "filters", "from", "to", "tz", "time", "currency", "validity", "compare",
     "order", "limit", "cursor",
 ];
+
+const FACTS_FIELDS: &[&str] = &["kind", "filters", "from", "to", "tz", "time", "limit", "cursor"];
+
+/// Most facts of an answer in JSON.
+const FACTS_LIMIT_MAX: i64 = 5000;
 
 /// What a report shows where nothing else is asked for.
 const MEASURES_DEFAULT: &[Measure] = &[
@@ -133,11 +141,64 @@ pub(crate) struct Asked {
     pub(crate) cursor: Option<String>,
 }
 
+/// Facts behind figures that are asked for.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `read_facts` reads")]
+#[schema(as = ReportFactsInput, example = json!({
+    "kind": "clicks", "filters": [{"dimension": "country", "is": ["DE"]}], "from": "2026-11-01T00:00:00Z",
+    "to": "2026-11-02T00:00:00Z",
+}))]
+pub(crate) struct FactsInput {
+    /// Of this kind; by default everything that figures are made of.
+    kind: Option<Kind>,
+    /// All of them hold: those of a report, and one for each dimension of a cell.
+    #[schema(max_items = 12)]
+    filters: Option<Vec<FilterInput>>,
+    /// The first moment (RFC 3339); by default 30 days before `to`.
+    #[schema(example = "2026-11-01T00:00:00Z")]
+    from: Option<String>,
+    /// The moment after the last (RFC 3339); by default now.
+    #[schema(example = "2026-12-01T00:00:00Z")]
+    to: Option<String>,
+    /// IANA time zone whose hours, days, weeks and months filters are of.
+    #[schema(default = "UTC", example = "Europe/Berlin")]
+    tz: Option<String>,
+    /// Where conversions stand.
+    #[schema(default = "click")]
+    time: Option<TimeKind>,
+    /// Rows of an answer at most.
+    #[schema(minimum = 1, maximum = 5000, default = 50)]
+    limit: Option<i64>,
+    /// `next_cursor` of the answer before.
+    #[schema(max_length = 255, example = "")]
+    cursor: Option<String>,
+}
+
+/// Facts that were asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FactsAsked {
+    /// Which; campaigns are not looked up yet.
+    pub(crate) question: FactsQuestion,
+    /// Rows of an answer at most.
+    pub(crate) limit: usize,
+    /// Behind this row.
+    pub(crate) after: Option<Position>,
+}
+
 /// The query of `GET /reports` as JSON: lists by commas, filters as they are there.
 pub(crate) fn of_query(query: Option<&str>) -> Result<Value, Problem> {
-    let mut params = Params::parse(query, FIELDS);
+    of_query_with(query, FIELDS)
+}
+
+/// Likewise that of `GET /reports/facts`.
+pub(crate) fn of_facts_query(query: Option<&str>) -> Result<Value, Problem> {
+    of_query_with(query, FACTS_FIELDS)
+}
+
+fn of_query_with(query: Option<&str>, fields: &[&str]) -> Result<Value, Problem> {
+    let mut params = Params::parse(query, fields);
     let mut value = Map::new();
-    for name in FIELDS {
+    for name in fields {
         let Some(text) = params.text(name) else { continue };
         let read = match *name {
             "group_by" | "measures" => Value::from(text.split(',').map(str::trim).collect::<Vec<_>>()),
@@ -165,17 +226,7 @@ pub(crate) fn read(value: &Value, now: DateTime<Utc>) -> Result<Asked, Vec<Field
     let group_by = choices::<Dimension>(&mut f, "group_by", 0..=GROUPS_MAX).unwrap_or_default();
     let measures = choices(&mut f, "measures", 1..=40).unwrap_or_else(|| MEASURES_DEFAULT.to_vec());
     let filters = f.list("filters", FILTERS_MAX, read_filter);
-    let to = f.time("to").unwrap_or(now.trunc_subsecs(0));
-    let from = f.time("from").unwrap_or(to - TimeDelta::days(30));
-    if to <= from {
-        f.refuse("to", "range", "must be after from");
-    } else if to - from > TimeDelta::days(RANGE_DAYS_MAX) {
-        f.refuse("from", "range", format!("must be at most {RANGE_DAYS_MAX} days before to"));
-    }
-    let tz = match f.given("tz") {
-        Given::Absent => Tz::UTC,
-        _ => f.parsed::<Zone>("tz", "time_zone").map_or(Tz::UTC, |zone| zone.0),
-    };
+    let (from, to, tz) = read_range(&mut f, now);
     let time = f.choice("time", TimeKind::Click);
     let currency = match f.given("currency") {
         Given::Absent => Currency::USD,
@@ -190,6 +241,70 @@ pub(crate) fn read(value: &Value, now: DateTime<Utc>) -> Result<Asked, Vec<Field
     let question = Question { group_by, measures, filters, from, to, tz, time, currency, validity, order };
     let limit = usize::try_from(limit).unwrap_or(1);
     f.finish_with(Some(Asked { question, compare, limit, cursor }))
+}
+
+/// Reads which facts are asked for; names everything that is wrong with it.
+pub(crate) fn read_facts(value: &Value, now: DateTime<Utc>) -> Result<FactsAsked, Vec<FieldError>> {
+    let mut f = Fields::new(value, "").map_err(|error| vec![error])?;
+    let kind = match f.given("kind") {
+        Given::Absent => None,
+        _ => f.parsed("kind", "choice"),
+    };
+    let filters = f.list("filters", facts::FILTERS_MAX, read_filter);
+    let (from, to, tz) = read_range(&mut f, now);
+    let time = f.choice("time", TimeKind::Click);
+    let limit = f.integer("limit", 1..=FACTS_LIMIT_MAX, i64::try_from(LIMIT_DEFAULT).unwrap_or(1));
+    let after = f.optional_text("cursor", 1..=255).map(parse_position);
+    if after == Some(None) {
+        f.refuse("cursor", "cursor", "is not the next_cursor of facts");
+    }
+    f.refuse_unknown(FACTS_FIELDS, &[]);
+    let question = FactsQuestion { kind, filters, from, to, tz, time, campaigns: None };
+    let limit = usize::try_from(limit).unwrap_or(1);
+    f.finish_with(Some(FactsAsked { question, limit, after: after.flatten() }))
+}
+
+/// The same question, to be asked later: its times stay, and it is of all rows.
+pub(crate) fn fixed(value: &Value, from: DateTime<Utc>, to: DateTime<Utc>) -> Value {
+    let mut fixed = value.clone();
+    if let Some(fields) = fixed.as_object_mut() {
+        fields.remove("limit");
+        fields.remove("cursor");
+        for (name, time) in [("from", from), ("to", to)] {
+            fields.insert(name.to_owned(), time.to_rfc3339_opts(SecondsFormat::AutoSi, true).into());
+        }
+    }
+    fixed
+}
+
+/// Where a page of facts ends, as a cursor.
+pub(crate) fn position_text(position: Position) -> String {
+    let click_id = position.click_id.unwrap_or_default();
+    format!("{}{:x}", page::cursor(position.at, click_id), position.skipped)
+}
+
+fn parse_position(text: &str) -> Option<Position> {
+    let (key, skipped) = text.split_at_checked(48)?;
+    let (at, click_id) = page::parse_key(key)?;
+    let is_hex = (1..=8).contains(&skipped.len()) && skipped.bytes().all(|b| b.is_ascii_hexdigit());
+    let skipped = i64::from_str_radix(skipped, 16).ok().filter(|_| is_hex)?;
+    Some(Position { at, click_id: (!click_id.is_nil()).then_some(click_id), skipped })
+}
+
+/// The range and whose days count in it.
+fn read_range(f: &mut Fields<'_>, now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>, Tz) {
+    let to = f.time("to").unwrap_or(now.trunc_subsecs(0));
+    let from = f.time("from").unwrap_or(to - TimeDelta::days(30));
+    if to <= from {
+        f.refuse("to", "range", "must be after from");
+    } else if to - from > TimeDelta::days(RANGE_DAYS_MAX) {
+        f.refuse("from", "range", format!("must be at most {RANGE_DAYS_MAX} days before to"));
+    }
+    let tz = match f.given("tz") {
+        Given::Absent => Tz::UTC,
+        _ => f.parsed::<Zone>("tz", "time_zone").map_or(Tz::UTC, |zone| zone.0),
+    };
+    (from, to, tz)
 }
 
 /// A list of choices, each once.
@@ -225,7 +340,9 @@ fn read_filter(f: &mut Fields<'_>) -> Option<Filter> {
         f.refuse("is", "required", "one of is, is_not, contains and starts is needed");
         return None;
     };
-    let values = f.texts(matching.into(), 1..=VALUES_MAX, 1..=VALUE_CHARS_MAX)?;
+    // the empty text is a value as others are, and is in everything
+    let chars_min = usize::from(!matches!(matching, Match::Is | Match::IsNot));
+    let values = f.texts(matching.into(), 1..=VALUES_MAX, chars_min..=VALUE_CHARS_MAX)?;
     Some(Filter { dimension: dimension?, matching, values })
 }
 
@@ -241,13 +358,15 @@ fn read_order(f: &mut Fields<'_>, group_by: &[Dimension], measures: &[Measure]) 
     let (is_descending, name) = text.strip_prefix('-').map_or((false, text), |name| (true, name));
     let dimension = name.parse().ok().filter(|dimension| group_by.contains(dimension)).map(By::Dimension);
     let measure = || name.parse().ok().map(By::Measure);
-    match dimension.or_else(measure) {
-        Some(by) => Order { by, is_descending },
-        None => {
-            f.refuse("order", "choice", "must be a dimension that the report is grouped by, or a measure; with - before it, the greatest first");
-            default
-        }
+    if let Some(by) = dimension.or_else(measure) {
+        return Order { by, is_descending };
     }
+    f.refuse(
+        "order",
+        "choice",
+        "must be a dimension that the report is grouped by, or a measure; with - before it, the greatest first",
+    );
+    default
 }
 
 /// A time zone by its IANA name.
@@ -292,6 +411,30 @@ mod tests {
         assert_eq!(asked, read(&value, now()).unwrap());
         assert_eq!(asked.question.order.by, By::Dimension(Dimension::Day));
         assert_eq!(asked.question.filters.len(), 1);
+    }
+
+    #[test]
+    fn a_cursor_of_facts_reads_as_what_it_was_made_of() {
+        let id = crate::model::id::new_uuid();
+        for (click_id, skipped) in [(Some(id), 3), (None, 70_000)] {
+            let position = Position { at: now(), click_id, skipped };
+            let cursor = position_text(position);
+            let asked = read_facts(&json!({"cursor": cursor, "kind": "costs"}), now()).unwrap();
+            assert_eq!((asked.after, asked.question.kind), (Some(position), Some(Kind::Costs)));
+        }
+        for bad in ["x", &id.to_string(), &format!("{}+1", page::cursor(now(), id)), &page::cursor(now(), id)]
+        {
+            let errors = read_facts(&json!({"cursor": bad}), now()).unwrap_err();
+            assert_eq!(errors[0].pointer, "/cursor", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_question_to_be_asked_later_keeps_its_times() {
+        let value = json!({"group_by": ["country"], "limit": 3, "cursor": "x"});
+        let asked = read(&json!({"group_by": ["country"]}), now()).unwrap();
+        let later = fixed(&value, asked.question.from, asked.question.to);
+        assert_eq!(read(&later, now() + TimeDelta::days(7)).unwrap(), asked);
     }
 
     #[test]

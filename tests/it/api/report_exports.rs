@@ -107,7 +107,7 @@ async fn what_is_too_much_for_an_answer_becomes_an_export() {
 
 #[tokio::test]
 async fn an_export_whose_node_is_killed_is_begun_anew() {
-    let mut tracker = filled("exports_killed", 30_000, |b| b).await;
+    let mut tracker = filled("exports_killed", 12_000, |b| b).await;
     let to = Utc::now().to_rfc3339();
     let asked = |kind: &str| json!({"facts": {"kind": kind, "to": to}, "format": "ndjson"});
     let path = begin(&tracker, "/exports", &asked("clicks")).await;
@@ -126,7 +126,7 @@ async fn an_export_whose_node_is_killed_is_begun_anew() {
     let export = wait(&tracker, &path, "done").await;
     let text = file(&tracker, &path).await;
     let clicks = text.lines().filter(|line| line.contains("\"kind\":\"click\"")).count();
-    assert_eq!(clicks, 30_000);
+    assert_eq!(clicks, 12_000);
     assert_eq!((&export["rows"], &export["bytes"]), (&json!(text.lines().count()), &json!(text.len())));
     let attempts: i32 = sqlx::query_scalar("SELECT attempts FROM report_exports WHERE id = $1")
         .bind(path.rsplit('/').next().unwrap().parse::<Uuid>().unwrap())

@@ -383,9 +383,10 @@ async fn a_client_that_hangs_up_ends_the_query() {
     })
     .await;
     // and one that reads on has them all, however long they take: a connection is not idle meanwhile
-    let whole = streamed(&tracker, "/reports/facts?kind=clicks", "text/csv").await;
+    let germans = "/reports/facts?kind=clicks&filters=%5B%7B%22dimension%22:%22country%22,%22is%22:%5B%22DE%22%5D%7D%5D";
+    let whole = streamed(&tracker, germans, "text/csv").await;
     let clicks = csv(&whole).iter().filter(|row| row["kind"] == "click").count();
-    assert_eq!(clicks, 30_000);
+    assert_eq!(clicks, 10_000);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The command line: serve, migrate, token, config, database, journal, explain, cost, privacy, conversions, fx,
+//! The command line: serve, migrate, token, config, database, journal, explain, cost, privacy, conversions, fx, relabel,
 //! healthcheck.
 
 mod conversions;
@@ -12,6 +12,7 @@ mod fx;
 mod journal;
 mod privacy;
 mod progress;
+mod relabel;
 
 use std::{
     io::{Read, Write},
@@ -115,6 +116,8 @@ enum Command {
         #[command(subcommand)]
         action: fx::Command,
     },
+    /// Judge bots and data centres of stored clicks by the lists of today; works while octo runs
+    Relabel(relabel::Relabel),
     /// Ask a running octo whether it is ready (exit code 0); for containers
     Healthcheck,
 }
@@ -186,6 +189,7 @@ impl Cli {
             Command::Privacy { action } => privacy::run(action, &config),
             Command::Conversions { action } => conversions::run(action, &config),
             Command::Fx { action } => fx::run(action, &config),
+            Command::Relabel(asked) => relabel::run(&asked, &config),
             Command::Healthcheck => healthcheck(&config),
         }
     }

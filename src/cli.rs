@@ -1,5 +1,5 @@
 //! The command line: serve, migrate, token, config, database, journal, explain, cost, privacy, conversions, fx, relabel,
-//! healthcheck.
+//! reports, healthcheck.
 
 mod conversions;
 mod cost;
@@ -13,6 +13,7 @@ mod journal;
 mod privacy;
 mod progress;
 mod relabel;
+mod reports;
 
 use std::{
     io::{Read, Write},
@@ -118,6 +119,11 @@ enum Command {
     },
     /// Judge bots and data centres of stored clicks by the lists of today; works while octo runs
     Relabel(relabel::Relabel),
+    /// Count the figures of reports anew, or compare them with clicks and conversions; works while octo runs
+    Reports {
+        #[command(subcommand)]
+        action: reports::Command,
+    },
     /// Ask a running octo whether it is ready (exit code 0); for containers
     Healthcheck,
 }
@@ -190,6 +196,7 @@ impl Cli {
             Command::Conversions { action } => conversions::run(action, &config),
             Command::Fx { action } => fx::run(action, &config),
             Command::Relabel(asked) => relabel::run(&asked, &config),
+            Command::Reports { action } => reports::run(action, &config),
             Command::Healthcheck => healthcheck(&config),
         }
     }

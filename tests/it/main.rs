@@ -56,6 +56,7 @@ mod api {
     mod python_client;
     mod queries;
     mod reconciliation;
+    mod recounts;
     mod relabel;
     mod report_proof;
     mod reports;

@@ -162,6 +162,20 @@ END $$;
 CREATE TABLE report_gone (LIKE report_deltas INCLUDING DEFAULTS);
 CREATE INDEX report_gone_hour ON report_gone (hour);
 
+-- Up to which time of clicks retention has deleted facts; a row. The sums of the days before are all that is left of them. Of
+-- conversions of such clicks that stand on later days, what is deleted is noted in report_gone.
+CREATE TABLE report_retention (kept_from timestamptz NOT NULL);
+INSERT INTO report_retention VALUES ('-infinity');
+
+-- Whether facts of a day (UTC) are deleted by retention, or may be.
+CREATE FUNCTION octo_is_lost(of_day date) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT
+        FROM report_retention
+        WHERE kept_from > of_day::timestamp AT TIME ZONE 'UTC'
+    )
+$$;
+
 -- Days that are to be counted from their facts: at first those from before this table was.
 CREATE TABLE report_recounts (
     day         date        PRIMARY KEY,
@@ -606,7 +620,7 @@ END $function$;
 -- One at a time adds deltas to the sums, or counts a day from its facts, whichever node does it. Whoever calls these has begun
 -- its transaction REPEATABLE READ: what they read at first and what they do then is of one moment.
 CREATE FUNCTION octo_lock_figures() RETURNS boolean LANGUAGE sql AS $$
-    SELECT pg_try_advisory_xact_lock(1868788849)
+    SELECT pg_try_advisory_xact_lock(1868788868)
 $$;
 
 -- Adds up to so many deltas to the sums, and deletes them; says how many that were, -1 where somebody else is about it.
@@ -631,6 +645,7 @@ END $$;
 
 -- Counts the figures of a day (UTC) from its facts, in the place of what the sums say of it: the same, unless facts were
 -- stored by a release that knew of no sums, or changed by hand. Says how many facts that were, -1 where somebody else is about it.
+-- A day that has lost facts is left as it is: its sums know what nothing else does.
 CREATE FUNCTION octo_recount_day(of_day date) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     lo      timestamptz := of_day::timestamp AT TIME ZONE 'UTC';
@@ -639,6 +654,10 @@ DECLARE
 BEGIN
     IF NOT octo_lock_figures() THEN
         RETURN -1;
+    END IF;
+    IF octo_is_lost(of_day) THEN
+        UPDATE report_recounts SET counted_at = now() WHERE day = of_day;
+        RETURN 0;
     END IF;
     PERFORM octo_make_report_day(of_day);
     DELETE FROM report_deltas WHERE hour >= lo AND hour < hi;

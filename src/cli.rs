@@ -1,5 +1,5 @@
-//! The command line: serve, migrate, token, config, database, journal, explain, cost, privacy, conversions, fx,
-//! healthcheck.
+//! The command line: serve, migrate, token, config, database, journal, explain, cost, privacy, conversions, fx, relabel,
+//! reports, healthcheck.
 
 mod conversions;
 mod cost;
@@ -12,6 +12,8 @@ mod fx;
 mod journal;
 mod privacy;
 mod progress;
+mod relabel;
+mod reports;
 
 use std::{
     io::{Read, Write},
@@ -115,6 +117,13 @@ enum Command {
         #[command(subcommand)]
         action: fx::Command,
     },
+    /// Judge bots and data centres of stored clicks by the lists of today; works while octo runs
+    Relabel(relabel::Relabel),
+    /// Count the figures of reports anew, or compare them with clicks and conversions; works while octo runs
+    Reports {
+        #[command(subcommand)]
+        action: reports::Command,
+    },
     /// Ask a running octo whether it is ready (exit code 0); for containers
     Healthcheck,
 }
@@ -186,6 +195,8 @@ impl Cli {
             Command::Privacy { action } => privacy::run(action, &config),
             Command::Conversions { action } => conversions::run(action, &config),
             Command::Fx { action } => fx::run(action, &config),
+            Command::Relabel(asked) => relabel::run(&asked, &config),
+            Command::Reports { action } => reports::run(action, &config),
             Command::Healthcheck => healthcheck(&config),
         }
     }

@@ -49,8 +49,8 @@ use statement::statements;
 use store::{
     affiliate_networks, campaigns, caps, clicks, conversions, costs, dead_letters, deliveries, erasures,
     events, figures, fx_rates, idempotency, installation, landing_pages, library, offers, out_clicks, outbox,
-    postback_targets, postbacks, reconciliation, reports, seal_keys, stats, tokens, traffic_sources, uses,
-    visitor_keys,
+    postback_targets, postbacks, reconciliation, relabels, reports, seal_keys, stats, tokens,
+    traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -91,6 +91,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         pool::connector::STATEMENTS,
         postback_targets::STATEMENTS,
         reconciliation::STATEMENTS,
+        relabels::STATEMENTS,
         replicas::probe::STATEMENTS,
         reports::STATEMENTS,
         reports::costs::STATEMENTS,

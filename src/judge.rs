@@ -1,6 +1,7 @@
 //! Whether a click counts. From memory only. Where a visit leads does not depend on it: people and bots get the same
 //! destination.
 
+pub mod again;
 pub(crate) mod networks;
 pub(crate) mod seen;
 pub(crate) mod sharing;
@@ -90,6 +91,11 @@ impl Judge {
         }
         let limit = self.clicks_per_address.as_ref();
         limit.is_some_and(|limit| limit.count(evidence.ip).is_err()).then_some(InvalidReason::RateLimited)
+    }
+
+    /// The operator's list.
+    pub fn datacenters(&self) -> &Networks {
+        &self.datacenters
     }
 
     /// What another node told: a visit that began there.

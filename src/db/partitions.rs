@@ -130,9 +130,53 @@ statements! {
     // With their clicks: `created_at` is the click's.
     DELETE_CONVERSION_CLICKS = "retention.conversion_clicks": delete_old!("conversion_clicks", "");
 
-    DELETE_CONVERSIONS = "retention.conversions": delete_old!("conversions", "");
+    // Before anything is deleted: days of reports that lose facts are not counted from them any more.
+    NOTE = "retention.note": "
+    UPDATE report_retention
+    SET kept_from = now() - $1::integer * interval '1 day'
+    WHERE kept_from < now() - $1::integer * interval '1 day'";
 
-    DELETE_CONVERSION_CHANGES = "retention.conversion_changes": delete_old!("conversion_changes", "");
+    // They stand in the figures of later days too, when they happened and changed; it is noted what they were there.
+    DELETE_CONVERSIONS = "retention.conversions": concat!("
+    WITH old AS (",
+        delete_old!("conversions", ""),
+        "
+        RETURNING *
+    ), noted AS (
+        INSERT INTO report_gone (
+            time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
+            reason, currency, goal, status, rate_day, conversions, amount
+        )
+        SELECT
+            f.time_kind, date_trunc('hour', f.at, 'UTC'), v.campaign_id, v.source_id, v.rule_id, v.path_id, v.landing_page_id,
+            v.offer_id, v.country, v.device, v.os, v.browser, v.invalid_reason, f.currency, v.goal, f.status,
+            (f.at AT TIME ZONE 'UTC')::date, sum(f.conversions * (v.kind = 'conversion')::integer), sum(f.amount)
+        FROM old v
+        CROSS JOIN LATERAL (
+            SELECT
+                2 AS time_kind, v.converted_at AS at, v.currency, v.status, 1 AS conversions,
+                octo_conversion_amount(v.status, v.payout, v.original_payout) AS amount
+            UNION ALL
+            SELECT 3, b.changed_at, b.currency, w.status, w.conversions, w.amount
+            FROM conversion_changes b
+            CROSS JOIN LATERAL octo_book_flows(b.from_status, b.to_status, b.payout, b.revenue) w
+            WHERE b.conversion_id = v.id
+              AND b.campaign_id = v.campaign_id
+        ) f
+        WHERE f.at >= date_trunc('day', now() - $1::integer * interval '1 day', 'UTC')
+        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17
+    )
+    SELECT
+    FROM old");
+
+    // Never before their conversion: it knows where they stand.
+    DELETE_CONVERSION_CHANGES = "retention.conversion_changes": delete_old!("conversion_changes", "
+          AND NOT EXISTS (
+              SELECT
+              FROM conversions v
+              WHERE v.id = conversion_changes.conversion_id
+                AND v.campaign_id = conversion_changes.campaign_id
+          )");
 
     DELETE_DELIVERIES = "retention.deliveries": delete_old!("deliveries", "");
 
@@ -252,6 +296,12 @@ async fn exclude(db: &Db, parent: &str, day: NaiveDate, options: Options) -> Res
         Box::pin(CHECK_DEFAULT.query_scalar().bind(name).bind(day).bind(lock_ms).fetch_one(c))
     })
     .await
+}
+
+/// Notes that what is older than `keep_days` (1 at least), by the database's clock, is deleted from now on.
+pub async fn note_retention(db: &Db, keep_days: u32) -> Result<(), Error> {
+    let query = NOTE.query().bind(int(keep_days));
+    db.maintain(NOTE, move |c| Box::pin(async move { query.execute(c).await.map(drop) })).await
 }
 
 /// Drops the partitions whose last hour is older than `keep_days` (1 at least), by the database's clock, and never one

@@ -22,6 +22,7 @@ pub mod outbox;
 pub mod postback_targets;
 pub mod postbacks;
 pub mod reconciliation;
+pub mod relabels;
 pub mod reports;
 pub mod seal_keys;
 pub mod stats;

@@ -144,6 +144,7 @@ async fn delete_old(app: &App) -> Result<(), db::Error> {
     }
     let (days, options) = (whole_days(app.config.privacy.retention), (&app.config.database).into());
     if days > 0 {
+        partitions::note_retention(&app.db, days).await?;
         let round = partitions::drop_old(&app.db, days, options).await?;
         if round.done > 0 {
             tracing::info!(dropped = round.done, retention_days = days, "dropped partitions");

@@ -98,7 +98,7 @@ pub(crate) async fn compare(app: App, stop: CancellationToken) -> anyhow::Result
         back = (back + 1) % COMPARED_DAYS;
         // what they say is not complete yet
         if figures::list_recounts(&app.db).await.is_ok_and(|days| !days.contains(&day))
-            && has_facts(&app, day)
+            && has_facts(&app, day).await
         {
             compare_day(&app, day).await;
         }
@@ -107,10 +107,9 @@ pub(crate) async fn compare(app: App, stop: CancellationToken) -> anyhow::Result
 }
 
 /// Whether retention has left the facts of a day alone.
-fn has_facts(app: &App, day: NaiveDate) -> bool {
-    let kept = app.config.privacy.retention;
-    let age = (Utc::now().date_naive() - day).to_std().unwrap_or_default();
-    kept.is_zero() || age + Duration::from_hours(24) < kept
+async fn has_facts(app: &App, day: NaiveDate) -> bool {
+    let Some(next) = day.succ_opt() else { return false };
+    figures::lost_days(&app.db, day, next).await.is_ok_and(|lost| lost.is_empty())
 }
 
 async fn compare_day(app: &App, day: NaiveDate) {

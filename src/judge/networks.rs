@@ -70,6 +70,29 @@ impl Networks {
         }
     }
 
+    /// Likewise of what was kept of an address: all of it, the network it is in (/24, /48), a hash, or nothing. `None`: it
+    /// cannot be told. An address that ends like a network may be one, so it is told where all of that is in the list, or
+    /// nothing.
+    pub fn contains_kept(&self, ip: Option<IpAddr>) -> Option<bool> {
+        if self.v4.is_empty() && self.v6.is_empty() {
+            return Some(false);
+        }
+        match ip? {
+            IpAddr::V4(ip) => {
+                let first = ip.to_bits();
+                let last = if first & 0xff == 0 { first | 0xff } else { first };
+                contains_range(&self.v4, first, last)
+            }
+            // a hash is in fd00::/8
+            IpAddr::V6(ip) if ip.octets()[0] == 0xfd => None,
+            IpAddr::V6(ip) => {
+                let (first, rest) = (ip.to_bits(), u128::MAX >> 48);
+                let last = if first & rest == 0 { first | rest } else { first };
+                contains_range(&self.v6, first, last)
+            }
+        }
+    }
+
     /// How many ranges there are; networks that touch are one.
     #[cfg(test)]
     pub fn len(&self) -> usize {
@@ -112,6 +135,16 @@ fn merge<A: Ord + Copy>(ranges: &mut Vec<(A, A)>, next: impl Fn(A) -> A) {
 fn is_in<A: Ord + Copy>(ranges: &[(A, A)], address: A) -> bool {
     let behind = ranges.partition_point(|(first, _)| *first <= address);
     behind > 0 && address <= ranges[behind - 1].1
+}
+
+/// Whether all addresses from the first to the last are in the ranges, or none is; `None`: some are.
+fn contains_range<A: Ord + Copy>(ranges: &[(A, A)], first: A, last: A) -> Option<bool> {
+    let begun = ranges.partition_point(|(begin, _)| *begin <= last);
+    match ranges[..begun].last() {
+        Some((begin, end)) if *begin <= first && last <= *end => Some(true),
+        Some((_, end)) if first <= *end => None,
+        _ => Some(false),
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ families! {
            pending_deltas(rows: i64): rows as f64;
     counter folded("octo_cube_folded_deltas_total") = "Rows added to the sums of reports, by this node.",
         zeros Plain;
-    gauge recounts("octo_cube_recount_days") =
+    gauge recounts("octo_cube_recounts_waiting") =
         "Days that wait to be counted from their facts; what reports say of them is not complete yet.",
         zeros Plain
         => /// Days whose facts are still to be counted.

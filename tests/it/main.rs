@@ -56,6 +56,8 @@ mod api {
     mod python_client;
     mod queries;
     mod reconciliation;
+    mod recounts;
+    mod relabel;
     mod report_costs;
     mod report_exports;
     mod report_proof;

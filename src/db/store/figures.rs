@@ -31,6 +31,12 @@ statements! {
         asked_at = now(),
         counted_at = NULL";
 
+    LOST_DAYS = "figures.lost_days": "
+    SELECT day::date
+    FROM generate_series($1::date, $2::date - 1, '1 day') AS day
+    WHERE octo_is_lost(day::date)
+    ORDER BY day";
+
     COMPARE = "figures.compare": "
     SELECT
         kept_by,
@@ -50,11 +56,6 @@ statements! {
         amount
     FROM octo_compare_figures($1, $2)
     LIMIT $3";
-
-    FIRST_DAY = "figures.first_day": "
-    SELECT min(day)
-    FROM report_dimensions
-    WHERE dimension = 'campaign'";
 }
 
 /// By how much the sums of a day and campaign have more than its facts.
@@ -80,6 +81,26 @@ pub struct Difference {
     pub cost: Decimal,
     pub conversions: Decimal,
     pub amount: Decimal,
+}
+
+impl Difference {
+    /// What is not the same, by its name: by how much it is more than it should be.
+    pub fn sums(&self) -> impl Iterator<Item = (&'static str, Decimal)> {
+        let sums = [
+            ("clicks", self.clicks),
+            ("valid_clicks", self.valid_clicks),
+            ("bot_clicks", self.bot_clicks),
+            ("unique_clicks", self.unique_clicks),
+            ("lander_views", self.lander_views),
+            ("lander_clicks", self.lander_clicks),
+            ("offer_clicks", self.offer_clicks),
+            ("costed_clicks", self.costed_clicks),
+            ("cost", self.cost),
+            ("conversions", self.conversions),
+            ("amount", self.amount),
+        ];
+        sums.into_iter().filter(|(_, more)| !more.is_zero())
+    }
 }
 
 /// Adds up to `rows_max` deltas to the sums; says how many that were. `None`: another node is about it.
@@ -129,6 +150,12 @@ pub async fn ask_recount(db: &Db, from: NaiveDate, to: NaiveDate) -> Result<u64,
     .await
 }
 
+/// The days (UTC) from `from` until before `to` of which retention has deleted facts: they cannot be counted from them.
+pub async fn lost_days(db: &Db, from: NaiveDate, to: NaiveDate) -> Result<Vec<NaiveDate>, Error> {
+    db.read_primary(LOST_DAYS, move |c| Box::pin(LOST_DAYS.query_scalar().bind(from).bind(to).fetch_all(c)))
+        .await
+}
+
 /// Where the sums of the days (UTC) from `from` until before `to` are not what their facts are, in one snapshot; at most `limit`
 /// rows. None: everything adds up.
 pub async fn compare(
@@ -142,9 +169,4 @@ pub async fn compare(
         Box::pin(COMPARE.query_as().bind(from).bind(to).bind(limit).fetch_all(c))
     })
     .await
-}
-
-/// The first day (UTC) of which there are sums.
-pub async fn first_day(db: &Db) -> Result<Option<NaiveDate>, Error> {
-    db.read(FIRST_DAY, move |c| Box::pin(FIRST_DAY.query_scalar().fetch_one(c))).await
 }

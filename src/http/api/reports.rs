@@ -726,24 +726,11 @@ async fn invariants(_: Read, State(app): State<App>, RawQuery(query): RawQuery) 
 }
 
 /// A difference as it is shown: what is the same is left out.
-fn difference(found: &figures::Difference) -> Value {
+pub(crate) fn difference(found: &figures::Difference) -> Value {
     let mut shown = serde_json::json!({
         "kept_by": found.kept_by, "day": found.day, "campaign_id": found.campaign_id, "rows": found.differing,
     });
-    let sums = [
-        ("clicks", found.clicks),
-        ("valid_clicks", found.valid_clicks),
-        ("bot_clicks", found.bot_clicks),
-        ("unique_clicks", found.unique_clicks),
-        ("lander_views", found.lander_views),
-        ("lander_clicks", found.lander_clicks),
-        ("offer_clicks", found.offer_clicks),
-        ("costed_clicks", found.costed_clicks),
-        ("cost", found.cost),
-        ("conversions", found.conversions),
-        ("amount", found.amount),
-    ];
-    for (name, more) in sums.into_iter().filter(|(_, more)| !more.is_zero()) {
+    for (name, more) in found.sums() {
         shown[name] = Value::from(more.normalize().to_string());
     }
     shown

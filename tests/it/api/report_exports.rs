@@ -1,6 +1,6 @@
 //! Exports: what is too much for an answer, made in the background, whatever becomes of the node that makes it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
 use chrono::Utc;
 use reqwest::{Method, StatusCode};
@@ -94,7 +94,6 @@ async fn what_is_too_much_for_an_answer_becomes_an_export() {
 
     let kept = files(&tracker.octo);
     assert_eq!(kept.len(), 2, "{kept:?}");
-    use std::os::unix::fs::PermissionsExt as _;
     assert!(kept.iter().all(|file| file.metadata().unwrap().permissions().mode() & 0o777 == 0o600));
     let deleted = tracker.api(Method::DELETE, &path).send().await.unwrap();
     assert_eq!(deleted.status(), StatusCode::NO_CONTENT);

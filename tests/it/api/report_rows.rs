@@ -142,7 +142,7 @@ async fn follow(tracker: &Tracker, link: &Value) -> Vec<Value> {
         if page["has_more"] == false {
             return rows;
         }
-        cursor = page["next_cursor"].as_str().unwrap().to_owned();
+        page["next_cursor"].as_str().unwrap().clone_into(&mut cursor);
         assert!(rows.len() < 2000, "pages without end");
     }
 }

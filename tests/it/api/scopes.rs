@@ -124,11 +124,14 @@ async fn the_document_asks_for_read_to_read_ingest_for_events_and_admin_for_the_
             (_, path) if !path.starts_with("/api/") => None,
             ("GET", _) => Some("read"),
             ("POST", "/api/v1/events" | "/api/v1/conversions") => Some("ingest"),
-            ("POST", path) if path.ends_with("/explain") || path.ends_with("/reconciliations") => {
+            ("POST", path)
+                if path.ends_with("/explain")
+                    || path.ends_with("/reconciliations")
+                    || path.starts_with("/api/v1/reports")
+                    || path == "/api/v1/exports" =>
+            {
                 Some("read")
             }
-            ("POST", path) if path.starts_with("/api/v1/reports") => Some("read"),
-            ("POST", "/api/v1/exports") => Some("read"),
             _ => Some("admin"),
         };
         assert_eq!(scope.as_deref(), wanted, "{method} {template}");

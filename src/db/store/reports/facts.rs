@@ -398,7 +398,7 @@ pub async fn stream(
 ) -> Result<(), Error> {
     let pages = pages.clone();
     db.stream(LIST, time_max, move |c: &mut Session<'_>| {
-        Box::pin(async move { bound(&question, None, None).send_all(c, PAGE_ROWS, &pages).await })
+        Box::pin(async move { Box::pin(bound(&question, None, None).send_all(c, PAGE_ROWS, &pages)).await })
     })
     .await
 }

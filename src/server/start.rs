@@ -137,6 +137,7 @@ pub(super) fn spawn_tasks(
     tasks.spawn_after(schema_ready, "conversions", conversions::run(app.clone(), stop()));
 
     tasks.spawn_after(schema_ready, "figures", figures::run(app.clone(), stop()));
+    tasks.spawn_after(set_up, "figures-values", figures::count_values(app.clone(), stop()));
     tasks.spawn_after(set_up, "figures-comparison", figures::compare(app.clone(), stop()));
 
     let worker = Worker::new(db(), config.deliveries.clone(), app.postbacks.clone());

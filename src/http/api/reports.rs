@@ -40,8 +40,8 @@ use crate::{
     money::rates::Rates,
     reports::{
         figures::{Figures, Key, Row, Sums, compare},
-        plan::{Kind, Plan, plan},
-        question::{Comparison, Dimension, Filter, Match, Measure, Question, TimeKind, Validity},
+        plan::{Kind, Plan, plan, plan_with_values, valued},
+        question::{Comparison, Dimension, Filter, Match, Measure, OTHER, Question, TimeKind, Validity},
     },
 };
 use input::{Asked, ReportInput};
@@ -93,7 +93,8 @@ struct Report {
     totals_before: Option<ReportFigures>,
     /// When it was read: everything that was stored by then is in it.
     as_of: DateTime<Utc>,
-    /// Where it was read: sums of one `dimension`, sums of hours and days (`cube`), or facts (`raw`). The figures are the same.
+    /// Where it was read: sums of one `dimension`, sums of hours and days (`cube`), or facts (`raw`): the figures are the same. Where
+    /// that would read more clicks than it may, `values`: those that were clicked most, and a row `is_other`.
     #[schema(value_type = String, example = "cube")]
     source: &'static str,
     /// What is to be known of the figures.
@@ -106,6 +107,8 @@ struct ReportRow {
     /// The value of each dimension that the report is grouped by; null is not known.
     #[schema(value_type = Object, example = json!({"country": "DE"}))]
     keys: Map<String, Value>,
+    /// Whether it has all values together that are not kept one by one; the key of their dimension is null.
+    is_other: bool,
     figures: ReportFigures,
     /// Likewise of the time before, where it is compared.
     before: Option<ReportFigures>,
@@ -126,6 +129,9 @@ struct ReportNotes {
     uncounted_days: usize,
     /// `unique_clicks` of several days is the sum of their days.
     are_uniques_of_days: bool,
+    /// How many values at most are together in rows `is_other`, where `source` is `values`; a value may be among them on one day and have
+    /// a row of its own by another.
+    other_values: Option<i64>,
 }
 
 /// Amounts that could not be converted.
@@ -201,28 +207,31 @@ struct Found {
     total: Sums,
     before: Option<(Figures, Sums)>,
     uncounted_days: usize,
+    other_values: Option<i64>,
 }
 
 impl Found {
     async fn of(app: &App, asked: &Asked) -> Result<Self, Problem> {
         let (question, campaigns) = with_campaigns(app, &asked.question).await?;
-        let plan = plan(&question);
-        check_budget(app, &plan, campaigns.clone()).await?;
+        let plan = planned(app, &question, campaigns.clone()).await?;
+        let other_values = match plan.kind() {
+            Kind::Values => Some(reports::count_others(&app.db, &plan, campaigns.clone()).await?),
+            _ => None,
+        };
         let rates = rates(app, &question).await?;
         let figures = read(app, &question, &plan, campaigns.clone(), &rates).await?;
         let total = total(app, &question, campaigns.clone(), &rates).await?;
         let mut before = None;
         if asked.compare == Comparison::Previous {
             let question = question.before();
-            let plan = crate::reports::plan::plan(&question);
-            check_budget(app, &plan, campaigns.clone()).await?;
+            let plan = planned(app, &question, campaigns.clone()).await?;
             let figures = read(app, &question, &plan, campaigns.clone(), &rates).await?;
             before = Some((figures, self::total(app, &question, campaigns, &rates).await?));
         }
         let uncounted = figures::list_recounts(&app.db).await?;
         let is_in = |day: &&NaiveDate| (question.from.date_naive()..=question.to.date_naive()).contains(*day);
         let uncounted_days = uncounted.iter().filter(is_in).count();
-        Ok(Self { question, kind: plan.kind(), figures, total, before, uncounted_days })
+        Ok(Self { question, kind: plan.kind(), figures, total, before, uncounted_days, other_values })
     }
 
     fn shown(&self, asked: &Asked, as_of: DateTime<Utc>) -> Result<Report, Problem> {
@@ -262,8 +271,12 @@ impl Found {
             let sums = figures.get(&row.key).copied().unwrap_or_default();
             ReportFigures::of(question, &sums)
         });
+        let is_other = |value: &Option<String>| value.as_deref() == Some(OTHER);
+        let shown =
+            |value: &Option<String>| if is_other(value) { Value::Null } else { Value::from(value.clone()) };
         ReportRow {
-            keys: names.zip(row.key.iter().map(|value| Value::from(value.clone()))).collect(),
+            keys: names.zip(row.key.iter().map(shown)).collect(),
+            is_other: row.key.iter().any(is_other),
             figures: ReportFigures::of(question, &row.sums),
             before,
         }
@@ -286,6 +299,7 @@ impl Found {
             without_rate,
             uncounted_days: self.uncounted_days,
             are_uniques_of_days: self.question.measures.contains(&Measure::UniqueClicks),
+            other_values: self.other_values,
         }
     }
 }
@@ -341,6 +355,17 @@ async fn with_campaigns(app: &App, question: &Question) -> Result<(Question, Opt
         }
     }
     Ok((question, named))
+}
+
+/// Where the question is read: from the values that were clicked most, where it would read too many facts.
+async fn planned(app: &App, question: &Question, campaigns: Option<Vec<Uuid>>) -> Result<Plan, Problem> {
+    let exact = plan(question);
+    let Err(too_big) = check_budget(app, &exact, campaigns.clone()).await else { return Ok(exact) };
+    let Some(dimension) = valued(question) else { return Err(too_big) };
+    let days = reports::value_days(&app.db, question.from, question.to).await?;
+    let plan = plan_with_values(question, dimension, &days);
+    check_budget(app, &plan, campaigns).await?;
+    Ok(plan)
 }
 
 /// Refuses what would read too many facts.

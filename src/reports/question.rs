@@ -449,11 +449,13 @@ impl Question {
     }
 
     /// The same of all rows together.
+    #[must_use]
     pub fn in_total(&self) -> Self {
         Self { group_by: Vec::new(), ..self.clone() }
     }
 
     /// The same of as long a time just before.
+    #[must_use]
     pub fn before(&self) -> Self {
         Self { from: self.from - (self.to - self.from), to: self.from, ..self.clone() }
     }

@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Differences that are shown of one day.
 const DIFFERENCES_MAX: i64 = 1000;
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Copy, Subcommand)]
 pub(super) enum Command {
     /// Have the figures of days counted from their clicks and conversions again; a running octo does it
     Recount {
@@ -71,7 +71,7 @@ impl Span {
 }
 
 pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
-    let (Command::Recount { days, .. } | Command::Check { days, .. }) = &command;
+    let (Command::Recount { days, .. } | Command::Check { days, .. }) = command;
     ensure!(days.from < days.to, "--to must be after --from");
     with_db(config, async |db: Db| {
         let code = match command {
@@ -85,8 +85,8 @@ pub(super) fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode>
 
 /// Refuses days whose facts are not all there: counted anew, they would lose what their figures have of the others.
 async fn refuse_lost(db: &Db, span: Span, what: &str) -> anyhow::Result<()> {
-    let lost = figures::lost_days(db, span.from, span.to).await?;
-    let (Some(first), Some(last)) = (lost.iter().min(), lost.iter().max()) else { return Ok(()) };
+    let days = figures::lost_days(db, span.from, span.to).await?;
+    let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(()) };
     let behind = last.succ_opt().context("a day")?;
     bail!(
         "retention has deleted clicks of {first} to {last}, and their figures are all that is left of them: they cannot be {what}; \

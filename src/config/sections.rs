@@ -675,6 +675,10 @@ pub struct Reports {
     pub cost_rows_max: usize,
     #[serde(with = "AtLeast::<1000>")]
     pub raw_rows_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub values_per_day_max: usize,
+    #[serde(rename = "values_interval_s", with = "Seconds::<1>")]
+    pub values_interval: Duration,
     #[serde(rename = "compare_interval_s", with = "Seconds::<60>")]
     pub compare_interval: Duration,
     #[serde(rename = "compare_timeout_ms", with = "Millis::<1000>")]

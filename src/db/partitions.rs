@@ -130,11 +130,19 @@ statements! {
     // With their clicks: `created_at` is the click's.
     DELETE_CONVERSION_CLICKS = "retention.conversion_clicks": delete_old!("conversion_clicks", "");
 
-    // Before anything is deleted: days of reports that lose facts are not counted from them any more.
+    // Before anything is deleted: days of reports that lose facts are not counted from them any more. What links said goes with
+    // its clicks.
     NOTE = "retention.note": "
-    UPDATE report_retention
-    SET kept_from = now() - $1::integer * interval '1 day'
-    WHERE kept_from < now() - $1::integer * interval '1 day'";
+    WITH noted AS (
+        UPDATE report_retention
+        SET kept_from = now() - $1::integer * interval '1 day'
+        WHERE kept_from < now() - $1::integer * interval '1 day'
+    ), days AS (
+        DELETE FROM report_value_days
+        WHERE day::timestamp AT TIME ZONE 'UTC' < now() - $1::integer * interval '1 day'
+    )
+    DELETE FROM report_values
+    WHERE day::timestamp AT TIME ZONE 'UTC' < now() - $1::integer * interval '1 day'";
 
     // They stand in the figures of later days too, when they happened and changed; it is noted what they were there.
     DELETE_CONVERSIONS = "retention.conversions": concat!("

@@ -15,6 +15,10 @@ const COMPARED_DAYS: u64 = 31;
 /// How often it is looked for days to be counted.
 const RECOUNT_LOOK: Duration = Duration::from_secs(10);
 
+/// How often it is looked for days whose values are to be counted, and for days that are over.
+const VALUES_LOOK: Duration = Duration::from_secs(5);
+const DAYS_LOOK: Duration = Duration::from_mins(1);
+
 /// Rows of a comparison that are logged.
 const DIFFERENCES_MAX: i64 = 1000;
 
@@ -86,6 +90,40 @@ impl Recounts {
             }
         }
     }
+}
+
+/// Counts the values that were clicked most on days that are over, until the stop signal. One day at a time, and beside the sums: what
+/// is stored meanwhile makes the day's values out of date, and does not wait.
+pub(crate) async fn count_values(app: App, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = &app.config.reports;
+    let values_max = i32::try_from(config.values_per_day_max).unwrap_or(i32::MAX);
+    let mut noted: Option<Instant> = None;
+    while !stop.is_cancelled() {
+        if noted.is_none_or(|noted| noted.elapsed() > DAYS_LOOK)
+            && figures::note_value_days(&app.db, config.values_interval).await.is_ok()
+        {
+            noted = Some(Instant::now());
+        }
+        let mut is_done = true;
+        if let Ok(Some(day)) = figures::next_value_day(&app.db, config.values_interval).await {
+            let counting = figures::count_values(&app.db, day, values_max, config.recount_timeout);
+            match stop.run_until_cancelled(counting).await {
+                Some(Ok(Some(rows))) => {
+                    is_done = false;
+                    tracing::debug!(%day, rows, "counted the values of a day that were clicked most");
+                }
+                Some(Ok(None)) | None => {} // another node is about it, or octo stops
+                Some(Err(error)) => {
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(%day, error, "cannot count the values of a day; trying again later");
+                }
+            }
+        }
+        if is_done {
+            stop.run_until_cancelled(sleep(VALUES_LOOK)).await;
+        }
+    }
+    Ok(())
 }
 
 /// Compares the sums of a day with its facts every `reports.compare_interval_s`, until the stop signal: the days of the last month

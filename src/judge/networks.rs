@@ -80,14 +80,14 @@ impl Networks {
         match ip? {
             IpAddr::V4(ip) => {
                 let first = ip.to_bits();
-                let last = if first & 0xff == 0 { first | 0xff } else { first };
+                let last = if first.trailing_zeros() >= 8 { first | 0xff } else { first };
                 contains_range(&self.v4, first, last)
             }
             // a hash is in fd00::/8
             IpAddr::V6(ip) if ip.octets()[0] == 0xfd => None,
             IpAddr::V6(ip) => {
-                let (first, rest) = (ip.to_bits(), u128::MAX >> 48);
-                let last = if first & rest == 0 { first | rest } else { first };
+                let first = ip.to_bits();
+                let last = if first.trailing_zeros() >= 80 { first | u128::MAX >> 48 } else { first };
                 contains_range(&self.v6, first, last)
             }
         }
@@ -139,8 +139,8 @@ fn is_in<A: Ord + Copy>(ranges: &[(A, A)], address: A) -> bool {
 
 /// Whether all addresses from the first to the last are in the ranges, or none is; `None`: some are.
 fn contains_range<A: Ord + Copy>(ranges: &[(A, A)], first: A, last: A) -> Option<bool> {
-    let begun = ranges.partition_point(|(begin, _)| *begin <= last);
-    match ranges[..begun].last() {
+    let behind = ranges.partition_point(|(begin, _)| *begin <= last);
+    match ranges[..behind].last() {
         Some((begin, end)) if *begin <= first && last <= *end => Some(true),
         Some((_, end)) if first <= *end => None,
         _ => Some(false),

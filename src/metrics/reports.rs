@@ -21,7 +21,7 @@ families! {
     histogram reading("octo_report_duration_seconds", source) =
         "How long reports took, by where they were read.",
         buckets &[0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0]
-        => /// A report was read from sums of one `dimension`, from the `cube`, or from facts (`raw`).
+        => /// A report was read from sums of one `dimension`, from the `cube`, from facts (`raw`), or from top `values`.
            report_read(source: &'static str, duration: std::time::Duration): duration;
     gauge compared("octo_cube_compared_timestamp_seconds") =
         "When the sums of a day were last compared with its facts.",

@@ -7,6 +7,9 @@
 //! * The **facts** themselves: of hours that a day of the time zone (of an offset such as +05:30) or the range cuts in two, and of
 //!   everything that is in no sum.
 //!
+//! * The **values that were clicked most** of one dimension that is free text, by campaign and day: where counting the facts would
+//!   take too long. The rest of the values stands in one row. Conversions are counted from their facts: they are few.
+//!
 //! What was stored and is in no sum yet (the deltas) is read beside all but the facts.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Offset as _, TimeDelta, TimeZone as _, Timelike as _, Utc};
@@ -29,6 +32,12 @@ pub enum Source {
     Deltas,
     /// The facts.
     Facts,
+    /// The values of a dimension that were clicked most, of days.
+    Values(Dimension),
+    /// The facts of clicks alone.
+    ClickFacts,
+    /// The facts of conversions alone.
+    ConversionFacts,
 }
 
 /// A part of the answer.
@@ -63,6 +72,8 @@ pub enum Kind {
     Cube,
     /// Facts.
     Raw,
+    /// The values that were clicked most, and of conversions the facts.
+    Values,
 }
 
 impl Plan {
@@ -73,14 +84,17 @@ impl Plan {
             Kind::Dimension
         } else if is(|source| matches!(source, Source::Days | Source::Hours)) {
             Kind::Cube
+        } else if is(|source| matches!(source, Source::Values(_))) {
+            Kind::Values
         } else {
             Kind::Raw
         }
     }
 
-    /// The time that is read from the facts.
+    /// The time of which clicks are read from the facts.
     pub fn raw_ranges(&self) -> impl Iterator<Item = (DateTime<Utc>, DateTime<Utc>)> {
-        self.pieces.iter().filter(|piece| piece.source == Source::Facts).map(|piece| (piece.from, piece.to))
+        let is_of_clicks = |piece: &&Piece| matches!(piece.source, Source::Facts | Source::ClickFacts);
+        self.pieces.iter().filter(is_of_clicks).map(|piece| (piece.from, piece.to))
     }
 }
 
@@ -117,6 +131,50 @@ pub fn plan(question: &Question) -> Plan {
         pieces.push(Piece { source: Source::Hours, from, to, but: days });
     }
     Plan { pieces, cut_hours }
+}
+
+/// The dimension whose most clicked values can answer the question: the only free text that it groups by, and it looks at nothing
+/// else but campaigns, days (UTC) and what is of conversions.
+pub fn valued(question: &Question) -> Option<Dimension> {
+    let mut found = question.group_by.iter().copied().filter(|dimension| dimension.has_top_values());
+    let (Some(dimension), None) = (found.next(), found.next()) else { return None };
+    let is_simple =
+        |other: Dimension| other == Dimension::Campaign || other.is_time() || other.is_of_conversions();
+    let mut others = question.group_by.iter().copied().filter(|other| *other != dimension);
+    let can = others.all(is_simple)
+        && question.filters.iter().all(|filter| is_simple(filter.dimension))
+        && are_days_whole(question);
+    can.then_some(dimension)
+}
+
+/// How it is answered, if values of the dimension are kept of these days (UTC, in order).
+pub fn plan_with_values(question: &Question, dimension: Dimension, days: &[NaiveDate]) -> Plan {
+    let piece = |source, from, to| Piece { source, from, to, but: None };
+    let (from, to) = (question.from, question.to);
+    let mut pieces = Vec::new();
+    let mut done = from;
+    for day in days {
+        let begin = day.and_time(NaiveTime::MIN).and_utc();
+        let end = begin + TimeDelta::days(1);
+        if begin < done || end > to {
+            continue;
+        }
+        if done < begin {
+            pieces.push(piece(Source::ClickFacts, done, begin));
+        }
+        match pieces.last_mut() {
+            Some(last) if last.source == Source::Values(dimension) => last.to = end,
+            _ => pieces.push(piece(Source::Values(dimension), begin, end)),
+        }
+        done = end;
+    }
+    if done < to {
+        pieces.push(piece(Source::ClickFacts, done, to));
+    }
+    if question.needs_conversions() {
+        pieces.push(piece(Source::ConversionFacts, from, to));
+    }
+    Plan { pieces, cut_hours: Vec::new() }
 }
 
 /// Hours (UTC) that the range cuts in two, or the hours or days that the question tells apart.
@@ -174,9 +232,13 @@ fn whole_days(from: DateTime<Utc>, to: DateTime<Utc>) -> Option<(DateTime<Utc>, 
     (first < end).then_some((first, end))
 }
 
-/// Whether days (UTC) are whole in the answer, and whether it is quicker to read them: of one campaign the sums of hours stand
-/// together.
+/// Whether days (UTC) can be read, and whether it is quicker to read them: of one campaign the sums of hours stand together.
 fn can_read_days(question: &Question) -> bool {
+    are_days_whole(question) && question.campaigns().is_none()
+}
+
+/// Whether days (UTC) are whole in the answer.
+fn are_days_whole(question: &Question) -> bool {
     let is_utc = || {
         let mut day = question.from;
         loop {
@@ -189,9 +251,8 @@ fn can_read_days(question: &Question) -> bool {
             day = (day + TimeDelta::hours(12)).min(question.to);
         }
     };
-    let are_days_whole = !question.dimensions().any(Dimension::is_within_days)
-        && (!question.dimensions().any(Dimension::is_time) || is_utc());
-    are_days_whole && question.campaigns().is_none()
+    !question.dimensions().any(Dimension::is_within_days)
+        && (!question.dimensions().any(Dimension::is_time) || is_utc())
 }
 
 /// The one dimension that it looks at beside campaigns, times and what is of conversions.
@@ -207,4 +268,82 @@ fn alone(question: &Question) -> Option<Dimension> {
         found = Some(dimension);
     }
     Some(found.unwrap_or(Dimension::Campaign))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::money::Currency,
+        reports::question::{By, Filter, Match, Measure, Order, TimeKind, Validity},
+    };
+
+    fn question(group_by: &[Dimension], from: &str, to: &str) -> Question {
+        Question {
+            group_by: group_by.to_vec(),
+            measures: vec![Measure::Clicks],
+            filters: Vec::new(),
+            from: from.parse().unwrap(),
+            to: to.parse().unwrap(),
+            tz: Tz::UTC,
+            time: TimeKind::Click,
+            currency: Currency::USD,
+            validity: Validity::Valid,
+            order: Order { by: By::Measure(Measure::Clicks), is_descending: true },
+        }
+    }
+
+    #[test]
+    fn values_answer_for_days_that_have_them_and_clicks_for_the_rest() {
+        let mut asked = question(&[Dimension::Sub1], "2026-11-01T12:00:00Z", "2026-11-06T06:00:00Z");
+        let days = ["2026-11-01", "2026-11-02", "2026-11-03", "2026-11-05", "2026-11-06"];
+        let days = days.map(|day| day.parse().unwrap());
+        let shown = |plan: &Plan| -> Vec<String> {
+            let piece =
+                |p: &Piece| format!("{:?} {} {}", p.source, p.from.format("%dT%H"), p.to.format("%dT%H"));
+            plan.pieces.iter().map(piece).collect()
+        };
+        let plan = plan_with_values(&asked, Dimension::Sub1, &days);
+        let wanted = [
+            "ClickFacts 01T12 02T00",
+            "Values(Sub1) 02T00 04T00",
+            "ClickFacts 04T00 05T00",
+            "Values(Sub1) 05T00 06T00",
+            "ClickFacts 06T00 06T06",
+        ];
+        assert_eq!(shown(&plan), wanted);
+        assert_eq!((plan.kind(), plan.raw_ranges().count()), (Kind::Values, 3));
+        asked.measures.push(Measure::Revenue);
+        let plan = plan_with_values(&asked, Dimension::Sub1, &[]);
+        assert_eq!(shown(&plan), ["ClickFacts 01T12 06T06", "ConversionFacts 01T12 06T06"]);
+        assert_eq!(plan.kind(), Kind::Raw);
+    }
+
+    #[test]
+    fn values_answer_for_one_dimension_that_is_free_text_with_campaigns_days_and_what_is_of_conversions() {
+        use Dimension as D;
+        let asked =
+            |group_by: &[Dimension]| question(group_by, "2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z");
+        for (group_by, wanted) in [
+            (&[D::Keyword][..], Some(D::Keyword)),
+            (&[D::Campaign, D::Day, D::Status, D::Sub5], Some(D::Sub5)),
+            (&[D::Sub1, D::Sub2], None),
+            (&[D::Sub1, D::Country], None),
+            (&[D::Sub1, D::HourOfDay], None),
+            (&[D::AffSub], None),
+            (&[D::Campaign], None),
+        ] {
+            assert_eq!(valued(&asked(group_by)), wanted, "{group_by:?}");
+        }
+        let mut elsewhere = asked(&[D::Sub1, D::Day]);
+        elsewhere.tz = Tz::Asia__Kolkata;
+        assert_eq!(valued(&elsewhere), None);
+        elsewhere.group_by = vec![D::Sub1];
+        assert_eq!(valued(&elsewhere), Some(D::Sub1), "no day is told apart");
+        let mut filtered = asked(&[D::Sub1]);
+        for (dimension, wanted) in [(D::Campaign, Some(D::Sub1)), (D::Sub1, None), (D::Os, None)] {
+            filtered.filters = vec![Filter { dimension, matching: Match::Is, values: vec!["a".to_owned()] }];
+            assert_eq!(valued(&filtered), wanted, "{dimension}");
+        }
+    }
 }

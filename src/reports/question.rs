@@ -20,6 +20,9 @@ pub const VALUES_MAX: usize = 256;
 /// What stands for a value that is not known.
 pub const UNKNOWN: &str = "unknown";
 
+/// What stands for all values of a dimension that are not kept one by one. No value is this: none has such a character.
+pub const OTHER: &str = "\0";
+
 /// A closed choice of the API.
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident,)+ }) => {
@@ -142,6 +145,21 @@ impl Dimension {
                 | Self::Os
                 | Self::Browser
                 | Self::Reason
+        )
+    }
+
+    /// Whether the values of it that were clicked most are kept, by campaign and day.
+    pub fn has_top_values(self) -> bool {
+        matches!(
+            self,
+            Self::Sub1
+                | Self::Sub2
+                | Self::Sub3
+                | Self::Sub4
+                | Self::Sub5
+                | Self::Keyword
+                | Self::Creative
+                | Self::Placement
         )
     }
 

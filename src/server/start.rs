@@ -140,6 +140,7 @@ pub(super) fn spawn_tasks(
     tasks.spawn_after(schema_ready, "conversions", conversions::run(app.clone(), stop()));
 
     tasks.spawn_after(schema_ready, "figures", figures::run(app.clone(), stop()));
+    tasks.spawn_after(set_up, "figures-values", figures::count_values(app.clone(), stop()));
     tasks.spawn_after(set_up, "figures-comparison", figures::compare(app.clone(), stop()));
     tasks.spawn_after(schema_ready, "exports", exports::worker::run(app.clone(), stop()));
     tasks.spawn_after(set_up, "closed-days", closed_days::run(app.clone(), stop()));

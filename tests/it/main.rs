@@ -67,6 +67,7 @@ mod api {
     mod scopes;
     mod sources;
     mod statements;
+    mod top_values;
 }
 
 /// What is killed, filled, frozen, set back or started wrong.

@@ -78,6 +78,23 @@ statements! {
     // In a statement before that which deletes, of the same transaction.
     NOTE_GONE = "erasures.note_gone": "SELECT octo_note_gone($1, $2, $3)";
 
+    // What their links said, likewise: the days are counted again.
+    FORGET_VALUES = "erasures.forget_values": "
+    WITH days AS (
+        SELECT DISTINCT (at AT TIME ZONE 'UTC')::date AS day
+        FROM unnest($1::timestamptz[]) AS at
+    ), changed AS (
+        UPDATE report_value_days d
+        SET changes = d.changes + 1,
+            counted_at = NULL,
+            is_current = false
+        FROM days
+        WHERE d.day = days.day
+    )
+    DELETE FROM report_values v
+    USING days
+    WHERE v.day = days.day";
+
     DELETE_EVENTS = "erasures.delete_events": "
     DELETE FROM events
     WHERE click_id = ANY ($1)
@@ -222,6 +239,7 @@ pub async fn delete_clicks(db: &Db, ids: Vec<Uuid>) -> Result<u64, Error> {
         Box::pin(async move {
             let mut transaction = c.begin().await?;
             note_gone(&mut transaction, &ids, "clicks").await?;
+            FORGET_VALUES.query().bind(times.clone()).execute(&mut transaction).await?;
             let delete = DELETE_CLICKS.query().bind(ids).bind(times);
             let deleted = delete.execute(&mut transaction).await?.rows_affected();
             transaction.commit().await?;

@@ -31,6 +31,35 @@ statements! {
         asked_at = now(),
         counted_at = NULL";
 
+    // In a transaction before that which counts: what changes meanwhile is noted there.
+    NOTE_VALUE_DAYS = "figures.note_value_days": "
+    INSERT INTO report_value_days (day)
+    SELECT DISTINCT day
+    FROM report_dimensions
+    WHERE dimension = 'campaign'
+      AND time_kind = 0
+      AND clicks > 0
+      AND (day + 1)::timestamp AT TIME ZONE 'UTC' < now() - $1::float8 * interval '1 second'
+    ON CONFLICT DO NOTHING";
+
+    // The newest first: they are looked at most.
+    NEXT_VALUE_DAY = "figures.next_value_day": "
+    SELECT day
+    FROM report_value_days d
+    WHERE NOT is_current
+      AND (counted_at IS NULL OR counted_at < now() - $1::float8 * interval '1 second')
+      AND NOT octo_is_lost(day)
+      AND NOT EXISTS (
+          SELECT
+          FROM report_recounts r
+          WHERE r.day = d.day
+            AND r.counted_at IS NULL
+      )
+    ORDER BY day DESC
+    LIMIT 1";
+
+    COUNT_VALUES = "figures.count_values": "SELECT octo_count_values($1, $2)";
+
     LOST_DAYS = "figures.lost_days": "
     SELECT day::date
     FROM generate_series($1::date, $2::date - 1, '1 day') AS day
@@ -114,6 +143,32 @@ pub async fn fold(db: &Db, rows_max: i32, limit: Duration) -> Result<Option<u64>
 pub async fn recount(db: &Db, day: NaiveDate, limit: Duration) -> Result<Option<u64>, Error> {
     let counted = db.maintain_repeatable(RECOUNT, limit, move |c| {
         Box::pin(RECOUNT.query_scalar().bind(day).fetch_one(c))
+    });
+    unless_busy(counted.await)
+}
+
+/// Notes the days (UTC) that have been over for `interval`, for their top values to be counted.
+pub async fn note_value_days(db: &Db, interval: Duration) -> Result<(), Error> {
+    let query = NOTE_VALUE_DAYS.query().bind(interval.as_secs_f64());
+    db.maintain(NOTE_VALUE_DAYS, move |c| Box::pin(async move { query.execute(c).await.map(drop) })).await
+}
+
+/// The day (UTC) whose top values are to be counted next: none that was counted within `interval`.
+pub async fn next_value_day(db: &Db, interval: Duration) -> Result<Option<NaiveDate>, Error> {
+    let query = NEXT_VALUE_DAY.query_scalar().bind(interval.as_secs_f64());
+    let days: Vec<NaiveDate> = db.maintain(NEXT_VALUE_DAY, move |c| Box::pin(query.fetch_all(c))).await?;
+    Ok(days.first().copied())
+}
+
+/// Counts the top values of a day (UTC) from its facts; says how many rows those are. `None`: another node is about it.
+pub async fn count_values(
+    db: &Db,
+    day: NaiveDate,
+    values_max: i32,
+    limit: Duration,
+) -> Result<Option<u64>, Error> {
+    let counted = db.maintain_within(COUNT_VALUES, limit, move |c| {
+        Box::pin(COUNT_VALUES.query_scalar().bind(day).bind(values_max).fetch_one(c))
     });
     unless_busy(counted.await)
 }

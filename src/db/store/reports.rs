@@ -4,9 +4,9 @@
 //! the values known (`plan_cache_mode`), so what a question does not ask for costs nothing: PostgreSQL leaves it out, as if each
 //! question had a text of its own. So no text of SQL is ever put together from a question.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use sqlx::{FromRow, postgres::PgRow};
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ use crate::{
         costs::Facts,
         figures::{Key, Sums},
         plan::{Piece, Plan, Source},
-        question::{Dimension, FILTERS_MAX, Filter, GROUPS_MAX, Match, Question, TimeKind},
+        question::{Dimension, FILTERS_MAX, Filter, GROUPS_MAX, Match, OTHER, Question, TimeKind},
     },
 };
 
@@ -259,6 +259,56 @@ SELECT
 
     OF_FACTS = "reports.of_facts": figures!(of_facts, "report_facts f");
 
+    // A value behind `=`, all others together as `*`.
+    OF_VALUES = "reports.of_values": figures!(alone, "(
+    SELECT
+        0::smallint AS time_kind,
+        v.day::timestamp AT TIME ZONE 'UTC' AS at,
+        v.campaign_id,
+        CASE WHEN v.is_other THEN '*' ELSE '=' || v.value END AS value,
+        v.currency,
+        NULL::text AS goal,
+        NULL::text AS status,
+        NULL::date AS rate_day,
+        v.clicks,
+        v.valid_clicks,
+        v.bot_clicks,
+        v.unique_clicks,
+        v.lander_views,
+        v.lander_clicks,
+        v.offer_clicks,
+        v.cost,
+        0::bigint AS conversions,
+        0::numeric AS amount
+    FROM report_values v
+    WHERE v.dimension = $41::text
+      AND v.day >= ($2 AT TIME ZONE 'UTC')::date
+      AND v.day < ($3 AT TIME ZONE 'UTC')::date
+) f");
+
+    // Days whose values are what their clicks are, whatever is not added to the sums yet.
+    VALUE_DAYS = "reports.value_days": "
+SELECT day
+FROM report_value_days
+WHERE is_current
+  AND day >= ($1::timestamptz AT TIME ZONE 'UTC')::date
+  AND day < ($2::timestamptz AT TIME ZONE 'UTC')::date
+  AND day NOT IN (
+      SELECT (hour AT TIME ZONE 'UTC')::date
+      FROM report_deltas
+      WHERE time_kind = 0
+  )
+ORDER BY day";
+
+    COUNT_OTHERS = "reports.count_others": "
+SELECT coalesce(sum(other_values), 0)::bigint
+FROM report_values
+WHERE dimension = $1
+  AND day >= ($2::timestamptz AT TIME ZONE 'UTC')::date
+  AND day < ($3::timestamptz AT TIME ZONE 'UTC')::date
+  AND is_other
+  AND ($4::uuid[] IS NULL OR campaign_id = ANY ($4))";
+
     // What a count of facts has to read at most.
     COUNT_CLICKS = "reports.count_clicks": "
 SELECT coalesce(sum(clicks), 0)::bigint
@@ -268,7 +318,7 @@ FROM (
     WHERE dimension = 'campaign'
       AND time_kind = 0
       AND day >= ($1::timestamptz AT TIME ZONE 'UTC')::date
-      AND day <= ($2::timestamptz AT TIME ZONE 'UTC')::date
+      AND day <= (($2::timestamptz - interval '1 microsecond') AT TIME ZONE 'UTC')::date
       AND ($3::uuid[] IS NULL OR campaign_id = ANY ($3))
     UNION ALL
     SELECT clicks
@@ -367,6 +417,28 @@ pub async fn count_clicks(
     .await
 }
 
+/// Days (UTC) from `from` until before `to` of which the values that were clicked most are kept and are current, in order.
+pub async fn value_days(db: &Db, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<NaiveDate>, Error> {
+    db.read(VALUE_DAYS, move |c| Box::pin(VALUE_DAYS.query_scalar().bind(from).bind(to).fetch_all(c))).await
+}
+
+/// How many values of a dimension are not kept one by one on the days (UTC) of a plan: those of each day, campaign and currency, so at
+/// most so many.
+pub async fn count_others(db: &Db, plan: &Plan, campaigns: Option<Vec<Uuid>>) -> Result<i64, Error> {
+    let mut others = 0;
+    for piece in &plan.pieces {
+        let Source::Values(dimension) = piece.source else { continue };
+        let (from, to, campaigns) = (piece.from, piece.to, campaigns.clone());
+        others += db
+            .read(COUNT_OTHERS, move |c| {
+                let query = COUNT_OTHERS.query_scalar::<i64>().bind(<&str>::from(dimension)).bind(from);
+                Box::pin(query.bind(to).bind(campaigns).fetch_one(c))
+            })
+            .await?;
+    }
+    Ok(others)
+}
+
 #[derive(Clone)]
 struct Reading {
     question: Question,
@@ -383,9 +455,15 @@ impl Reading {
         let special = costs::list_special(c, &self.question, self.campaigns.as_deref()).await?;
         self.but_costs_of.clone_from(&special);
         let mut parts = Vec::new();
+        let mut pieces = Vec::new();
         for piece in &self.plan.pieces {
+            pieces.extend(current(c, piece).await?);
+        }
+        let mut values = Kept::default();
+        for piece in &pieces {
             let rows = self.rows(c, piece).await?;
-            parts.extend(rows.into_iter().map(|row| row.read(self.question.group_by.len())));
+            let read = rows.into_iter().map(|row| values.read(row, &self.question, piece.source));
+            parts.extend(read);
             if parts.len() > self.limits.rows_max {
                 return Ok(Read::TooManyRows(self.limits.rows_max));
             }
@@ -403,13 +481,20 @@ impl Reading {
             Source::Days => (OF_DAYS, None),
             Source::Hours => (OF_HOURS, None),
             Source::Deltas => (OF_DELTAS, None),
-            Source::Facts => (OF_FACTS, None),
+            Source::Facts | Source::ClickFacts | Source::ConversionFacts => (OF_FACTS, None),
+            Source::Values(dimension) => (OF_VALUES, Some(dimension)),
         };
         let question = &self.question;
+        let mut kinds = time_kinds(question);
+        kinds.retain(|kind| match piece.source {
+            Source::ClickFacts | Source::Values(_) => *kind == 0,
+            Source::ConversionFacts => *kind > 0,
+            _ => true,
+        });
         let is_cut = piece.source != Source::Facts && !self.plan.cut_hours.is_empty();
         let mut query = statement
             .query_as::<Row>()
-            .bind(time_kinds(question))
+            .bind(kinds)
             .bind(piece.from)
             .bind(piece.to)
             .bind(question.tz.name())
@@ -432,13 +517,61 @@ impl Reading {
     }
 }
 
-impl Row {
-    fn read(self, groups: usize) -> Part {
-        let keys = [self.key1, self.key2, self.key3, self.key4];
+/// The piece as it can be read in this snapshot: days whose values are not current any more are read from their clicks.
+async fn current(c: &mut Session<'_>, piece: &Piece) -> sqlx::Result<Vec<Piece>> {
+    let Source::Values(_) = piece.source else { return Ok(vec![piece.clone()]) };
+    let days: Vec<NaiveDate> = VALUE_DAYS.query_scalar().bind(piece.from).bind(piece.to).fetch_all(c).await?;
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut begin = piece.from;
+    while begin < piece.to {
+        let end = begin + TimeDelta::days(1);
+        let source = if days.contains(&begin.date_naive()) { piece.source } else { Source::ClickFacts };
+        match pieces.last_mut() {
+            Some(last) if last.source == source => last.to = end,
+            _ => pieces.push(Piece { source, from: begin, to: end, but: None }),
+        }
+        begin = end;
+    }
+    Ok(pieces)
+}
+
+/// Values that have a row of their own, where others stand together: what is of conversions comes last, and goes with its clicks.
+#[derive(Debug, Default)]
+struct Kept {
+    values: HashSet<String>,
+    has_others: bool,
+}
+
+impl Kept {
+    fn read(&mut self, row: Row, question: &Question, source: Source) -> Part {
+        let keys = [row.key1, row.key2, row.key3, row.key4];
+        let read = |(group, key): (&Dimension, Option<String>)| {
+            let key = key?;
+            Some(if group.has_top_values() { self.value(key, source) } else { key })
+        };
         Part {
-            key: keys.into_iter().take(groups).collect(),
-            foreign: self.currency.zip(self.rate_day),
-            sums: self.sums,
+            key: question.group_by.iter().zip(keys).map(read).collect(),
+            foreign: row.currency.zip(row.rate_day),
+            sums: row.sums,
+        }
+    }
+
+    fn value(&mut self, key: String, source: Source) -> String {
+        match source {
+            Source::Values(_) => {
+                let Some(value) = key.strip_prefix('=') else {
+                    self.has_others = true;
+                    return OTHER.to_owned();
+                };
+                self.values.insert(value.to_owned());
+                value.to_owned()
+            }
+            Source::ClickFacts => {
+                self.values.insert(key.clone());
+                key
+            }
+            Source::ConversionFacts if self.has_others && !self.values.contains(&key) => OTHER.to_owned(),
+            _ => key,
         }
     }
 }

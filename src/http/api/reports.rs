@@ -53,8 +53,8 @@ use crate::{
     reports::{
         costs::{Cost, Notes, Unallocated, spread},
         figures::{Figures, Key, Row, Sums, compare},
-        plan::{Kind, Plan, plan},
-        question::{Comparison, Dimension, Filter, Match, Measure, Question, TimeKind, Validity},
+        plan::{Kind, Plan, plan, plan_with_values, valued},
+        question::{Comparison, Dimension, Filter, Match, Measure, OTHER, Question, TimeKind, Validity},
     },
 };
 use input::{Asked, ReportInput};
@@ -115,7 +115,8 @@ struct Report {
     as_of: DateTime<Utc>,
     /// How far the journal of each node was stored by then: at most a hundred, those that moved last first.
     watermarks: Vec<ReportWatermark>,
-    /// Where it was read: sums of one `dimension`, sums of hours and days (`cube`), or facts (`raw`). The figures are the same.
+    /// Where it was read: sums of one `dimension`, sums of hours and days (`cube`), or facts (`raw`): the figures are the same. Where
+    /// that would read more clicks than it may, `values`: those that were clicked most, and a row `is_other`.
     #[schema(value_type = String, example = "cube")]
     source: &'static str,
     /// What is to be known of the figures.
@@ -131,6 +132,8 @@ struct ReportRow {
     /// Names of what stands as an id, by dimension; what was deleted has none.
     #[schema(value_type = Object, example = json!({"campaign": "Summer sale"}))]
     names: Map<String, Value>,
+    /// Whether it has all values together that are not kept one by one; the key of their dimension is null.
+    is_other: bool,
     figures: ReportFigures,
     /// Likewise of the time before, where it is compared.
     before: Option<ReportFigures>,
@@ -166,6 +169,9 @@ struct ReportNotes {
     uncounted_days: usize,
     /// `unique_clicks` of several days is the sum of their days.
     are_uniques_of_days: bool,
+    /// How many values at most are together in rows `is_other`, where `source` is `values`; a value may be among them on one day and have
+    /// a row of its own by another.
+    other_values: Option<i64>,
     /// Where costs are from.
     cost_from: Vec<CostFrom>,
     /// Whether costs may still change by clicks of an adjustment's range that come late (`costs.settle_s`).
@@ -330,6 +336,7 @@ pub(crate) struct Found {
     total: Sums,
     before: Option<(Figures, Sums)>,
     uncounted_days: usize,
+    other_values: Option<i64>,
 }
 
 impl Found {
@@ -337,23 +344,25 @@ impl Found {
     pub(crate) async fn of(app: &App, asked: &Asked, bounds: Bounds) -> Result<Self, Problem> {
         let mut question = asked.question.clone();
         let campaigns = with_campaigns(app, &mut question.filters).await?;
-        let plan = plan(&question);
-        check_raw_rows(app, plan.raw_ranges(), campaigns.clone(), bounds.raw_rows_max).await?;
+        let plan = planned(app, &question, campaigns.clone(), bounds).await?;
+        let other_values = match plan.kind() {
+            Kind::Values => Some(reports::count_others(&app.db, &plan, campaigns.clone()).await?),
+            _ => None,
+        };
         let rates = rates(app, &question).await?;
         let figures = read(app, &question, &plan, campaigns.clone(), &rates, bounds).await?;
         let total = total(app, &question, campaigns.clone(), &rates, bounds).await?;
         let mut before = None;
         if asked.compare == Comparison::Previous {
             let question = question.before();
-            let plan = crate::reports::plan::plan(&question);
-            check_raw_rows(app, plan.raw_ranges(), campaigns.clone(), bounds.raw_rows_max).await?;
+            let plan = planned(app, &question, campaigns.clone(), bounds).await?;
             let figures = read(app, &question, &plan, campaigns.clone(), &rates, bounds).await?;
             before = Some((figures, self::total(app, &question, campaigns, &rates, bounds).await?));
         }
         let uncounted = figures::list_recounts(&app.db).await?;
         let is_in = |day: &&NaiveDate| (question.from.date_naive()..=question.to.date_naive()).contains(*day);
         let uncounted_days = uncounted.iter().filter(is_in).count();
-        Ok(Self { question, kind: plan.kind(), figures, total, before, uncounted_days })
+        Ok(Self { question, kind: plan.kind(), figures, total, before, uncounted_days, other_values })
     }
 
     /// Its question, with campaigns by their ids.
@@ -410,9 +419,13 @@ impl Found {
             let sums = figures.get(&row.key).copied().unwrap_or_default();
             ReportFigures::of(question, &sums)
         });
+        let is_other = |value: &Option<String>| value.as_deref() == Some(OTHER);
+        let shown =
+            |value: &Option<String>| if is_other(value) { Value::Null } else { Value::from(value.clone()) };
         ReportRow {
-            keys: dimensions.zip(row.key.iter().map(|value| Value::from(value.clone()))).collect(),
+            keys: dimensions.zip(row.key.iter().map(shown)).collect(),
             names: names::named(names, names::values(question, &row.key)),
+            is_other: row.key.iter().any(is_other),
             figures: ReportFigures::of(question, &row.sums),
             before,
             links: has_links.then(|| ReportLinks::of(question, &row.key)),
@@ -438,6 +451,7 @@ impl Found {
             without_rate,
             uncounted_days: self.uncounted_days,
             are_uniques_of_days: self.question.measures.contains(&Measure::UniqueClicks),
+            other_values: self.other_values,
             cost_from: cost_from(costs),
             provisional: costs.is_provisional,
             unallocated: costs.unallocated.iter().map(UnallocatedNote::of).collect(),
@@ -517,6 +531,25 @@ async fn with_campaigns(app: &App, filters: &mut [Filter]) -> Result<Option<Vec<
         }
     }
     Ok(named)
+}
+
+/// Where the question is read: from the values that were clicked most, where it would read too many facts.
+async fn planned(
+    app: &App,
+    question: &Question,
+    campaigns: Option<Vec<Uuid>>,
+    bounds: Bounds,
+) -> Result<Plan, Problem> {
+    let exact = plan(question);
+    let raw_rows_max = bounds.raw_rows_max;
+    let Err(too_big) = check_raw_rows(app, exact.raw_ranges(), campaigns.clone(), raw_rows_max).await else {
+        return Ok(exact);
+    };
+    let Some(dimension) = valued(question) else { return Err(too_big) };
+    let days = reports::value_days(&app.db, question.from, question.to).await?;
+    let plan = plan_with_values(question, dimension, &days);
+    check_raw_rows(app, plan.raw_ranges(), campaigns, raw_rows_max).await?;
+    Ok(plan)
 }
 
 /// About how many facts are to be read; refuses too many.

@@ -506,8 +506,16 @@ async fn queries_seen(octo: &Octo, token: &str) -> BTreeSet<String> {
     ran
 }
 
-/// Run by `octo privacy` alone, which has no `/metrics`; `erasure` tests it.
-const OF_THE_COMMAND_LINE: [&str; 17] = [
+/// Run by `octo privacy`, `octo relabel` and `octo reports` alone, which have no `/metrics`; `erasure`, `relabel` and `recounts` test
+/// them.
+const OF_THE_COMMAND_LINE: [&str; 24] = [
+    "erasures.delete_out_click_legs",
+    "erasures.forget_values",
+    "erasures.note_gone",
+    "figures.ask_recount",
+    "relabel.hours",
+    "relabel.page",
+    "relabel.update",
     "erasures.delete_postbacks",
     "postback.list_of_clicks",
     "click.list_of_ids",
@@ -528,8 +536,17 @@ const OF_THE_COMMAND_LINE: [&str; 17] = [
 ];
 
 /// Run where something is old, came from elsewhere, was refused, is too big or changes its mind; `partitions`, `cache`,
-/// `erasure`, `conversions` and `out` test them.
-const OF_RARE_DAYS: [&str; 11] = [
+/// `erasure`, `conversions`, `out`, `recounts` and `top_values` test them.
+const OF_RARE_DAYS: [&str; 20] = [
+    "figures.count_values",
+    "figures.lost_days",
+    "figures.next_value_day",
+    "figures.note_value_days",
+    "figures.recount",
+    "reports.count_others",
+    "reports.of_values",
+    "reports.value_days",
+    "retention.note",
     "conversions.update_batch",
     "conversions.let_wait",
     "conversions.reopen_clicks",

@@ -22,7 +22,7 @@ use crate::{
     reports::{
         costs::{Campaign, Cell, Earning, Facts},
         figures::Key,
-        plan::{Piece, Plan, Source},
+        plan::{Kind, Piece, Plan, Source},
         question::{Dimension, GROUPS_MAX, Question},
     },
 };
@@ -340,6 +340,11 @@ pub(super) async fn read(
     if special.is_empty() {
         return Ok(Ok(facts));
     }
+    if plan.kind() == Kind::Values {
+        // which of its values a cost is of, only the clicks say
+        let query = COUNT_CLICKS.query_scalar().bind(question.from).bind(question.to);
+        return Ok(Err(Read::TooManyClicks(query.bind(Some(special.to_vec())).fetch_one(c).await?)));
+    }
     let end = question.to - TimeDelta::nanoseconds(1);
     let range = (hour_of(question.from), hour_of(end) + TimeDelta::hours(1));
     let known = known_of(c, special, range, settled, Hours::OfShared).await?;
@@ -479,7 +484,10 @@ impl Reading<'_> {
             Source::Days => (OF_DAYS, None),
             Source::Hours => (OF_HOURS, None),
             Source::Deltas => (OF_DELTAS, None),
-            Source::Facts => (OF_FACTS, None),
+            // of values that are kept, costs are not spread: see `read`
+            Source::Facts | Source::ClickFacts | Source::ConversionFacts | Source::Values(_) => {
+                (OF_FACTS, None)
+            }
         };
         let is_cut = piece.source != Source::Facts && !plan.cut_hours.is_empty();
         let mut query = statement

@@ -423,13 +423,6 @@ impl Question {
         self.group_by.iter().copied().chain(self.filters.iter().map(|filter| filter.dimension))
     }
 
-    /// The campaigns that are asked for, where the question names them.
-    pub fn campaigns(&self) -> Option<&[String]> {
-        let is_campaigns =
-            |filter: &&Filter| filter.dimension == Dimension::Campaign && filter.matching == Match::Is;
-        self.filters.iter().find(is_campaigns).map(|filter| filter.values.as_slice())
-    }
-
     /// The same of all rows together.
     pub fn in_total(&self) -> Self {
         Self { group_by: Vec::new(), ..self.clone() }

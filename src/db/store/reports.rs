@@ -4,7 +4,7 @@
 //! the values known (`plan_cache_mode`), so what a question does not ask for costs nothing: PostgreSQL leaves it out, as if each
 //! question had a text of its own. So no text of SQL is ever put together from a question.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::FromRow;
@@ -225,6 +225,14 @@ SELECT
       AND d.day < ($3 AT TIME ZONE 'UTC')::date
 ) f");
 
+    OF_CAMPAIGN_HOURS = "reports.of_campaign_hours": figures!(alone, "(
+    SELECT d.*, (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' AS at
+    FROM report_dimensions d
+    WHERE d.dimension = 'hour'
+      AND d.day >= ($2 AT TIME ZONE 'UTC')::date
+      AND d.day <= ($3 AT TIME ZONE 'UTC')::date
+) f");
+
     OF_DAYS = "reports.of_days": figures!(summed, "(
     SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
     FROM report_days d
@@ -305,10 +313,7 @@ pub async fn read(
 ) -> Result<Option<Vec<Part>>, Error> {
     let reading =
         Reading { question: question.clone(), plan: plan.clone(), campaigns, but_costs_of, rows_max };
-    let parts =
-        db.read_report(OF_HOURS, limit, move |c| Box::pin(async move { reading.run(c).await })).await?;
-    let is_all = i64::try_from(parts.len()).is_ok_and(|parts| parts <= rows_max);
-    Ok(is_all.then_some(parts))
+    db.read_report(OF_HOURS, limit, move |c| Box::pin(async move { reading.run(c).await })).await
 }
 
 /// Clicks of the time from `from` until before `to`, which a count of facts has to read at most.
@@ -334,29 +339,37 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run(self, c: &mut Session<'_>) -> sqlx::Result<Vec<Part>> {
+    async fn run(self, c: &mut Session<'_>) -> sqlx::Result<Option<Vec<Part>>> {
         PLAN_ANEW.query().execute(c).await?;
-        let mut parts = Vec::new();
+        let mut parts: HashMap<(Key, Option<(String, NaiveDate)>), Sums> = HashMap::new();
         for piece in &self.plan.pieces {
-            let rows = self.rows(c, piece).await?;
-            parts.extend(rows.into_iter().map(|row| row.read(self.question.group_by.len())));
+            for row in self.rows(c, piece).await? {
+                let Part { key, foreign, sums } = row.read(self.question.group_by.len());
+                let sums = if piece.is_taken_off { sums.negated() } else { sums };
+                parts.entry((key, foreign)).or_default().add(&sums);
+            }
             if i64::try_from(parts.len()).is_ok_and(|parts| parts > self.rows_max) {
-                break;
+                return Ok(None);
             }
         }
-        Ok(parts)
+        let part = |((key, foreign), sums)| Part { key, foreign, sums };
+        Ok(Some(parts.into_iter().map(part).filter(|part| part.sums != Sums::default()).collect()))
     }
 
     async fn rows(&self, c: &mut Session<'_>, piece: &Piece) -> sqlx::Result<Vec<Row>> {
         let (statement, alone): (Statement, Option<Dimension>) = match piece.source {
             Source::Alone(dimension) => (OF_DIMENSIONS, Some(dimension)),
+            Source::CampaignHours => (OF_CAMPAIGN_HOURS, None),
             Source::Days => (OF_DAYS, None),
             Source::Hours => (OF_HOURS, None),
             Source::Deltas => (OF_DELTAS, None),
             Source::Facts => (OF_FACTS, None),
         };
         let question = &self.question;
-        let is_cut = piece.source != Source::Facts && !self.plan.cut_hours.is_empty();
+        // of days, and of what is taken off them, all is read
+        let is_cut = matches!(piece.source, Source::Hours | Source::CampaignHours | Source::Deltas)
+            && !piece.is_taken_off
+            && !self.plan.cut_hours.is_empty();
         let mut query = statement
             .query_as::<Row>()
             .bind(time_kinds(question))

@@ -111,16 +111,19 @@ CREATE UNIQUE INDEX report_hours_key ON report_hours (
     currency, goal, status, rate_day
 ) NULLS NOT DISTINCT;
 
--- The sums of days (UTC), for questions over all campaigns.
+-- The sums of days (UTC). A campaign's stand together in the key; of all campaigns a range of days is found by the BRIN: rows come
+-- in the order of days.
 CREATE TABLE report_days (LIKE report_deltas INCLUDING DEFAULTS) WITH (fillfactor = 80);
 ALTER TABLE report_days RENAME COLUMN hour TO day;
 ALTER TABLE report_days ALTER COLUMN day TYPE date;
 CREATE UNIQUE INDEX report_days_key ON report_days (
-    day, campaign_id, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
+    campaign_id, day, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
     currency, goal, status, rate_day
 ) NULLS NOT DISTINCT;
+CREATE INDEX report_days_day ON report_days USING brin (day) WITH (pages_per_range = 32);
 
--- The sums of days (UTC) by one dimension and campaign: a partition a dimension, and one of the campaigns alone.
+-- The sums of days (UTC) by one dimension and campaign: a partition a dimension, and one of the campaigns alone. The hour of the day is
+-- one of them: where a range or the days of a time zone begin within those of UTC.
 CREATE TABLE report_dimensions (
     dimension       text        NOT NULL,
     day             date        NOT NULL,
@@ -144,14 +147,16 @@ CREATE TABLE report_dimensions (
     amount          numeric     NOT NULL DEFAULT 0
 ) PARTITION BY LIST (dimension);
 CREATE UNIQUE INDEX report_dimensions_key ON report_dimensions (
-    dimension, day, campaign_id, time_kind, value, currency, goal, status, rate_day
+    dimension, campaign_id, day, time_kind, value, currency, goal, status, rate_day
 ) NULLS NOT DISTINCT;
+CREATE INDEX report_dimensions_day ON report_dimensions USING brin (day) WITH (pages_per_range = 32);
 DO $$
 DECLARE
     name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY[
-        'campaign', 'source', 'rule', 'path', 'landing_page', 'offer', 'country', 'device', 'os', 'browser', 'reason'
+        'campaign', 'source', 'rule', 'path', 'landing_page', 'offer', 'country', 'device', 'os', 'browser', 'reason',
+        'hour'
     ] LOOP
         EXECUTE format('CREATE TABLE report_dimensions_%s PARTITION OF report_dimensions FOR VALUES IN (%L) WITH (fillfactor = 80)',
             name, name);
@@ -595,7 +600,8 @@ WITH figures AS (
             ('device', device),
             ('os', os),
             ('browser', browser),
-            ('reason', reason)
+            ('reason', reason),
+            ('hour', to_char(hour AT TIME ZONE 'UTC', 'HH24'))
     ) AS d (dimension, value)
     GROUP BY d.dimension, day, campaign_id, d.value, time_kind, currency, goal, status, rate_day
     ORDER BY d.dimension, day, campaign_id
@@ -821,7 +827,8 @@ LANGUAGE sql STABLE SET work_mem = '64MB' SET jit = off AS $$
                     ('device', device),
                     ('os', os),
                     ('browser', browser),
-                    ('reason', reason)
+                    ('reason', reason),
+                    ('hour', to_char(hour AT TIME ZONE 'UTC', 'HH24'))
             ) AS d (dimension, value)
             UNION ALL
             SELECT

@@ -61,6 +61,26 @@ impl Sums {
         add(&mut self.revenue_refunded, other.revenue_refunded);
     }
 
+    /// What is taken off when it is added.
+    #[must_use]
+    pub fn negated(&self) -> Self {
+        Self {
+            clicks: -self.clicks,
+            valid_clicks: -self.valid_clicks,
+            bot_clicks: -self.bot_clicks,
+            unique_clicks: -self.unique_clicks,
+            lander_views: -self.lander_views,
+            lander_clicks: -self.lander_clicks,
+            offer_clicks: -self.offer_clicks,
+            pending: -self.pending,
+            approved: -self.approved,
+            rejected: -self.rejected,
+            refunded: -self.refunded,
+            unmapped: -self.unmapped,
+            ..self.converted(Decimal::NEGATIVE_ONE)
+        }
+    }
+
     /// With each amount multiplied: not rounded, so that the sum of parts is the sum of the whole.
     #[must_use]
     pub fn converted(&self, rate: Decimal) -> Self {

@@ -1,9 +1,9 @@
 //! Where a report is read: the smallest sums that know what it asks, cut where its time zone or its range cuts them.
 //!
-//! * Sums of **one dimension**, by campaign and day: where that is all it looks at.
-//! * Sums of **days**: where it looks at more, over all campaigns.
-//! * Sums of **hours**: within campaigns, and where days of the time zone are not those of UTC. At both ends of a range also
-//!   beside the sums of days.
+//! * Sums of **one dimension**, by campaign and day: where that is all it looks at. Of campaigns alone there are such sums by hour too.
+//! * Sums of **days**: where it looks at more.
+//! * Sums of **hours**: where it tells apart hours, or days of a time zone that are not those of UTC. At both ends of a range also
+//!   beside the sums of days: added where those lack hours, taken off where they have more; whichever is less to read.
 //! * The **facts** themselves: of hours that a day of the time zone (of an offset such as +05:30) or the range cuts in two, and of
 //!   everything that is in no sum.
 //!
@@ -12,7 +12,7 @@
 //!
 //! What was stored and is in no sum yet (the deltas) is read beside all but the facts.
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Offset as _, TimeDelta, TimeZone as _, Timelike as _, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Offset as _, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 use strum::IntoStaticStr;
 
@@ -24,6 +24,8 @@ use crate::model::hour::hour_of;
 pub enum Source {
     /// Sums of one dimension, by campaign and day.
     Alone(Dimension),
+    /// Sums of campaigns alone, by hour.
+    CampaignHours,
     /// Sums of days.
     Days,
     /// Sums of hours.
@@ -51,6 +53,15 @@ pub struct Piece {
     pub to: DateTime<Utc>,
     /// But for this time, which another piece has.
     pub but: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// Whether it is taken off: another piece has it, and the answer has not.
+    pub is_taken_off: bool,
+}
+
+impl Piece {
+    /// A whole piece.
+    pub fn of(source: Source, from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
+        Self { source, from, to, but: None, is_taken_off: false }
+    }
 }
 
 /// All parts of an answer.
@@ -80,7 +91,7 @@ impl Plan {
     /// Where the most of it is read.
     pub fn kind(&self) -> Kind {
         let is = |wanted: fn(&Source) -> bool| self.pieces.iter().any(|piece| wanted(&piece.source));
-        if is(|source| matches!(source, Source::Alone(_))) {
+        if is(|source| matches!(source, Source::Alone(_) | Source::CampaignHours)) {
             Kind::Dimension
         } else if is(|source| matches!(source, Source::Days | Source::Hours)) {
             Kind::Cube
@@ -104,7 +115,7 @@ pub fn plan(question: &Question) -> Plan {
     if from >= to {
         return Plan::default();
     }
-    let facts = |from, to| Piece { source: Source::Facts, from, to, but: None };
+    let facts = |from, to| Piece::of(Source::Facts, from, to);
     if !question.dimensions().all(Dimension::is_summed) {
         return Plan { pieces: vec![facts(from, to)], cut_hours: Vec::new() };
     }
@@ -121,15 +132,8 @@ pub fn plan(question: &Question) -> Plan {
         .map(|hour| facts(from.max(*hour), to.min(*hour + TimeDelta::hours(1))))
         .filter(|piece| piece.from < piece.to)
         .collect();
-    pieces.push(Piece { source: Source::Deltas, from, to, but: None });
-    let days = whole_days(from, to).filter(|_| can_read_days(question));
-    if let Some((first, end)) = days {
-        let source = alone(question).map_or(Source::Days, Source::Alone);
-        pieces.push(Piece { source, from: first, to: end, but: None });
-    }
-    if days != Some((from, to)) {
-        pieces.push(Piece { source: Source::Hours, from, to, but: days });
-    }
+    pieces.push(Piece::of(Source::Deltas, from, to));
+    pieces.extend(sums(question));
     Plan { pieces, cut_hours }
 }
 
@@ -149,7 +153,7 @@ pub fn valued(question: &Question) -> Option<Dimension> {
 
 /// How it is answered, if values of the dimension are kept of these days (UTC, in order).
 pub fn plan_with_values(question: &Question, dimension: Dimension, days: &[NaiveDate]) -> Plan {
-    let piece = |source, from, to| Piece { source, from, to, but: None };
+    let piece = Piece::of;
     let (from, to) = (question.from, question.to);
     let mut pieces = Vec::new();
     let mut done = from;
@@ -175,6 +179,25 @@ pub fn plan_with_values(question: &Question, dimension: Dimension, days: &[Naive
         pieces.push(piece(Source::ConversionFacts, from, to));
     }
     Plan { pieces, cut_hours: Vec::new() }
+}
+/// The sums of whole days, and of the hours before and behind them.
+fn sums(question: &Question) -> Vec<Piece> {
+    let Question { from, to, .. } = *question;
+    let alone = alone(question);
+    let hours = if alone == Some(Dimension::Campaign) { Source::CampaignHours } else { Source::Hours };
+    let days = if are_days_whole(question) { whole_days(question) } else { None };
+    let Some((first, end)) = days else { return vec![Piece::of(hours, from, to)] };
+    let mut pieces = vec![Piece::of(alone.map_or(Source::Days, Source::Alone), first, end)];
+    if from < first || end < to {
+        pieces.push(Piece { but: days, ..Piece::of(hours, from, to) });
+    }
+    // an hour that is cut in two comes from the facts: all of it is taken off
+    for (from, to) in [(first, end_of_hour(from)), (hour_of(to), end)] {
+        if from < to {
+            pieces.push(Piece { is_taken_off: true, ..Piece::of(hours, from, to) });
+        }
+    }
+    pieces
 }
 
 /// Hours (UTC) that the range cuts in two, or the hours or days that the question tells apart.
@@ -223,21 +246,30 @@ pub fn begin_of(tz: Tz, day: NaiveDate) -> DateTime<Utc> {
     day.and_time(NaiveTime::MIN).and_utc() // no zone leaves out a whole day and stays without it
 }
 
-/// The whole days (UTC) of a range.
-fn whole_days(from: DateTime<Utc>, to: DateTime<Utc>) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
-    let is_midnight = |at: DateTime<Utc>| at.num_seconds_from_midnight() == 0 && at.nanosecond() == 0;
-    let midnight = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
-    let first = if is_midnight(from) { from } else { midnight(from.date_naive().succ_opt()?) };
-    let end = midnight(to.date_naive());
-    (first < end).then_some((first, end))
+/// The end of the hour that a time is in, or the time itself where an hour begins.
+fn end_of_hour(at: DateTime<Utc>) -> DateTime<Utc> {
+    let begin = hour_of(at);
+    if begin == at { at } else { begin + TimeDelta::hours(1) }
 }
 
-/// Whether days (UTC) can be read, and whether it is quicker to read them: of one campaign the sums of hours stand together.
-fn can_read_days(question: &Question) -> bool {
-    are_days_whole(question) && question.campaigns().is_none()
+/// The days (UTC) of a range: from the midnight that is the nearest to its first moment until that nearest to its end. A
+/// question that tells days apart has none before or behind its range.
+fn whole_days(question: &Question) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    let Question { from, to, .. } = *question;
+    let midnight = |at: DateTime<Utc>| at.date_naive().and_time(NaiveTime::MIN).and_utc();
+    let is_within = question.dimensions().any(Dimension::is_time);
+    let (before, last) = (midnight(from), midnight(to));
+    let first = if before == from || !is_within && from - before <= TimeDelta::hours(12) {
+        before
+    } else {
+        before + TimeDelta::days(1)
+    };
+    let end = if !is_within && to - last > TimeDelta::hours(12) { last + TimeDelta::days(1) } else { last };
+    let taken_off = (from - first).max(TimeDelta::zero()) + (end - to).max(TimeDelta::zero());
+    (first < end && taken_off < to - from).then_some((first, end))
 }
 
-/// Whether days (UTC) are whole in the answer.
+/// Whether days (UTC) are whole in the answer. Then their sums are the quicker ones, also of one campaign: a quarter of the rows.
 fn are_days_whole(question: &Question) -> bool {
     let is_utc = || {
         let mut day = question.from;
@@ -277,6 +309,81 @@ mod tests {
         model::money::Currency,
         reports::question::{By, Filter, Match, Measure, Order, TimeKind, Validity},
     };
+
+    fn planned(group_by: &[Dimension], from: &str, to: &str, tz: Tz) -> Vec<(Source, String, bool)> {
+        let question = Question {
+            group_by: group_by.to_vec(),
+            measures: vec![Measure::Clicks],
+            filters: Vec::new(),
+            from: from.parse().unwrap(),
+            to: to.parse().unwrap(),
+            tz,
+            time: TimeKind::Click,
+            currency: Currency::USD,
+            validity: Validity::Valid,
+            order: Order { by: By::Measure(Measure::Clicks), is_descending: true },
+        };
+        let text = |at: DateTime<Utc>| at.format("%d %H:%M").to_string();
+        let span = |(from, to)| format!("{} .. {}", text(from), text(to));
+        let piece = |piece: Piece| {
+            let but = piece.but.map_or_else(String::new, |but| format!(" but {}", span(but)));
+            (piece.source, span((piece.from, piece.to)) + &but, piece.is_taken_off)
+        };
+        let pieces = plan(&question).pieces.into_iter();
+        pieces.filter(|piece| piece.source != Source::Deltas).map(piece).collect()
+    }
+
+    #[test]
+    fn whole_days_are_read_as_days_and_what_they_have_too_much_is_taken_off() {
+        use Dimension::{Campaign, Country, Day, Device};
+        let berlin = ("2026-11-09T23:00:00Z", "2026-11-19T23:00:00Z", Tz::Europe__Berlin);
+        let kolkata = ("2026-11-09T18:30:00Z", "2026-11-19T18:30:00Z", Tz::Asia__Kolkata);
+        let of = |source, text: &str, is_taken_off| (source, text.to_owned(), is_taken_off);
+
+        let (from, to, tz) = berlin;
+        assert_eq!(
+            planned(&[Campaign], from, to, tz),
+            [
+                of(Source::Alone(Campaign), "10 00:00 .. 20 00:00", false),
+                of(Source::CampaignHours, "09 23:00 .. 19 23:00 but 10 00:00 .. 20 00:00", false),
+                of(Source::CampaignHours, "19 23:00 .. 20 00:00", true),
+            ]
+        );
+        assert_eq!(planned(&[Day], from, to, tz), [of(Source::CampaignHours, "09 23:00 .. 19 23:00", false)]);
+        assert_eq!(
+            planned(&[Day, Country], from, to, tz),
+            [of(Source::Hours, "09 23:00 .. 19 23:00", false)]
+        );
+
+        let (from, to, tz) = kolkata;
+        assert_eq!(
+            planned(&[Country, Device], from, to, tz),
+            [
+                of(Source::Facts, "09 18:30 .. 09 19:00", false),
+                of(Source::Facts, "19 18:00 .. 19 18:30", false),
+                of(Source::Days, "10 00:00 .. 20 00:00", false),
+                of(Source::Hours, "09 18:30 .. 19 18:30 but 10 00:00 .. 20 00:00", false),
+                of(Source::Hours, "19 18:00 .. 20 00:00", true),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_part_of_a_day_is_read_as_hours_where_that_is_less() {
+        let (tz, by) = (Tz::UTC, [Dimension::Country]);
+        let hours = planned(&by, "2026-11-10T11:00:00Z", "2026-11-10T13:00:00Z", tz);
+        assert_eq!(hours, [(Source::Hours, "10 11:00 .. 10 13:00".to_owned(), false)]);
+        let day = planned(&by, "2026-11-10T01:00:00Z", "2026-11-10T23:30:00Z", tz);
+        assert_eq!(
+            day,
+            [
+                (Source::Facts, "10 23:00 .. 10 23:30".to_owned(), false),
+                (Source::Alone(Dimension::Country), "10 00:00 .. 11 00:00".to_owned(), false),
+                (Source::Hours, "10 00:00 .. 10 01:00".to_owned(), true),
+                (Source::Hours, "10 23:00 .. 11 00:00".to_owned(), true),
+            ]
+        );
+    }
 
     fn question(group_by: &[Dimension], from: &str, to: &str) -> Question {
         Question {

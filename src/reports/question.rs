@@ -455,13 +455,6 @@ impl Question {
         self.group_by.iter().copied().chain(self.filters.iter().map(|filter| filter.dimension))
     }
 
-    /// The campaigns that are asked for, where the question names them.
-    pub fn campaigns(&self) -> Option<&[String]> {
-        let is_campaigns =
-            |filter: &&Filter| filter.dimension == Dimension::Campaign && filter.matching == Match::Is;
-        self.filters.iter().find(is_campaigns).map(|filter| filter.values.as_slice())
-    }
-
     /// Whether figures of a campaign are asked for, whatever else is.
     pub fn has_campaign(&self, id: &str) -> bool {
         let of_campaigns = self.filters.iter().filter(|filter| filter.dimension == Dimension::Campaign);

@@ -4,7 +4,10 @@
 //! the values known (`plan_cache_mode`), so what a question does not ask for costs nothing: PostgreSQL leaves it out, as if each
 //! question had a text of its own. So no text of SQL is ever put together from a question.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use sqlx::{FromRow, postgres::PgRow};
@@ -237,6 +240,14 @@ SELECT
       AND d.day < ($3 AT TIME ZONE 'UTC')::date
 ) f");
 
+    OF_CAMPAIGN_HOURS = "reports.of_campaign_hours": figures!(alone, "(
+    SELECT d.*, (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' AS at
+    FROM report_dimensions d
+    WHERE d.dimension = 'hour'
+      AND d.day >= ($2 AT TIME ZONE 'UTC')::date
+      AND d.day <= ($3 AT TIME ZONE 'UTC')::date
+) f");
+
     OF_DAYS = "reports.of_days": figures!(summed, "(
     SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
     FROM report_days d
@@ -454,20 +465,24 @@ impl Reading {
         PLAN_ANEW.query().execute(c).await?;
         let special = costs::list_special(c, &self.question, self.campaigns.as_deref()).await?;
         self.but_costs_of.clone_from(&special);
-        let mut parts = Vec::new();
         let mut pieces = Vec::new();
         for piece in &self.plan.pieces {
             pieces.extend(current(c, piece).await?);
         }
+        let mut parts: HashMap<(Key, Option<(String, NaiveDate)>), Sums> = HashMap::new();
         let mut values = Kept::default();
         for piece in &pieces {
-            let rows = self.rows(c, piece).await?;
-            let read = rows.into_iter().map(|row| values.read(row, &self.question, piece.source));
-            parts.extend(read);
+            for row in self.rows(c, piece).await? {
+                let Part { key, foreign, sums } = values.read(row, &self.question, piece.source);
+                let sums = if piece.is_taken_off { sums.negated() } else { sums };
+                parts.entry((key, foreign)).or_default().add(&sums);
+            }
             if parts.len() > self.limits.rows_max {
                 return Ok(Read::TooManyRows(self.limits.rows_max));
             }
         }
+        let part = |((key, foreign), sums)| Part { key, foreign, sums };
+        let parts = parts.into_iter().map(part).filter(|part| part.sums != Sums::default()).collect();
         let costs = costs::read(c, &self.question, &self.plan, &special, self.settled, self.limits).await?;
         Ok(match costs {
             Ok(costs) => Read::All { parts, costs },
@@ -478,6 +493,7 @@ impl Reading {
     async fn rows(&self, c: &mut Session<'_>, piece: &Piece) -> sqlx::Result<Vec<Row>> {
         let (statement, alone): (Statement, Option<Dimension>) = match piece.source {
             Source::Alone(dimension) => (OF_DIMENSIONS, Some(dimension)),
+            Source::CampaignHours => (OF_CAMPAIGN_HOURS, None),
             Source::Days => (OF_DAYS, None),
             Source::Hours => (OF_HOURS, None),
             Source::Deltas => (OF_DELTAS, None),
@@ -491,7 +507,10 @@ impl Reading {
             Source::ConversionFacts => *kind > 0,
             _ => true,
         });
-        let is_cut = piece.source != Source::Facts && !self.plan.cut_hours.is_empty();
+        // of days, and of what is taken off them, all is read
+        let is_cut = matches!(piece.source, Source::Hours | Source::CampaignHours | Source::Deltas)
+            && !piece.is_taken_off
+            && !self.plan.cut_hours.is_empty();
         let mut query = statement
             .query_as::<Row>()
             .bind(kinds)
@@ -528,7 +547,7 @@ async fn current(c: &mut Session<'_>, piece: &Piece) -> sqlx::Result<Vec<Piece>>
         let source = if days.contains(&begin.date_naive()) { piece.source } else { Source::ClickFacts };
         match pieces.last_mut() {
             Some(last) if last.source == source => last.to = end,
-            _ => pieces.push(Piece { source, from: begin, to: end, but: None }),
+            _ => pieces.push(Piece::of(source, begin, end)),
         }
         begin = end;
     }

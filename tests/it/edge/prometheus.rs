@@ -27,7 +27,7 @@ use crate::{
     tracker::{SOON, Table, Tracker, header},
 };
 
-const SERIES_MAX: usize = 4000;
+const SERIES_MAX: usize = 5000;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "BREW"];
 /// Refused by the router, by hyper, and by nobody.
 const HEADS: [&str; 4] = [

@@ -437,25 +437,25 @@ fn is_summed(dimension: FilterDimension) -> bool {
 /// Where each group is read.
 fn pieces(question: &Question, plan: &Plan) -> [(Group, Vec<Piece>); 4] {
     let Question { from, to, .. } = *question;
-    let whole = |source| Piece { source, from, to, but: None };
-    let mut daily = plan.pieces.clone();
-    for piece in &mut daily {
-        if matches!(piece.source, Source::Alone(_)) {
-            piece.source = Source::Days;
-        }
-    }
+    let whole = |source| Piece::of(source, from, to);
     let is_facts = |piece: &&Piece| piece.source == Source::Facts;
     let mut hourly: Vec<Piece> = plan.pieces.iter().filter(is_facts).cloned().collect();
     if hourly.len() < plan.pieces.len() {
         hourly.extend([whole(Source::Deltas), whole(Source::Hours)]);
     }
+    // costs are spread over rows as they come: where the plan takes something off, by hours instead
+    let is_simple = !plan.pieces.iter().any(|piece| piece.is_taken_off);
+    let plain = if is_simple { plan.pieces.clone() } else { hourly.clone() };
+    let mut daily = plain.clone();
+    for piece in &mut daily {
+        match piece.source {
+            Source::Alone(_) => piece.source = Source::Days,
+            Source::CampaignHours => piece.source = Source::Hours,
+            _ => {}
+        }
+    }
     let counted = if from < to { vec![whole(Source::Facts)] } else { Vec::new() };
-    [
-        (Group::Plain, plan.pieces.clone()),
-        (Group::Daily, daily),
-        (Group::Hourly, hourly),
-        (Group::Counted, counted),
-    ]
+    [(Group::Plain, plain), (Group::Daily, daily), (Group::Hourly, hourly), (Group::Counted, counted)]
 }
 
 /// Whether anything but links may say a cost in another currency than that of the question.
@@ -482,7 +482,7 @@ impl Reading<'_> {
         let (statement, alone): (Statement, Option<Dimension>) = match piece.source {
             Source::Alone(dimension) => (OF_DIMENSIONS, Some(dimension)),
             Source::Days => (OF_DAYS, None),
-            Source::Hours => (OF_HOURS, None),
+            Source::Hours | Source::CampaignHours => (OF_HOURS, None),
             Source::Deltas => (OF_DELTAS, None),
             // of values that are kept, costs are not spread: see `read`
             Source::Facts | Source::ClickFacts | Source::ConversionFacts | Source::Values(_) => {

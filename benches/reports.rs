@@ -1,0 +1,212 @@
+//! Reports: what they cost among the clicks of 30 days, in one PostgreSQL with `fsync` on, asked through the API of a real octo.
+//!
+//! `cargo bench --bench reports`. Fills 30 days with traffic of usual shape (`benches/reports/generate.sql`; `OCTO_BENCH_CLICKS` says how
+//! many clicks, 1,000,000 unless it does) and counts each day's sums from its facts; of more than `OCTO_BENCH_RAW_DAYS` days the
+//! sums of the last are copied, which is enough for all questions that read sums alone. 100,000,000 clicks with three raw days take
+//! about 23 GB and half an hour.
+//!
+//! Each question is asked in UTC, Europe/Berlin and Asia/Kolkata, first once, then ten times, one request after the other. The CPU is
+//! PostgreSQL's for one report. "facts" are the same questions with a filter that holds for every click and that no sum knows.
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+#[path = "../tests/it"]
+mod it {
+    pub(crate) mod harness; // an inline module with a path, so that the harness finds its own files
+}
+mod support;
+
+use it::harness::{Octo, PrivatePostgres, migrate};
+use support::{micros, percentile_ms};
+
+const GENERATE: &str = include_str!("reports/generate.sql");
+const CLICKS: i32 = 1_000_000;
+const DAYS: i32 = 30;
+const ROUNDS: u32 = 10;
+const ZONES: [Tz; 3] = [Tz::UTC, Tz::Europe__Berlin, Tz::Asia__Kolkata];
+
+/// The seventeenth by clicks: one in a hundred.
+const CAMPAIGN: &str = "campaign-17";
+
+/// What is asked, and what it should take at 100,000,000 clicks, in milliseconds.
+const QUESTIONS: &[(&str, &[&str], bool, f64)] = &[
+    ("overview", &[], false, 50.0),
+    ("overview by day", &["day"], false, 200.0),
+    ("campaigns", &["campaign"], false, 50.0),
+    ("country", &["country"], false, 200.0),
+    ("browser", &["browser"], false, 200.0),
+    ("path", &["path"], false, 200.0),
+    ("country, os", &["country", "os"], false, 2000.0),
+    ("of one campaign: country", &["country"], true, 150.0),
+    ("of one campaign: day, offer", &["day", "offer"], true, 150.0),
+    ("of one campaign: country, device, offer", &["country", "device", "offer"], true, 150.0),
+    ("of one campaign: day, path, os", &["day", "path", "os"], true, 150.0),
+];
+
+const MEASURES: [&str; 6] = ["clicks", "unique_clicks", "cost", "conversions", "revenue", "roi"];
+
+const SIZES: &str = "
+SELECT name, sum(rows)::bigint, sum(bytes)::bigint
+FROM (
+    SELECT regexp_replace(relname, '_[0-9]{8}$|_default$', '') AS name, greatest(reltuples, 0) AS rows, pg_total_relation_size(oid) AS bytes
+    FROM pg_class
+    WHERE relkind = 'r'
+      AND relnamespace = 'public'::regnamespace
+) tables
+WHERE name ~ '^(report_|clicks|out_click|conversion)'
+GROUP BY name
+HAVING sum(rows) > 0
+ORDER BY 3 DESC";
+
+struct Bench {
+    postgres: PrivatePostgres,
+    octo: Octo,
+    client: reqwest::Client,
+    token: String,
+    /// The day behind the last.
+    end: NaiveDate,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    support::print_load();
+    let number = |name, default| env::var(name).map_or(Ok(default), |text| text.parse::<i32>());
+    let (clicks, raw_days) = (number("OCTO_BENCH_CLICKS", CLICKS)?, number("OCTO_BENCH_RAW_DAYS", DAYS)?);
+    let postgres = PrivatePostgres::start().await;
+    migrate(&postgres.url()).await;
+    let mut admin = postgres.admin().await;
+    let end = Utc::now().date_naive();
+    fill(&mut admin, clicks / DAYS, raw_days.clamp(1, DAYS), end).await?;
+    let octo = Octo::builder().database_url(postgres.url()).start().await;
+    let (client, token) = (octo.client(), octo.admin_token().await);
+    let bench = Bench { postgres, octo, client, token, end };
+    println!(
+        "{:<42} {:<14} {:>9} {:>9} {:>9} {:>9} {:>7} {:>6}",
+        "", "", "source", "first ms", "p50 ms", "CPU ms", "goal", "rows"
+    );
+    for (name, group_by, is_of_one, goal) in QUESTIONS {
+        for tz in ZONES {
+            bench.ask(name, group_by, *is_of_one, DAYS, tz, false, Some(*goal)).await?;
+        }
+    }
+    for (name, group_by, is_of_one, _) in QUESTIONS {
+        for is_of_facts in [false, true] {
+            bench.ask(name, group_by, *is_of_one, 1, Tz::UTC, is_of_facts, None).await?;
+        }
+    }
+    bench.ask("of one campaign: sub1", &["sub1"], true, 1, Tz::UTC, true, Some(1000.0)).await?;
+    Ok(())
+}
+
+/// Days of clicks and their sums, the last one first.
+async fn fill(c: &mut PgConnection, clicks: i32, raw_days: i32, end: NaiveDate) -> anyhow::Result<()> {
+    sqlx::raw_sql(GENERATE).execute(&mut *c).await?;
+    let (mut made, mut counted, mut copied) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let last = end - TimeDelta::days(1);
+    for back in 0..DAYS {
+        let day = last - TimeDelta::days(back.into());
+        let start = Instant::now();
+        if back < raw_days {
+            sqlx::query("SELECT bench.make_day($1, $2)").bind(day).bind(clicks).execute(&mut *c).await?;
+            made += start.elapsed();
+            let start = Instant::now();
+            sqlx::query("SELECT octo_recount_day($1)").bind(day).execute(&mut *c).await?;
+            counted += start.elapsed();
+        } else {
+            let copy = sqlx::query("SELECT bench.copy_day($1, $2, NULL)").bind(last).bind(day);
+            copy.execute(&mut *c).await?;
+            copied += start.elapsed();
+        }
+    }
+    sqlx::raw_sql("VACUUM ANALYZE").execute(&mut *c).await?;
+    sqlx::raw_sql("CHECKPOINT").execute(&mut *c).await?;
+    let a_day = |all: Duration| all.as_secs_f64() / f64::from(raw_days);
+    println!(
+        "{clicks} clicks a day, {raw_days} days of them raw: made in {:.1} s a day, sums counted in {:.1} s a day, others copied in {:.0} s",
+        a_day(made),
+        a_day(counted),
+        copied.as_secs_f64()
+    );
+    let sizes: Vec<(String, i64, i64)> = sqlx::query_as(SIZES).fetch_all(&mut *c).await?;
+    println!("{:<36} {:>12} {:>14} {:>12} {:>14}", "", "rows", "bytes", "bytes a row", "bytes a click");
+    for (name, rows, bytes) in sizes {
+        let is_raw = !name.starts_with("report_");
+        let of = f64::from(clicks) * f64::from(if is_raw { raw_days } else { DAYS });
+        let bytes_f = bytes as f64;
+        println!("{name:<36} {rows:>12} {bytes:>14} {:>12.0} {:>14.1}", bytes_f / rows as f64, bytes_f / of);
+    }
+    Ok(())
+}
+
+impl Bench {
+    #[expect(clippy::too_many_arguments, reason = "a question and what it should take")]
+    async fn ask(
+        &self,
+        name: &str,
+        group_by: &[&str],
+        is_of_one: bool,
+        days: i32,
+        tz: Tz,
+        is_of_facts: bool,
+        goal: Option<f64>,
+    ) -> anyhow::Result<()> {
+        let begin = |day: NaiveDate| -> DateTime<Utc> {
+            let midnight = day.and_time(NaiveTime::MIN).and_local_timezone(tz);
+            midnight.earliest().map_or_else(|| day.and_time(NaiveTime::MIN).and_utc(), |at| at.to_utc())
+        };
+        let mut filters = Vec::new();
+        if is_of_one {
+            filters.push(json!({ "dimension": "campaign", "is": [CAMPAIGN] }));
+        }
+        if is_of_facts {
+            filters.push(json!({ "dimension": "sub1", "starts": ["ad-"] }));
+        }
+        let question = json!({
+            "group_by": group_by,
+            "measures": MEASURES,
+            "filters": filters,
+            "from": begin(self.end - TimeDelta::days(days.into())),
+            "to": begin(self.end),
+            "tz": tz.name(),
+        });
+        let (first, report) = self.report(&question).await?;
+        let cpu = support::cpu_of_tree(self.postgres.pid());
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            times.push(micros(self.report(&question).await?.0));
+        }
+        times.sort_unstable();
+        let cpu = (support::cpu_of_tree(self.postgres.pid()) - cpu).as_secs_f64() * 1e3 / f64::from(ROUNDS);
+        let of = if days == DAYS { tz.name() } else { "one day" };
+        println!(
+            "{name:<42} {of:<14} {:>9} {:>9.1} {:>9.1} {cpu:>9.0} {:>7} {:>6}",
+            report["source"].as_str().unwrap_or_default(),
+            first.as_secs_f64() * 1e3,
+            percentile_ms(&times, 50),
+            goal.map_or_else(String::new, |goal| format!("{goal:.0}")),
+            report["rows"].as_array().map_or(0, Vec::len)
+        );
+        Ok(())
+    }
+
+    /// One answer, and how long it took to its last byte.
+    async fn report(&self, question: &Value) -> anyhow::Result<(Duration, Value)> {
+        let start = Instant::now();
+        let request = self.client.request(Method::POST, self.octo.url("/api/v1/reports"));
+        let response = request.bearer_auth(&self.token).json(question).send().await?;
+        let status = response.status();
+        let body = response.bytes().await?;
+        let took = start.elapsed();
+        anyhow::ensure!(status.is_success(), "{question}: {status} {}", String::from_utf8_lossy(&body));
+        Ok((took, serde_json::from_slice(&body)?))
+    }
+}

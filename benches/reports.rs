@@ -185,7 +185,8 @@ impl Bench {
             times.push(micros(self.report(&question).await?.0));
         }
         times.sort_unstable();
-        let cpu = (support::cpu_of_tree(self.postgres.pid()) - cpu).as_secs_f64() * 1e3 / f64::from(ROUNDS);
+        let cpu = support::cpu_of_tree(self.postgres.pid()).saturating_sub(cpu).as_secs_f64() * 1e3
+            / f64::from(ROUNDS);
         let of = if days == DAYS { tz.name() } else { "one day" };
         println!(
             "{name:<42} {of:<14} {:>9} {:>9.1} {:>9.1} {cpu:>9.0} {:>7} {:>6}",

@@ -445,8 +445,8 @@ fn pieces(question: &Question, plan: &Plan) -> [(Group, Vec<Piece>); 4] {
     }
     // costs are spread over rows as they come: where the plan takes something off, by hours instead
     let is_simple = !plan.pieces.iter().any(|piece| piece.is_taken_off);
-    let plain = if is_simple { plan.pieces.clone() } else { hourly.clone() };
-    let mut daily = plain.clone();
+    let direct = if is_simple { plan.pieces.clone() } else { hourly.clone() };
+    let mut daily = direct.clone();
     for piece in &mut daily {
         match piece.source {
             Source::Alone(_) => piece.source = Source::Days,
@@ -455,7 +455,7 @@ fn pieces(question: &Question, plan: &Plan) -> [(Group, Vec<Piece>); 4] {
         }
     }
     let counted = if from < to { vec![whole(Source::Facts)] } else { Vec::new() };
-    [(Group::Plain, plain), (Group::Daily, daily), (Group::Hourly, hourly), (Group::Counted, counted)]
+    [(Group::Plain, direct), (Group::Daily, daily), (Group::Hourly, hourly), (Group::Counted, counted)]
 }
 
 /// Whether anything but links may say a cost in another currency than that of the question.

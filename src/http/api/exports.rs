@@ -106,6 +106,7 @@ pub(crate) struct ExportBody {
     #[schema(example = "node-1")]
     node: Option<String>,
     /// Why it failed.
+    #[schema(example = "no room on the disk")]
     error: Option<String>,
     /// Where its file is, once it is done.
     #[schema(example = "/api/v1/exports/019aaf3c-5f00-7abc-8def-0123456789ab/file")]

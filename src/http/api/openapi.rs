@@ -90,6 +90,7 @@ fn describe(document: &mut utoipa::openapi::OpenApi) {
         (name = "costs", description = "What clicks cost, as their links, their campaign or later figures say; and budgets."),
         (name = "rates", description = "What currencies are worth, for amounts that are shown in another."),
         (name = "stats", description = "Figures over time."),
+        (name = "reports", description = "Figures by any dimensions, the facts behind them, and whether they add up."),
         (name = "clicks", description = "What visits became."),
         (name = "events", description = "What followed a click."),
         (name = "conversions", description = "What clicks earned: postbacks as they came, and what was made of them."),

@@ -106,6 +106,7 @@ struct Report {
     /// Whether there are more rows behind these.
     has_more: bool,
     /// What `cursor` is to be then.
+    #[schema(example = "[\"DE\"]")]
     next_cursor: Option<String>,
     /// Of all rows together, worked out for itself: `limit` has nothing to do with it.
     totals: ReportFigures,
@@ -134,6 +135,7 @@ struct ReportRow {
     names: Map<String, Value>,
     /// Whether it has all values together that are not kept one by one; the key of their dimension is null.
     is_other: bool,
+    /// What is shown of it.
     figures: ReportFigures,
     /// Likewise of the time before, where it is compared.
     before: Option<ReportFigures>,

@@ -386,7 +386,7 @@ async fn cases(c: &mut PgConnection) -> Vec<Case> {
             2.0,
         ),
         case("outbox.claim", &["'{1}'", "'{1}'", "1000"], all, 10.0),
-        case("costs.hours", &[POPULAR, MONTH_AGO, "now()"], 0, 10.0),
+        case("costs.hours", &[&array(POPULAR), &array(MONTH_AGO), &array("now()")], 0, 10.0),
         case("dead_letter.has_event", &[at, id, "NULL"], 1, 1.0),
         case("dead_letter.has_event", &[at, id, id], 0, 1.0),
     ]

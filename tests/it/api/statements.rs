@@ -61,6 +61,7 @@ const BY_CAMPAIGN: &[&str] = &[
     "report_dimensions",
     "report_gone",
     "report_hours",
+    "report_values",
 ];
 
 /// Tables that grow with traffic and are found by an id alone; `docs/scaling.md` says why, and what to do about them.
@@ -91,7 +92,10 @@ const SMALL: &[&str] = &[
     "landing_pages",
     "offers",
     "postback_targets",
+    "report_exports",
     "report_recounts",
+    "report_retention",
+    "report_value_days",
     "seal_keys",
     "source_stats_daily",
     "traffic_sources",

@@ -59,6 +59,7 @@ struct ReportFacts {
     /// Whether there are more rows behind these.
     has_more: bool,
     /// What `cursor` is to be then.
+    #[schema(example = "000642a1b2c3d4e5019aaf3c5f007abc8def0123456789ab0")]
     next_cursor: Option<String>,
     /// What was before this was deleted because of its age (`privacy.retention_days`): figures still have it, and it is no row.
     /// Null: nothing is deleted.
@@ -90,62 +91,91 @@ pub(super) struct ReportFact {
     /// `offer`, by its id.
     offer: Option<i64>,
     /// ISO 3166-1 alpha-2.
+    #[schema(example = "DE")]
     country: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "BY")]
     region: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "Munich")]
     city: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "de")]
     language: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "mobile")]
     device: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "iOS")]
     os: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "17.5")]
     os_version: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "Safari")]
     browser: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "17.5")]
     browser_version: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "Telekom")]
     isp: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "cellular")]
     connection: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "news.example")]
     referrer_host: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "zone-1")]
     sub1: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "zone-2")]
     sub2: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "zone-3")]
     sub3: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "zone-4")]
     sub4: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "zone-5")]
     sub5: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "partner")]
     aff_sub: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "partner")]
     aff_sub2: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "partner")]
     aff_sub3: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "partner")]
     aff_sub4: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "partner")]
     aff_sub5: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "shoes")]
     keyword: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "banner-7")]
     creative: Option<String>,
     /// The dimension of this name.
+    #[schema(example = "news")]
     placement: Option<String>,
     /// Why the click does not count.
+    #[schema(example = "bot")]
     reason: Option<String>,
     /// The goal of the conversion.
+    #[schema(example = "deposit")]
     goal: Option<String>,
     /// The state of the conversion.
+    #[schema(example = "approved")]
     status: Option<String>,
     /// Of the cost or the amount; `XXX`: it is not known which.
+    #[schema(example = "EUR")]
     currency: Option<String>,
     /// The day (UTC) whose rate an amount is converted by.
     rate_day: Option<NaiveDate>,

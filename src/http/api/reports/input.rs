@@ -103,7 +103,7 @@ pub(crate) struct ReportInput {
     #[schema(minimum = 1, maximum = 10000, default = 50)]
     limit: Option<i64>,
     /// `next_cursor` of the answer before.
-    #[schema(max_length = 8192, example = "")]
+    #[schema(max_length = 8192, example = "[\"DE\"]")]
     cursor: Option<String>,
 }
 
@@ -170,7 +170,7 @@ pub(crate) struct FactsInput {
     #[schema(minimum = 1, maximum = 5000, default = 50)]
     limit: Option<i64>,
     /// `next_cursor` of the answer before.
-    #[schema(max_length = 255, example = "")]
+    #[schema(max_length = 255, example = "000642a1b2c3d4e5019aaf3c5f007abc8def0123456789ab0")]
     cursor: Option<String>,
 }
 

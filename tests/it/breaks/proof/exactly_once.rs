@@ -347,12 +347,23 @@ CREATE TABLE old_costs AS SELECT * FROM campaign_costs_hourly;
 CREATE TABLE old_watermark AS SELECT * FROM ingest_watermark";
 const GO_BACK: &str = "
 BEGIN;
-LOCK TABLE ingest_watermark, clicks, events, event_keys, campaign_stats_hourly, campaign_costs_hourly;
+LOCK TABLE ingest_watermark, clicks, events, event_keys, campaign_stats_hourly, campaign_costs_hourly, report_deltas,
+    report_hours, report_days, report_dimensions;
 DELETE FROM clicks; INSERT INTO clicks SELECT * FROM old_clicks;
 DELETE FROM events; INSERT INTO events SELECT * FROM old_events;
 DELETE FROM event_keys; INSERT INTO event_keys SELECT * FROM old_keys;
 DELETE FROM campaign_stats_hourly; INSERT INTO campaign_stats_hourly SELECT * FROM old_stats;
 DELETE FROM campaign_costs_hourly; INSERT INTO campaign_costs_hourly SELECT * FROM old_costs;
+DELETE FROM report_hours;
+DELETE FROM report_days;
+DELETE FROM report_dimensions;
+DELETE FROM report_deltas;
+INSERT INTO report_deltas
+SELECT
+    time_kind, date_trunc('hour', at, 'UTC'), campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device,
+    os, browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
+    lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+FROM report_facts;
 UPDATE ingest_watermark w SET seq = o.seq FROM old_watermark o WHERE o.stream = w.stream;
 COMMIT";
 

@@ -180,14 +180,22 @@ fn lone_surrogates() -> Class {
     Class { sqlstate: "22P02", poison: poison.map(properties).to_vec(), schema: "" }
 }
 
+/// What reports have of the column stands in the way of its type.
+const NARROW_COSTS: &str = "
+DO $$
+DECLARE
+    facts text := pg_get_viewdef('report_facts'::regclass);
+BEGIN
+    DROP VIEW report_facts;
+    DROP TRIGGER sum_changed_click ON clicks;
+    ALTER TABLE clicks ALTER COLUMN cost TYPE numeric(6, 2);
+    EXECUTE 'CREATE VIEW report_facts AS ' || facts;
+END $$";
+
 /// octo's own column holds every amount that octo takes.
 fn numeric_overflow() -> Class {
     let poison = vec![click_with(|c| c.cost = Some(Decimal::new(99_999, 0)))];
-    // what reports have of the column stands in the way
-    let schema = "DROP VIEW report_facts;
-                  DROP TRIGGER sum_changed_click ON clicks;
-                  ALTER TABLE clicks ALTER COLUMN cost TYPE numeric(6, 2)";
-    Class { sqlstate: "22003", poison, schema }
+    Class { sqlstate: "22003", poison, schema: NARROW_COSTS }
 }
 
 /// Before 4713 BC.
@@ -348,9 +356,15 @@ async fn twenty_rows_of_every_class_among_a_thousand_hold_up_the_good_ones_for_l
         classes.into_iter().flat_map(|c| c.poison.into_iter().map(move |p| (c.sqlstate, p))).collect();
     let (sqlstates, poison): (Vec<_>, Vec<_>) = each.into_iter().cycle().take(20).unzip();
     let schema = "
-        DROP VIEW report_facts;
-        DROP TRIGGER sum_changed_click ON clicks;
-        ALTER TABLE clicks ALTER COLUMN cost TYPE numeric(6, 2);
+        DO $$
+        DECLARE
+            facts text := pg_get_viewdef('report_facts'::regclass);
+        BEGIN
+            DROP VIEW report_facts;
+            DROP TRIGGER sum_changed_click ON clicks;
+            ALTER TABLE clicks ALTER COLUMN cost TYPE numeric(6, 2);
+            EXECUTE 'CREATE VIEW report_facts AS ' || facts;
+        END $$;
         CREATE UNIQUE INDEX ON clicks (created_at, id, user_agent);
         ALTER TABLE clicks DETACH PARTITION clicks_default;
         ALTER TABLE events DETACH PARTITION events_default;

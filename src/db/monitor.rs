@@ -272,7 +272,23 @@ pub(super) fn is_retryable(error: &Error) -> bool {
 
 /// 53300: too_many_connections
 pub(super) fn is_server_full(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "53300")
+    is_code(error, "53300")
+}
+
+/// Whether the server says this SQLSTATE.
+pub(super) fn is_code(error: &sqlx::Error, sqlstate: &str) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == sqlstate)
+}
+
+/// Whether the server said this SQLSTATE, whatever [`classify`] made of it.
+pub(super) fn has_code(error: &Error, sqlstate: &str) -> bool {
+    match error {
+        Error::Query { source, .. } => is_code(source, sqlstate),
+        Error::Unavailable(source) => {
+            source.downcast_ref::<sqlx::Error>().is_some_and(|source| is_code(source, sqlstate))
+        }
+        Error::Conflict { .. } | Error::Encoding(_) => false,
+    }
 }
 
 /// A label for an error: the SQLSTATE class, `io`, `timeout` or `other`.

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::db::{Db, Error, statement::statements};
+use crate::db::{Db, Error, monitor, statement::statements};
 
 statements! {
     FOLD = "figures.fold": "SELECT octo_fold_deltas($1)";
@@ -177,14 +177,10 @@ pub async fn count_values(
 fn unless_busy(done: Result<i64, Error>) -> Result<Option<u64>, Error> {
     match done {
         Ok(rows) => Ok(u64::try_from(rows).ok()),
-        Err(Error::Query { source, .. }) if is_serialization_failure(&source) => Ok(None),
+        // 40001: serialization_failure
+        Err(error) if monitor::has_code(&error, "40001") => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// 40001: serialization_failure
-fn is_serialization_failure(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "40001")
 }
 
 /// Deltas that are not added to the sums yet.

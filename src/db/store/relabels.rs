@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::db::{Db, Error, statement::statements};
+use crate::db::{Db, Error, monitor, statement::statements};
 
 /// Times that clicks are changed where PostgreSQL gives way to others that change them.
 const ATTEMPTS: usize = 5;
@@ -206,16 +206,12 @@ pub async fn update(
 ) -> Result<Vec<Uuid>, Error> {
     for _ in 1..ATTEMPTS {
         match update_once(db, range, changes).await {
-            Err(Error::Query { source, .. }) if is_deadlock(&source) => {}
+            // 40P01: deadlock_detected. The drain notes conversions at clicks too; nothing was changed.
+            Err(error) if monitor::has_code(&error, "40P01") => {}
             answer => return answer,
         }
     }
     update_once(db, range, changes).await
-}
-
-/// 40P01: deadlock_detected. The drain notes conversions at clicks too; nothing was changed.
-fn is_deadlock(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "40P01")
 }
 
 async fn update_once(

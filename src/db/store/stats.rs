@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    db::{Db, Error, statement::statements},
+    db::{Db, Error, monitor, statement::statements},
     model::text::must_be_one_of,
 };
 
@@ -106,12 +106,8 @@ pub async fn by(
         .await;
     match found {
         Ok(buckets) => Ok(Some(buckets)),
-        Err(Error::Query { source, .. }) if is_unknown_zone(&source) => Ok(None),
+        // 22023: invalid_parameter_value
+        Err(error) if monitor::has_code(&error, "22023") => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// 22023: invalid_parameter_value
-fn is_unknown_zone(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "22023")
 }

@@ -3,6 +3,12 @@
 
 use std::{process::Output, time::Duration};
 
+use chrono::NaiveDate;
+use octo::{
+    config::{Config, Flags, Loaded},
+    db::{Db, store::figures},
+};
+
 use crate::{
     harness::{Database, Octo, eventually},
     tracker::{SOON, Table, Tracker, assert_sums_agree},
@@ -91,6 +97,39 @@ async fn wrong_figures_are_found_and_counted_anew_with_and_without_a_running_oct
     let count = ["reports", "recount", "--wait", "--from", &from, "--to", &to];
     let (code, _, err) = said(&alone.run(&count).await);
     assert!(code == Some(0) && err.contains("counted 2 days from 3 facts"), "{err}");
+    assert_sums_agree(&pool).await;
+}
+
+#[tokio::test]
+async fn a_day_whose_sums_somebody_changes_meanwhile_is_counted_later() {
+    let tracker = Tracker::start("recounts_meanwhile").await;
+    tracker.simple_campaign("demo").await;
+    tracker.click("/c/demo").await;
+    tracker.wait_rows(Table::Clicks, 1).await;
+    folded(&tracker.pool, 1).await;
+    let Tracker { octo, pool, database, .. } = tracker;
+    drop(octo);
+    let config: Config = Loaded::load(None, [], &Flags::default()).unwrap().config;
+    let db = Db::new(&database.url().into(), &config.database).unwrap();
+    let today: NaiveDate =
+        sqlx::query_scalar("SELECT (now() AT TIME ZONE 'UTC')::date").fetch_one(&pool).await.unwrap();
+
+    let mut other = pool.begin().await.unwrap();
+    sqlx::query("UPDATE report_days SET clicks = clicks").execute(&mut *other).await.unwrap();
+    let committing = async {
+        eventually(SOON, async || {
+            let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                .fetch_one(&pool)
+                .await?;
+            anyhow::ensure!(waiting > 0, "nobody waits");
+            Ok(())
+        })
+        .await;
+        other.commit().await.unwrap();
+    };
+    let (counted, ()) = tokio::join!(figures::recount(&db, today, SOON), committing);
+    assert_eq!(counted.unwrap(), None, "it saw what was there before");
+    assert_eq!(figures::recount(&db, today, SOON).await.unwrap(), Some(1));
     assert_sums_agree(&pool).await;
 }
 

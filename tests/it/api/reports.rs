@@ -1,5 +1,6 @@
 //! `/api/v1/reports`: figures by any dimensions, and that they add up.
 
+use chrono::{TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -83,8 +84,9 @@ async fn a_report_says_what_was_clicked_and_earned_and_its_sums_are_those_of_the
     convert(&tracker, clicks[1].0, "sale").await;
     convert(&tracker, clicks[1].0, "rejected").await;
 
+    // a range that stays, for the links of the rows have it
     let by_device = json!({
-        "group_by": ["device"], "order": "device",
+        "group_by": ["device"], "order": "device", "to": (Utc::now() + TimeDelta::hours(1)).to_rfc3339(),
         "measures": ["clicks", "valid_clicks", "lander_views", "lander_clicks", "offer_clicks", "conversions", "approved",
                      "rejected", "revenue", "revenue_pending", "revenue_rejected", "cost", "profit", "cr", "approve_rate", "lp_ctr"],
     });

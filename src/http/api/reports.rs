@@ -352,14 +352,17 @@ impl Found {
             _ => None,
         };
         let rates = rates(app, &question).await?;
-        let figures = read(app, &question, &plan, campaigns.clone(), &rates, bounds).await?;
-        let total = total(app, &question, campaigns.clone(), &rates, bounds).await?;
+        let with_total = async |question: &Question, plan: &Plan| {
+            let figures = read(app, question, plan, campaigns.clone(), &rates, bounds).await?;
+            let total = total(app, question, &figures, campaigns.clone(), &rates, bounds).await?;
+            Ok::<_, Problem>((figures, total))
+        };
+        let (figures, total) = with_total(&question, &plan).await?;
         let mut before = None;
         if asked.compare == Comparison::Previous {
             let question = question.before();
             let plan = planned(app, &question, campaigns.clone(), bounds).await?;
-            let figures = read(app, &question, &plan, campaigns.clone(), &rates, bounds).await?;
-            before = Some((figures, self::total(app, &question, campaigns, &rates, bounds).await?));
+            before = Some(with_total(&question, &plan).await?);
         }
         let uncounted = figures::list_recounts(&app.db).await?;
         let is_in = |day: &&NaiveDate| (question.from.date_naive()..=question.to.date_naive()).contains(*day);
@@ -513,14 +516,16 @@ async fn with_campaigns(app: &App, filters: &mut [Filter]) -> Result<Option<Vec<
         };
         let mut ids = Vec::with_capacity(values.len());
         for (j, value) in values.iter_mut().enumerate() {
-            // one that is deleted has its figures still
-            let id = match (parse_id(value), campaigns::find(app, value).await) {
-                (Some(id), _) => id,
-                (None, Ok(campaign)) => campaign.id,
-                (None, Err(_)) => {
-                    let pointer = format!("/filters/{i}/{matching}/{j}");
-                    return Err(FieldError::new(pointer, "not_found", "there is no such campaign").into());
-                }
+            let id = match parse_id(value) {
+                Some(id) => id, // one that is deleted has its figures still
+                None => match campaigns::find(app, value).await {
+                    Ok(campaign) => campaign.id,
+                    Err(problem) if problem.status() == StatusCode::NOT_FOUND => {
+                        let pointer = format!("/filters/{i}/{matching}/{j}");
+                        return Err(FieldError::new(pointer, "not_found", "there is no such campaign").into());
+                    }
+                    Err(problem) => return Err(problem),
+                },
             };
             *value = id.to_string();
             ids.push(id);
@@ -634,14 +639,18 @@ fn too_many_clicks(clicks: i64, most: usize) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, TOO_BIG, detail)
 }
 
-/// The sums of all rows, read for themselves.
+/// The sums of all rows, read for themselves; of a question that groups by nothing these are its figures.
 async fn total(
     app: &App,
     question: &Question,
+    figures: &Figures,
     campaigns: Option<Vec<Uuid>>,
     rates: &Rates,
     bounds: Bounds,
 ) -> Result<Sums, Problem> {
+    if question.group_by.is_empty() {
+        return Ok(figures.total());
+    }
     let question = question.in_total();
     let figures = read(app, &question, &plan(&question), campaigns, rates, bounds).await?;
     Ok(figures.total())

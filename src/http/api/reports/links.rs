@@ -55,7 +55,7 @@ impl ReportLinks {
 }
 
 fn facts(kind: Kind, cell: &Cell, filters: &str, tz: Tz, time: TimeKind) -> Option<String> {
-    let mut query = Serializer::new(format!("{ROOT}/reports/facts?"));
+    let mut query = query_of("reports/facts");
     query.append_pair("kind", kind.into());
     range(&mut query, cell.from, cell.to);
     if tz != Tz::UTC {
@@ -71,7 +71,7 @@ fn facts(kind: Kind, cell: &Cell, filters: &str, tz: Tz, time: TimeKind) -> Opti
 }
 
 fn costs(cell: &Cell) -> String {
-    let mut query = Serializer::new(format!("{ROOT}/costs?"));
+    let mut query = query_of("costs");
     let campaign = cell.filters.iter().find_map(|filter| match filter {
         Filter { dimension: Dimension::Campaign, matching: Match::Is, values } => match &values[..] {
             [one] => Some(one),
@@ -84,6 +84,13 @@ fn costs(cell: &Cell) -> String {
     }
     range(&mut query, cell.from, cell.to);
     query.finish()
+}
+
+/// The address of a list, whose parameters follow.
+fn query_of(list: &str) -> Serializer<'static, String> {
+    let link = format!("{ROOT}/{list}?");
+    let length = link.len();
+    Serializer::for_suffix(link, length)
 }
 
 fn range(query: &mut Serializer<'_, String>, from: DateTime<Utc>, to: DateTime<Utc>) {

@@ -102,6 +102,14 @@ impl Plan {
         }
     }
 
+    /// Hours that are left out of a piece, because they are read from the facts; of days, and of what is taken off them, none.
+    pub fn left_out(&self, piece: &Piece) -> Option<Vec<DateTime<Utc>>> {
+        let is_cut = matches!(piece.source, Source::Hours | Source::CampaignHours | Source::Deltas)
+            && !piece.is_taken_off
+            && !self.cut_hours.is_empty();
+        is_cut.then(|| self.cut_hours.clone())
+    }
+
     /// The time of which clicks are read from the facts.
     pub fn raw_ranges(&self) -> impl Iterator<Item = (DateTime<Utc>, DateTime<Utc>)> {
         let is_of_clicks = |piece: &&Piece| matches!(piece.source, Source::Facts | Source::ClickFacts);

@@ -27,22 +27,14 @@ use crate::{
     },
 };
 
-/// The value of the dimension that the parameter names, of sums of hours and days.
-macro_rules! summed {
-    ($name:literal) => {
+/// The value of the dimension that the parameter names, of everything that there are figures of; then what else `$more` knows.
+macro_rules! value {
+    ($name:literal, $more:expr) => {
         concat!(
-            "CASE ", $name, "::text
+            "CASE ",
+            $name,
+            "::text
         WHEN 'campaign' THEN f.campaign_id::text
-        WHEN 'source' THEN f.source_id::text
-        WHEN 'rule' THEN f.rule_id::text
-        WHEN 'path' THEN f.path_id::text
-        WHEN 'landing_page' THEN f.landing_page_id::text
-        WHEN 'offer' THEN f.offer_id::text
-        WHEN 'country' THEN f.country
-        WHEN 'device' THEN f.device
-        WHEN 'os' THEN f.os
-        WHEN 'browser' THEN f.browser
-        WHEN 'reason' THEN f.reason
         WHEN 'goal' THEN f.goal
         WHEN 'status' THEN f.status
         WHEN 'currency' THEN f.currency
@@ -52,57 +44,52 @@ macro_rules! summed {
         WHEN 'weekday' THEN extract(isodow FROM f.at AT TIME ZONE $4)::text
         WHEN 'week' THEN date_trunc('week', f.at AT TIME ZONE $4)::date::text
         WHEN 'month' THEN to_char(f.at AT TIME ZONE $4, 'YYYY-MM')
+",
+            $more,
+            "
     END"
         )
+    };
+}
+
+/// What sums of hours and days know besides.
+macro_rules! in_sums {
+    () => {
+        "        WHEN 'source' THEN f.source_id::text
+        WHEN 'rule' THEN f.rule_id::text
+        WHEN 'path' THEN f.path_id::text
+        WHEN 'landing_page' THEN f.landing_page_id::text
+        WHEN 'offer' THEN f.offer_id::text
+        WHEN 'country' THEN f.country
+        WHEN 'device' THEN f.device
+        WHEN 'os' THEN f.os
+        WHEN 'browser' THEN f.browser
+        WHEN 'reason' THEN f.reason"
+    };
+}
+
+/// The value of a dimension, of sums of hours and days.
+macro_rules! summed {
+    ($name:literal) => {
+        value!($name, in_sums!())
     };
 }
 
 /// Likewise of sums of one dimension.
 macro_rules! alone {
     ($name:literal) => {
-        concat!(
-            "CASE ", $name, "::text
-        WHEN 'campaign' THEN f.campaign_id::text
-        WHEN 'goal' THEN f.goal
-        WHEN 'status' THEN f.status
-        WHEN 'currency' THEN f.currency
-        WHEN 'hour' THEN to_char(date_trunc('hour', f.at, $4) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
-        WHEN 'hour_of_day' THEN extract(hour FROM f.at AT TIME ZONE $4)::text
-        WHEN 'day' THEN (f.at AT TIME ZONE $4)::date::text
-        WHEN 'weekday' THEN extract(isodow FROM f.at AT TIME ZONE $4)::text
-        WHEN 'week' THEN date_trunc('week', f.at AT TIME ZONE $4)::date::text
-        WHEN 'month' THEN to_char(f.at AT TIME ZONE $4, 'YYYY-MM')
-        ELSE f.value
-    END"
-        )
+        value!($name, "        ELSE f.value")
     };
 }
 
 /// Likewise of facts.
 macro_rules! of_facts {
     ($name:literal) => {
-        concat!(
-            "CASE ", $name, "::text
-        WHEN 'campaign' THEN f.campaign_id::text
-        WHEN 'source' THEN f.source_id::text
-        WHEN 'rule' THEN f.rule_id::text
-        WHEN 'path' THEN f.path_id::text
-        WHEN 'landing_page' THEN f.landing_page_id::text
-        WHEN 'offer' THEN f.offer_id::text
-        WHEN 'country' THEN f.country
-        WHEN 'device' THEN f.device
-        WHEN 'os' THEN f.os
-        WHEN 'browser' THEN f.browser
-        WHEN 'reason' THEN f.reason
-        WHEN 'goal' THEN f.goal
-        WHEN 'status' THEN f.status
-        WHEN 'currency' THEN f.currency
-        WHEN 'hour' THEN to_char(date_trunc('hour', f.at, $4) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
-        WHEN 'hour_of_day' THEN extract(hour FROM f.at AT TIME ZONE $4)::text
-        WHEN 'day' THEN (f.at AT TIME ZONE $4)::date::text
-        WHEN 'weekday' THEN extract(isodow FROM f.at AT TIME ZONE $4)::text
-        WHEN 'week' THEN date_trunc('week', f.at AT TIME ZONE $4)::date::text
-        WHEN 'month' THEN to_char(f.at AT TIME ZONE $4, 'YYYY-MM')
+        value!(
+            $name,
+            concat!(
+                in_sums!(),
+                "
         WHEN 'region' THEN f.region
         WHEN 'city' THEN f.city
         WHEN 'language' THEN f.language
@@ -123,15 +110,16 @@ macro_rules! of_facts {
         WHEN 'aff_sub5' THEN f.affiliate_sub5
         WHEN 'keyword' THEN f.keyword
         WHEN 'creative' THEN f.creative
-        WHEN 'placement' THEN f.placement
-    END"
+        WHEN 'placement' THEN f.placement"
+            )
         )
     };
 }
 
-/// Whether the filter of these parameters holds. What is of a conversion leaves nothing out but conversions.
+/// Whether the filter of these parameters holds for the value of its dimension. What is of a conversion leaves nothing out but
+/// conversions.
 macro_rules! holds {
-    ($value:ident, $dimension:literal, $matching:literal, $values:literal) => {
+    ($value:expr, $dimension:literal, $matching:literal, $values:literal) => {
         concat!(
             "
   AND (
@@ -145,17 +133,17 @@ macro_rules! holds {
             $matching,
             "::text
         WHEN 'is' THEN coalesce(",
-            $value!($dimension),
+            $value,
             ", 'unknown') = ANY (",
             $values,
             "::text[])
         WHEN 'is_not' THEN NOT coalesce(",
-            $value!($dimension),
+            $value,
             ", 'unknown') = ANY (",
             $values,
             "::text[])
         ELSE coalesce(",
-            $value!($dimension),
+            $value,
             ", 'unknown') ILIKE ANY (",
             $values,
             "::text[])
@@ -170,9 +158,81 @@ pub mod facts;
 pub mod names;
 pub mod notes;
 
+/// The rows that are asked for. `$1` to `$40` are those of `bind_piece`.
+macro_rules! asked {
+    ($value:ident) => {
+        concat!(
+            "
+WHERE f.time_kind = ANY ($1::smallint[])
+  AND f.at >= $2::timestamptz
+  AND f.at < $3::timestamptz
+  AND ($5::timestamptz IS NULL OR f.at < $5 OR f.at >= $6::timestamptz)
+  AND ($7::timestamptz[] IS NULL OR date_trunc('hour', f.at, 'UTC') <> ALL ($7))
+  AND ($10::uuid[] IS NULL OR f.campaign_id = ANY ($10))
+  AND $4::text IS NOT NULL",
+            holds!($value!("$17"), "$17", "$18", "$19"),
+            holds!($value!("$20"), "$20", "$21", "$22"),
+            holds!($value!("$23"), "$23", "$24", "$25"),
+            holds!($value!("$26"), "$26", "$27", "$28"),
+            holds!($value!("$29"), "$29", "$30", "$31"),
+            holds!($value!("$32"), "$32", "$33", "$34"),
+            holds!($value!("$35"), "$35", "$36", "$37"),
+            holds!($value!("$38"), "$38", "$39", "$40"),
+        )
+    };
+}
+
+/// Sums of one dimension as `f`, of whole days (UTC).
+macro_rules! dimension_sums {
+    () => {
+        "(
+    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
+    FROM report_dimensions d
+    WHERE d.dimension = $41::text
+      AND d.day >= ($2 AT TIME ZONE 'UTC')::date
+      AND d.day < ($3 AT TIME ZONE 'UTC')::date
+) f"
+    };
+}
+
+/// Sums of whole days (UTC).
+macro_rules! day_sums {
+    () => {
+        "(
+    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
+    FROM report_days d
+    WHERE d.day >= ($2 AT TIME ZONE 'UTC')::date
+      AND d.day < ($3 AT TIME ZONE 'UTC')::date
+) f"
+    };
+}
+
+/// Sums of hours.
+macro_rules! hour_sums {
+    () => {
+        "(
+    SELECT h.*, h.hour AS at
+    FROM report_hours h
+    WHERE h.hour >= $2
+      AND h.hour < $3
+      AND ($5::timestamptz IS NULL OR h.hour < $5 OR h.hour >= $6::timestamptz)
+) f"
+    };
+}
+
+/// What is to be added to the sums.
+macro_rules! delta_sums {
+    () => {
+        "(
+    SELECT d.*, d.hour AS at
+    FROM report_deltas d
+) f"
+    };
+}
+
 /// The sums of what stands in `$from` as `f`.
 macro_rules! figures {
-    ($value:ident, $from:literal) => {
+    ($value:ident, $from:expr) => {
         concat!(
             "
 SELECT
@@ -199,23 +259,9 @@ SELECT
     coalesce(sum(f.amount) FILTER (WHERE f.status = 'approved'), 0) AS revenue,
     coalesce(sum(f.amount) FILTER (WHERE f.status = 'rejected'), 0) AS revenue_rejected,
     coalesce(sum(f.amount) FILTER (WHERE f.status = 'refunded'), 0) AS revenue_refunded
-FROM ", $from, "
-WHERE f.time_kind = ANY ($1::smallint[])
-  AND f.at >= $2::timestamptz
-  AND f.at < $3::timestamptz
-  AND ($5::timestamptz IS NULL OR f.at < $5 OR f.at >= $6::timestamptz)
-  AND ($7::timestamptz[] IS NULL OR date_trunc('hour', f.at, 'UTC') <> ALL ($7))
-  AND ($10::uuid[] IS NULL OR f.campaign_id = ANY ($10))",
-            holds!($value, "$17", "$18", "$19"),
-            holds!($value, "$20", "$21", "$22"),
-            holds!($value, "$23", "$24", "$25"),
-            holds!($value, "$26", "$27", "$28"),
-            holds!($value, "$29", "$30", "$31"),
-            holds!($value, "$32", "$33", "$34"),
-            holds!($value, "$35", "$36", "$37"),
-            holds!($value, "$38", "$39", "$40"),
+FROM ", $from,
+            asked!($value),
             "
-  AND $4::text IS NOT NULL
 GROUP BY 1, 2, 3, 4, 5, 6
 LIMIT $16"
         )
@@ -232,13 +278,7 @@ SELECT
     set_config('jit', 'off', true),
     set_config('work_mem', '64MB', true)";
 
-    OF_DIMENSIONS = "reports.of_dimensions": figures!(alone, "(
-    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
-    FROM report_dimensions d
-    WHERE d.dimension = $41::text
-      AND d.day >= ($2 AT TIME ZONE 'UTC')::date
-      AND d.day < ($3 AT TIME ZONE 'UTC')::date
-) f");
+    OF_DIMENSIONS = "reports.of_dimensions": figures!(alone, dimension_sums!());
 
     OF_CAMPAIGN_HOURS = "reports.of_campaign_hours": figures!(alone, "(
     SELECT d.*, (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' AS at
@@ -248,25 +288,11 @@ SELECT
       AND d.day <= ($3 AT TIME ZONE 'UTC')::date
 ) f");
 
-    OF_DAYS = "reports.of_days": figures!(summed, "(
-    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
-    FROM report_days d
-    WHERE d.day >= ($2 AT TIME ZONE 'UTC')::date
-      AND d.day < ($3 AT TIME ZONE 'UTC')::date
-) f");
+    OF_DAYS = "reports.of_days": figures!(summed, day_sums!());
 
-    OF_HOURS = "reports.of_hours": figures!(summed, "(
-    SELECT h.*, h.hour AS at
-    FROM report_hours h
-    WHERE h.hour >= $2
-      AND h.hour < $3
-      AND ($5::timestamptz IS NULL OR h.hour < $5 OR h.hour >= $6::timestamptz)
-) f");
+    OF_HOURS = "reports.of_hours": figures!(summed, hour_sums!());
 
-    OF_DELTAS = "reports.of_deltas": figures!(summed, "(
-    SELECT d.*, d.hour AS at
-    FROM report_deltas d
-) f");
+    OF_DELTAS = "reports.of_deltas": figures!(summed, delta_sums!());
 
     OF_FACTS = "reports.of_facts": figures!(of_facts, "report_facts f");
 
@@ -341,13 +367,26 @@ FROM (
 ) counted";
 }
 
-/// Sums of one row, as they are kept.
+/// What a row is told apart by, as it is read.
 #[derive(Debug, FromRow)]
-struct Row {
+struct KeyRow {
     key1: Option<String>,
     key2: Option<String>,
     key3: Option<String>,
     key4: Option<String>,
+}
+
+impl KeyRow {
+    fn read(self, question: &Question) -> Key {
+        [self.key1, self.key2, self.key3, self.key4].into_iter().take(question.group_by.len()).collect()
+    }
+}
+
+/// Sums of one row, as they are kept.
+#[derive(Debug, FromRow)]
+struct Row {
+    #[sqlx(flatten)]
+    key: KeyRow,
     currency: Option<String>,
     rate_day: Option<NaiveDate>,
     #[sqlx(flatten)]
@@ -507,28 +546,10 @@ impl Reading {
             Source::ConversionFacts => *kind > 0,
             _ => true,
         });
-        // of days, and of what is taken off them, all is read
-        let is_cut = matches!(piece.source, Source::Hours | Source::CampaignHours | Source::Deltas)
-            && !piece.is_taken_off
-            && !self.plan.cut_hours.is_empty();
-        let mut query = statement
-            .query_as::<Row>()
-            .bind(kinds)
-            .bind(piece.from)
-            .bind(piece.to)
-            .bind(question.tz.name())
-            .bind(piece.but.map(|(from, _)| from))
-            .bind(piece.but.map(|(_, to)| to))
-            .bind(is_cut.then_some(&self.plan.cut_hours))
-            .bind(question.currency.as_str())
-            .bind(question.needs_money())
-            .bind(&self.campaigns);
-        for i in 0..GROUPS_MAX {
-            query = query.bind(question.group_by.get(i).map(<&str>::from));
-        }
-        query = query.bind((!self.but_costs_of.is_empty()).then_some(&self.but_costs_of));
-        query = query.bind(one_more(self.limits.rows_max));
-        query = bind_filters(query, question);
+        let query = bind_piece(statement.query_as::<Row>(), kinds, &self.plan, piece, question);
+        let query = query.bind(question.needs_money()).bind(self.campaigns.clone());
+        let but_costs_of = (!self.but_costs_of.is_empty()).then(|| self.but_costs_of.clone());
+        let mut query = bind_rest(query, question, but_costs_of, self.limits.rows_max);
         if let Some(dimension) = alone {
             query = query.bind(<&str>::from(dimension));
         }
@@ -563,13 +584,12 @@ struct Kept {
 
 impl Kept {
     fn read(&mut self, row: Row, question: &Question, source: Source) -> Part {
-        let keys = [row.key1, row.key2, row.key3, row.key4];
         let read = |(group, key): (&Dimension, Option<String>)| {
             let key = key?;
             Some(if group.has_top_values() { self.value(key, source) } else { key })
         };
         Part {
-            key: question.group_by.iter().zip(keys).map(read).collect(),
+            key: question.group_by.iter().zip(row.key.read(question)).map(read).collect(),
             foreign: row.currency.zip(row.rate_day),
             sums: row.sums,
         }
@@ -595,16 +615,42 @@ impl Kept {
     }
 }
 
-/// The rows by which it is known that there are too many.
-fn one_more(rows_max: usize) -> i64 {
-    i64::try_from(rows_max).unwrap_or(i64::MAX).saturating_add(1)
-}
-
-/// $17 to $40.
-fn bind_filters<'q, T>(mut query: QueryAs<'q, T>, question: &Question) -> QueryAs<'q, T>
+/// $1 to $8: which rows of a piece, and what they are told apart by.
+fn bind_piece<'q, T>(
+    query: QueryAs<'q, T>,
+    kinds: Vec<i16>,
+    plan: &Plan,
+    piece: &Piece,
+    question: &Question,
+) -> QueryAs<'q, T>
 where
     T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
 {
+    query
+        .bind(kinds)
+        .bind(piece.from)
+        .bind(piece.to)
+        .bind(question.tz.name())
+        .bind(piece.but.map(|(from, _)| from))
+        .bind(piece.but.map(|(_, to)| to))
+        .bind(plan.left_out(piece))
+        .bind(question.currency.as_str().to_owned())
+}
+
+/// $11 to $40: groups, campaigns, one row more than there may be, filters.
+fn bind_rest<'q, T>(
+    mut query: QueryAs<'q, T>,
+    question: &Question,
+    campaigns: Option<Vec<Uuid>>,
+    rows_max: usize,
+) -> QueryAs<'q, T>
+where
+    T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    for i in 0..GROUPS_MAX {
+        query = query.bind(question.group_by.get(i).map(<&str>::from));
+    }
+    query = query.bind(campaigns).bind(i64::try_from(rows_max).unwrap_or(i64::MAX).saturating_add(1));
     for i in 0..FILTERS_MAX {
         let filter = question.filters.get(i);
         query = query

@@ -9,7 +9,7 @@ use rust_decimal::{Decimal, prelude::ToPrimitive as _};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{COUNT_CLICKS, Limits, Read, bind_filters, one_more};
+use super::{COUNT_CLICKS, KeyRow, Limits, Read, bind_piece, bind_rest};
 use crate::{
     db::{
         Statement,
@@ -21,9 +21,8 @@ use crate::{
     money::costs::{Clicks, Known, micros},
     reports::{
         costs::{Campaign, Cell, Earning, Facts},
-        figures::Key,
         plan::{Kind, Piece, Plan, Source},
-        question::{Dimension, GROUPS_MAX, Question},
+        question::{Dimension, Question},
     },
 };
 
@@ -119,36 +118,10 @@ macro_rules! texts {
     };
 }
 
-/// The rows that are asked for.
-macro_rules! asked {
-    ($value:ident) => {
-        concat!(
-            "
-WHERE f.time_kind = ANY ($1::smallint[])
-  AND f.at >= $2
-  AND f.at < $3
-  AND ($5::timestamptz IS NULL OR f.at < $5 OR f.at >= $6::timestamptz)
-  AND ($7::timestamptz[] IS NULL OR date_trunc('hour', f.at, 'UTC') <> ALL ($7))
-  AND ($10::uuid[] IS NULL OR f.campaign_id = ANY ($10))
-  AND f.campaign_id = ANY ($15)",
-            holds!($value, "$17", "$18", "$19"),
-            holds!($value, "$20", "$21", "$22"),
-            holds!($value, "$23", "$24", "$25"),
-            holds!($value, "$26", "$27", "$28"),
-            holds!($value, "$29", "$30", "$31"),
-            holds!($value, "$32", "$33", "$34"),
-            holds!($value, "$35", "$36", "$37"),
-            holds!($value, "$38", "$39", "$40"),
-            "
-  AND $4::text IS NOT NULL"
-        )
-    };
-}
-
 /// Clicks of what stands in `$from` as `f`, by the question's keys and by what says their cost. $9 has campaigns with costs in other
 /// currencies than that of the question: theirs stand by day (UTC).
 macro_rules! clicks {
-    ($value:ident, $taken:expr, $from:literal) => {
+    ($value:ident, $taken:expr, $from:expr) => {
         concat!(
             said!(),
             "
@@ -172,6 +145,7 @@ FROM ", $from,
             $taken,
             asked!($value),
             "
+  AND f.campaign_id = ANY ($15)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 HAVING sum(f.clicks) <> 0 OR sum(f.valid_clicks) <> 0 OR sum(f.unique_clicks) <> 0 OR sum(f.cost) <> 0
 LIMIT $16"
@@ -206,33 +180,13 @@ WHERE voided_at IS NULL
   AND ends_at > $1
   AND ($3 IS NULL OR campaign_id = ANY ($3))";
 
-    OF_DIMENSIONS = "report_costs.of_dimensions": clicks!(alone, taken_whole!(), "(
-    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
-    FROM report_dimensions d
-    WHERE d.dimension = $41::text
-      AND d.day >= ($2 AT TIME ZONE 'UTC')::date
-      AND d.day < ($3 AT TIME ZONE 'UTC')::date
-) f");
+    OF_DIMENSIONS = "report_costs.of_dimensions": clicks!(alone, taken_whole!(), dimension_sums!());
 
-    OF_DAYS = "report_costs.of_days": clicks!(summed, taken!(no_texts), "(
-    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
-    FROM report_days d
-    WHERE d.day >= ($2 AT TIME ZONE 'UTC')::date
-      AND d.day < ($3 AT TIME ZONE 'UTC')::date
-) f");
+    OF_DAYS = "report_costs.of_days": clicks!(summed, taken!(no_texts), day_sums!());
 
-    OF_HOURS = "report_costs.of_hours": clicks!(summed, taken!(no_texts), "(
-    SELECT h.*, h.hour AS at
-    FROM report_hours h
-    WHERE h.hour >= $2
-      AND h.hour < $3
-      AND ($5::timestamptz IS NULL OR h.hour < $5 OR h.hour >= $6::timestamptz)
-) f");
+    OF_HOURS = "report_costs.of_hours": clicks!(summed, taken!(no_texts), hour_sums!());
 
-    OF_DELTAS = "report_costs.of_deltas": clicks!(summed, taken!(no_texts), "(
-    SELECT d.*, d.hour AS at
-    FROM report_deltas d
-) f");
+    OF_DELTAS = "report_costs.of_deltas": clicks!(summed, taken!(no_texts), delta_sums!());
 
     OF_FACTS = "report_costs.of_facts": clicks!(of_facts, taken!(texts), "(
     SELECT *
@@ -306,6 +260,7 @@ FROM (
         taken!(texts),
         asked!(of_facts),
         "
+  AND f.campaign_id = ANY ($15)
   AND won.rank IS NULL
   AND $8::text IS NOT NULL
   AND $9::uuid[] IS NOT NULL
@@ -342,8 +297,7 @@ pub(super) async fn read(
     }
     if plan.kind() == Kind::Values {
         // which of its values a cost is of, only the clicks say
-        let query = COUNT_CLICKS.query_scalar().bind(question.from).bind(question.to);
-        return Ok(Err(Read::TooManyClicks(query.bind(Some(special.to_vec())).fetch_one(c).await?)));
+        return Ok(Err(Read::TooManyClicks(count_clicks(c, question, special).await?)));
     }
     let end = question.to - TimeDelta::nanoseconds(1);
     let range = (hour_of(question.from), hour_of(end) + TimeDelta::hours(1));
@@ -358,8 +312,7 @@ pub(super) async fn read(
             continue;
         }
         if kind == Group::Counted {
-            let query = COUNT_CLICKS.query_scalar().bind(question.from).bind(question.to);
-            let clicks: i64 = query.bind(Some(ids.clone())).fetch_one(c).await?;
+            let clicks = count_clicks(c, question, &ids).await?;
             if usize::try_from(clicks).is_ok_and(|clicks| clicks > limits.raw_rows_max) {
                 return Ok(Err(Read::TooManyClicks(clicks)));
             }
@@ -388,6 +341,17 @@ pub(super) async fn read(
     facts.campaigns =
         known.into_iter().map(|(id, of)| (id, Campaign { known: of.known, ranks: of.ranks })).collect();
     Ok(Ok(facts))
+}
+
+/// Clicks of these campaigns in the time of the question.
+async fn count_clicks(c: &mut Session<'_>, question: &Question, ids: &[Uuid]) -> sqlx::Result<i64> {
+    COUNT_CLICKS
+        .query_scalar()
+        .bind(question.from)
+        .bind(question.to)
+        .bind(Some(ids.to_vec()))
+        .fetch_one(c)
+        .await
 }
 
 /// How the clicks of a campaign are read.
@@ -489,24 +453,9 @@ impl Reading<'_> {
                 (OF_FACTS, None)
             }
         };
-        let is_cut = piece.source != Source::Facts && !plan.cut_hours.is_empty();
-        let mut query = statement
-            .query_as::<CellRow>()
-            .bind(vec![0_i16])
-            .bind(piece.from)
-            .bind(piece.to)
-            .bind(self.question.tz.name())
-            .bind(piece.but.map(|(from, _)| from))
-            .bind(piece.but.map(|(_, to)| to))
-            .bind(is_cut.then(|| plan.cut_hours.clone()));
-        query = query
-            .bind(self.question.currency.as_str().to_owned())
-            .bind(self.foreign.clone())
-            .bind(None::<Vec<Uuid>>);
-        for i in 0..GROUPS_MAX {
-            query = query.bind(self.question.group_by.get(i).map(<&str>::from));
-        }
-        query = bind_filters(query.bind(ids.to_vec()).bind(one_more(self.rows_max)), self.question);
+        let query = bind_piece(statement.query_as::<CellRow>(), vec![0], plan, piece, self.question);
+        let query = query.bind(self.foreign.clone()).bind(None::<Vec<Uuid>>);
+        let mut query = bind_rest(query, self.question, Some(ids.to_vec()), self.rows_max);
         if let Some(dimension) = alone {
             query = query.bind(<&str>::from(dimension));
         }
@@ -515,36 +464,10 @@ impl Reading<'_> {
 
     async fn earned(&self, c: &mut Session<'_>, ids: &[Uuid]) -> sqlx::Result<Vec<EarnedRow>> {
         let question = self.question;
-        let mut query = EARNED
-            .query_as::<EarnedRow>()
-            .bind(vec![0_i16])
-            .bind(question.from)
-            .bind(question.to)
-            .bind(question.tz.name())
-            .bind(None::<DateTime<Utc>>)
-            .bind(None::<DateTime<Utc>>)
-            .bind(None::<Vec<DateTime<Utc>>>)
-            .bind(question.currency.as_str().to_owned())
-            .bind(self.foreign.clone())
-            .bind(None::<Vec<Uuid>>);
-        for i in 0..GROUPS_MAX {
-            query = query.bind(question.group_by.get(i).map(<&str>::from));
-        }
-        bind_filters(query.bind(ids.to_vec()).bind(one_more(self.rows_max)), question).fetch_all(c).await
-    }
-}
-
-#[derive(FromRow)]
-struct KeyRow {
-    key1: Option<String>,
-    key2: Option<String>,
-    key3: Option<String>,
-    key4: Option<String>,
-}
-
-impl KeyRow {
-    fn read(self, question: &Question) -> Key {
-        [self.key1, self.key2, self.key3, self.key4].into_iter().take(question.group_by.len()).collect()
+        let whole = Piece::of(Source::Facts, question.from, question.to);
+        let query = bind_piece(EARNED.query_as(), vec![0], &Plan::default(), &whole, question);
+        let query = query.bind(self.foreign.clone()).bind(None::<Vec<Uuid>>);
+        bind_rest(query, question, Some(ids.to_vec()), self.rows_max).fetch_all(c).await
     }
 }
 

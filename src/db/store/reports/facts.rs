@@ -30,42 +30,6 @@ const FIRST_SPAN: TimeDelta = TimeDelta::hours(1);
 /// How many times as long the next one is.
 const SPANS_GROW: i32 = 4;
 
-/// Whether the filter of these parameters holds for the value of its dimension.
-macro_rules! looks {
-    ($value:literal, $dimension:literal, $matching:literal, $values:literal) => {
-        concat!(
-            "
-  AND (
-    ",
-            $dimension,
-            "::text IS NULL
-    OR f.time_kind = 0 AND ",
-            $dimension,
-            " IN ('goal', 'status')
-    OR CASE ",
-            $matching,
-            "::text
-        WHEN 'is' THEN coalesce(k.",
-            $value,
-            ", 'unknown') = ANY (",
-            $values,
-            "::text[])
-        WHEN 'is_not' THEN NOT coalesce(k.",
-            $value,
-            ", 'unknown') = ANY (",
-            $values,
-            "::text[])
-        ELSE coalesce(k.",
-            $value,
-            ", 'unknown') ILIKE ANY (",
-            $values,
-            "::text[])
-    END
-  )"
-        )
-    };
-}
-
 /// Those of `$from` that are asked for, as `f`. The value of each filter's dimension stands once, in `k`.
 macro_rules! asked_for {
     ($from:literal) => {
@@ -123,18 +87,18 @@ WHERE f.time_kind = ANY ($1::smallint[])
   AND (NOT $7::boolean OR f.costed_clicks <> 0 OR f.cost <> 0)
   AND ($8::timestamptz IS NULL OR f.at <= $8)
   AND $4::text IS NOT NULL",
-            looks!("value1", "$12", "$13", "$14"),
-            looks!("value2", "$15", "$16", "$17"),
-            looks!("value3", "$18", "$19", "$20"),
-            looks!("value4", "$21", "$22", "$23"),
-            looks!("value5", "$24", "$25", "$26"),
-            looks!("value6", "$27", "$28", "$29"),
-            looks!("value7", "$30", "$31", "$32"),
-            looks!("value8", "$33", "$34", "$35"),
-            looks!("value9", "$36", "$37", "$38"),
-            looks!("value10", "$39", "$40", "$41"),
-            looks!("value11", "$42", "$43", "$44"),
-            looks!("value12", "$45", "$46", "$47"),
+            holds!("k.value1", "$12", "$13", "$14"),
+            holds!("k.value2", "$15", "$16", "$17"),
+            holds!("k.value3", "$18", "$19", "$20"),
+            holds!("k.value4", "$21", "$22", "$23"),
+            holds!("k.value5", "$24", "$25", "$26"),
+            holds!("k.value6", "$27", "$28", "$29"),
+            holds!("k.value7", "$30", "$31", "$32"),
+            holds!("k.value8", "$33", "$34", "$35"),
+            holds!("k.value9", "$36", "$37", "$38"),
+            holds!("k.value10", "$39", "$40", "$41"),
+            holds!("k.value11", "$42", "$43", "$44"),
+            holds!("k.value12", "$45", "$46", "$47"),
         )
     };
 }

@@ -191,6 +191,39 @@ INSERT INTO report_recounts (day)
 SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date
 FROM campaign_stats_hourly;
 
+-- Of what links say freely (sub1 to sub5, keyword, creative, placement) the most clicked values of a day (UTC): what a report over
+-- many clicks reads, where counting them one by one takes too long. What is left of each campaign and currency stands in a row of
+-- its own, `is_other`. Clicks only: conversions are few.
+CREATE TABLE report_values (
+    dimension     text    NOT NULL,
+    day           date    NOT NULL,
+    campaign_id   uuid    NOT NULL,
+    value         text,               -- NULL: it is not known; or many, where is_other
+    is_other      boolean NOT NULL,
+    other_values  bigint  NOT NULL,   -- how many values are in it, where is_other
+    currency      text,
+    clicks        bigint  NOT NULL,
+    valid_clicks  bigint  NOT NULL,
+    bot_clicks    bigint  NOT NULL,
+    unique_clicks bigint  NOT NULL,
+    lander_views  bigint  NOT NULL,
+    lander_clicks bigint  NOT NULL,
+    offer_clicks  bigint  NOT NULL,
+    costed_clicks bigint  NOT NULL,
+    cost          numeric NOT NULL
+);
+CREATE INDEX report_values_dimension_day ON report_values (dimension, day);
+CREATE INDEX report_values_day_brin ON report_values USING brin (day);
+
+-- Days whose values are counted, or are to be. `changes` goes up with everything that changes clicks of the day: what was counted
+-- meanwhile is not current.
+CREATE TABLE report_value_days (
+    day         date        PRIMARY KEY,
+    changes     bigint      NOT NULL DEFAULT 0,
+    counted_at  timestamptz,            -- NULL: not yet
+    is_current  boolean     NOT NULL DEFAULT false
+);
+
 -- What an amount of a conversion counts for: what it pays, or paid before it was taken back.
 CREATE FUNCTION octo_conversion_amount(status text, payout numeric, original_payout numeric) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -498,6 +531,26 @@ BEGIN
     END IF;
 END $$;
 
+-- Under which value of each dimension a row of figures is summed up; all of a campaign stand under one.
+CREATE FUNCTION octo_dimension_values(
+    hour timestamptz, source_id bigint, rule_id bigint, path_id bigint, landing_page_id bigint, offer_id bigint,
+    country text, device text, os text, browser text, reason text
+) RETURNS TABLE (dimension text, value text) LANGUAGE sql STABLE AS $$
+    VALUES
+        ('campaign', ''),
+        ('source', source_id::text),
+        ('rule', rule_id::text),
+        ('path', path_id::text),
+        ('landing_page', landing_page_id::text),
+        ('offer', offer_id::text),
+        ('country', country),
+        ('device', device),
+        ('os', os),
+        ('browser', browser),
+        ('reason', reason),
+        ('hour', to_char(hour AT TIME ZONE 'UTC', 'HH24'))
+$$;
+
 -- Adds rows of figures to the sums of hours, days and dimensions, and says how many rows those were. `source` is one of two
 -- texts that stand below; what it reads or deletes, and the sums, are one statement and so one snapshot.
 CREATE FUNCTION octo_add_figures(source text, lo timestamptz, hi timestamptz, rows_max integer) RETURNS bigint
@@ -588,21 +641,9 @@ WITH figures AS (
         sum(clicks), sum(valid_clicks), sum(bot_clicks), sum(unique_clicks), sum(lander_views), sum(lander_clicks),
         sum(offer_clicks), sum(costed_clicks), sum(cost), sum(conversions), sum(amount)
     FROM hours
-    CROSS JOIN LATERAL (
-        VALUES
-            ('campaign', ''),
-            ('source', source_id::text),
-            ('rule', rule_id::text),
-            ('path', path_id::text),
-            ('landing_page', landing_page_id::text),
-            ('offer', offer_id::text),
-            ('country', country),
-            ('device', device),
-            ('os', os),
-            ('browser', browser),
-            ('reason', reason),
-            ('hour', to_char(hour AT TIME ZONE 'UTC', 'HH24'))
-    ) AS d (dimension, value)
+    CROSS JOIN LATERAL octo_dimension_values(
+        hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason
+    ) d
     GROUP BY d.dimension, day, campaign_id, d.value, time_kind, currency, goal, status, rate_day
     ORDER BY d.dimension, day, campaign_id
     ON CONFLICT (dimension, day, campaign_id, time_kind, value, currency, goal, status, rate_day) DO UPDATE SET
@@ -629,12 +670,17 @@ CREATE FUNCTION octo_lock_figures() RETURNS boolean LANGUAGE sql AS $$
     SELECT pg_try_advisory_xact_lock(1868788868)
 $$;
 
--- Adds up to so many deltas to the sums, and deletes them; says how many that were, -1 where somebody else is about it.
+-- Adds up to so many deltas to the sums, and deletes them; says how many that were, -1 where somebody else is about it. What was
+-- clicked on the days of their clicks may have changed: in the same transaction their values are not current any more.
 CREATE FUNCTION octo_fold_deltas(rows_max integer) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT octo_lock_figures() THEN
         RETURN -1;
     END IF;
+    UPDATE report_value_days
+    SET changes = changes + 1,
+        is_current = false
+    WHERE day IN (SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date FROM report_deltas WHERE time_kind = 0);
     PERFORM octo_make_report_day(day)
     FROM (SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date AS day FROM report_deltas) missing
     WHERE to_regclass(format('report_hours_%s', to_char(day, 'YYYYMMDD'))) IS NULL
@@ -651,7 +697,7 @@ END $$;
 
 -- Counts the figures of a day (UTC) from its facts, in the place of what the sums say of it: the same, unless facts were
 -- stored by a release that knew of no sums, or changed by hand. Says how many facts that were, -1 where somebody else is about it.
--- A day that has lost facts is left as it is: its sums know what nothing else does.
+-- A day that has lost facts is left as it is: its sums know what nothing else does. Its values are not current any more.
 CREATE FUNCTION octo_recount_day(of_day date) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     lo      timestamptz := of_day::timestamp AT TIME ZONE 'UTC';
@@ -661,6 +707,10 @@ BEGIN
     IF NOT octo_lock_figures() THEN
         RETURN -1;
     END IF;
+    UPDATE report_value_days
+    SET changes = changes + 1,
+        is_current = false
+    WHERE day = of_day;
     IF octo_is_lost(of_day) THEN
         UPDATE report_recounts SET counted_at = now() WHERE day = of_day;
         RETURN 0;
@@ -685,6 +735,75 @@ BEGIN
     UPDATE report_recounts SET counted_at = now() WHERE day = of_day;
     RETURN counted;
 END $$;
+
+-- Counts the values of a day from its facts; the day stands in report_value_days since an earlier transaction. Called READ
+-- COMMITTED: what changes meanwhile is seen at the end, or still waits in report_deltas. Says how many rows those are, -1 where
+-- somebody else is about it.
+CREATE FUNCTION octo_count_values(of_day date, values_max integer) RETURNS bigint
+LANGUAGE plpgsql SET work_mem = '64MB' SET jit = off AS $function$
+DECLARE
+    lo      timestamptz := of_day::timestamp AT TIME ZONE 'UTC';
+    hi      timestamptz := (of_day + 1)::timestamp AT TIME ZONE 'UTC';
+    seen    bigint;
+    name    text;
+    counted bigint := 0;
+    more    bigint;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(1868788869) THEN
+        RETURN -1;
+    END IF;
+    SELECT changes INTO seen FROM report_value_days WHERE day = of_day;
+    IF seen IS NULL OR octo_is_lost(of_day) THEN
+        RETURN 0;
+    END IF;
+    FOREACH name IN ARRAY ARRAY['sub1', 'sub2', 'sub3', 'sub4', 'sub5', 'keyword', 'creative', 'placement'] LOOP
+        DELETE FROM report_values WHERE dimension = name AND day = of_day;
+        EXECUTE format($statement$
+WITH figures AS MATERIALIZED (
+    SELECT
+        campaign_id, %I AS value, currency, sum(clicks) AS clicks, sum(valid_clicks) AS valid_clicks, sum(bot_clicks) AS bot_clicks,
+        sum(unique_clicks) AS unique_clicks, sum(lander_views) AS lander_views, sum(lander_clicks) AS lander_clicks,
+        sum(offer_clicks) AS offer_clicks, sum(costed_clicks) AS costed_clicks, sum(cost) AS cost
+    FROM report_facts
+    WHERE time_kind = 0
+      AND at >= $1
+      AND at < $2
+    GROUP BY 1, 2, 3
+), kept AS (
+    SELECT value
+    FROM figures
+    WHERE value IS NOT NULL
+    GROUP BY value
+    ORDER BY sum(clicks) DESC, value
+    LIMIT $3
+)
+INSERT INTO report_values (
+    dimension, day, campaign_id, value, is_other, other_values, currency, clicks, valid_clicks, bot_clicks, unique_clicks,
+    lander_views, lander_clicks, offer_clicks, costed_clicks, cost
+)
+SELECT
+    $4, $5, f.campaign_id, k.value, f.value IS NOT NULL AND k.value IS NULL AS is_other,
+    count(DISTINCT f.value) FILTER (WHERE k.value IS NULL), f.currency, sum(f.clicks), sum(f.valid_clicks), sum(f.bot_clicks),
+    sum(f.unique_clicks), sum(f.lander_views), sum(f.lander_clicks), sum(f.offer_clicks), sum(f.costed_clicks), sum(f.cost)
+FROM figures f
+LEFT JOIN kept k ON k.value = f.value
+GROUP BY f.campaign_id, k.value, is_other, f.currency
+        $statement$, name) USING lo, hi, values_max, name, of_day;
+        GET DIAGNOSTICS more = ROW_COUNT;
+        counted := counted + more;
+    END LOOP;
+    UPDATE report_value_days
+    SET counted_at = now(),
+        is_current = changes = seen
+    WHERE day = of_day;
+    -- what is not current is read by nobody, and may hold what was erased meanwhile
+    DELETE FROM report_values v
+    USING report_value_days d
+    WHERE d.day = of_day
+      AND NOT d.is_current
+      AND v.day = of_day;
+    RETURN counted;
+END $function$;
 
 -- Where the sums are not what the facts are, from a day (UTC) until before another: by campaign and day how many rows of `hours`,
 -- `days` or `dimensions` differ, and by how much they have more than they should. No row: everything adds up.
@@ -815,21 +934,9 @@ LANGUAGE sql STABLE SET work_mem = '64MB' SET jit = off AS $$
                 UNION ALL
                 SELECT 1, * FROM deltas
             ) f
-            CROSS JOIN LATERAL (
-                VALUES
-                    ('campaign', ''),
-                    ('source', source_id::text),
-                    ('rule', rule_id::text),
-                    ('path', path_id::text),
-                    ('landing_page', landing_page_id::text),
-                    ('offer', offer_id::text),
-                    ('country', country),
-                    ('device', device),
-                    ('os', os),
-                    ('browser', browser),
-                    ('reason', reason),
-                    ('hour', to_char(hour AT TIME ZONE 'UTC', 'HH24'))
-            ) AS d (dimension, value)
+            CROSS JOIN LATERAL octo_dimension_values(
+                hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason
+            ) d
             UNION ALL
             SELECT
                 1, dimension, day, campaign_id, value, time_kind, currency, goal, status, rate_day,

@@ -4,6 +4,7 @@
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
 use super::error::{FieldError, Problem, cut};
@@ -434,6 +435,21 @@ pub const DAY_WANTED: &str = "must be a day such as 2026-01-31, from 1970 to 999
 pub fn parse_day(text: &str) -> Option<NaiveDate> {
     let day: NaiveDate = text.parse().ok().filter(|_| text.len() == 10)?;
     (1970..=9999).contains(&day.year()).then_some(day)
+}
+
+/// What is a time zone, in words.
+pub const ZONE_WANTED: &str = "must be a time zone such as Europe/Berlin or UTC";
+
+/// A time zone by its IANA name.
+#[derive(Debug)]
+pub struct Zone(pub Tz);
+
+impl FromStr for Zone {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self).map_err(|_| ZONE_WANTED)
+    }
 }
 
 fn unknown_detail(name: &str, known: &[impl AsRef<str>]) -> String {

@@ -110,14 +110,7 @@ fn wants_csv(headers: &HeaderMap) -> bool {
 fn read(query: Option<&str>, lines_max: usize, rows_max: usize) -> Result<Question, Problem> {
     let mut params = Params::parse(query, &["network", "from", "to", "tz", "currency", "date"]);
     let network_id = params.id("network");
-    let zone = match params.text("tz").map(str::parse::<Tz>) {
-        None => Tz::UTC,
-        Some(Ok(zone)) => zone,
-        Some(Err(_)) => {
-            params.refuse("tz", "time_zone", "must be a time zone such as Europe/Berlin or UTC");
-            Tz::UTC
-        }
-    };
+    let zone = params.zone();
     let (from, to) = (time(&mut params, "from", zone), time(&mut params, "to", zone));
     if from.zip(to).is_some_and(|(from, to)| to <= from) {
         params.refuse("to", "range", "must be after from");

@@ -21,14 +21,13 @@ use crate::{
             views::stats::{Stats, Totals},
         },
         error::{FieldError, Problem},
+        fields::ZONE_WANTED,
     },
     model::{campaign::Campaign, hour::hour_of},
 };
 
 /// Most hours or days of an answer.
 const BUCKETS_MAX: i32 = 2400;
-
-const ZONE_WANTED: &str = "must be a time zone such as Europe/Berlin or UTC";
 
 /// The routes of this module.
 pub(crate) fn router() -> OpenApiRouter<App> {

@@ -220,14 +220,7 @@ impl Asked {
         let end = params.time("to").unwrap_or(now);
         let to = if hour_of(end) == end { end } else { hour_of(end) + TimeDelta::hours(1) };
         let from = hour_of(params.time("from").unwrap_or(to - step * steps));
-        let tz = match params.text("tz").map(str::parse) {
-            None => Tz::UTC,
-            Some(Ok(tz)) => tz,
-            Some(Err(_)) => {
-                params.refuse("tz", "time_zone", "must be a time zone such as Europe/Berlin or UTC");
-                Tz::UTC
-            }
-        };
+        let tz = params.zone();
         if to <= from {
             params.refuse("to", "range", "must be after from");
         } else if to - from > step * BUCKETS_MAX {

@@ -6,6 +6,7 @@
 use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr};
 
 use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
 use serde::Serialize;
 use url::form_urlencoded;
 use utoipa::ToSchema;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     http::{
         error::{FieldError, Problem, cut},
-        fields::{DAY_WANTED, TIME_WANTED, parse_day, parse_time},
+        fields::{DAY_WANTED, TIME_WANTED, Zone, parse_day, parse_time},
     },
     model::id::ClickId,
 };
@@ -129,6 +130,11 @@ impl<'q> Params<'q> {
             self.refuse(name, "day", DAY_WANTED);
         }
         day
+    }
+
+    /// The time zone `tz`, UTC where none is said.
+    pub(crate) fn zone(&mut self) -> Tz {
+        self.parsed::<Zone>("tz", "time_zone").map_or(Tz::UTC, |zone| zone.0)
     }
 
     /// How many entries a page is to have.

@@ -11,7 +11,7 @@ use crate::{
     http::{
         api::manners::page::{self, LIMIT_DEFAULT, Params},
         error::{FieldError, Problem},
-        fields::{Fields, Given},
+        fields::{Fields, Given, Zone},
     },
     model::money::Currency,
     reports::{
@@ -367,17 +367,6 @@ fn read_order(f: &mut Fields<'_>, group_by: &[Dimension], measures: &[Measure]) 
         "must be a dimension that the report is grouped by, or a measure; with - before it, the greatest first",
     );
     default
-}
-
-/// A time zone by its IANA name.
-struct Zone(Tz);
-
-impl FromStr for Zone {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self).map_err(|_| "must be a time zone such as Europe/Berlin or UTC")
-    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,13 @@ pub fn clean(text: &str, chars_max: usize) -> Cow<'_, str> {
     Cow::Owned(text.chars().filter(|c| !c.is_control()).take(chars_max).collect())
 }
 
+/// A text of strangers as a cell of CSV. One with which a spreadsheet would begin to reckon gets a `'` before it
+/// ([OWASP, CSV Injection](https://owasp.org/www-community/attacks/CSV_Injection)).
+pub fn csv_cell(text: &str) -> Cow<'_, str> {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
+    if is_formula { format!("'{text}").into() } else { text.into() }
+}
+
 /// The error of a text that is no value of a closed choice.
 pub fn must_be_one_of<Choice: VariantNames>(_: &str) -> String {
     format!("must be one of {}", Choice::VARIANTS.join(", "))
@@ -59,6 +66,13 @@ mod tests {
     #[test]
     fn plain_text_is_borrowed() {
         assert!(matches!(clean("summer sale", 255), Cow::Borrowed("summer sale")));
+    }
+
+    #[test]
+    fn what_strangers_write_is_no_formula() {
+        for (text, wanted) in [("T-1", "T-1"), ("=1+1", "'=1+1"), ("@x", "'@x"), ("-5", "'-5"), ("", "")] {
+            assert_eq!(csv_cell(text), wanted);
+        }
     }
 
     #[test]

@@ -10,7 +10,10 @@ use serde_json::Value;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 use utoipa::ToSchema;
 
-use crate::{http::error::Problem, model::text::must_be_one_of};
+use crate::{
+    http::error::Problem,
+    model::text::{csv_cell, must_be_one_of},
+};
 
 /// What rows are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
@@ -119,16 +122,12 @@ impl AsRef<[u8]> for Cell<'_> {
     }
 }
 
-/// The text of a cell. One with which a spreadsheet would begin to reckon gets a `'` before it: what stands in a link is
-/// anybody's. Numbers are numbers.
+/// The text of a cell: what stands in a link is anybody's. Numbers are numbers.
 fn cell(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Null => Cow::Borrowed(""),
-        Value::String(text) => {
-            let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
-            let is_number = || text.parse::<Decimal>().is_ok();
-            if is_formula && !is_number() { format!("'{text}").into() } else { text.into() }
-        }
+        Value::String(text) if text.parse::<Decimal>().is_ok() => text.into(),
+        Value::String(text) => csv_cell(text),
         other => other.to_string().into(),
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     model::{
         conversion::{OutcomeReason, ReportDate, Status},
         money::amount_text,
+        text::csv_cell,
     },
     money::reconcile::{self, Change, Difference, Finding, Hop, Ours, Said},
     reconciliation,
@@ -300,7 +301,7 @@ impl Entry {
     fn record(&self) -> [String; 20] {
         let differences: Vec<&str> = self.differences.iter().map(|it| (*it).into()).collect();
         let (theirs, ours) = (self.theirs.as_ref(), self.ours.as_ref());
-        let cell = |text: Option<&String>| text.map_or_else(String::new, |text| harmless(text));
+        let cell = |text: Option<&String>| text.map_or_else(String::new, |text| csv_cell(text).into_owned());
         [
             self.outcome.to_string(),
             differences.join(" "),
@@ -330,12 +331,6 @@ fn or_nothing(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-/// A text of strangers that no spreadsheet takes for a formula.
-fn harmless(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    if is_formula { format!("'{text}") } else { text.to_owned() }
-}
-
 impl Theirs {
     fn of(said: &Said) -> Self {
         Self {
@@ -358,18 +353,6 @@ impl OfOurs {
             currency: ours.currency.to_string(),
             at: ours.at,
             day: ours.at.with_timezone(&zone).date_naive(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_strangers_write_is_no_formula() {
-        for (text, wanted) in [("T-1", "T-1"), ("=1+1", "'=1+1"), ("@x", "'@x"), ("-5", "'-5"), ("", "")] {
-            assert_eq!(harmless(text), wanted);
         }
     }
 }

@@ -50,9 +50,9 @@ fn lines(report: &Value) -> Vec<String> {
     report["rows"].as_array().unwrap().iter().map(of).collect()
 }
 
-#[tokio::test]
-async fn a_report_says_what_was_clicked_and_earned_and_its_sums_are_those_of_the_facts() {
-    let tracker = Tracker::start("reports").await;
+/// Six clicks, two to a landing page, one of these on to its offer, and what three of them earned; the campaign without a
+/// landing page.
+async fn traffic(tracker: &Tracker) -> (Value, Vec<(Uuid, String)>) {
     let offer = json!({ "name": "offer", "url": OFFER, "payout": { "amount": "7.00", "currency": "USD" } });
     let direct = tracker.campaign(json!({ "key": "direct", "name": "direct", "offers": [offer] })).await;
     let funnel = json!({
@@ -71,7 +71,7 @@ async fn a_report_says_what_was_clicked_and_earned_and_its_sums_are_those_of_the
         ("/click?cid=funnel", PHONE),
         ("/click?cid=funnel&sub1=a", DESKTOP),
     ] {
-        clicks.push(click(&tracker, path, agent).await);
+        clicks.push(click(tracker, path, agent).await);
     }
     let token = clicks[4].1.split_once("t=").unwrap().1.to_owned();
     for _ in 0..2 {
@@ -79,11 +79,17 @@ async fn a_report_says_what_was_clicked_and_earned_and_its_sums_are_those_of_the
     }
     tracker.wait_rows(Table::Clicks, 6).await;
     tracker.wait_rows(Table::OutClicks, 2).await;
-    convert(&tracker, clicks[0].0, "sale").await;
-    convert(&tracker, clicks[2].0, "lead").await;
-    convert(&tracker, clicks[1].0, "sale").await;
-    convert(&tracker, clicks[1].0, "rejected").await;
+    convert(tracker, clicks[0].0, "sale").await;
+    convert(tracker, clicks[2].0, "lead").await;
+    convert(tracker, clicks[1].0, "sale").await;
+    convert(tracker, clicks[1].0, "rejected").await;
+    (direct, clicks)
+}
 
+#[tokio::test]
+async fn a_report_says_what_was_clicked_and_earned_and_its_sums_are_those_of_the_facts() {
+    let tracker = Tracker::start("reports").await;
+    let (direct, clicks) = traffic(&tracker).await;
     let mut by_device = json!({
         "group_by": ["device"], "order": "device",
         "measures": ["clicks", "valid_clicks", "lander_views", "lander_clicks", "offer_clicks", "conversions", "approved",

@@ -104,23 +104,27 @@ CREATE TABLE report_deltas (
     amount          numeric     NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 
+-- Deltas that are added to the sums of dimensions, and wait until their hour is over. Sums of hours and days are only ever
+-- added to by more rows: what is looked up to be added to costs three times as much, and a report sums up rows anyway.
+CREATE TABLE report_recent (LIKE report_deltas INCLUDING DEFAULTS) WITH (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000
+);
+CREATE INDEX report_recent_campaign ON report_recent (campaign_id, hour);
+
 -- The sums of hours, with everything that is in a delta; a partition a day (UTC), made when the first row of a day comes.
 CREATE TABLE report_hours (LIKE report_deltas INCLUDING DEFAULTS) PARTITION BY RANGE (hour);
-CREATE UNIQUE INDEX report_hours_key ON report_hours (
-    campaign_id, hour, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
-    currency, goal, status, rate_day
-) NULLS NOT DISTINCT;
+CREATE INDEX report_hours_campaign ON report_hours (campaign_id, hour);
 
--- The sums of days (UTC). A campaign's stand together in the key; of all campaigns a range of days is found by the BRIN: rows come
--- in the order of days.
-CREATE TABLE report_days (LIKE report_deltas INCLUDING DEFAULTS) WITH (fillfactor = 80);
+-- The sums of days (UTC) that are closed. Of all campaigns a range of days is found by the BRIN: rows come in the order of days.
+CREATE TABLE report_days (LIKE report_deltas INCLUDING DEFAULTS);
 ALTER TABLE report_days RENAME COLUMN hour TO day;
 ALTER TABLE report_days ALTER COLUMN day TYPE date;
-CREATE UNIQUE INDEX report_days_key ON report_days (
-    campaign_id, day, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
-    currency, goal, status, rate_day
-) NULLS NOT DISTINCT;
+CREATE INDEX report_days_campaign ON report_days (campaign_id, day);
 CREATE INDEX report_days_day ON report_days USING brin (day) WITH (pages_per_range = 32);
+
+-- Days (UTC) before this one are closed: they have sums of days; a row. What a report asks of later ones it reads from the hours.
+CREATE TABLE report_closed (until date NOT NULL);
+INSERT INTO report_closed VALUES ((now() AT TIME ZONE 'UTC')::date);
 
 -- The sums of days (UTC) by one dimension and campaign: a partition a dimension, and one of the campaigns alone. The hour of the day is
 -- one of them: where a range or the days of a time zone begin within those of UTC.
@@ -162,6 +166,21 @@ BEGIN
             name, name);
     END LOOP;
 END $$;
+
+-- Likewise of all campaigns together, of days that are closed: two hundred campaigns are two hundred rows less to read.
+CREATE TABLE report_overall (LIKE report_dimensions INCLUDING DEFAULTS);
+ALTER TABLE report_overall DROP COLUMN campaign_id;
+CREATE INDEX report_overall_day ON report_overall (dimension, day);
+
+-- The sums of closed days (UTC) of all campaigns together, by everything that is no part of a campaign.
+CREATE TABLE report_traffic (LIKE report_days INCLUDING DEFAULTS);
+ALTER TABLE report_traffic
+    DROP COLUMN campaign_id,
+    DROP COLUMN rule_id,
+    DROP COLUMN path_id,
+    DROP COLUMN landing_page_id,
+    DROP COLUMN offer_id;
+CREATE INDEX report_traffic_day ON report_traffic (day);
 
 -- What is in the sums and not in the facts any more, because it was erased: of nobody, as every sum is.
 CREATE TABLE report_gone (LIKE report_deltas INCLUDING DEFAULTS);
@@ -525,7 +544,7 @@ DECLARE
     name text := format('report_hours_%s', to_char(day, 'YYYYMMDD'));
 BEGIN
     IF to_regclass(name) IS NULL THEN
-        EXECUTE format('CREATE TABLE %I (LIKE report_hours INCLUDING DEFAULTS) WITH (fillfactor = 80)', name);
+        EXECUTE format('CREATE TABLE %I (LIKE report_hours INCLUDING DEFAULTS)', name);
         EXECUTE format('ALTER TABLE report_hours ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name,
             day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
     END IF;
@@ -551,10 +570,12 @@ CREATE FUNCTION octo_dimension_values(
         ('hour', to_char(hour AT TIME ZONE 'UTC', 'HH24'))
 $$;
 
--- Adds rows of figures to the sums of hours, days and dimensions, and says how many rows those were. `source` is one of two
--- texts that stand below; what it reads or deletes, and the sums, are one statement and so one snapshot.
-CREATE FUNCTION octo_add_figures(source text, lo timestamptz, hi timestamptz, rows_max integer) RETURNS bigint
-LANGUAGE plpgsql SET work_mem = '64MB' SET jit = off AS $function$
+-- Adds rows of figures to sums, and says how many rows those were. `sums` names some of `recent`, `hours`, `days` and `dimensions`;
+-- days, and dimensions of all campaigns together, are only of what was before `closed`. `source` is one of the texts that stand
+-- below; what it reads or deletes, and the sums, are one statement and so one snapshot.
+CREATE FUNCTION octo_add_figures(
+    source text, lo timestamptz, hi timestamptz, rows_max integer, sums text[], closed timestamptz
+) RETURNS bigint LANGUAGE plpgsql SET work_mem = '64MB' SET jit = off AS $function$
 DECLARE
     added bigint;
 BEGIN
@@ -565,17 +586,16 @@ WITH figures AS (
     SELECT
         time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
         browser, reason, currency, goal, status, rate_day,
-        sum(clicks) AS clicks, sum(valid_clicks) AS valid_clicks, sum(bot_clicks) AS bot_clicks, sum(unique_clicks) AS
-        unique_clicks, sum(lander_views) AS lander_views, sum(lander_clicks) AS lander_clicks, sum(offer_clicks) AS
-        offer_clicks, sum(costed_clicks) AS costed_clicks, sum(cost) AS cost, sum(conversions) AS conversions, sum(amount)
-        AS amount
+        sum(clicks) AS clicks, sum(valid_clicks) AS valid_clicks, sum(bot_clicks) AS bot_clicks,
+        sum(unique_clicks) AS unique_clicks, sum(lander_views) AS lander_views, sum(lander_clicks) AS lander_clicks,
+        sum(offer_clicks) AS offer_clicks, sum(costed_clicks) AS costed_clicks, sum(cost) AS cost,
+        sum(conversions) AS conversions, sum(amount) AS amount, count(*) AS rows
     FROM figures
     GROUP BY
         time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
         browser, reason, currency, goal, status, rate_day
-    ORDER BY campaign_id, hour
-), add_hours AS (
-    INSERT INTO report_hours AS s (
+), add_recent AS (
+    INSERT INTO report_recent (
         time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
         browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
         lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
@@ -585,67 +605,109 @@ WITH figures AS (
         browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
         lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
     FROM hours
-    ON CONFLICT (
-        campaign_id, hour, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
-        browser, reason, currency, goal, status, rate_day
-    ) DO UPDATE SET
-        clicks = s.clicks + excluded.clicks,
-        valid_clicks = s.valid_clicks + excluded.valid_clicks,
-        bot_clicks = s.bot_clicks + excluded.bot_clicks,
-        unique_clicks = s.unique_clicks + excluded.unique_clicks,
-        lander_views = s.lander_views + excluded.lander_views,
-        lander_clicks = s.lander_clicks + excluded.lander_clicks,
-        offer_clicks = s.offer_clicks + excluded.offer_clicks,
-        costed_clicks = s.costed_clicks + excluded.costed_clicks,
-        cost = s.cost + excluded.cost,
-        conversions = s.conversions + excluded.conversions,
-        amount = s.amount + excluded.amount
-), add_days AS (
-    INSERT INTO report_days AS s (
-        time_kind, day, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
-        reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
+    WHERE 'recent' = ANY ($4)
+    ORDER BY campaign_id, hour
+), add_hours AS (
+    INSERT INTO report_hours (
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
         lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
     )
+    SELECT
+        time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
+        lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    FROM hours
+    WHERE 'hours' = ANY ($4)
+    ORDER BY campaign_id, hour
+), days AS MATERIALIZED (
     SELECT
         time_kind, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id, source_id, rule_id, path_id, landing_page_id,
         offer_id, country, device, os, browser, reason, currency, goal, status, rate_day,
+        sum(clicks) AS clicks, sum(valid_clicks) AS valid_clicks, sum(bot_clicks) AS bot_clicks,
+        sum(unique_clicks) AS unique_clicks, sum(lander_views) AS lander_views, sum(lander_clicks) AS lander_clicks,
+        sum(offer_clicks) AS offer_clicks, sum(costed_clicks) AS costed_clicks, sum(cost) AS cost,
+        sum(conversions) AS conversions, sum(amount) AS amount
+    FROM hours
+    WHERE 'days' = ANY ($4)
+      AND hour < $5
+    GROUP BY
+        time_kind, day, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day
+), add_days AS (
+    INSERT INTO report_days (
+        time_kind, day, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
+        browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views,
+        lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    )
+    SELECT *
+    FROM days
+    ORDER BY day, campaign_id
+), add_traffic AS (
+    INSERT INTO report_traffic (
+        time_kind, day, source_id, country, device, os, browser, reason, currency, goal, status, rate_day, clicks,
+        valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+        conversions, amount
+    )
+    SELECT
+        time_kind, day, source_id, country, device, os, browser, reason, currency, goal, status, rate_day,
         sum(clicks), sum(valid_clicks), sum(bot_clicks), sum(unique_clicks), sum(lander_views), sum(lander_clicks),
         sum(offer_clicks), sum(costed_clicks), sum(cost), sum(conversions), sum(amount)
-    FROM hours
+    FROM days
+    GROUP BY time_kind, day, source_id, country, device, os, browser, reason, currency, goal, status, rate_day
+), dimensions AS MATERIALIZED (
+    SELECT
+        CASE
+            WHEN GROUPING(source_id) = 0 THEN 'source'
+            WHEN GROUPING(rule_id) = 0 THEN 'rule'
+            WHEN GROUPING(path_id) = 0 THEN 'path'
+            WHEN GROUPING(landing_page_id) = 0 THEN 'landing_page'
+            WHEN GROUPING(offer_id) = 0 THEN 'offer'
+            WHEN GROUPING(country) = 0 THEN 'country'
+            WHEN GROUPING(device) = 0 THEN 'device'
+            WHEN GROUPING(os) = 0 THEN 'os'
+            WHEN GROUPING(browser) = 0 THEN 'browser'
+            WHEN GROUPING(reason) = 0 THEN 'reason'
+            WHEN GROUPING(hour_of_day) = 0 THEN 'hour'
+            ELSE 'campaign'
+        END AS dimension,
+        day,
+        campaign_id,
+        CASE
+            WHEN GROUPING(source_id) = 0 THEN source_id::text
+            WHEN GROUPING(rule_id) = 0 THEN rule_id::text
+            WHEN GROUPING(path_id) = 0 THEN path_id::text
+            WHEN GROUPING(landing_page_id) = 0 THEN landing_page_id::text
+            WHEN GROUPING(offer_id) = 0 THEN offer_id::text
+            WHEN GROUPING(country) = 0 THEN country
+            WHEN GROUPING(device) = 0 THEN device
+            WHEN GROUPING(os) = 0 THEN os
+            WHEN GROUPING(browser) = 0 THEN browser
+            WHEN GROUPING(reason) = 0 THEN reason
+            WHEN GROUPING(hour_of_day) = 0 THEN hour_of_day
+            ELSE ''
+        END AS value,
+        time_kind, currency, goal, status, rate_day,
+        sum(clicks) AS clicks, sum(valid_clicks) AS valid_clicks, sum(bot_clicks) AS bot_clicks,
+        sum(unique_clicks) AS unique_clicks, sum(lander_views) AS lander_views, sum(lander_clicks) AS lander_clicks,
+        sum(offer_clicks) AS offer_clicks, sum(costed_clicks) AS costed_clicks, sum(cost) AS cost,
+        sum(conversions) AS conversions, sum(amount) AS amount
+    FROM (
+        SELECT *, (hour AT TIME ZONE 'UTC')::date AS day, to_char(hour AT TIME ZONE 'UTC', 'HH24') AS hour_of_day
+        FROM hours
+        WHERE 'dimensions' = ANY ($4)
+    ) f
     GROUP BY
-        time_kind, day, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
-        reason, currency, goal, status, rate_day
-    ORDER BY day, campaign_id
-    ON CONFLICT (
-        day, campaign_id, time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser,
-        reason, currency, goal, status, rate_day
-    ) DO UPDATE SET
-        clicks = s.clicks + excluded.clicks,
-        valid_clicks = s.valid_clicks + excluded.valid_clicks,
-        bot_clicks = s.bot_clicks + excluded.bot_clicks,
-        unique_clicks = s.unique_clicks + excluded.unique_clicks,
-        lander_views = s.lander_views + excluded.lander_views,
-        lander_clicks = s.lander_clicks + excluded.lander_clicks,
-        offer_clicks = s.offer_clicks + excluded.offer_clicks,
-        costed_clicks = s.costed_clicks + excluded.costed_clicks,
-        cost = s.cost + excluded.cost,
-        conversions = s.conversions + excluded.conversions,
-        amount = s.amount + excluded.amount
+        day, campaign_id, time_kind, currency, goal, status, rate_day,
+        GROUPING SETS ((), (source_id), (rule_id), (path_id), (landing_page_id), (offer_id), (country), (device), (os), (browser), (reason), (hour_of_day))
 ), add_dimensions AS (
     INSERT INTO report_dimensions AS s (
         dimension, day, campaign_id, value, time_kind, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks,
         unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
     )
-    SELECT
-        d.dimension, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id, d.value, time_kind, currency, goal, status, rate_day,
-        sum(clicks), sum(valid_clicks), sum(bot_clicks), sum(unique_clicks), sum(lander_views), sum(lander_clicks),
-        sum(offer_clicks), sum(costed_clicks), sum(cost), sum(conversions), sum(amount)
-    FROM hours
-    CROSS JOIN LATERAL octo_dimension_values(
-        hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason
-    ) d
-    GROUP BY d.dimension, day, campaign_id, d.value, time_kind, currency, goal, status, rate_day
-    ORDER BY d.dimension, day, campaign_id
+    SELECT *
+    FROM dimensions
+    ORDER BY dimension, day, campaign_id
     ON CONFLICT (dimension, day, campaign_id, time_kind, value, currency, goal, status, rate_day) DO UPDATE SET
         clicks = s.clicks + excluded.clicks,
         valid_clicks = s.valid_clicks + excluded.valid_clicks,
@@ -658,9 +720,23 @@ WITH figures AS (
         cost = s.cost + excluded.cost,
         conversions = s.conversions + excluded.conversions,
         amount = s.amount + excluded.amount
+), add_overall AS (
+    INSERT INTO report_overall (
+        dimension, day, value, time_kind, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks,
+        unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    )
+    SELECT
+        dimension, day, value, time_kind, currency, goal, status, rate_day,
+        sum(clicks), sum(valid_clicks), sum(bot_clicks), sum(unique_clicks), sum(lander_views), sum(lander_clicks),
+        sum(offer_clicks), sum(costed_clicks), sum(cost), sum(conversions), sum(amount)
+    FROM dimensions
+    WHERE day::timestamp AT TIME ZONE 'UTC' < $5
+    GROUP BY dimension, day, value, time_kind, currency, goal, status, rate_day
+    ORDER BY dimension, day
 )
-SELECT count(*) FROM figures
-    $statement$, source) INTO added USING lo, hi, rows_max;
+SELECT coalesce(sum(rows), 0)::bigint FROM hours
+    $statement$, source)
+    INTO added USING lo, hi, rows_max, sums, closed;
     RETURN added;
 END $function$;
 
@@ -668,6 +744,11 @@ END $function$;
 -- its transaction REPEATABLE READ: what they read at first and what they do then is of one moment.
 CREATE FUNCTION octo_lock_figures() RETURNS boolean LANGUAGE sql AS $$
     SELECT pg_try_advisory_xact_lock(1868788868)
+$$;
+
+-- When the first day begins that is not closed.
+CREATE FUNCTION octo_closed_until() RETURNS timestamptz LANGUAGE sql STABLE AS $$
+    SELECT until::timestamp AT TIME ZONE 'UTC' FROM report_closed
 $$;
 
 -- Adds up to so many deltas to the sums, and deletes them; says how many that were, -1 where somebody else is about it. What was
@@ -681,18 +762,72 @@ BEGIN
     SET changes = changes + 1,
         is_current = false
     WHERE day IN (SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date FROM report_deltas WHERE time_kind = 0);
-    PERFORM octo_make_report_day(day)
-    FROM (SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date AS day FROM report_deltas) missing
-    WHERE to_regclass(format('report_hours_%s', to_char(day, 'YYYYMMDD'))) IS NULL
-    ORDER BY day;
     RETURN octo_add_figures(
         $deltas$
     DELETE FROM report_deltas
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM report_deltas LIMIT $3))
     RETURNING *
         $deltas$,
-        NULL, NULL, rows_max
+        NULL, NULL, rows_max, '{recent,dimensions}', octo_closed_until()
     );
+END $$;
+
+-- Adds up to so many rows that wait, of hours before a time, to the sums of hours, and of days where those are closed; says how
+-- many that were, -1 where somebody else is about it. In the order of campaigns: a report of one finds them together.
+CREATE FUNCTION octo_settle_hours(before timestamptz, rows_max integer) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT octo_lock_figures() THEN
+        RETURN -1;
+    END IF;
+    PERFORM octo_make_report_day(day)
+    FROM (SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date AS day FROM report_recent WHERE hour < before) missing
+    ORDER BY day;
+    RETURN octo_add_figures(
+        $recent$
+    DELETE FROM report_recent
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM report_recent WHERE hour < $2 ORDER BY campaign_id, hour LIMIT $3))
+    RETURNING *
+        $recent$,
+        NULL, before, rows_max, '{hours,days}', octo_closed_until()
+    );
+END $$;
+
+-- Closes the next day (UTC), if it is before another: its hours are added up to sums of days. Says whether it did: 1, or 0 where
+-- there is none to close; -1 where somebody else is about it.
+CREATE FUNCTION octo_close_day(before date) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    lo timestamptz := octo_closed_until();
+    hi timestamptz := lo + interval '24 hours';
+BEGIN
+    IF NOT octo_lock_figures() THEN
+        RETURN -1;
+    END IF;
+    IF lo >= before::timestamp AT TIME ZONE 'UTC' THEN
+        RETURN 0;
+    END IF;
+    PERFORM octo_add_figures(
+        $hours$
+    SELECT *
+    FROM report_hours
+    WHERE hour >= $1
+      AND hour < $2
+        $hours$,
+        lo, hi, NULL, '{days}', hi
+    );
+    INSERT INTO report_overall (
+        dimension, day, value, time_kind, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks,
+        unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
+    )
+    SELECT
+        dimension, day, value, time_kind, currency, goal, status, rate_day,
+        sum(clicks), sum(valid_clicks), sum(bot_clicks), sum(unique_clicks), sum(lander_views), sum(lander_clicks),
+        sum(offer_clicks), sum(costed_clicks), sum(cost), sum(conversions), sum(amount)
+    FROM report_dimensions
+    WHERE day = (lo AT TIME ZONE 'UTC')::date
+    GROUP BY dimension, day, value, time_kind, currency, goal, status, rate_day
+    ORDER BY dimension;
+    UPDATE report_closed SET until = until + 1;
+    RETURN 1;
 END $$;
 
 -- Counts the figures of a day (UTC) from its facts, in the place of what the sums say of it: the same, unless facts were
@@ -717,9 +852,12 @@ BEGIN
     END IF;
     PERFORM octo_make_report_day(of_day);
     DELETE FROM report_deltas WHERE hour >= lo AND hour < hi;
+    DELETE FROM report_recent WHERE hour >= lo AND hour < hi;
     DELETE FROM report_hours WHERE hour >= lo AND hour < hi;
     DELETE FROM report_days WHERE day = of_day;
     DELETE FROM report_dimensions WHERE day = of_day;
+    DELETE FROM report_overall WHERE day = of_day;
+    DELETE FROM report_traffic WHERE day = of_day;
     counted := octo_add_figures(
         $facts$
     SELECT
@@ -730,7 +868,7 @@ BEGIN
     WHERE at >= $1
       AND at < $2
         $facts$,
-        lo, hi, NULL
+        lo, hi, NULL, '{hours,days,dimensions}', octo_closed_until()
     );
     UPDATE report_recounts SET counted_at = now() WHERE day = of_day;
     RETURN counted;
@@ -806,7 +944,8 @@ GROUP BY f.campaign_id, k.value, is_other, f.currency
 END $function$;
 
 -- Where the sums are not what the facts are, from a day (UTC) until before another: by campaign and day how many rows of `hours`,
--- `days` or `dimensions` differ, and by how much they have more than they should. No row: everything adds up.
+-- `days`, `dimensions`, `overall` or `traffic` differ, and by how much they have more than they should; campaign_id is NULL of the
+-- last two. No row: everything adds up.
 CREATE FUNCTION octo_compare_figures(from_day date, to_day date)
 RETURNS TABLE (
     kept_by text, day date, campaign_id uuid, differing bigint, clicks numeric, valid_clicks numeric, bot_clicks numeric,
@@ -835,140 +974,209 @@ LANGUAGE sql STABLE SET work_mem = '64MB' SET jit = off AS $$
         FROM report_deltas
         WHERE hour >= (SELECT lo FROM bounds)
           AND hour < (SELECT hi FROM bounds)
-    ), of_hours AS (
-        SELECT (hour AT TIME ZONE 'UTC')::date AS day, campaign_id,
-            sum(sign * clicks) AS clicks, sum(sign * valid_clicks) AS valid_clicks, sum(sign * bot_clicks) AS bot_clicks,
-            sum(sign * unique_clicks) AS unique_clicks, sum(sign * lander_views) AS lander_views, sum(sign *
-            lander_clicks) AS lander_clicks, sum(sign * offer_clicks) AS offer_clicks, sum(sign * costed_clicks) AS
-            costed_clicks, sum(sign * cost) AS cost, sum(sign * conversions) AS conversions, sum(sign * amount) AS amount
-        FROM (
-            SELECT -1 AS sign, time_kind, hour, campaign_id,
-                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
-                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
-                offer_clicks, costed_clicks, cost, conversions, amount
-            FROM facts
-            UNION ALL
-            SELECT 1, time_kind, hour, campaign_id,
-                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
-                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
-                offer_clicks, costed_clicks, cost, conversions, amount
-            FROM report_hours
-            WHERE hour >= (SELECT lo FROM bounds)
-              AND hour < (SELECT hi FROM bounds)
-            UNION ALL
-            SELECT 1, time_kind, hour, campaign_id,
-                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
-                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
-                offer_clicks, costed_clicks, cost, conversions, amount
-            FROM deltas
-        ) both_sides
-        GROUP BY
-            time_kind, hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
-            browser, reason, currency, goal, status, rate_day
-        HAVING sum(sign * clicks) <> 0
-            OR sum(sign * valid_clicks) <> 0
-            OR sum(sign * bot_clicks) <> 0
-            OR sum(sign * unique_clicks) <> 0
-            OR sum(sign * lander_views) <> 0
-            OR sum(sign * lander_clicks) <> 0
-            OR sum(sign * offer_clicks) <> 0
-            OR sum(sign * costed_clicks) <> 0
-            OR sum(sign * cost) <> 0
-            OR sum(sign * conversions) <> 0
-            OR sum(sign * amount) <> 0
-    ), of_days AS (
-        SELECT day, campaign_id,
-            sum(sign * clicks) AS clicks, sum(sign * valid_clicks) AS valid_clicks, sum(sign * bot_clicks) AS bot_clicks,
-            sum(sign * unique_clicks) AS unique_clicks, sum(sign * lander_views) AS lander_views, sum(sign *
-            lander_clicks) AS lander_clicks, sum(sign * offer_clicks) AS offer_clicks, sum(sign * costed_clicks) AS
-            costed_clicks, sum(sign * cost) AS cost, sum(sign * conversions) AS conversions, sum(sign * amount) AS amount
-        FROM (
-            SELECT -1 AS sign, time_kind, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id,
-                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
-                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
-                offer_clicks, costed_clicks, cost, conversions, amount
-            FROM facts
-            UNION ALL
-            SELECT 1, time_kind, day, campaign_id,
-                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
-                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
-                offer_clicks, costed_clicks, cost, conversions, amount
-            FROM report_days
-            WHERE day >= from_day
-              AND day < to_day
-            UNION ALL
-            SELECT 1, time_kind, (hour AT TIME ZONE 'UTC')::date, campaign_id,
-                source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
-                goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
-                offer_clicks, costed_clicks, cost, conversions, amount
-            FROM deltas
-        ) both_sides
+    ), recent AS (
+        SELECT *
+        FROM deltas
+        UNION ALL
+        SELECT *
+        FROM report_recent
+        WHERE hour >= (SELECT lo FROM bounds)
+          AND hour < (SELECT hi FROM bounds)
+    ), facts_of_days AS MATERIALIZED (
+        SELECT
+            time_kind, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id, source_id, rule_id, path_id, landing_page_id,
+            offer_id, country, device, os, browser, reason, currency, goal, status, rate_day,
+            sum(clicks) AS clicks, sum(valid_clicks) AS valid_clicks, sum(bot_clicks) AS bot_clicks,
+            sum(unique_clicks) AS unique_clicks, sum(lander_views) AS lander_views, sum(lander_clicks) AS lander_clicks,
+            sum(offer_clicks) AS offer_clicks, sum(costed_clicks) AS costed_clicks, sum(cost) AS cost,
+            sum(conversions) AS conversions, sum(amount) AS amount
+        FROM facts
+        WHERE hour < octo_closed_until()
         GROUP BY
             time_kind, day, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os,
             browser, reason, currency, goal, status, rate_day
-        HAVING sum(sign * clicks) <> 0
-            OR sum(sign * valid_clicks) <> 0
-            OR sum(sign * bot_clicks) <> 0
-            OR sum(sign * unique_clicks) <> 0
-            OR sum(sign * lander_views) <> 0
-            OR sum(sign * lander_clicks) <> 0
-            OR sum(sign * offer_clicks) <> 0
-            OR sum(sign * costed_clicks) <> 0
-            OR sum(sign * cost) <> 0
-            OR sum(sign * conversions) <> 0
-            OR sum(sign * amount) <> 0
-    ), of_dimensions AS (
-        SELECT day, campaign_id,
+    ), facts_of_dimensions AS MATERIALIZED (
+        SELECT
+            d.dimension, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id, d.value, time_kind, currency, goal, status,
+            rate_day,
+            sum(clicks) AS clicks, sum(valid_clicks) AS valid_clicks, sum(bot_clicks) AS bot_clicks,
+            sum(unique_clicks) AS unique_clicks, sum(lander_views) AS lander_views, sum(lander_clicks) AS lander_clicks,
+            sum(offer_clicks) AS offer_clicks, sum(costed_clicks) AS costed_clicks, sum(cost) AS cost,
+            sum(conversions) AS conversions, sum(amount) AS amount
+        FROM facts
+        CROSS JOIN LATERAL octo_dimension_values(
+            hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason
+        ) d
+        GROUP BY d.dimension, day, campaign_id, d.value, time_kind, currency, goal, status, rate_day
+    ), sides AS (
+        SELECT
+            'hours' AS kept_by, -1 AS sign, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id,
+            ROW(
+                time_kind, hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
+                currency, goal, status, rate_day
+            )::text AS key,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM facts
+        UNION ALL
+        SELECT
+            'hours', 1, (hour AT TIME ZONE 'UTC')::date, campaign_id,
+            ROW(
+                time_kind, hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
+                currency, goal, status, rate_day
+            )::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM report_hours
+        WHERE hour >= (SELECT lo FROM bounds)
+          AND hour < (SELECT hi FROM bounds)
+        UNION ALL
+        SELECT
+            'hours', 1, (hour AT TIME ZONE 'UTC')::date, campaign_id,
+            ROW(
+                time_kind, hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
+                currency, goal, status, rate_day
+            )::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM recent
+        UNION ALL
+        SELECT
+            'days', -1, day, campaign_id,
+            ROW(
+                time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
+                goal, status, rate_day
+            )::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM facts_of_days
+        UNION ALL
+        SELECT
+            'days', 1, day, campaign_id,
+            ROW(
+                time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
+                goal, status, rate_day
+            )::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM report_days
+        WHERE day >= from_day
+          AND day < to_day
+        UNION ALL
+        SELECT
+            'days', 1, (hour AT TIME ZONE 'UTC')::date, campaign_id,
+            ROW(
+                time_kind, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason, currency,
+                goal, status, rate_day
+            )::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM recent
+        WHERE hour < octo_closed_until()
+        UNION ALL
+        SELECT
+            'traffic', -1, day, NULL,
+            ROW(time_kind, source_id, country, device, os, browser, reason, currency, goal, status, rate_day)::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM facts_of_days
+        UNION ALL
+        SELECT
+            'traffic', 1, day, NULL,
+            ROW(time_kind, source_id, country, device, os, browser, reason, currency, goal, status, rate_day)::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM report_traffic
+        WHERE day >= from_day
+          AND day < to_day
+        UNION ALL
+        SELECT
+            'traffic', 1, (hour AT TIME ZONE 'UTC')::date, NULL,
+            ROW(time_kind, source_id, country, device, os, browser, reason, currency, goal, status, rate_day)::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM recent
+        WHERE hour < octo_closed_until()
+        UNION ALL
+        SELECT
+            'dimensions', -1, day, campaign_id,
+            ROW(dimension, value, time_kind, currency, goal, status, rate_day)::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM facts_of_dimensions
+        UNION ALL
+        SELECT
+            'dimensions', 1, day, campaign_id,
+            ROW(dimension, value, time_kind, currency, goal, status, rate_day)::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM report_dimensions
+        WHERE day >= from_day
+          AND day < to_day
+        UNION ALL
+        SELECT
+            'dimensions', 1, (hour AT TIME ZONE 'UTC')::date, campaign_id,
+            ROW(d.dimension, d.value, time_kind, currency, goal, status, rate_day)::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM deltas
+        CROSS JOIN LATERAL octo_dimension_values(
+            hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason
+        ) d
+        UNION ALL
+        SELECT
+            'overall', -1, day, NULL,
+            ROW(dimension, value, time_kind, currency, goal, status, rate_day)::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM facts_of_dimensions
+        WHERE day::timestamp AT TIME ZONE 'UTC' < octo_closed_until()
+        UNION ALL
+        SELECT
+            'overall', 1, day, NULL,
+            ROW(dimension, value, time_kind, currency, goal, status, rate_day)::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM report_overall
+        WHERE day >= from_day
+          AND day < to_day
+        UNION ALL
+        SELECT
+            'overall', 1, (hour AT TIME ZONE 'UTC')::date, NULL,
+            ROW(d.dimension, d.value, time_kind, currency, goal, status, rate_day)::text,
+            clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+            conversions, amount
+        FROM deltas
+        CROSS JOIN LATERAL octo_dimension_values(
+            hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason
+        ) d
+        WHERE hour < octo_closed_until()
+    ), differences AS (
+        SELECT
+            kept_by, day, campaign_id,
             sum(sign * clicks) AS clicks, sum(sign * valid_clicks) AS valid_clicks, sum(sign * bot_clicks) AS bot_clicks,
-            sum(sign * unique_clicks) AS unique_clicks, sum(sign * lander_views) AS lander_views, sum(sign *
-            lander_clicks) AS lander_clicks, sum(sign * offer_clicks) AS offer_clicks, sum(sign * costed_clicks) AS
-            costed_clicks, sum(sign * cost) AS cost, sum(sign * conversions) AS conversions, sum(sign * amount) AS amount
-        FROM (
-            SELECT
-                f.sign, d.dimension, (hour AT TIME ZONE 'UTC')::date AS day, campaign_id, d.value, time_kind, currency, goal,
-                status, rate_day,
-                clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks,
-                cost, conversions, amount
-            FROM (
-                SELECT -1 AS sign, * FROM facts
-                UNION ALL
-                SELECT 1, * FROM deltas
-            ) f
-            CROSS JOIN LATERAL octo_dimension_values(
-                hour, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason
-            ) d
-            UNION ALL
-            SELECT
-                1, dimension, day, campaign_id, value, time_kind, currency, goal, status, rate_day,
-                clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks,
-                cost, conversions, amount
-            FROM report_dimensions
-            WHERE day >= from_day
-              AND day < to_day
-        ) both_sides
-        GROUP BY dimension, day, campaign_id, value, time_kind, currency, goal, status, rate_day
-        HAVING sum(sign * clicks) <> 0
-            OR sum(sign * valid_clicks) <> 0
-            OR sum(sign * bot_clicks) <> 0
-            OR sum(sign * unique_clicks) <> 0
-            OR sum(sign * lander_views) <> 0
-            OR sum(sign * lander_clicks) <> 0
-            OR sum(sign * offer_clicks) <> 0
-            OR sum(sign * costed_clicks) <> 0
-            OR sum(sign * cost) <> 0
-            OR sum(sign * conversions) <> 0
-            OR sum(sign * amount) <> 0
+            sum(sign * unique_clicks) AS unique_clicks, sum(sign * lander_views) AS lander_views,
+            sum(sign * lander_clicks) AS lander_clicks, sum(sign * offer_clicks) AS offer_clicks,
+            sum(sign * costed_clicks) AS costed_clicks, sum(sign * cost) AS cost, sum(sign * conversions) AS conversions,
+            sum(sign * amount) AS amount
+        FROM sides
+        GROUP BY kept_by, day, campaign_id, key
     )
     SELECT kept_by, day, campaign_id, count(*),
         sum(clicks), sum(valid_clicks), sum(bot_clicks), sum(unique_clicks), sum(lander_views), sum(lander_clicks),
         sum(offer_clicks), sum(costed_clicks), sum(cost), sum(conversions), sum(amount)
-    FROM (
-        SELECT 'hours' AS kept_by, * FROM of_hours
-        UNION ALL
-        SELECT 'days', * FROM of_days
-        UNION ALL
-        SELECT 'dimensions', * FROM of_dimensions
-    ) differences
+    FROM differences
+    WHERE clicks <> 0
+       OR valid_clicks <> 0
+       OR bot_clicks <> 0
+       OR unique_clicks <> 0
+       OR lander_views <> 0
+       OR lander_clicks <> 0
+       OR offer_clicks <> 0
+       OR costed_clicks <> 0
+       OR cost <> 0
+       OR conversions <> 0
+       OR amount <> 0
     GROUP BY kept_by, day, campaign_id
     ORDER BY kept_by, day, campaign_id
 $$;

@@ -169,9 +169,9 @@ BEGIN
             is_click_valid, converted_at, first_at, last_at, created_at
         )
         SELECT
-            gen_random_uuid(), campaign_id, id, CASE WHEN offer % 3 = 0 AND chance < 0.2 THEN 'sale' ELSE '' END, id::text, 0,
+            gen_random_uuid(), campaign_id, id, CASE WHEN offer %% 3 = 0 AND chance < 0.2 THEN 'sale' ELSE '' END, id::text, 0,
             'conversion', status, CASE WHEN status IN ('approved', 'pending') THEN 12.5 ELSE 0 END,
-            CASE WHEN status IN ('rejected', 'refunded') THEN 12.5 END, CASE WHEN offer % 10 < 7 THEN 'USD' ELSE 'EUR' END,
+            CASE WHEN status IN ('rejected', 'refunded') THEN 12.5 END, CASE WHEN offer %% 10 < 7 THEN 'USD' ELSE 'EUR' END,
             '{}', rule_id, path_id, landing_page_id, offer, source_id, country,
             device, os, browser, os_version, browser_version, city, sub1, true, at, at, at, created_at
         FROM (
@@ -226,4 +226,15 @@ BEGIN
         'INSERT INTO report_dimensions (dimension, day, campaign_id, value, time_kind, currency, goal, status, rate_day, %1$s)
          SELECT dimension, day + $1, campaign_id, value, time_kind, currency, goal, status, rate_day + $1, %1$s
          FROM report_dimensions WHERE day = $2', sums) USING days, of_day;
+    EXECUTE format(
+        'INSERT INTO report_overall (dimension, day, value, time_kind, currency, goal, status, rate_day, %1$s)
+         SELECT dimension, day + $1, value, time_kind, currency, goal, status, rate_day + $1, %1$s
+         FROM report_overall WHERE day = $2', sums) USING days, of_day;
+    EXECUTE format(
+        'INSERT INTO report_traffic (
+             day, rate_day, time_kind, source_id, country, device, os, browser, reason, currency, goal, status, %1$s
+         )
+         SELECT
+             day + $1, rate_day + $1, time_kind, source_id, country, device, os, browser, reason, currency, goal, status, %1$s
+         FROM report_traffic WHERE day = $2', sums) USING days, of_day;
 END $$;

@@ -165,6 +165,7 @@ async fn check(db: &Db, span: Span, json: bool, config: &Config) -> anyhow::Resu
 fn line(found: &Difference) -> String {
     let more: Vec<String> =
         found.sums().map(|(name, more)| format!("{name} {:+}", more.normalize())).collect();
-    let Difference { kept_by, day, campaign_id, differing, .. } = found;
-    format!("{day}  {campaign_id}  {kept_by}  {differing} rows  {}\n", more.join(", "))
+    let Difference { kept_by, day, differing, .. } = found;
+    let campaign = found.campaign_id.map_or_else(|| "all campaigns".to_owned(), |id| id.to_string());
+    format!("{day}  {campaign}  {kept_by}  {differing} rows  {}\n", more.join(", "))
 }

@@ -665,6 +665,8 @@ pub struct Reports {
     pub fold_rows_max: usize,
     #[serde(rename = "fold_timeout_ms", with = "Millis::<1000>")]
     pub fold_timeout: Duration,
+    #[serde(rename = "settle_after_s", with = "Seconds::<1>")]
+    pub settle_after: Duration,
     #[serde(rename = "recount_timeout_ms", with = "Millis::<1000>")]
     pub recount_timeout: Duration,
     #[serde(rename = "timeout_ms", with = "Millis::<100>")]

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{Days, NaiveDate, Utc};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, db::store::figures, metrics};
+use crate::{app::App, db::store::figures, metrics, model::hour::hour_of};
 
 /// Days back from today that are compared in turn.
 const COMPARED_DAYS: u64 = 31;
@@ -27,6 +27,7 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
     let config = &app.config.reports;
     let rows_max = i32::try_from(config.fold_rows_max).unwrap_or(i32::MAX);
     let mut recounts = Recounts::default();
+    let mut settled = None;
     while !stop.is_cancelled() {
         let folded = figures::fold(&app.db, rows_max, config.fold_timeout).await;
         match &folded {
@@ -37,6 +38,7 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
         if let Ok(pending) = figures::count_pending(&app.db).await {
             metrics::pending_deltas(pending);
         }
+        settle(&app, &mut settled, &stop).await;
         recounts.look(&app, &stop).await;
         // a full transaction: there is more
         let is_full = folded.is_ok_and(|rows| rows.is_some_and(|rows| rows >= config.fold_rows_max as u64));
@@ -45,6 +47,39 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
         }
     }
     Ok(())
+}
+
+/// Adds up what hours that are over have left, once an hour, and closes days that are over; `settled` is up to when that was done.
+async fn settle(app: &App, settled: &mut Option<DateTime<Utc>>, stop: &CancellationToken) {
+    let config = &app.config.reports;
+    let over = Utc::now() - config.settle_after;
+    let before = hour_of(over);
+    if settled.is_some_and(|settled| settled >= before) {
+        return;
+    }
+    let rows_max = i32::try_from(config.fold_rows_max).unwrap_or(i32::MAX);
+    while !stop.is_cancelled() {
+        match figures::settle(&app.db, before, rows_max, config.fold_timeout).await {
+            Ok(Some(0)) => break,
+            Ok(Some(_)) => {}
+            Ok(None) => return, // another node is about it
+            Err(error) => return tracing::debug!(?error, "sums of hours were not settled"),
+        }
+    }
+    while !stop.is_cancelled() {
+        match figures::close_day(&app.db, over.date_naive(), config.recount_timeout).await {
+            Ok(Some(0)) => {
+                *settled = Some(before);
+                break;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return,
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                return tracing::warn!(error, "cannot close a day of the sums of reports; trying again soon");
+            }
+        }
+    }
 }
 
 /// Days that are to be counted from their facts.

@@ -1,7 +1,8 @@
 //! Where a report is read: the smallest sums that know what it asks, cut where its time zone or its range cuts them.
 //!
 //! * Sums of **one dimension**, by campaign and day: where that is all it looks at. Of campaigns alone there are such sums by hour too.
-//! * Sums of **days**: where it looks at more.
+//! * Sums of **days**: where it looks at more. Of both there are sums of all campaigns together, where it looks at no campaign:
+//!   of days by everything that is no part of a campaign (**traffic**).
 //! * Sums of **hours**: where it tells apart hours, or days of a time zone that are not those of UTC. At both ends of a range also
 //!   beside the sums of days: added where those lack hours, taken off where they have more; whichever is less to read.
 //! * The **facts** themselves: of hours that a day of the time zone (of an offset such as +05:30) or the range cuts in two, and of
@@ -24,10 +25,16 @@ use crate::model::hour::hour_of;
 pub enum Source {
     /// Sums of one dimension, by campaign and day.
     Alone(Dimension),
+    /// Sums of one dimension, by day.
+    Overall(Dimension),
     /// Sums of campaigns alone, by hour.
     CampaignHours,
     /// Sums of days.
     Days,
+    /// Sums of days by everything that is no part of a campaign.
+    Traffic,
+    /// Sums of the hours of days that have no sums of their own yet; a plan has days in their place.
+    OpenDays,
     /// Sums of hours.
     Hours,
     /// What is to be added to the sums.
@@ -62,6 +69,24 @@ impl Piece {
     pub fn of(source: Source, from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
         Self { source, from, to, but: None, is_taken_off: false }
     }
+
+    /// The piece as it can be read where days are closed until a midnight: only those have sums of days, and of all campaigns
+    /// together.
+    pub fn closed_until(&self, until: DateTime<Utc>) -> impl Iterator<Item = Self> {
+        let open = match self.source {
+            Source::Days | Source::Traffic => Source::OpenDays,
+            Source::Overall(dimension) => Source::Alone(dimension),
+            source => source,
+        };
+        let closed = Self { to: self.to.min(until), ..self.clone() };
+        let open = Self { source: open, from: self.from.max(until), ..self.clone() };
+        let parts = if open.source == self.source {
+            [self.clone(), Self { to: self.from, ..open }]
+        } else {
+            [closed, open]
+        };
+        parts.into_iter().filter(|part| part.from < part.to)
+    }
 }
 
 /// All parts of an answer.
@@ -91,15 +116,28 @@ impl Plan {
     /// Where the most of it is read.
     pub fn kind(&self) -> Kind {
         let is = |wanted: fn(&Source) -> bool| self.pieces.iter().any(|piece| wanted(&piece.source));
-        if is(|source| matches!(source, Source::Alone(_) | Source::CampaignHours)) {
+        if is(|source| matches!(source, Source::Alone(_) | Source::Overall(_) | Source::CampaignHours)) {
             Kind::Dimension
-        } else if is(|source| matches!(source, Source::Days | Source::Hours)) {
+        } else if is(|source| matches!(source, Source::Days | Source::Traffic | Source::Hours)) {
             Kind::Cube
         } else if is(|source| matches!(source, Source::Values(_))) {
             Kind::Values
         } else {
             Kind::Raw
         }
+    }
+
+    /// The same answer from sums of campaigns, where some of these are to be told from others.
+    #[must_use]
+    pub fn by_campaign(mut self) -> Self {
+        for piece in &mut self.pieces {
+            match piece.source {
+                Source::Overall(dimension) => piece.source = Source::Alone(dimension),
+                Source::Traffic => piece.source = Source::Days,
+                _ => {}
+            }
+        }
+        self
     }
 
     /// Hours that are left out of a piece, because they are read from the facts; of days, and of what is taken off them, none.
@@ -195,7 +233,14 @@ fn sums(question: &Question) -> Vec<Piece> {
     let hours = if alone == Some(Dimension::Campaign) { Source::CampaignHours } else { Source::Hours };
     let days = if are_days_whole(question) { whole_days(question) } else { None };
     let Some((first, end)) = days else { return vec![Piece::of(hours, from, to)] };
-    let mut pieces = vec![Piece::of(alone.map_or(Source::Days, Source::Alone), first, end)];
+    let looks_at = |is: fn(Dimension) -> bool| question.dimensions().any(is);
+    let source = match alone {
+        Some(dimension) if looks_at(|it| it == Dimension::Campaign) => Source::Alone(dimension),
+        Some(dimension) => Source::Overall(dimension),
+        None if looks_at(Dimension::is_of_campaign) => Source::Days,
+        None => Source::Traffic,
+    };
+    let mut pieces = vec![Piece::of(source, first, end)];
     if from < first || end < to {
         pieces.push(Piece { but: days, ..Piece::of(hours, from, to) });
     }
@@ -357,6 +402,14 @@ mod tests {
                 of(Source::CampaignHours, "19 23:00 .. 20 00:00", true),
             ]
         );
+        let days = |until: &str| -> Vec<_> {
+            let piece = Piece::of(Source::Traffic, from.parse().unwrap(), to.parse().unwrap());
+            let parts = piece.closed_until(until.parse().unwrap());
+            parts.map(|part| (part.source, (part.to - part.from).num_hours())).collect()
+        };
+        assert_eq!(days("2026-11-01T00:00:00Z"), [(Source::OpenDays, 240)]);
+        assert_eq!(days("2026-11-10T23:00:00Z"), [(Source::Traffic, 24), (Source::OpenDays, 216)]);
+        assert_eq!(days("2026-12-01T00:00:00Z"), [(Source::Traffic, 240)]);
         assert_eq!(planned(&[Day], from, to, tz), [of(Source::CampaignHours, "09 23:00 .. 19 23:00", false)]);
         assert_eq!(
             planned(&[Day, Country], from, to, tz),
@@ -369,7 +422,7 @@ mod tests {
             [
                 of(Source::Facts, "09 18:30 .. 09 19:00", false),
                 of(Source::Facts, "19 18:00 .. 19 18:30", false),
-                of(Source::Days, "10 00:00 .. 20 00:00", false),
+                of(Source::Traffic, "10 00:00 .. 20 00:00", false),
                 of(Source::Hours, "09 18:30 .. 19 18:30 but 10 00:00 .. 20 00:00", false),
                 of(Source::Hours, "19 18:00 .. 20 00:00", true),
             ]
@@ -386,7 +439,7 @@ mod tests {
             day,
             [
                 (Source::Facts, "10 23:00 .. 10 23:30".to_owned(), false),
-                (Source::Alone(Dimension::Country), "10 00:00 .. 11 00:00".to_owned(), false),
+                (Source::Overall(Dimension::Country), "10 00:00 .. 11 00:00".to_owned(), false),
                 (Source::Hours, "10 00:00 .. 10 01:00".to_owned(), true),
                 (Source::Hours, "10 23:00 .. 11 00:00".to_owned(), true),
             ]

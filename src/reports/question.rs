@@ -130,6 +130,11 @@ impl Dimension {
         self.is_alone() || self.is_time() || self.is_of_conversions()
     }
 
+    /// Whether it is a campaign or a part of one.
+    pub fn is_of_campaign(self) -> bool {
+        matches!(self, Self::Campaign | Self::Rule | Self::Path | Self::LandingPage | Self::Offer)
+    }
+
     /// Whether there are sums of it alone, by campaign and day.
     pub fn is_alone(self) -> bool {
         matches!(

@@ -195,15 +195,45 @@ macro_rules! dimension_sums {
     };
 }
 
-/// Sums of whole days (UTC).
+/// What all sums of hours and days have, but for their time.
+macro_rules! columns {
+    () => {
+        "time_kind, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
+        currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
+        offer_clicks, costed_clicks, cost, conversions, amount"
+    };
+}
+
+/// What waits for its hour to be over, as sums of days, behind others.
+macro_rules! and_recent_days {
+    () => {
+        concat!(
+            "
+    UNION ALL
+    SELECT date_trunc('day', hour, 'UTC') AS at, ",
+            columns!(),
+            "
+    FROM report_recent
+    WHERE hour >= $2
+      AND hour < $3
+) f"
+        )
+    };
+}
+
+/// Sums of whole days (UTC) that are closed.
 macro_rules! day_sums {
     () => {
-        "(
-    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
-    FROM report_days d
-    WHERE d.day >= ($2 AT TIME ZONE 'UTC')::date
-      AND d.day < ($3 AT TIME ZONE 'UTC')::date
-) f"
+        concat!(
+            "(
+    SELECT day::timestamp AT TIME ZONE 'UTC' AS at, ",
+            columns!(),
+            "
+    FROM report_days
+    WHERE day >= ($2 AT TIME ZONE 'UTC')::date
+      AND day < ($3 AT TIME ZONE 'UTC')::date",
+            and_recent_days!()
+        )
     };
 }
 
@@ -212,7 +242,13 @@ macro_rules! hour_sums {
     () => {
         "(
     SELECT h.*, h.hour AS at
-    FROM report_hours h
+    FROM (
+        SELECT *
+        FROM report_hours
+        UNION ALL
+        SELECT *
+        FROM report_recent
+    ) h
     WHERE h.hour >= $2
       AND h.hour < $3
       AND ($5::timestamptz IS NULL OR h.hour < $5 OR h.hour >= $6::timestamptz)
@@ -278,7 +314,30 @@ SELECT
     set_config('jit', 'off', true),
     set_config('work_mem', '64MB', true)";
 
+    CLOSED_UNTIL = "reports.closed_until": "SELECT octo_closed_until()";
+
     OF_DIMENSIONS = "reports.of_dimensions": figures!(alone, dimension_sums!());
+
+    OF_OVERALL = "reports.of_overall": figures!(alone, "(
+    SELECT
+        day::timestamp AT TIME ZONE 'UTC' AS at, NULL::uuid AS campaign_id, value, time_kind, currency, goal, status, rate_day,
+        clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, cost, conversions, amount
+    FROM report_overall
+    WHERE dimension = $41::text
+      AND day >= ($2 AT TIME ZONE 'UTC')::date
+      AND day < ($3 AT TIME ZONE 'UTC')::date
+) f");
+
+    OF_TRAFFIC = "reports.of_traffic": figures!(summed, concat!("(
+    SELECT
+        day::timestamp AT TIME ZONE 'UTC' AS at, time_kind, NULL::uuid AS campaign_id, source_id, NULL::bigint AS rule_id,
+        NULL::bigint AS path_id, NULL::bigint AS landing_page_id, NULL::bigint AS offer_id, country, device, os, browser, reason,
+        currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
+        offer_clicks, costed_clicks, cost, conversions, amount
+    FROM report_traffic
+    WHERE day >= ($2 AT TIME ZONE 'UTC')::date
+      AND day < ($3 AT TIME ZONE 'UTC')::date",
+    and_recent_days!()));
 
     OF_CAMPAIGN_HOURS = "reports.of_campaign_hours": figures!(alone, "(
     SELECT d.*, (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' AS at
@@ -503,10 +562,14 @@ impl Reading {
     async fn run(mut self, c: &mut Session<'_>) -> sqlx::Result<Read> {
         PLAN_ANEW.query().execute(c).await?;
         let special = costs::list_special(c, &self.question, self.campaigns.as_deref()).await?;
+        if !special.is_empty() {
+            self.plan = self.plan.by_campaign();
+        }
         self.but_costs_of.clone_from(&special);
+        let closed_until = CLOSED_UNTIL.query_scalar().fetch_one(c).await?;
         let mut pieces = Vec::new();
         for piece in &self.plan.pieces {
-            pieces.extend(current(c, piece).await?);
+            pieces.extend(current(c, piece, closed_until).await?);
         }
         let mut parts: HashMap<(Key, Option<(String, NaiveDate)>), Sums> = HashMap::new();
         let mut values = Kept::default();
@@ -522,7 +585,9 @@ impl Reading {
         }
         let part = |((key, foreign), sums)| Part { key, foreign, sums };
         let parts = parts.into_iter().map(part).filter(|part| part.sums != Sums::default()).collect();
-        let costs = costs::read(c, &self.question, &self.plan, &special, self.settled, self.limits).await?;
+        let costs =
+            costs::read(c, &self.question, &self.plan, &special, (self.settled, closed_until), self.limits)
+                .await?;
         Ok(match costs {
             Ok(costs) => Read::All { parts, costs },
             Err(too_much) => too_much,
@@ -532,9 +597,11 @@ impl Reading {
     async fn rows(&self, c: &mut Session<'_>, piece: &Piece) -> sqlx::Result<Vec<Row>> {
         let (statement, alone): (Statement, Option<Dimension>) = match piece.source {
             Source::Alone(dimension) => (OF_DIMENSIONS, Some(dimension)),
+            Source::Overall(dimension) => (OF_OVERALL, Some(dimension)),
             Source::CampaignHours => (OF_CAMPAIGN_HOURS, None),
             Source::Days => (OF_DAYS, None),
-            Source::Hours => (OF_HOURS, None),
+            Source::Traffic => (OF_TRAFFIC, None),
+            Source::Hours | Source::OpenDays => (OF_HOURS, None),
             Source::Deltas => (OF_DELTAS, None),
             Source::Facts | Source::ClickFacts | Source::ConversionFacts => (OF_FACTS, None),
             Source::Values(dimension) => (OF_VALUES, Some(dimension)),
@@ -557,9 +624,10 @@ impl Reading {
     }
 }
 
-/// The piece as it can be read in this snapshot: days whose values are not current any more are read from their clicks.
-async fn current(c: &mut Session<'_>, piece: &Piece) -> sqlx::Result<Vec<Piece>> {
-    let Source::Values(_) = piece.source else { return Ok(vec![piece.clone()]) };
+/// The piece as it can be read in this snapshot: days that are not closed from their hours, and days whose values are not current
+/// any more from their clicks.
+async fn current(c: &mut Session<'_>, piece: &Piece, until: DateTime<Utc>) -> sqlx::Result<Vec<Piece>> {
+    let Source::Values(_) = piece.source else { return Ok(piece.closed_until(until).collect()) };
     let days: Vec<NaiveDate> = VALUE_DAYS.query_scalar().bind(piece.from).bind(piece.to).fetch_all(c).await?;
     let mut pieces: Vec<Piece> = Vec::new();
     let mut begin = piece.from;

@@ -28,7 +28,8 @@ async fn days(pool: &sqlx::PgPool, from: i32, to: i32) -> (String, String) {
 
 async fn folded(pool: &sqlx::PgPool, clicks: i64) {
     eventually(SOON, async || {
-        let sql = "SELECT coalesce(sum(clicks), 0)::bigint FROM report_days";
+        let sql =
+            "SELECT coalesce(sum(clicks), 0)::bigint FROM report_dimensions WHERE dimension = 'campaign'";
         let folded: i64 = sqlx::query_scalar(sql).fetch_one(pool).await?;
         anyhow::ensure!(folded == clicks, "{folded} are folded");
         Ok(())
@@ -53,11 +54,12 @@ async fn wrong_figures_are_found_and_counted_anew_with_and_without_a_running_oct
     assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
 
     let spoil = async || {
-        sqlx::raw_sql("UPDATE report_days SET clicks = clicks + 2").execute(&tracker.pool).await.unwrap()
+        let sql = "UPDATE report_dimensions SET clicks = clicks + 2 WHERE dimension = 'campaign'";
+        sqlx::raw_sql(sql).execute(&tracker.pool).await.unwrap()
     };
     spoil().await;
     let (code, out, err) = run(&tracker.octo, &["reports", "check"]).await;
-    assert!(code == Some(1) && out.contains("days  1 rows  clicks +2"), "{out} {err}");
+    assert!(code == Some(1) && out.contains("dimensions  1 rows  clicks +2"), "{out} {err}");
     let (_, out, _) = run(&tracker.octo, &["reports", "check", "--json"]).await;
     let differences: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(differences[0]["clicks"], "2", "{differences:#}");
@@ -115,7 +117,7 @@ async fn a_day_whose_sums_somebody_changes_meanwhile_is_counted_later() {
         sqlx::query_scalar("SELECT (now() AT TIME ZONE 'UTC')::date").fetch_one(&pool).await.unwrap();
 
     let mut other = pool.begin().await.unwrap();
-    sqlx::query("UPDATE report_days SET clicks = clicks").execute(&mut *other).await.unwrap();
+    sqlx::query("UPDATE report_dimensions SET clicks = clicks").execute(&mut *other).await.unwrap();
     let committing = async {
         eventually(SOON, async || {
             let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_locks WHERE NOT granted")
@@ -189,7 +191,7 @@ async fn a_conversion_that_retention_deletes_stays_in_the_figures_of_later_days_
     sqlx::raw_sql(LATE).execute(&pool).await.unwrap();
     let running = octo().env("OCTO_PRIVACY__RETENTION_DAYS", "30").start().await;
     eventually(SOON, async || {
-        let sql = "SELECT (SELECT count(*) FROM conversions) + (SELECT count(*) FROM conversion_changes) + (SELECT count(*) FROM report_deltas)";
+        let sql = "SELECT (SELECT count(*) FROM conversions) + (SELECT count(*) FROM conversion_changes) + (SELECT count(*) FROM report_deltas) + (SELECT count(*) FROM report_recent)";
         let left: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await?;
         anyhow::ensure!(left == 0, "{left} rows are left");
         Ok(())

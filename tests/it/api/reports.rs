@@ -1,5 +1,7 @@
 //! `/api/v1/reports`: figures by any dimensions, and that they add up.
 
+use std::time::Duration;
+
 use chrono::{TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -180,17 +182,20 @@ async fn a_sum_that_is_not_that_of_its_facts_is_found_and_counted_anew() {
     }
     tracker.wait_rows(Table::Clicks, 3).await;
     eventually(SOON, async || {
-        let folded: i64 = sqlx::query_scalar("SELECT coalesce(sum(clicks), 0)::bigint FROM report_days")
-            .fetch_one(&tracker.pool)
-            .await?;
+        let folded: i64 = sqlx::query_scalar(
+            "SELECT coalesce(sum(clicks), 0)::bigint FROM report_dimensions WHERE dimension = 'campaign'",
+        )
+        .fetch_one(&tracker.pool)
+        .await?;
         anyhow::ensure!(folded == 3, "{folded} are folded");
         Ok(())
     })
     .await;
-    sqlx::raw_sql("UPDATE report_days SET clicks = clicks + 2").execute(&tracker.pool).await.unwrap();
+    let spoil = "UPDATE report_dimensions SET clicks = clicks + 2 WHERE dimension = 'campaign'";
+    sqlx::raw_sql(spoil).execute(&tracker.pool).await.unwrap();
     let invariants = tracker.show("/stats/invariants").await;
     assert_eq!(invariants["adds_up"], false);
-    assert_eq!(invariants["differences"][0]["kept_by"], "days");
+    assert_eq!(invariants["differences"][0]["kept_by"], "dimensions");
     assert_eq!(invariants["differences"][0]["clicks"], "2");
     let ask = "INSERT INTO report_recounts (day) SELECT (now() AT TIME ZONE 'UTC')::date";
     sqlx::raw_sql(ask).execute(&tracker.pool).await.unwrap();
@@ -217,4 +222,103 @@ async fn what_a_report_cannot_be_asked_is_refused_by_its_field() {
     }
     let listed = tracker.show("/reports/dimensions").await;
     assert!(listed["dimensions"].as_array().unwrap().len() > 30, "{listed:#}");
+}
+
+#[tokio::test]
+async fn a_day_that_is_closed_takes_what_comes_later_and_each_of_its_sums_is_compared() {
+    let tracker = Tracker::start("reports_closed").await;
+    traffic(&tracker).await;
+    let pool = &tracker.pool;
+    let to = (Utc::now() + TimeDelta::hours(1)).to_rfc3339();
+    // from sums of a dimension, of all campaigns and of each; from sums of days, of all campaigns and of each; from hours
+    let groups = [
+        &["device"][..],
+        &["device", "campaign"],
+        &["device", "os"],
+        &["device", "path"],
+        &["device", "hour"],
+    ];
+    let agree = async |clicks: i64| {
+        for group_by in groups {
+            let mut question = json!({ "group_by": group_by, "measures": ["clicks", "lander_clicks", "conversions"], "to": to });
+            let summed = report(&tracker, &question).await;
+            question["filters"] = json!([{ "dimension": "referrer_host", "is": ["unknown"] }]);
+            let counted = report(&tracker, &question).await;
+            assert_ne!(summed["source"], "raw");
+            assert_eq!(counted["source"], "raw");
+            assert_eq!(summed["totals"]["clicks"], clicks, "{group_by:?}");
+            assert_eq!(
+                (lines(&summed), &summed["totals"]),
+                (lines(&counted), &counted["totals"]),
+                "{group_by:?}"
+            );
+        }
+        assert_roll_ups_agree(pool).await;
+    };
+    // -1: octo is about the sums itself
+    let call = async |sql: &'static str| loop {
+        let answer: i64 = sqlx::query_scalar(sql).fetch_one(pool).await.unwrap();
+        if answer >= 0 {
+            break answer;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let counts = async |sql: &'static str, wanted: i64| {
+        eventually(SOON, async || {
+            let count = call(sql).await;
+            anyhow::ensure!(count == wanted, "{count}: {sql}");
+            Ok(())
+        })
+        .await;
+    };
+    let deltas = "SELECT count(*) FROM report_deltas";
+    let changes = "SELECT count(*) FROM conversion_changes";
+    let settle = "SELECT octo_settle_hours(now() + interval '1 day', 1000)";
+    counts(changes, 4).await;
+    counts(deltas, 0).await;
+    agree(6).await;
+    assert!(call(settle).await > 0);
+    agree(6).await;
+    let close = "SELECT octo_close_day((now() AT TIME ZONE 'UTC')::date + 1)";
+    assert_eq!(call(close).await, 1);
+    assert_eq!(call(close).await, 0, "there is no day more");
+    agree(6).await;
+
+    // comes later, is corrected, is settled
+    let (id, _) = click(&tracker, "/click?cid=direct&sub1=late", PHONE).await;
+    tracker.wait_rows(Table::Clicks, 7).await;
+    agree(7).await;
+    convert(&tracker, id, "sale").await;
+    counts(changes, 5).await;
+    let put_right = json!({ "is_valid": false, "invalid_reason": "bot" });
+    let answer = tracker.api(Method::PATCH, &format!("/clicks/{id}")).json(&put_right).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "{:?}", answer.text().await);
+    agree(7).await;
+    counts(deltas, 0).await;
+    agree(7).await;
+    assert!(call(settle).await > 0);
+    agree(7).await;
+    let recount = "SELECT octo_recount_day((now() AT TIME ZONE 'UTC')::date)";
+    assert!(call(recount).await > 7);
+    agree(7).await;
+
+    // whichever sum is wrong is named
+    for (table, kept_by) in [
+        ("report_hours", "hours"),
+        ("report_days", "days"),
+        ("report_traffic", "traffic"),
+        ("report_dimensions", "dimensions"),
+        ("report_overall", "overall"),
+    ] {
+        let change = |by: &str| sqlx::AssertSqlSafe(format!("UPDATE {table} SET clicks = clicks {by} 1"));
+        sqlx::raw_sql(change("+")).execute(pool).await.unwrap();
+        let invariants = tracker.show("/stats/invariants").await;
+        let differences = invariants["differences"].as_array().unwrap();
+        assert!(
+            !differences.is_empty() && differences.iter().all(|it| it["kept_by"] == kept_by),
+            "{invariants:#}"
+        );
+        sqlx::raw_sql(change("-")).execute(pool).await.unwrap();
+    }
+    agree(7).await;
 }

@@ -61,6 +61,7 @@ const BY_CAMPAIGN: &[&str] = &[
     "report_dimensions",
     "report_gone",
     "report_hours",
+    "report_recent",
     "report_values",
 ];
 
@@ -77,7 +78,7 @@ const BY_ID: &[&str] = &[
     "postbacks",
 ];
 
-/// Tables that grow with what is configured, or are kept short.
+/// Tables that grow with what is configured or with days, or are kept short.
 const SMALL: &[&str] = &[
     "affiliate_networks",
     "api_tokens",
@@ -92,9 +93,12 @@ const SMALL: &[&str] = &[
     "landing_pages",
     "offers",
     "postback_targets",
+    "report_closed",
     "report_exports",
+    "report_overall",
     "report_recounts",
     "report_retention",
+    "report_traffic",
     "report_value_days",
     "seal_keys",
     "source_stats_daily",

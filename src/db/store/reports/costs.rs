@@ -282,13 +282,13 @@ pub(super) async fn list_special(
     query.bind(campaigns.map(<[Uuid]>::to_vec)).fetch_all(c).await
 }
 
-/// What the costs of these campaigns are worked out of.
+/// What the costs of these campaigns are worked out of; `settled` is as in [`super::read`], and days are closed until the other time.
 pub(super) async fn read(
     c: &mut Session<'_>,
     question: &Question,
     plan: &Plan,
     special: &[Uuid],
-    settled: DateTime<Utc>,
+    (settled, closed_until): (DateTime<Utc>, DateTime<Utc>),
     limits: Limits,
 ) -> sqlx::Result<Result<Facts, Read>> {
     let mut facts = Facts::default();
@@ -317,8 +317,8 @@ pub(super) async fn read(
                 return Ok(Err(Read::TooManyClicks(clicks)));
             }
         }
-        for piece in &pieces {
-            let rows = reading.rows(c, piece, plan, &ids).await?;
+        for piece in pieces.iter().flat_map(|piece| piece.closed_until(closed_until)) {
+            let rows = reading.rows(c, &piece, plan, &ids).await?;
             facts.cells.extend(rows.into_iter().map(|row| row.read(question)));
             if facts.cells.len() > limits.cost_rows_max {
                 return Ok(Err(Read::TooManyRows(limits.cost_rows_max)));
@@ -413,7 +413,7 @@ fn pieces(question: &Question, plan: &Plan) -> [(Group, Vec<Piece>); 4] {
     let mut daily = direct.clone();
     for piece in &mut daily {
         match piece.source {
-            Source::Alone(_) => piece.source = Source::Days,
+            Source::Alone(_) | Source::Overall(_) => piece.source = Source::Days,
             Source::CampaignHours => piece.source = Source::Hours,
             _ => {}
         }
@@ -444,9 +444,9 @@ impl Reading<'_> {
         ids: &[Uuid],
     ) -> sqlx::Result<Vec<CellRow>> {
         let (statement, alone): (Statement, Option<Dimension>) = match piece.source {
-            Source::Alone(dimension) => (OF_DIMENSIONS, Some(dimension)),
-            Source::Days => (OF_DAYS, None),
-            Source::Hours | Source::CampaignHours => (OF_HOURS, None),
+            Source::Alone(dimension) | Source::Overall(dimension) => (OF_DIMENSIONS, Some(dimension)),
+            Source::Days | Source::Traffic => (OF_DAYS, None),
+            Source::Hours | Source::CampaignHours | Source::OpenDays => (OF_HOURS, None),
             Source::Deltas => (OF_DELTAS, None),
             // of values that are kept, costs are not spread: see `read`
             Source::Facts | Source::ClickFacts | Source::ConversionFacts | Source::Values(_) => {

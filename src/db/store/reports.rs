@@ -476,7 +476,7 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
-/// What was read, in one snapshot.
+/// What was read of a question.
 #[derive(Debug, Clone)]
 pub enum Read {
     /// All of it.
@@ -492,25 +492,32 @@ pub enum Read {
     TooManyClicks(i64),
 }
 
-/// Reads every piece of a plan in one snapshot, with what costs are worked out of, where they are asked for. What ended before
-/// `settled` does not change any more.
+/// Reads the answers of questions in one snapshot, each by its plan, with what costs are worked out of, where they are asked
+/// for. What ended before `settled` does not change any more. Behind one that is too much none is read.
 pub async fn read(
     db: &Db,
-    question: &Question,
-    plan: &Plan,
+    questions: Vec<(Question, Plan)>,
     campaigns: Option<Vec<Uuid>>,
     settled: DateTime<Utc>,
     limits: Limits,
-) -> Result<Read, Error> {
-    let reading = Reading {
-        question: question.clone(),
-        plan: plan.clone(),
-        campaigns,
-        but_costs_of: Vec::new(),
-        settled,
-        limits,
-    };
-    db.read_report(OF_HOURS, limits.timeout, move |c| Box::pin(async move { reading.run(c).await })).await
+) -> Result<Vec<Read>, Error> {
+    db.read_report(OF_HOURS, limits.timeout, move |c| {
+        Box::pin(async move {
+            PLAN_ANEW.query().execute(c).await?;
+            let mut answers = Vec::new();
+            for (question, plan) in questions {
+                let campaigns = campaigns.clone();
+                let reading =
+                    Reading { question, plan, campaigns, but_costs_of: Vec::new(), settled, limits };
+                answers.push(reading.run(c).await?);
+                if !matches!(answers.last(), Some(Read::All { .. })) {
+                    break;
+                }
+            }
+            Ok(answers)
+        })
+    })
+    .await
 }
 
 /// Clicks of the time from `from` until before `to`, which a count of facts has to read at most.
@@ -560,7 +567,6 @@ struct Reading {
 
 impl Reading {
     async fn run(mut self, c: &mut Session<'_>) -> sqlx::Result<Read> {
-        PLAN_ANEW.query().execute(c).await?;
         let special = costs::list_special(c, &self.question, self.campaigns.as_deref()).await?;
         if !special.is_empty() {
             self.plan = self.plan.by_campaign();

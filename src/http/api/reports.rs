@@ -29,7 +29,7 @@ use crate::{
     db::store::{
         figures, fx_rates,
         reports::{
-            self, Limits, Read as ReportRead,
+            self, Limits, Part, Read as ReportRead,
             names::{self as stored_names, Names},
             notes,
         },
@@ -51,7 +51,7 @@ use crate::{
     model::money::{Currency, amount_text},
     money::{costs::Provenance, rates::Rates},
     reports::{
-        costs::{Cost, Notes, Unallocated, spread},
+        costs::{Cost, Facts, Notes, Unallocated, spread},
         figures::{Figures, Key, Row, Sums, compare},
         plan::{Kind, Plan, plan, plan_with_values, valued},
         question::{Comparison, Dimension, Filter, Match, Measure, OTHER, Question, TimeKind, Validity},
@@ -352,22 +352,20 @@ impl Found {
             _ => None,
         };
         let rates = rates(app, &question).await?;
-        let with_total = async |question: &Question, plan: &Plan| {
-            let figures = read(app, question, plan, campaigns.clone(), &rates, bounds).await?;
-            let total = total(app, question, &figures, campaigns.clone(), &rates, bounds).await?;
-            Ok::<_, Problem>((figures, total))
-        };
-        let (figures, total) = with_total(&question, &plan).await?;
-        let mut before = None;
+        let kind = plan.kind();
+        let mut questions = vec![(question.clone(), plan)];
         if asked.compare == Comparison::Previous {
             let question = question.before();
             let plan = planned(app, &question, campaigns.clone(), bounds).await?;
-            before = Some(with_total(&question, &plan).await?);
+            questions.push((question, plan));
         }
+        let mut found = read_with_totals(app, questions, campaigns, &rates, bounds).await?.into_iter();
+        let (figures, total) = found.next().unwrap_or_default();
+        let before = found.next();
         let uncounted = figures::list_recounts(&app.db).await?;
         let is_in = |day: &&NaiveDate| (question.from.date_naive()..=question.to.date_naive()).contains(*day);
         let uncounted_days = uncounted.iter().filter(is_in).count();
-        Ok(Self { question, kind: plan.kind(), figures, total, before, uncounted_days, other_values })
+        Ok(Self { question, kind, figures, total, before, uncounted_days, other_values })
     }
 
     /// Its question, with campaigns by their ids.
@@ -585,15 +583,37 @@ async fn rates(app: &App, question: &Question) -> Result<Rates, Problem> {
     Ok(fx_rates::load(&app.db, from, until, app.config.money.rate_age_days_max).await?)
 }
 
-/// The figures of a question.
-async fn read(
+/// The figures of each question and the sums of all their rows, all of one snapshot. The sums are read for themselves; of a question
+/// that groups by nothing they are its figures.
+async fn read_with_totals(
     app: &App,
-    question: &Question,
-    plan: &Plan,
+    mut questions: Vec<(Question, Plan)>,
     campaigns: Option<Vec<Uuid>>,
     rates: &Rates,
     bounds: Bounds,
-) -> Result<Figures, Problem> {
+) -> Result<Vec<(Figures, Sums)>, Problem> {
+    let count = questions.len();
+    let totals: Vec<Question> = questions
+        .iter()
+        .filter(|(question, _)| !question.group_by.is_empty())
+        .map(|(question, _)| question.in_total())
+        .collect();
+    questions.extend(totals.into_iter().map(|question| (question.clone(), plan(&question))));
+    let mut figures = read(app, questions, campaigns, rates, bounds).await?;
+    let totals = figures.split_off(count);
+    let totals: Vec<Sums> =
+        if totals.is_empty() { &figures } else { &totals }.iter().map(Figures::total).collect();
+    Ok(figures.into_iter().zip(totals).collect())
+}
+
+/// The figures of each question, all of one snapshot.
+async fn read(
+    app: &App,
+    questions: Vec<(Question, Plan)>,
+    campaigns: Option<Vec<Uuid>>,
+    rates: &Rates,
+    bounds: Bounds,
+) -> Result<Vec<Figures>, Problem> {
     let limits = Limits {
         rows_max: bounds.rows_max,
         cost_rows_max: app.config.reports.cost_rows_max,
@@ -601,11 +621,21 @@ async fn read(
         timeout: bounds.query_timeout,
     };
     let settled = Utc::now() - app.config.costs.settle;
-    let (parts, costs) = match reports::read(&app.db, question, plan, campaigns, settled, limits).await? {
-        ReportRead::All { parts, costs } => (parts, costs),
-        ReportRead::TooManyClicks(clicks) => return Err(too_many_clicks(clicks, bounds.raw_rows_max)),
-        ReportRead::TooManyRows(most) => return Err(too_many_rows(most, bounds.rows_max)),
-    };
+    let asked: Vec<Question> = questions.iter().map(|(question, _)| question.clone()).collect();
+    let answers = reports::read(&app.db, questions, campaigns, settled, limits).await?;
+    asked
+        .iter()
+        .zip(answers)
+        .map(|(question, answer)| match answer {
+            ReportRead::All { parts, costs } => Ok(figures_of(question, parts, costs, rates)),
+            ReportRead::TooManyClicks(clicks) => Err(too_many_clicks(clicks, bounds.raw_rows_max)),
+            ReportRead::TooManyRows(most) => Err(too_many_rows(most, bounds.rows_max)),
+        })
+        .collect()
+}
+
+/// What was read of a question, in its currency.
+fn figures_of(question: &Question, parts: Vec<Part>, costs: Facts, rates: &Rates) -> Figures {
     let rate = |currency: &str, day: NaiveDate| -> Option<Decimal> {
         rates.rate(currency.parse().ok()?, question.currency, day)
     };
@@ -621,7 +651,7 @@ async fn read(
     }
     figures.costs.add(notes);
     figures.costs.unallocated.retain(|of| question.has_campaign(&of.campaign_id.to_string()));
-    Ok(figures)
+    figures
 }
 
 fn too_many_rows(most: usize, rows_max: usize) -> Problem {
@@ -637,23 +667,6 @@ fn too_many_clicks(clicks: i64, most: usize) -> Problem {
          for one campaign."
     );
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, TOO_BIG, detail)
-}
-
-/// The sums of all rows, read for themselves; of a question that groups by nothing these are its figures.
-async fn total(
-    app: &App,
-    question: &Question,
-    figures: &Figures,
-    campaigns: Option<Vec<Uuid>>,
-    rates: &Rates,
-    bounds: Bounds,
-) -> Result<Sums, Problem> {
-    if question.group_by.is_empty() {
-        return Ok(figures.total());
-    }
-    let question = question.in_total();
-    let figures = read(app, &question, &plan(&question), campaigns, rates, bounds).await?;
-    Ok(figures.total())
 }
 
 /// The key of a row as a cursor.

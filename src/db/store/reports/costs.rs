@@ -193,6 +193,8 @@ WHERE voided_at IS NULL
     FROM report_facts
     WHERE time_kind = 0
       AND clicks > 0
+      AND at >= $2
+      AND at < $3
 ) f");
 
     // What approved conversions of clicks come to whose cost neither a link nor an adjustment says.
@@ -256,6 +258,8 @@ FROM (
     CROSS JOIN LATERAL octo_click_earnings(s.campaign_id, $2, $3) e
     JOIN clicks c ON c.created_at = e.created_at AND c.id = e.click_id
     WHERE c.cost IS NULL
+      AND c.created_at >= $2
+      AND c.created_at < $3
 ) f",
         taken!(texts),
         asked!(of_facts),

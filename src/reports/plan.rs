@@ -58,8 +58,6 @@ pub struct Piece {
     pub from: DateTime<Utc>,
     /// The moment after the last.
     pub to: DateTime<Utc>,
-    /// But for this time, which another piece has.
-    pub but: Option<(DateTime<Utc>, DateTime<Utc>)>,
     /// Whether it is taken off: another piece has it, and the answer has not.
     pub is_taken_off: bool,
 }
@@ -67,7 +65,7 @@ pub struct Piece {
 impl Piece {
     /// A whole piece.
     pub fn of(source: Source, from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
-        Self { source, from, to, but: None, is_taken_off: false }
+        Self { source, from, to, is_taken_off: false }
     }
 
     /// The piece as it can be read where days are closed until a midnight: only those have sums of days, and of all campaigns
@@ -241,8 +239,10 @@ fn sums(question: &Question) -> Vec<Piece> {
         None => Source::Traffic,
     };
     let mut pieces = vec![Piece::of(source, first, end)];
-    if from < first || end < to {
-        pieces.push(Piece { but: days, ..Piece::of(hours, from, to) });
+    for (from, to) in [(from, first), (end, to)] {
+        if from < to {
+            pieces.push(Piece::of(hours, from, to));
+        }
     }
     // an hour that is cut in two comes from the facts: all of it is taken off
     for (from, to) in [(first, end_of_hour(from)), (hour_of(to), end)] {
@@ -378,10 +378,7 @@ mod tests {
         };
         let text = |at: DateTime<Utc>| at.format("%d %H:%M").to_string();
         let span = |(from, to)| format!("{} .. {}", text(from), text(to));
-        let piece = |piece: Piece| {
-            let but = piece.but.map_or_else(String::new, |but| format!(" but {}", span(but)));
-            (piece.source, span((piece.from, piece.to)) + &but, piece.is_taken_off)
-        };
+        let piece = |piece: Piece| (piece.source, span((piece.from, piece.to)), piece.is_taken_off);
         let pieces = plan(&question).pieces.into_iter();
         pieces.filter(|piece| piece.source != Source::Deltas).map(piece).collect()
     }
@@ -398,7 +395,7 @@ mod tests {
             planned(&[Campaign], from, to, tz),
             [
                 of(Source::Alone(Campaign), "10 00:00 .. 20 00:00", false),
-                of(Source::CampaignHours, "09 23:00 .. 19 23:00 but 10 00:00 .. 20 00:00", false),
+                of(Source::CampaignHours, "09 23:00 .. 10 00:00", false),
                 of(Source::CampaignHours, "19 23:00 .. 20 00:00", true),
             ]
         );
@@ -423,7 +420,7 @@ mod tests {
                 of(Source::Facts, "09 18:30 .. 09 19:00", false),
                 of(Source::Facts, "19 18:00 .. 19 18:30", false),
                 of(Source::Traffic, "10 00:00 .. 20 00:00", false),
-                of(Source::Hours, "09 18:30 .. 19 18:30 but 10 00:00 .. 20 00:00", false),
+                of(Source::Hours, "09 18:30 .. 10 00:00", false),
                 of(Source::Hours, "19 18:00 .. 20 00:00", true),
             ]
         );

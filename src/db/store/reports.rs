@@ -159,24 +159,23 @@ pub mod names;
 pub mod notes;
 
 /// The rows that are asked for, of those that `$from` has of the time from `$2` until before `$3`: it knows how its time can be looked
-/// up, and one that is worked out here is guessed wrong by the planner. `$1` to `$40` are those of `bind_piece`.
+/// up, and one that is worked out here is guessed wrong by the planner. `$1` to `$38` are those of `bind_piece`.
 macro_rules! asked {
     ($value:ident) => {
         concat!(
             "
 WHERE f.time_kind = ANY ($1::smallint[])
-  AND ($5::timestamptz IS NULL OR f.at < $5 OR f.at >= $6::timestamptz)
-  AND ($7::timestamptz[] IS NULL OR date_trunc('hour', f.at, 'UTC') <> ALL ($7))
-  AND ($10::uuid[] IS NULL OR f.campaign_id = ANY ($10))
+  AND ($5::timestamptz[] IS NULL OR date_trunc('hour', f.at, 'UTC') <> ALL ($5))
+  AND ($8::uuid[] IS NULL OR f.campaign_id = ANY ($8))
   AND $4::text IS NOT NULL",
-            holds!($value!("$17"), "$17", "$18", "$19"),
-            holds!($value!("$20"), "$20", "$21", "$22"),
-            holds!($value!("$23"), "$23", "$24", "$25"),
-            holds!($value!("$26"), "$26", "$27", "$28"),
-            holds!($value!("$29"), "$29", "$30", "$31"),
-            holds!($value!("$32"), "$32", "$33", "$34"),
-            holds!($value!("$35"), "$35", "$36", "$37"),
-            holds!($value!("$38"), "$38", "$39", "$40"),
+            holds!($value!("$15"), "$15", "$16", "$17"),
+            holds!($value!("$18"), "$18", "$19", "$20"),
+            holds!($value!("$21"), "$21", "$22", "$23"),
+            holds!($value!("$24"), "$24", "$25", "$26"),
+            holds!($value!("$27"), "$27", "$28", "$29"),
+            holds!($value!("$30"), "$30", "$31", "$32"),
+            holds!($value!("$33"), "$33", "$34", "$35"),
+            holds!($value!("$36"), "$36", "$37", "$38"),
         )
     };
 }
@@ -187,7 +186,7 @@ macro_rules! dimension_sums {
         "(
     SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
     FROM report_dimensions d
-    WHERE d.dimension = $41::text
+    WHERE d.dimension = $39::text
       AND d.day >= ($2 AT TIME ZONE 'UTC')::date
       AND d.day < ($3 AT TIME ZONE 'UTC')::date
 ) f"
@@ -250,7 +249,6 @@ macro_rules! hour_sums {
     ) h
     WHERE h.hour >= $2
       AND h.hour < $3
-      AND ($5::timestamptz IS NULL OR h.hour < $5 OR h.hour >= $6::timestamptz)
 ) f"
     };
 }
@@ -273,12 +271,12 @@ macro_rules! figures {
         concat!(
             "
 SELECT
-    ", $value!("$11"), " AS key1,
-    ", $value!("$12"), " AS key2,
-    ", $value!("$13"), " AS key3,
-    ", $value!("$14"), " AS key4,
-    CASE WHEN $9::boolean AND f.currency <> $8::text THEN f.currency END AS currency,
-    CASE WHEN $9::boolean AND f.currency <> $8::text THEN coalesce(f.rate_day, (f.at AT TIME ZONE 'UTC')::date) END AS rate_day,
+    ", $value!("$9"), " AS key1,
+    ", $value!("$10"), " AS key2,
+    ", $value!("$11"), " AS key3,
+    ", $value!("$12"), " AS key4,
+    CASE WHEN $7::boolean AND f.currency <> $6::text THEN f.currency END AS currency,
+    CASE WHEN $7::boolean AND f.currency <> $6::text THEN coalesce(f.rate_day, (f.at AT TIME ZONE 'UTC')::date) END AS rate_day,
     sum(f.clicks)::bigint AS clicks,
     sum(f.valid_clicks)::bigint AS valid_clicks,
     sum(f.bot_clicks)::bigint AS bot_clicks,
@@ -286,7 +284,7 @@ SELECT
     sum(f.lander_views)::bigint AS lander_views,
     sum(f.lander_clicks)::bigint AS lander_clicks,
     sum(f.offer_clicks)::bigint AS offer_clicks,
-    coalesce(sum(f.cost) FILTER (WHERE $15::uuid[] IS NULL OR f.campaign_id <> ALL ($15)), 0) AS cost,
+    coalesce(sum(f.cost) FILTER (WHERE $13::uuid[] IS NULL OR f.campaign_id <> ALL ($13)), 0) AS cost,
     coalesce(sum(f.conversions) FILTER (WHERE f.status = 'pending'), 0)::bigint AS pending,
     coalesce(sum(f.conversions) FILTER (WHERE f.status = 'approved'), 0)::bigint AS approved,
     coalesce(sum(f.conversions) FILTER (WHERE f.status = 'rejected'), 0)::bigint AS rejected,
@@ -300,7 +298,7 @@ FROM ", $from,
             asked!($value),
             "
 GROUP BY 1, 2, 3, 4, 5, 6
-LIMIT $16"
+LIMIT $14"
         )
     };
 }
@@ -327,7 +325,7 @@ SELECT
         day::timestamp AT TIME ZONE 'UTC' AS at, NULL::uuid AS campaign_id, value, time_kind, currency, goal, status, rate_day,
         clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, cost, conversions, amount
     FROM report_overall
-    WHERE dimension = $41::text
+    WHERE dimension = $39::text
       AND day >= ($2 AT TIME ZONE 'UTC')::date
       AND day < ($3 AT TIME ZONE 'UTC')::date
 ) f");
@@ -388,7 +386,7 @@ SELECT
         0::bigint AS conversions,
         0::numeric AS amount
     FROM report_values v
-    WHERE v.dimension = $41::text
+    WHERE v.dimension = $39::text
       AND v.day >= ($2 AT TIME ZONE 'UTC')::date
       AND v.day < ($3 AT TIME ZONE 'UTC')::date
 ) f");
@@ -701,7 +699,7 @@ impl Kept {
     }
 }
 
-/// $1 to $8: which rows of a piece, and what they are told apart by.
+/// $1 to $6: which rows of a piece, and what they are told apart by.
 fn bind_piece<'q, T>(
     query: QueryAs<'q, T>,
     kinds: Vec<i16>,
@@ -717,13 +715,11 @@ where
         .bind(piece.from)
         .bind(piece.to)
         .bind(question.tz.name())
-        .bind(piece.but.map(|(from, _)| from))
-        .bind(piece.but.map(|(_, to)| to))
         .bind(plan.left_out(piece))
         .bind(question.currency.as_str().to_owned())
 }
 
-/// $11 to $40: groups, campaigns, one row more than there may be, filters.
+/// $9 to $38: groups, campaigns, one row more than there may be, filters.
 fn bind_rest<'q, T>(
     mut query: QueryAs<'q, T>,
     question: &Question,

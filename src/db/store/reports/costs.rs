@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// The prices and adjustments of the campaigns in $15, these by hour.
+/// The prices and adjustments of the campaigns in $13, these by hour.
 macro_rules! said {
     () => {
         "
@@ -35,7 +35,7 @@ WITH m AS MATERIALIZED (
         campaign_id,
         array_agg(since ORDER BY since) AS sinces
     FROM campaign_prices
-    WHERE campaign_id = ANY ($15::uuid[])
+    WHERE campaign_id = ANY ($13::uuid[])
     GROUP BY campaign_id
 ), a AS MATERIALIZED (
     SELECT
@@ -53,7 +53,7 @@ WITH m AS MATERIALIZED (
         least(l.ends_at, $3::timestamptz) - interval '1 microsecond',
         interval '1 hour'
     ) AS h (hour)
-    WHERE l.campaign_id = ANY ($15)
+    WHERE l.campaign_id = ANY ($13)
       AND l.begins_at < $3
       AND l.ends_at > $2
     GROUP BY l.campaign_id, h.hour
@@ -118,7 +118,7 @@ macro_rules! texts {
     };
 }
 
-/// Clicks of what stands in `$from` as `f`, by the question's keys and by what says their cost. $9 has campaigns with costs in other
+/// Clicks of what stands in `$from` as `f`, by the question's keys and by what says their cost. $7 has campaigns with costs in other
 /// currencies than that of the question: theirs stand by day (UTC).
 macro_rules! clicks {
     ($value:ident, $taken:expr, $from:expr) => {
@@ -126,16 +126,16 @@ macro_rules! clicks {
             said!(),
             "
 SELECT
-    ", $value!("$11"), " AS key1,
-    ", $value!("$12"), " AS key2,
-    ", $value!("$13"), " AS key3,
-    ", $value!("$14"), " AS key4,
+    ", $value!("$9"), " AS key1,
+    ", $value!("$10"), " AS key2,
+    ", $value!("$11"), " AS key3,
+    ", $value!("$12"), " AS key4,
     f.campaign_id,
     won.rank,
     f.currency,
     CASE WHEN won.rank IS NULL AND f.currency IS NULL THEN coalesce(width_bucket(f.at, m.sinces), 0) END AS price,
     CASE
-        WHEN f.currency <> $8::text OR f.campaign_id = ANY ($9::uuid[]) THEN (f.at AT TIME ZONE 'UTC')::date
+        WHEN f.currency <> $6::text OR f.campaign_id = ANY ($7::uuid[]) THEN (f.at AT TIME ZONE 'UTC')::date
     END AS day,
     sum(f.clicks)::bigint AS clicks,
     sum(f.valid_clicks)::bigint AS valid_clicks,
@@ -145,10 +145,10 @@ FROM ", $from,
             $taken,
             asked!($value),
             "
-  AND f.campaign_id = ANY ($15)
+  AND f.campaign_id = ANY ($13)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 HAVING sum(f.clicks) <> 0 OR sum(f.valid_clicks) <> 0 OR sum(f.unique_clicks) <> 0 OR sum(f.cost) <> 0
-LIMIT $16"
+LIMIT $14"
         )
     };
 }
@@ -202,10 +202,10 @@ WHERE voided_at IS NULL
         said!(),
         "
 SELECT
-    ", of_facts!("$11"), " AS key1,
-    ", of_facts!("$12"), " AS key2,
-    ", of_facts!("$13"), " AS key3,
-    ", of_facts!("$14"), " AS key4,
+    ", of_facts!("$9"), " AS key1,
+    ", of_facts!("$10"), " AS key2,
+    ", of_facts!("$11"), " AS key3,
+    ", of_facts!("$12"), " AS key4,
     f.campaign_id,
     date_trunc('hour', f.at, 'UTC') AS hour,
     coalesce(width_bucket(f.at, m.sinces), 0) AS price,
@@ -254,7 +254,7 @@ FROM (
         e.currency AS earned_in,
         e.conversions,
         e.revenue
-    FROM unnest($15) AS s (campaign_id)
+    FROM unnest($13) AS s (campaign_id)
     CROSS JOIN LATERAL octo_click_earnings(s.campaign_id, $2, $3) e
     JOIN clicks c ON c.created_at = e.created_at AND c.id = e.click_id
     WHERE c.cost IS NULL
@@ -264,12 +264,12 @@ FROM (
         taken!(texts),
         asked!(of_facts),
         "
-  AND f.campaign_id = ANY ($15)
+  AND f.campaign_id = ANY ($13)
   AND won.rank IS NULL
-  AND $8::text IS NOT NULL
-  AND $9::uuid[] IS NOT NULL
+  AND $6::text IS NOT NULL
+  AND $7::uuid[] IS NOT NULL
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
-LIMIT $16"
+LIMIT $14"
     );
 }
 

@@ -29,6 +29,8 @@ pub enum Source {
     Overall(Dimension),
     /// Sums of campaigns alone, by hour.
     CampaignHours,
+    /// Sums of everything, by hour.
+    OverallHours,
     /// Sums of days.
     Days,
     /// Sums of days by everything that is no part of a campaign.
@@ -74,6 +76,7 @@ impl Piece {
         let open = match self.source {
             Source::Days | Source::Traffic => Source::OpenDays,
             Source::Overall(dimension) => Source::Alone(dimension),
+            Source::OverallHours => Source::CampaignHours,
             source => source,
         };
         let closed = Self { to: self.to.min(until), ..self.clone() };
@@ -114,7 +117,12 @@ impl Plan {
     /// Where the most of it is read.
     pub fn kind(&self) -> Kind {
         let is = |wanted: fn(&Source) -> bool| self.pieces.iter().any(|piece| wanted(&piece.source));
-        if is(|source| matches!(source, Source::Alone(_) | Source::Overall(_) | Source::CampaignHours)) {
+        if is(|source| {
+            matches!(
+                source,
+                Source::Alone(_) | Source::Overall(_) | Source::CampaignHours | Source::OverallHours
+            )
+        }) {
             Kind::Dimension
         } else if is(|source| matches!(source, Source::Days | Source::Traffic | Source::Hours)) {
             Kind::Cube
@@ -131,6 +139,7 @@ impl Plan {
         for piece in &mut self.pieces {
             match piece.source {
                 Source::Overall(dimension) => piece.source = Source::Alone(dimension),
+                Source::OverallHours => piece.source = Source::CampaignHours,
                 Source::Traffic => piece.source = Source::Days,
                 _ => {}
             }
@@ -140,8 +149,10 @@ impl Plan {
 
     /// Hours that are left out of a piece, because they are read from the facts; of days, and of what is taken off them, none.
     pub fn left_out(&self, piece: &Piece) -> Option<Vec<DateTime<Utc>>> {
-        let is_cut = matches!(piece.source, Source::Hours | Source::CampaignHours | Source::Deltas)
-            && !piece.is_taken_off
+        let is_cut = matches!(
+            piece.source,
+            Source::Hours | Source::CampaignHours | Source::OverallHours | Source::Deltas
+        ) && !piece.is_taken_off
             && !self.cut_hours.is_empty();
         is_cut.then(|| self.cut_hours.clone())
     }
@@ -228,12 +239,17 @@ pub fn plan_with_values(question: &Question, dimension: Dimension, days: &[Naive
 fn sums(question: &Question) -> Vec<Piece> {
     let Question { from, to, .. } = *question;
     let alone = alone(question);
-    let hours = if alone == Some(Dimension::Campaign) { Source::CampaignHours } else { Source::Hours };
+    let looks_at = |is: fn(Dimension) -> bool| question.dimensions().any(is);
+    let is_of_campaigns = looks_at(|it| it == Dimension::Campaign);
+    let hours = match alone {
+        Some(Dimension::Campaign) if is_of_campaigns => Source::CampaignHours,
+        Some(Dimension::Campaign) => Source::OverallHours,
+        _ => Source::Hours,
+    };
     let days = if are_days_whole(question) { whole_days(question) } else { None };
     let Some((first, end)) = days else { return vec![Piece::of(hours, from, to)] };
-    let looks_at = |is: fn(Dimension) -> bool| question.dimensions().any(is);
     let source = match alone {
-        Some(dimension) if looks_at(|it| it == Dimension::Campaign) => Source::Alone(dimension),
+        Some(dimension) if is_of_campaigns => Source::Alone(dimension),
         Some(dimension) => Source::Overall(dimension),
         None if looks_at(Dimension::is_of_campaign) => Source::Days,
         None => Source::Traffic,
@@ -407,7 +423,7 @@ mod tests {
         assert_eq!(days("2026-11-01T00:00:00Z"), [(Source::OpenDays, 240)]);
         assert_eq!(days("2026-11-10T23:00:00Z"), [(Source::Traffic, 24), (Source::OpenDays, 216)]);
         assert_eq!(days("2026-12-01T00:00:00Z"), [(Source::Traffic, 240)]);
-        assert_eq!(planned(&[Day], from, to, tz), [of(Source::CampaignHours, "09 23:00 .. 19 23:00", false)]);
+        assert_eq!(planned(&[Day], from, to, tz), [of(Source::OverallHours, "09 23:00 .. 19 23:00", false)]);
         assert_eq!(
             planned(&[Day, Country], from, to, tz),
             [of(Source::Hours, "09 23:00 .. 19 23:00", false)]

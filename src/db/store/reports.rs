@@ -341,6 +341,16 @@ SELECT
       AND day < ($3 AT TIME ZONE 'UTC')::date",
     and_recent_days!()));
 
+    OF_OVERALL_HOURS = "reports.of_overall_hours": figures!(alone, "(
+    SELECT h.*, NULL::uuid AS campaign_id, (h.day + h.value::integer * interval '1 hour') AT TIME ZONE 'UTC' AS at
+    FROM report_overall h
+    WHERE h.dimension = 'hour'
+      AND h.day >= ($2 AT TIME ZONE 'UTC')::date
+      AND h.day <= ($3 AT TIME ZONE 'UTC')::date
+      AND (h.day + h.value::integer * interval '1 hour') AT TIME ZONE 'UTC' >= $2
+      AND (h.day + h.value::integer * interval '1 hour') AT TIME ZONE 'UTC' < $3
+) f");
+
     OF_CAMPAIGN_HOURS = "reports.of_campaign_hours": figures!(alone, "(
     SELECT d.*, (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' AS at
     FROM report_dimensions d
@@ -615,6 +625,7 @@ impl Reading {
             Source::Alone(dimension) => (OF_DIMENSIONS, Some(dimension)),
             Source::Overall(dimension) => (OF_OVERALL, Some(dimension)),
             Source::CampaignHours => (OF_CAMPAIGN_HOURS, None),
+            Source::OverallHours => (OF_OVERALL_HOURS, None),
             Source::Days => (OF_DAYS, None),
             Source::Traffic => (OF_TRAFFIC, None),
             Source::Hours | Source::OpenDays => (OF_HOURS, None),

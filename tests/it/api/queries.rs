@@ -417,6 +417,7 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
         "reports.of_dimensions",
         "reports.of_days",
         "reports.of_overall",
+        "reports.of_overall_hours",
         "reports.of_traffic",
         "reports.of_hours",
         "reports.of_deltas",

@@ -237,6 +237,8 @@ async fn a_day_that_is_closed_takes_what_comes_later_and_each_of_its_sums_is_com
         &["device", "os"],
         &["device", "path"],
         &["device", "hour"],
+        &["hour"],
+        &["campaign", "hour"],
     ];
     let agree = async |clicks: i64| {
         for group_by in groups {

@@ -418,7 +418,7 @@ fn pieces(question: &Question, plan: &Plan) -> [(Group, Vec<Piece>); 4] {
     for piece in &mut daily {
         match piece.source {
             Source::Alone(_) | Source::Overall(_) => piece.source = Source::Days,
-            Source::CampaignHours => piece.source = Source::Hours,
+            Source::CampaignHours | Source::OverallHours => piece.source = Source::Hours,
             _ => {}
         }
     }
@@ -450,7 +450,9 @@ impl Reading<'_> {
         let (statement, alone): (Statement, Option<Dimension>) = match piece.source {
             Source::Alone(dimension) | Source::Overall(dimension) => (OF_DIMENSIONS, Some(dimension)),
             Source::Days | Source::Traffic => (OF_DAYS, None),
-            Source::Hours | Source::CampaignHours | Source::OpenDays => (OF_HOURS, None),
+            Source::Hours | Source::CampaignHours | Source::OverallHours | Source::OpenDays => {
+                (OF_HOURS, None)
+            }
             Source::Deltas => (OF_DELTAS, None),
             // of values that are kept, costs are not spread: see `read`
             Source::Facts | Source::ClickFacts | Source::ConversionFacts | Source::Values(_) => {

@@ -526,6 +526,54 @@ async fn clicks_are_told_of_conversions_by_their_keys_though_the_day_was_empty_w
     assert_eq!(told, 1000);
 }
 
+/// A conversion of each number from `$1` to `$2`.
+const MAKE_CONVERSIONS: &str = "
+INSERT INTO conversions (
+    id, campaign_id, click_id, goal, txid, nth, kind, status, payout, currency, flags, is_click_valid, converted_at, first_at,
+    last_at, created_at
+)
+SELECT
+    ('00000000-0000-4000-8000-' || lpad(i::text, 12, '0'))::uuid, '00000000-0000-7000-8000-000000000001', gen_random_uuid(), '',
+    i::text, 0, 'conversion', 'approved', 1.5, 'USD', '{}', true, now(), now(), now(), now()
+FROM generate_series($1::integer, $2::integer) AS i";
+
+/// Their rows in the book.
+const BOOK_CONVERSIONS: &str = "
+INSERT INTO conversion_changes (
+    campaign_id, conversion_id, click_id, cause, to_status, payout, revenue, currency, changed_at, created_at
+)
+SELECT
+    '00000000-0000-7000-8000-000000000001', ('00000000-0000-4000-8000-' || lpad(i::text, 12, '0'))::uuid, gen_random_uuid(),
+    'postback', 'approved', 1.5, 1.5, 'USD', now(), now()
+FROM generate_series($1::integer, $2::integer) AS i";
+
+const CONVERSIONS_READ: &str =
+    "SELECT seq_tup_read::int8 FROM pg_stat_xact_user_tables WHERE relname = 'conversions'";
+
+#[tokio::test]
+async fn the_book_finds_its_conversions_by_their_keys_however_few_there_were_when_that_was_planned() {
+    for (name, planned_with) in [("queries_book_few", 5), ("queries_book_many", 5_000)] {
+        let database = Database::create(name).await;
+        let mut c = PgConnection::connect(&database.url()).await.unwrap();
+        sqlx::raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut c).await.unwrap();
+        let run = async |c: &mut PgConnection, statement: &'static str, from: i32, to: i32| {
+            sqlx::query(statement).bind(from).bind(to).execute(c).await.unwrap();
+        };
+        run(&mut c, MAKE_CONVERSIONS, 1, planned_with).await;
+        run(&mut c, BOOK_CONVERSIONS, 1, planned_with).await;
+        run(&mut c, MAKE_CONVERSIONS, planned_with + 1, 20_000).await;
+        let mut transaction = c.begin().await.unwrap();
+        let before: i64 = sqlx::query_scalar(CONVERSIONS_READ).fetch_one(&mut *transaction).await.unwrap();
+        run(&mut transaction, BOOK_CONVERSIONS, planned_with + 1, 10_000).await;
+        let after: i64 = sqlx::query_scalar(CONVERSIONS_READ).fetch_one(&mut *transaction).await.unwrap();
+        assert_eq!(after - before, 0, "rows read one after the other");
+        let summed =
+            "SELECT sum(conversions)::int8, sum(amount) = 15000 FROM report_deltas WHERE time_kind = 3";
+        let summed: (i64, bool) = sqlx::query_as(summed).fetch_one(&mut *transaction).await.unwrap();
+        assert_eq!(summed, (10_000, true));
+    }
+}
+
 /// Clicks of three campaigns, some thousand in an hour and hours without any, with their roll-ups.
 const SPREAD: &str = "
 INSERT INTO clicks (id, campaign_id, is_valid, is_bot, created_at, updated_at)

@@ -829,7 +829,10 @@ BEGIN
     END IF;
     PERFORM octo_add_figures(
         $hours$
-    SELECT *
+    SELECT
+        time_kind, date_trunc('day', hour, 'UTC') AS hour, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id,
+        country, device, os, browser, reason, currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks,
+        unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost, conversions, amount
     FROM report_hours
     WHERE hour >= $1
       AND hour < $2

@@ -8,7 +8,7 @@
 //!   transaction with roll-ups and watermark;
 //! - **one INSERT a click**: 3,000 clicks, same columns, from 64 tasks through a pool of 32, without either.
 //!
-//! CPU is the client's and PostgreSQL's together.
+//! CPU is the client's, psql's too, and PostgreSQL's; ratios are of both together.
 //!
 //! `cargo bench --bench drain -- against PROGRAM` compares it with this benchmark of another build of octo, in turn: batches of
 //! 5,000 and of 20,000 clicks of 200 campaigns (`benches/reports/generate.sql`), each side into a PostgreSQL of its own. What deltas of
@@ -87,8 +87,16 @@ CROSS JOIN LATERAL (SELECT date_trunc('milliseconds', now() - i * interval '1 mi
 #[derive(Debug, Clone, Copy)]
 struct Figures {
     rows_per_second: f64,
-    /// CPU milliseconds per 1,000 clicks.
-    cpu: f64,
+    /// CPU milliseconds of this process per 1,000 clicks, and of those it started.
+    client: f64,
+    /// Likewise PostgreSQL's.
+    postgres: f64,
+}
+
+impl Figures {
+    fn cpu(self) -> f64 {
+        self.client + self.postgres
+    }
 }
 
 struct Bench {
@@ -148,7 +156,7 @@ async fn ways_in() -> anyhow::Result<()> {
     println!(
         "the drain to one INSERT a click: {:.1} times the rows/s, 1/{:.1} of the CPU",
         drained.rows_per_second / single.rows_per_second,
-        single.cpu / drained.cpu
+        single.cpu() / drained.cpu()
     );
     bench.check().await
 }
@@ -199,7 +207,7 @@ fn against(other: &str) -> anyhow::Result<()> {
         println!(
             "this build to the other: {:.2} of the time, {:.2} of the CPU (goal: 1.15)",
             before.rows_per_second / after.rows_per_second,
-            after.cpu / before.cpu
+            after.cpu() / before.cpu()
         );
     }
     other.end()?;
@@ -226,8 +234,9 @@ impl Side {
         writeln!(self.turns, "{batch}")?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
-        let (rows_per_second, cpu) = answer.trim().split_once(' ').context("it ended")?;
-        Ok(Figures { rows_per_second: rows_per_second.parse()?, cpu: cpu.parse()? })
+        let figures = answer.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+        let [rows_per_second, client, postgres] = figures[..] else { anyhow::bail!("it ended") };
+        Ok(Figures { rows_per_second, client, postgres })
     }
 
     fn end(self) -> anyhow::Result<()> {
@@ -247,9 +256,8 @@ async fn take_turns() -> anyhow::Result<()> {
         bench.store(&traffic.clicks(batch), batch).await?; // opens connections, prepares statements, warms caches
     }
     for batch in io::stdin().lines() {
-        let Figures { rows_per_second, cpu } =
-            bench.store(&traffic.clicks(TURN_CLICKS), batch?.parse()?).await?;
-        println!("{rows_per_second} {cpu}");
+        let figures = bench.store(&traffic.clicks(TURN_CLICKS), batch?.parse()?).await?;
+        println!("{} {} {}", figures.rows_per_second, figures.client, figures.postgres);
     }
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM clicks").fetch_one(&bench.pool).await?;
     anyhow::ensure!(u64::try_from(rows)? == bench.seq, "{rows} rows of {} clicks", bench.seq);
@@ -438,16 +446,21 @@ impl Bench {
         (0..).take(count).map(|i| typical_click(self.campaign_id, i)).collect()
     }
 
-    /// Of this process, of psql once it has ended, and of PostgreSQL.
-    fn cpu(&self) -> Duration {
-        support::cpu_of(std::process::id()) + support::cpu_of_tree(self.postgres.pid())
+    /// Of this process and of psql once it has ended; of PostgreSQL.
+    fn cpu(&self) -> [Duration; 2] {
+        [support::cpu_of(std::process::id()), support::cpu_of_tree(self.postgres.pid())]
     }
 
-    fn figures(&self, count: usize, start: Instant, cpu: Duration) -> Figures {
+    fn figures(&self, count: usize, start: Instant, [client, postgres]: [Duration; 2]) -> Figures {
         let count = count as f64;
+        let took = start.elapsed();
+        let [client_after, postgres_after] = self.cpu();
+        let per_click =
+            |before: Duration, after: Duration| after.saturating_sub(before).as_secs_f64() / count;
         Figures {
-            rows_per_second: count / start.elapsed().as_secs_f64(),
-            cpu: self.cpu().saturating_sub(cpu).as_secs_f64() / count * 1e6,
+            rows_per_second: count / took.as_secs_f64(),
+            client: per_click(client, client_after) * 1e6,
+            postgres: per_click(postgres, postgres_after) * 1e6,
         }
     }
 
@@ -499,15 +512,20 @@ fn psql() -> Option<PathBuf> {
 fn medians(rounds: &[Figures]) -> Figures {
     Figures {
         rows_per_second: median(rounds.iter().map(|r| r.rows_per_second).collect()),
-        cpu: median(rounds.iter().map(|r| r.cpu).collect()),
+        client: median(rounds.iter().map(|r| r.client).collect()),
+        postgres: median(rounds.iter().map(|r| r.postgres).collect()),
     }
 }
 
 fn print_head() {
-    println!("{:>5}  {:<18} {:>9} {:>22}", "round", "", "rows/s", "CPU ms/1,000 clicks");
+    println!(
+        "{:>5}  {:<18} {:>9} | CPU ms per 1,000 clicks: {:>6} {:>8}",
+        "round", "", "rows/s", "client", "Postgres"
+    );
 }
 
 fn print(round: &str, side: &str, figures: Figures) -> Figures {
-    println!("{round:>5}  {side:<18} {:>9.0} {:>22.1}", figures.rows_per_second, figures.cpu);
+    let Figures { rows_per_second, client, postgres } = figures;
+    println!("{round:>5}  {side:<18} {rows_per_second:>9.0} | {client:>31.2} {postgres:>8.2}");
     figures
 }

@@ -116,7 +116,7 @@ impl Exports {
             let mut answer = request.send().await?;
             anyhow::ensure!(answer.status() == StatusCode::OK, "{}", answer.status());
             while let Some(piece) = answer.chunk().await? {
-                rows.set(rows.get() + piece.iter().filter(|byte| **byte == b'\n').count() as u64);
+                rows.set(rows.get() + (piece.split(|byte| *byte == b'\n').count() - 1) as u64);
                 bytes.set(bytes.get() + piece.len() as u64);
             }
             Ok(())

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use chrono::NaiveDate;
 use chrono_tz::Tz;
 use reqwest::StatusCode;
@@ -103,8 +104,8 @@ impl Servers {
                 .collect::<Vec<_>>()
         };
         let stop = CancellationToken::new();
-        let clicking =
-            tokio::spawn(click(side.octo.client(), side.octo.url("/click?cid=clicked"), stop.clone()));
+        let mut clicking = JoinSet::new();
+        clicking.spawn(click(side.octo.client(), side.octo.url("/click?cid=clicked"), stop.clone()));
         let (before, start) = (cpu(), Instant::now());
         let mut reports = 0u32;
         if side.is_asked {
@@ -125,7 +126,7 @@ impl Servers {
         }
         let (after, took) = (cpu(), start.elapsed().as_secs_f64());
         stop.cancel();
-        let clicks = clicking.await??;
+        let clicks = clicking.join_next().await.context("it clicks until it is told to stop")???;
         let a_second = |i: usize| 1e3 * (after[i] - before[i]) / took;
         Ok(Figures {
             clicks: f64::from(clicks) / took,

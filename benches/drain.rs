@@ -8,7 +8,11 @@
 //!   transaction with roll-ups and watermark;
 //! - **one INSERT a click**: 3,000 clicks, same columns, from 64 tasks through a pool of 32, without either.
 //!
-//! CPU is the client's and PostgreSQL's together.
+//! CPU is the client's, psql's too, and PostgreSQL's; ratios are of both together.
+//!
+//! `cargo bench --bench drain -- against PROGRAM` compares it with this benchmark of another build of octo, in turn: batches of
+//! 5,000 and of 20,000 clicks of 200 campaigns (`benches/reports/generate.sql`), each side into a PostgreSQL of its own. What deltas of
+//! reports cost: the other build is of `ffccf6b`, the last commit without them, with this file and that one copied into it.
 //!
 //! `cargo bench --bench drain -- full` first stores 10,000,000 rows (`OCTO_BENCH_ROWS` sets how many; about 5 GB
 //! on disk) and compares the drain into them with the drain into an empty table.
@@ -17,8 +21,9 @@ use std::{
     env,
     fmt::Write as _,
     fs,
+    io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -26,6 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use octo::{
     config::{Flags, Loaded},
     db::{
@@ -33,8 +39,10 @@ use octo::{
         pool::Pool,
     },
     facts::click::Click,
+    model::{click::InvalidReason, id::ClickId},
 };
-use sqlx::PgPool;
+use rust_decimal::Decimal;
+use sqlx::{FromRow, PgPool};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -54,6 +62,12 @@ const SINGLES: usize = 3_000;
 const TASKS: usize = 64;
 const FULL_ROWS: u64 = 10_000_000;
 const FILL_ROWS: u64 = 500_000;
+const TURNS: usize = 9;
+const TURN_BATCHES: [usize; 2] = [5_000, 20_000];
+const TURN_CLICKS: usize = 80_000;
+
+/// Makes 200 campaigns, the ways that their clicks take, and what these come with.
+const GENERATE: &str = include_str!("reports/generate.sql");
 
 /// The day's rows so far, in the order of time: `$1` rows that end `$2` rows before now.
 const FILL: &str = "
@@ -73,8 +87,16 @@ CROSS JOIN LATERAL (SELECT date_trunc('milliseconds', now() - i * interval '1 mi
 #[derive(Debug, Clone, Copy)]
 struct Figures {
     rows_per_second: f64,
-    /// CPU milliseconds per 1,000 clicks.
-    cpu: f64,
+    /// CPU milliseconds of this process per 1,000 clicks, and of those it started.
+    client: f64,
+    /// Likewise PostgreSQL's.
+    postgres: f64,
+}
+
+impl Figures {
+    fn cpu(self) -> f64 {
+        self.client + self.postgres
+    }
 }
 
 struct Bench {
@@ -91,8 +113,17 @@ struct Bench {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
+    let mode = arguments.next();
+    if mode.as_deref() == Some("turns") {
+        return take_turns().await;
+    }
     support::print_load();
-    if env::args().any(|argument| argument == "full") { full_table().await } else { ways_in().await }
+    match mode.as_deref() {
+        Some("full") => full_table().await,
+        Some("against") => against(&arguments.next().context("against which program?")?),
+        _ => ways_in().await,
+    }
 }
 
 /// The drain between \\copy and one INSERT a click.
@@ -125,7 +156,7 @@ async fn ways_in() -> anyhow::Result<()> {
     println!(
         "the drain to one INSERT a click: {:.1} times the rows/s, 1/{:.1} of the CPU",
         drained.rows_per_second / single.rows_per_second,
-        single.cpu / drained.cpu
+        single.cpu() / drained.cpu()
     );
     bench.check().await
 }
@@ -156,6 +187,165 @@ async fn full_table() -> anyhow::Result<()> {
     full.sent += usize::try_from(rows)?;
     empty.check().await?;
     full.check().await
+}
+
+/// This build and another one in turn.
+fn against(other: &str) -> anyhow::Result<()> {
+    let mut other = Side::start(Path::new(other))?;
+    let mut this = Side::start(&env::current_exe()?)?;
+    for batch in TURN_BATCHES {
+        println!("batches of {batch}:");
+        print_head();
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for turn in 1..=TURNS {
+            let turn = turn.to_string();
+            before.push(print(&turn, "the other build", other.turn(batch)?));
+            after.push(print(&turn, "this build", this.turn(batch)?));
+        }
+        let before = print("med.", "the other build", medians(&before));
+        let after = print("med.", "this build", medians(&after));
+        println!(
+            "this build to the other: {:.2} of the time, {:.2} of the CPU (goal: 1.15)",
+            before.rows_per_second / after.rows_per_second,
+            after.cpu() / before.cpu()
+        );
+    }
+    other.end()?;
+    this.end()
+}
+
+/// A build that is asked for one turn after the other.
+struct Side {
+    child: Child,
+    turns: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Side {
+    fn start(program: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        let mut child = command.arg("turns").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (turns, answers) = (child.stdin.take(), child.stdout.take());
+        let (turns, answers) = turns.zip(answers).context("both are piped")?;
+        Ok(Self { child, turns, answers: BufReader::new(answers) })
+    }
+
+    fn turn(&mut self, batch: usize) -> anyhow::Result<Figures> {
+        writeln!(self.turns, "{batch}")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        let figures = answer.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+        let [rows_per_second, client, postgres] = figures[..] else { anyhow::bail!("it ended") };
+        Ok(Figures { rows_per_second, client, postgres })
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        let Self { mut child, turns, answers } = self;
+        drop((turns, answers));
+        let status = child.wait()?;
+        anyhow::ensure!(status.success(), "{status}");
+        Ok(())
+    }
+}
+
+/// For each size of batches on the standard input the figures of a turn, until there are no more.
+async fn take_turns() -> anyhow::Result<()> {
+    let mut bench = Bench::start().await?;
+    let traffic = Traffic::make(&bench.postgres).await?;
+    for batch in TURN_BATCHES {
+        bench.store(&traffic.clicks(batch), batch).await?; // opens connections, prepares statements, warms caches
+    }
+    for batch in io::stdin().lines() {
+        let figures = bench.store(&traffic.clicks(TURN_CLICKS), batch?.parse()?).await?;
+        println!("{} {} {}", figures.rows_per_second, figures.client, figures.postgres);
+    }
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM clicks").fetch_one(&bench.pool).await?;
+    anyhow::ensure!(u64::try_from(rows)? == bench.seq, "{rows} rows of {} clicks", bench.seq);
+    Ok(())
+}
+
+/// What clicks are made of.
+struct Traffic {
+    routes: Vec<Route>,
+    agents: Vec<Agent>,
+}
+
+/// A way that clicks take.
+#[derive(FromRow)]
+struct Route {
+    campaign_id: Uuid,
+    source_id: i64,
+    rule_id: i64,
+    path_id: i64,
+    landing_page_id: Option<i64>,
+    offer_id: i64,
+    country: String,
+    currency: Option<String>,
+}
+
+/// What clicks come with.
+#[derive(FromRow)]
+struct Agent {
+    device: String,
+    os: String,
+    os_version: Option<String>,
+    browser: String,
+    browser_version: String,
+}
+
+impl Traffic {
+    async fn make(postgres: &PrivatePostgres) -> anyhow::Result<Self> {
+        let mut admin = postgres.admin().await;
+        sqlx::raw_sql(GENERATE).execute(&mut admin).await?;
+        let routes = sqlx::query_as("SELECT * FROM bench.routes").fetch_all(&mut admin).await?;
+        let agents = sqlx::query_as("SELECT * FROM bench.agents").fetch_all(&mut admin).await?;
+        Ok(Self { routes, agents })
+    }
+
+    fn clicks(&self, count: usize) -> Vec<Click<'_>> {
+        (0..).take(count).map(|i| self.click(i)).collect()
+    }
+
+    /// As `bench.make_day` makes them, with a user agent and a referrer.
+    fn click(&self, i: u32) -> Click<'_> {
+        let (route, agent) = (
+            &self.routes[fastrand::usize(..self.routes.len())],
+            &self.agents[fastrand::usize(..self.agents.len())],
+        );
+        let invalid_reason = match i {
+            _ if i % 25 == 3 => Some(InvalidReason::Bot),
+            _ if i % 40 == 7 => Some(InvalidReason::Duplicate),
+            _ if i % 200 == 9 => Some(InvalidReason::Datacenter),
+            _ if i % 500 == 11 => Some(InvalidReason::Prefetch),
+            _ => None,
+        };
+        let currency = route.currency.as_deref().and_then(|currency| currency.parse().ok());
+        let chance = fastrand::u32(..1_000_000);
+        Click {
+            ip: Some((0x0a00_0000 + 16 * chance).to_be_bytes().into()),
+            user_agent: Some(support::USER_AGENT.into()),
+            referrer: Some(support::REFERRER.into()),
+            is_bot: invalid_reason == Some(InvalidReason::Bot),
+            invalid_reason,
+            country: Some(route.country.as_str().into()),
+            device: Some(agent.device.as_str().into()),
+            os: Some(agent.os.as_str().into()),
+            os_version: agent.os_version.as_deref().map(Into::into),
+            browser: Some(agent.browser.as_str().into()),
+            browser_version: Some(agent.browser_version.as_str().into()),
+            city: Some(format!("{}-{}", route.country, i % 40).into()),
+            subs: [Some(format!("ad-{chance}").into()), None, None, None, None],
+            landing_page_id: route.landing_page_id,
+            campaign_offer_id: route.landing_page_id.is_none().then_some(route.offer_id),
+            rule_id: Some(route.rule_id),
+            path_id: Some(route.path_id),
+            source_id: Some(route.source_id),
+            cost: currency.is_some().then(|| Decimal::new(i64::from(i % 40 + 5) * 5, 4)),
+            currency,
+            is_unique: invalid_reason.is_none() && chance < 850_000,
+            ..Click::new(ClickId::now(), route.campaign_id)
+        }
+    }
 }
 
 impl Bench {
@@ -199,9 +389,14 @@ impl Bench {
 
     async fn drain(&mut self, batches: usize) -> anyhow::Result<Figures> {
         let clicks = self.clicks(batches * BATCH);
+        self.store(&clicks, BATCH).await
+    }
+
+    /// Stores clicks as the drain does, so many in a transaction.
+    async fn store(&mut self, clicks: &[Click<'_>], batch: usize) -> anyhow::Result<Figures> {
         self.checkpoint().await?;
         let (start, cpu) = (Instant::now(), self.cpu());
-        for batch in clicks.chunks(BATCH) {
+        for batch in clicks.chunks(batch) {
             let mut rows = Rows { clicks: batch.iter().collect(), ..Rows::default() };
             let hi = self.seq + batch.len() as u64;
             self.ingest.store(self.stream, self.seq, hi, &mut rows).await?;
@@ -251,16 +446,21 @@ impl Bench {
         (0..).take(count).map(|i| typical_click(self.campaign_id, i)).collect()
     }
 
-    /// Of this process, of psql once it has ended, and of PostgreSQL.
-    fn cpu(&self) -> Duration {
-        support::cpu_of(std::process::id()) + support::cpu_of_tree(self.postgres.pid())
+    /// Of this process and of psql once it has ended; of PostgreSQL.
+    fn cpu(&self) -> [Duration; 2] {
+        [support::cpu_of(std::process::id()), support::cpu_of_tree(self.postgres.pid())]
     }
 
-    fn figures(&self, count: usize, start: Instant, cpu: Duration) -> Figures {
+    fn figures(&self, count: usize, start: Instant, [client, postgres]: [Duration; 2]) -> Figures {
         let count = count as f64;
+        let took = start.elapsed();
+        let [client_after, postgres_after] = self.cpu();
+        let per_click =
+            |before: Duration, after: Duration| after.saturating_sub(before).as_secs_f64() / count;
         Figures {
-            rows_per_second: count / start.elapsed().as_secs_f64(),
-            cpu: self.cpu().saturating_sub(cpu).as_secs_f64() / count * 1e6,
+            rows_per_second: count / took.as_secs_f64(),
+            client: per_click(client, client_after) * 1e6,
+            postgres: per_click(postgres, postgres_after) * 1e6,
         }
     }
 
@@ -312,15 +512,20 @@ fn psql() -> Option<PathBuf> {
 fn medians(rounds: &[Figures]) -> Figures {
     Figures {
         rows_per_second: median(rounds.iter().map(|r| r.rows_per_second).collect()),
-        cpu: median(rounds.iter().map(|r| r.cpu).collect()),
+        client: median(rounds.iter().map(|r| r.client).collect()),
+        postgres: median(rounds.iter().map(|r| r.postgres).collect()),
     }
 }
 
 fn print_head() {
-    println!("{:>5}  {:<18} {:>9} {:>22}", "round", "", "rows/s", "CPU ms/1,000 clicks");
+    println!(
+        "{:>5}  {:<18} {:>9} | CPU ms per 1,000 clicks: {:>6} {:>8}",
+        "round", "", "rows/s", "client", "Postgres"
+    );
 }
 
 fn print(round: &str, side: &str, figures: Figures) -> Figures {
-    println!("{round:>5}  {side:<18} {:>9.0} {:>22.1}", figures.rows_per_second, figures.cpu);
+    let Figures { rows_per_second, client, postgres } = figures;
+    println!("{round:>5}  {side:<18} {rows_per_second:>9.0} | {client:>31.2} {postgres:>8.2}");
     figures
 }

@@ -7,52 +7,41 @@
 //!
 //! Each question is asked in UTC, Europe/Berlin and Asia/Kolkata, first once, then ten times, one request after the other. The CPU is
 //! PostgreSQL's for one report. "facts" are the same questions with a filter that holds for every click and that no sum knows.
+//!
+//! - `cargo bench --bench reports -- export`: what octo holds in memory while it streams all of the clicks, and while it writes
+//!   them to a file.
+//! - `cargo bench --bench reports -- replica`: what reports cost the primary with and without a replica, beside clicks.
 
 use std::{
     env,
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::PgConnection;
 
 #[path = "../tests/it"]
 mod it {
     pub(crate) mod harness; // an inline module with a path, so that the harness finds its own files
 }
+#[path = "reports/export.rs"]
+mod export;
+#[path = "reports/replica.rs"]
+mod replica;
 mod support;
 
-use it::harness::{Octo, PrivatePostgres, migrate};
+use it::harness::{
+    Octo, PrivatePostgres, migrate,
+    traffic::{Asked, DAYS, GENERATE, OF_FACTS, REPORTS, of_facts},
+};
 use support::{micros, percentile_ms};
 
-const GENERATE: &str = include_str!("reports/generate.sql");
 const CLICKS: i32 = 1_000_000;
-const DAYS: i32 = 30;
 const ROUNDS: u32 = 10;
 const ZONES: [Tz; 3] = [Tz::UTC, Tz::Europe__Berlin, Tz::Asia__Kolkata];
-
-/// The seventeenth by clicks: one in a hundred.
-const CAMPAIGN: &str = "campaign-17";
-
-/// What is asked, and what it should take at 100,000,000 clicks, in milliseconds.
-const QUESTIONS: &[(&str, &[&str], bool, f64)] = &[
-    ("overview", &[], false, 50.0),
-    ("overview by day", &["day"], false, 200.0),
-    ("campaigns", &["campaign"], false, 50.0),
-    ("country", &["country"], false, 200.0),
-    ("browser", &["browser"], false, 200.0),
-    ("path", &["path"], false, 200.0),
-    ("country, os", &["country", "os"], false, 2000.0),
-    ("of one campaign: country", &["country"], true, 150.0),
-    ("of one campaign: day, offer", &["day", "offer"], true, 150.0),
-    ("of one campaign: country, device, offer", &["country", "device", "offer"], true, 150.0),
-    ("of one campaign: day, path, os", &["day", "path", "os"], true, 150.0),
-];
-
-const MEASURES: [&str; 6] = ["clicks", "unique_clicks", "cost", "conversions", "revenue", "roi"];
 
 const SIZES: &str = "
 SELECT name, sum(rows)::bigint, sum(bytes)::bigint
@@ -72,39 +61,54 @@ struct Bench {
     octo: Octo,
     client: reqwest::Client,
     token: String,
-    /// The day behind the last.
-    end: NaiveDate,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     support::print_load();
-    let number = |name, default| env::var(name).map_or(Ok(default), |text| text.parse::<i32>());
-    let (clicks, raw_days) = (number("OCTO_BENCH_CLICKS", CLICKS)?, number("OCTO_BENCH_RAW_DAYS", DAYS)?);
+    let mode = env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    match mode.as_deref() {
+        Some("export") => export::measure().await,
+        Some("replica") => replica::compare().await,
+        _ => ask_all().await,
+    }
+}
+
+/// A number from the environment.
+fn number(name: &str, default: i32) -> anyhow::Result<i32> {
+    Ok(env::var(name).map_or(Ok(default), |text| text.parse())?)
+}
+
+/// A PostgreSQL with the traffic in it, and the day behind its last.
+async fn filled() -> anyhow::Result<(PrivatePostgres, NaiveDate)> {
     let postgres = PrivatePostgres::start().await;
     migrate(&postgres.url()).await;
-    let mut admin = postgres.admin().await;
     let end = Utc::now().date_naive();
-    fill(&mut admin, clicks / DAYS, raw_days.clamp(1, DAYS), end).await?;
+    let (clicks, raw_days) = (number("OCTO_BENCH_CLICKS", CLICKS)?, number("OCTO_BENCH_RAW_DAYS", DAYS)?);
+    fill(&mut postgres.admin().await, clicks / DAYS, raw_days.clamp(1, DAYS), end).await?;
+    Ok((postgres, end))
+}
+
+async fn ask_all() -> anyhow::Result<()> {
+    let (postgres, end) = filled().await?;
     let octo = Octo::builder().database_url(postgres.url()).start().await;
     let (client, token) = (octo.client(), octo.admin_token().await);
-    let bench = Bench { postgres, octo, client, token, end };
+    let bench = Bench { postgres, octo, client, token };
     println!(
         "{:<42} {:<14} {:>9} {:>9} {:>9} {:>9} {:>7} {:>6}",
         "", "", "source", "first ms", "p50 ms", "CPU ms", "goal", "rows"
     );
-    for (name, group_by, is_of_one, goal) in QUESTIONS {
+    for asked in REPORTS {
         for tz in ZONES {
-            bench.ask(name, group_by, *is_of_one, DAYS, tz, false, Some(*goal)).await?;
+            bench.ask(asked, &asked.question(end, DAYS, tz), tz.name(), Some(asked.goal)).await?;
         }
     }
-    for (name, group_by, is_of_one, _) in QUESTIONS {
-        for is_of_facts in [false, true] {
-            bench.ask(name, group_by, *is_of_one, 1, Tz::UTC, is_of_facts, None).await?;
-        }
+    for asked in REPORTS {
+        let question = asked.question(end, 1, Tz::UTC);
+        bench.ask(asked, &question, "one day", None).await?;
+        bench.ask(asked, &of_facts(question), "one day", None).await?;
     }
-    bench.ask("of one campaign: sub1", &["sub1"], true, 1, Tz::UTC, true, Some(1000.0)).await?;
-    Ok(())
+    bench.ask(&OF_FACTS, &OF_FACTS.question(end, 1, Tz::UTC), "one day", Some(OF_FACTS.goal)).await
 }
 
 /// Days of clicks and their sums, the last one first.
@@ -148,52 +152,23 @@ async fn fill(c: &mut PgConnection, clicks: i32, raw_days: i32, end: NaiveDate) 
 }
 
 impl Bench {
-    #[expect(clippy::too_many_arguments, reason = "a question and what it should take")]
-    async fn ask(
-        &self,
-        name: &str,
-        group_by: &[&str],
-        is_of_one: bool,
-        days: i32,
-        tz: Tz,
-        is_of_facts: bool,
-        goal: Option<f64>,
-    ) -> anyhow::Result<()> {
-        let begin = |day: NaiveDate| -> DateTime<Utc> {
-            let midnight = day.and_time(NaiveTime::MIN).and_local_timezone(tz);
-            midnight.earliest().map_or_else(|| day.and_time(NaiveTime::MIN).and_utc(), |at| at.to_utc())
-        };
-        let mut filters = Vec::new();
-        if is_of_one {
-            filters.push(json!({ "dimension": "campaign", "is": [CAMPAIGN] }));
-        }
-        if is_of_facts {
-            filters.push(json!({ "dimension": "sub1", "starts": ["ad-"] }));
-        }
-        let question = json!({
-            "group_by": group_by,
-            "measures": MEASURES,
-            "filters": filters,
-            "from": begin(self.end - TimeDelta::days(days.into())),
-            "to": begin(self.end),
-            "tz": tz.name(),
-        });
-        let (first, report) = self.report(&question).await?;
+    async fn ask(&self, asked: &Asked, question: &Value, of: &str, goal: Option<u32>) -> anyhow::Result<()> {
+        let (first, report) = self.report(question).await?;
         let cpu = support::cpu_of_tree(self.postgres.pid());
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
-            times.push(micros(self.report(&question).await?.0));
+            times.push(micros(self.report(question).await?.0));
         }
         times.sort_unstable();
         let cpu = support::cpu_of_tree(self.postgres.pid()).saturating_sub(cpu).as_secs_f64() * 1e3
             / f64::from(ROUNDS);
-        let of = if days == DAYS { tz.name() } else { "one day" };
         println!(
-            "{name:<42} {of:<14} {:>9} {:>9.1} {:>9.1} {cpu:>9.0} {:>7} {:>6}",
+            "{:<42} {of:<14} {:>9} {:>9.1} {:>9.1} {cpu:>9.0} {:>7} {:>6}",
+            asked.name,
             report["source"].as_str().unwrap_or_default(),
             first.as_secs_f64() * 1e3,
             percentile_ms(&times, 50),
-            goal.map_or_else(String::new, |goal| format!("{goal:.0}")),
+            goal.map_or_else(String::new, |goal| goal.to_string()),
             report["rows"].as_array().map_or(0, Vec::len)
         );
         Ok(())

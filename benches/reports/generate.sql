@@ -2,12 +2,16 @@
 -- the seventeenth one in a hundred; each with one to four sources, rules by country, paths, landing pages and offers of its own,
 -- one to five countries; devices, systems and browsers that go together; days and nights; a million values of sub1; robots and
 -- duplicates; a cost in two currencies on three of five clicks; out-clicks from landing pages; a conversion of 1.5 clicks in 100, half of
--- them approved: an offer pays in one currency, a third of the offers know a second goal.
+-- them approved: an offer pays in one currency, a third of the offers know a second goal; another rate each day.
 --
 -- Clicks carry no user agent, no referrer and none of sub2 to sub5: no sum is told apart by them, and 100,000,000 clicks are to fit
 -- on the disk of a laptop.
 
 CREATE SCHEMA bench;
+
+INSERT INTO fx_rates (currency, day, rate, source)
+SELECT 'USD', day::date, 1.05 + 0.001 * (extract(doy FROM day)::integer % 100), 'ecb'
+FROM generate_series(now() - interval '60 days', now(), '1 day') AS day;
 
 INSERT INTO campaigns (id, key, name, status, cost_model)
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(k), 12, '0'))::uuid, 'campaign-' || k, 'campaign ' || k, 'active', 'cpa'

@@ -7,6 +7,7 @@
 //! - [`Octo`]: the real binary, with its own data directory, on a free port.
 //! - [`Browser`]: a real Chromium; [`Site`]: a web site of somebody else.
 //! - `tracker`: a running octo with a campaign; `nodes`: several on one database; `wire`: a proxy between one and its own.
+//! - `traffic`: a month of clicks made by PostgreSQL, and what is asked about it.
 //! - `load` and `visitors` send clicks, `verify` finds out what became of them, `records` writes a journal.
 //!
 //! # Nothing is left behind
@@ -53,6 +54,7 @@ mod servers;
 mod site;
 pub(crate) mod tools;
 pub(crate) mod tracker;
+pub(crate) mod traffic;
 pub(crate) mod verify;
 pub(crate) mod visitors;
 pub(crate) mod wire;

@@ -13,7 +13,7 @@ mod harness;
 #[path = "harness/tests.rs"]
 mod harness_test; // the benches have the harness too, and no tests
 
-use harness::{load, nodes, records, tools, tracker, verify, visitors, wire};
+use harness::{load, nodes, records, tools, tracker, traffic, verify, visitors, wire};
 
 /// Links and events: what visitors and pages send, and what becomes of it.
 mod tracking {
@@ -62,6 +62,7 @@ mod api {
     mod report_exports;
     mod report_proof;
     mod report_rows;
+    mod report_scale;
     mod reports;
     mod schemathesis;
     mod scopes;

@@ -136,7 +136,8 @@ impl Difference {
     }
 }
 
-/// Adds up to `rows_max` deltas to the sums of dimensions, and lets them wait for their hour to be over; says how many that were. `None`: another node is about it.
+/// Adds up to `rows_max` deltas to the sums of dimensions, and lets them wait for their hour to be over; says how many that were.
+/// `None`: another node is about it.
 pub async fn fold(db: &Db, rows_max: i32, limit: Duration) -> Result<Option<u64>, Error> {
     let folded = db
         .maintain_repeatable(FOLD, limit, move |c| Box::pin(FOLD.query_scalar().bind(rows_max).fetch_one(c)));

@@ -253,6 +253,27 @@ macro_rules! hour_sums {
     };
 }
 
+/// Sums of the dimension `hour`, by when each hour begins.
+macro_rules! hours_of_dimensions {
+    ($columns:literal, $table:literal) => {
+        concat!(
+            "(
+    SELECT ",
+            $columns,
+            ", (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' AS at
+    FROM ",
+            $table,
+            " d
+    WHERE d.dimension = 'hour'
+      AND d.day >= ($2 AT TIME ZONE 'UTC')::date
+      AND d.day <= ($3 AT TIME ZONE 'UTC')::date
+      AND (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' >= $2
+      AND (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' < $3
+) f"
+        )
+    };
+}
+
 /// What is to be added to the sums.
 macro_rules! delta_sums {
     () => {
@@ -341,25 +362,10 @@ SELECT
       AND day < ($3 AT TIME ZONE 'UTC')::date",
     and_recent_days!()));
 
-    OF_OVERALL_HOURS = "reports.of_overall_hours": figures!(alone, "(
-    SELECT h.*, NULL::uuid AS campaign_id, (h.day + h.value::integer * interval '1 hour') AT TIME ZONE 'UTC' AS at
-    FROM report_overall h
-    WHERE h.dimension = 'hour'
-      AND h.day >= ($2 AT TIME ZONE 'UTC')::date
-      AND h.day <= ($3 AT TIME ZONE 'UTC')::date
-      AND (h.day + h.value::integer * interval '1 hour') AT TIME ZONE 'UTC' >= $2
-      AND (h.day + h.value::integer * interval '1 hour') AT TIME ZONE 'UTC' < $3
-) f");
+    OF_OVERALL_HOURS = "reports.of_overall_hours":
+        figures!(alone, hours_of_dimensions!("d.*, NULL::uuid AS campaign_id", "report_overall"));
 
-    OF_CAMPAIGN_HOURS = "reports.of_campaign_hours": figures!(alone, "(
-    SELECT d.*, (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' AS at
-    FROM report_dimensions d
-    WHERE d.dimension = 'hour'
-      AND d.day >= ($2 AT TIME ZONE 'UTC')::date
-      AND d.day <= ($3 AT TIME ZONE 'UTC')::date
-      AND (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' >= $2
-      AND (d.day + d.value::integer * interval '1 hour') AT TIME ZONE 'UTC' < $3
-) f");
+    OF_CAMPAIGN_HOURS = "reports.of_campaign_hours": figures!(alone, hours_of_dimensions!("d.*", "report_dimensions"));
 
     OF_DAYS = "reports.of_days": figures!(summed, day_sums!());
 

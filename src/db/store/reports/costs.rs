@@ -402,7 +402,7 @@ fn is_summed(dimension: FilterDimension) -> bool {
     }
 }
 
-/// Where each group is read.
+/// Where each group is read; the plan is [by campaign](Plan::by_campaign).
 fn pieces(question: &Question, plan: &Plan) -> [(Group, Vec<Piece>); 4] {
     let Question { from, to, .. } = *question;
     let whole = |source| Piece::of(source, from, to);
@@ -417,8 +417,8 @@ fn pieces(question: &Question, plan: &Plan) -> [(Group, Vec<Piece>); 4] {
     let mut daily = direct.clone();
     for piece in &mut daily {
         match piece.source {
-            Source::Alone(_) | Source::Overall(_) => piece.source = Source::Days,
-            Source::CampaignHours | Source::OverallHours => piece.source = Source::Hours,
+            Source::Alone(_) => piece.source = Source::Days,
+            Source::CampaignHours => piece.source = Source::Hours,
             _ => {}
         }
     }

@@ -126,8 +126,10 @@ impl AsRef<[u8]> for Cell<'_> {
 fn cell(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Null => Cow::Borrowed(""),
-        Value::String(text) if text.parse::<Decimal>().is_ok() => text.into(),
-        Value::String(text) => csv_cell(text),
+        Value::String(text) => match csv_cell(text) {
+            Cow::Owned(_) if text.parse::<Decimal>().is_ok() => text.into(),
+            cell => cell,
+        },
         other => other.to_string().into(),
     }
 }

@@ -5,6 +5,7 @@ mod conversions;
 mod cost;
 mod database;
 mod dead_letters;
+mod demo;
 mod dump;
 mod explain;
 mod file;
@@ -124,6 +125,11 @@ enum Command {
         #[command(subcommand)]
         action: reports::Command,
     },
+    /// Fill octo with sample campaigns and traffic to look around in, or delete them; works while octo runs
+    Demo {
+        #[command(subcommand)]
+        action: demo::Command,
+    },
     /// Ask a running octo whether it is ready (exit code 0); for containers
     Healthcheck,
 }
@@ -197,6 +203,7 @@ impl Cli {
             Command::Fx { action } => fx::run(action, &config),
             Command::Relabel(asked) => relabel::run(&asked, &config),
             Command::Reports { action } => reports::run(action, &config),
+            Command::Demo { action } => demo::run(action, &config),
             Command::Healthcheck => healthcheck(&config),
         }
     }

@@ -47,10 +47,10 @@ use replicas::{
 use session::Session;
 use statement::statements;
 use store::{
-    affiliate_networks, campaigns, caps, clicks, conversions, costs, dead_letters, deliveries, erasures,
-    events, figures, fx_rates, idempotency, installation, landing_pages, library, offers, out_clicks, outbox,
-    postback_targets, postbacks, reconciliation, relabels, reports, seal_keys, stats, tokens,
-    traffic_sources, uses, visitor_keys,
+    affiliate_networks, campaigns, caps, clicks, conversions, costs, dead_letters, deliveries, demo,
+    erasures, events, figures, fx_rates, idempotency, installation, landing_pages, library, offers,
+    out_clicks, outbox, postback_targets, postbacks, reconciliation, relabels, reports, seal_keys, stats,
+    tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -71,6 +71,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         conversions::STATEMENTS,
         dead_letters::STATEMENTS,
         deliveries::STATEMENTS,
+        demo::STATEMENTS,
         erasures::STATEMENTS,
         caps::STATEMENTS,
         costs::STATEMENTS,

@@ -40,6 +40,7 @@ pub mod caps;
 pub mod cli;
 pub mod config;
 pub mod db;
+pub(crate) mod demo;
 pub(crate) mod drain;
 pub(crate) mod embedded;
 pub(crate) mod explain;

@@ -119,7 +119,7 @@ async fn recount(db: &Db, span: Span, wait: bool, config: &Config) -> anyhow::Re
 }
 
 /// Counts a day, unless a running octo does so; says how many facts it has.
-async fn recount_day(
+pub(super) async fn recount_day(
     db: &Db,
     day: NaiveDate,
     config: &Config,

@@ -279,6 +279,11 @@ pub async fn make(db: &Db, ahead_days: u32, options: Options) -> Result<Round, E
     Ok(round)
 }
 
+/// Makes the partition of a day of the past, if there is none.
+pub(crate) async fn make_day(db: &Db, kind: Kind, day: NaiveDate, options: Options) -> Result<(), Error> {
+    make_one(db, kind.table(), day, options).await.map(drop)
+}
+
 async fn make_one(db: &Db, parent: &str, day: NaiveDate, options: Options) -> Result<String, Error> {
     let (parent, rows_max, lock_ms) = (parent.to_owned(), int(options.move_rows_max), options.lock_ms());
     db.maintain_within(MAKE, options.limit(), move |c| {

@@ -8,6 +8,7 @@ pub mod conversions;
 pub mod costs;
 pub mod dead_letters;
 pub mod deliveries;
+pub(crate) mod demo;
 pub mod erasures;
 pub mod events;
 pub mod figures;

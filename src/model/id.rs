@@ -125,6 +125,11 @@ pub fn new_uuid() -> Uuid {
     uuid_of(now_ms())
 }
 
+/// A new UUIDv7 of that moment; 1970 stands for what was before.
+pub fn uuid_at(time: DateTime<Utc>) -> Uuid {
+    uuid_of(u64::try_from(time.timestamp_millis()).unwrap_or(0))
+}
+
 /// As [`new_uuid`], and greater than `last` whatever the clock says: for what is kept in the order of its ids.
 pub fn uuid_after(last: Option<Uuid>) -> Uuid {
     let after_ms = last.map_or(0, |last| ms_of(last).saturating_add(1));

@@ -115,6 +115,7 @@ mod edge {
     mod caller;
     mod canary;
     mod cli;
+    mod demo;
     mod first_steps;
     mod fx;
     mod limits;

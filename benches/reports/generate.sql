@@ -241,4 +241,13 @@ BEGIN
          SELECT
              day + $1, rate_day + $1, time_kind, source_id, country, device, os, browser, reason, currency, goal, status, %1$s
          FROM report_traffic WHERE day = $2', sums) USING days, of_day;
+    EXECUTE format(
+        'INSERT INTO report_parts (
+             day, rate_day, dimension, value, time_kind, campaign_id, rule_id, path_id, landing_page_id, offer_id, currency, goal,
+             status, %1$s
+         )
+         SELECT
+             day + $1, rate_day + $1, dimension, value, time_kind, campaign_id, rule_id, path_id, landing_page_id, offer_id, currency,
+             goal, status, %1$s
+         FROM report_parts WHERE day = $2', sums) USING days, of_day;
 END $$;

@@ -661,6 +661,8 @@ pub struct Budgets {
 pub struct Reports {
     #[serde(rename = "fold_interval_ms", with = "Millis::<100>")]
     pub fold_interval: Duration,
+    #[serde(with = "AtLeast::<1>")]
+    pub fold_rows_min: usize,
     #[serde(with = "AtLeast::<1000>")]
     pub fold_rows_max: usize,
     #[serde(rename = "fold_timeout_ms", with = "Millis::<1000>")]

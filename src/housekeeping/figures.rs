@@ -22,26 +22,22 @@ const DAYS_LOOK: Duration = Duration::from_mins(1);
 /// Rows of a comparison that are logged.
 const DIFFERENCES_MAX: i64 = 1000;
 
-/// Adds what was stored to the sums every `reports.fold_interval_ms`, until the stop signal.
+/// Adds what was stored to the sums, as soon as it is worth it or its hour is over, until the stop signal.
 pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
     let config = &app.config.reports;
-    let rows_max = i32::try_from(config.fold_rows_max).unwrap_or(i32::MAX);
     let mut recounts = Recounts::default();
     let mut settled = None;
     while !stop.is_cancelled() {
-        let folded = figures::fold(&app.db, rows_max, config.fold_timeout).await;
-        match &folded {
-            Ok(folded) => metrics::folded_deltas(folded.unwrap_or_default()),
-            // a Postgres that is away has its own lines in the log
-            Err(error) => tracing::debug!(?error, "deltas were not added to the sums of reports"),
-        }
-        if let Ok(pending) = figures::count_pending(&app.db).await {
+        let pending = figures::count_pending(&app.db).await.ok();
+        if let Some(pending) = pending {
             metrics::pending_deltas(pending);
         }
+        let is_worth_it = |rows: i64| usize::try_from(rows).is_ok_and(|rows| rows >= config.fold_rows_min);
+        let is_full = pending.is_some_and(is_worth_it)
+            && fold(&app).await.is_some_and(|rows| rows >= config.fold_rows_max as u64);
         settle(&app, &mut settled, &stop).await;
         recounts.look(&app, &stop).await;
         // a full transaction: there is more
-        let is_full = folded.is_ok_and(|rows| rows.is_some_and(|rows| rows >= config.fold_rows_max as u64));
         if !is_full {
             stop.run_until_cancelled(sleep(config.fold_interval)).await;
         }
@@ -49,7 +45,24 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Adds up what hours that are over have left, once an hour, and closes days that are over; `settled` is up to when that was done.
+/// Adds deltas to the sums, and says how many that were. `None`: another node is about it, or the database is away.
+async fn fold(app: &App) -> Option<u64> {
+    let config = &app.config.reports;
+    let rows_max = i32::try_from(config.fold_rows_max).unwrap_or(i32::MAX);
+    match figures::fold(&app.db, rows_max, config.fold_timeout).await {
+        Ok(folded) => {
+            metrics::folded_deltas(folded.unwrap_or_default());
+            folded
+        }
+        // a Postgres that is away has its own lines in the log
+        Err(error) => {
+            tracing::debug!(?error, "deltas were not added to the sums of reports");
+            None
+        }
+    }
+}
+
+/// Adds what is left of hours that are over, once an hour, and closes days that are over; `settled` is up to when that was done.
 async fn settle(app: &App, settled: &mut Option<DateTime<Utc>>, stop: &CancellationToken) {
     let config = &app.config.reports;
     let over = Utc::now() - config.settle_after;
@@ -57,13 +70,11 @@ async fn settle(app: &App, settled: &mut Option<DateTime<Utc>>, stop: &Cancellat
     if settled.is_some_and(|settled| settled >= before) {
         return;
     }
-    let rows_max = i32::try_from(config.fold_rows_max).unwrap_or(i32::MAX);
     while !stop.is_cancelled() {
-        match figures::settle(&app.db, before, rows_max, config.fold_timeout).await {
-            Ok(Some(0)) => break,
-            Ok(Some(_)) => {}
-            Ok(None) => return, // another node is about it
-            Err(error) => return tracing::debug!(?error, "sums of hours were not settled"),
+        match fold(app).await {
+            Some(rows) if rows < config.fold_rows_max as u64 => break,
+            Some(_) => {}
+            None => return, // later
         }
     }
     while !stop.is_cancelled() {

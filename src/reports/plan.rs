@@ -1,10 +1,12 @@
 //! Where a report is read: the smallest sums that know what it asks, cut where its time zone or its range cuts them.
 //!
 //! * Sums of **one dimension**, by campaign and day: where that is all it looks at. Of campaigns alone there are such sums by hour too.
-//! * Sums of **days**: where it looks at more. Of both there are sums of all campaigns together, where it looks at no campaign:
-//!   of days by everything that is no part of a campaign (**traffic**).
-//! * Sums of **hours**: where it tells apart hours, or days of a time zone that are not those of UTC. At both ends of a range also
-//!   beside the sums of days: added where those lack hours, taken off where they have more; whichever is less to read.
+//! * Sums of days by all **parts** of campaigns and one thing else: where it looks at no more.
+//! * Sums of **days**: where it looks at more. Of all campaigns together there are sums of one dimension and of everything that is
+//!   no part of a campaign (**traffic**): where it looks at no campaign.
+//! * Sums of **hours**: where it tells apart hours. At both ends of a range also beside the sums of days: added where those lack
+//!   hours, taken off where they have more; whichever is less to read. Where it tells apart days of a time zone that are not those of
+//!   UTC likewise: hours that are of another day there are added to that day, and taken off the day whose sums have them.
 //! * The **facts** themselves: of hours that a day of the time zone (of an offset such as +05:30) or the range cuts in two, and of
 //!   everything that is in no sum.
 //!
@@ -13,7 +15,7 @@
 //!
 //! What was stored and is in no sum yet (the deltas) is read beside all but the facts.
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Offset as _, TimeDelta, TimeZone as _, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Offset as _, TimeDelta, TimeZone as _, Timelike as _, Utc};
 use chrono_tz::Tz;
 use strum::IntoStaticStr;
 
@@ -31,6 +33,8 @@ pub enum Source {
     CampaignHours,
     /// Sums of everything, by hour.
     OverallHours,
+    /// Sums of days by all parts of campaigns and this.
+    Parts(Dimension),
     /// Sums of days.
     Days,
     /// Sums of days by everything that is no part of a campaign.
@@ -39,6 +43,8 @@ pub enum Source {
     OpenDays,
     /// Sums of hours.
     Hours,
+    /// Sums of the plan's edge hours; where it is taken off, as sums of their days (UTC).
+    EdgeHours,
     /// What is to be added to the sums.
     Deltas,
     /// The facts.
@@ -74,7 +80,7 @@ impl Piece {
     /// together.
     pub fn closed_until(&self, until: DateTime<Utc>) -> impl Iterator<Item = Self> {
         let open = match self.source {
-            Source::Days | Source::Traffic => Source::OpenDays,
+            Source::Parts(_) | Source::Days | Source::Traffic => Source::OpenDays,
             Source::Overall(dimension) => Source::Alone(dimension),
             Source::OverallHours => Source::CampaignHours,
             source => source,
@@ -97,6 +103,9 @@ pub struct Plan {
     pub pieces: Vec<Piece>,
     /// Hours that are read from the facts, and in no other piece.
     pub cut_hours: Vec<DateTime<Utc>>,
+    /// Hours, all or a part of which are of another day in the time zone than in UTC, where days are told apart and read from sums
+    /// of days.
+    pub edge_hours: Vec<DateTime<Utc>>,
 }
 
 /// The kind of source that an answer says it is from.
@@ -124,7 +133,9 @@ impl Plan {
             )
         }) {
             Kind::Dimension
-        } else if is(|source| matches!(source, Source::Days | Source::Traffic | Source::Hours)) {
+        } else if is(|source| {
+            matches!(source, Source::Parts(_) | Source::Days | Source::Traffic | Source::Hours)
+        }) {
             Kind::Cube
         } else if is(|source| matches!(source, Source::Values(_))) {
             Kind::Values
@@ -151,10 +162,16 @@ impl Plan {
     pub fn left_out(&self, piece: &Piece) -> Option<Vec<DateTime<Utc>>> {
         let is_cut = matches!(
             piece.source,
-            Source::Hours | Source::CampaignHours | Source::OverallHours | Source::Deltas
+            Source::Hours | Source::EdgeHours | Source::CampaignHours | Source::OverallHours | Source::Deltas
         ) && !piece.is_taken_off
             && !self.cut_hours.is_empty();
         is_cut.then(|| self.cut_hours.clone())
+    }
+
+    /// The edge hours of a piece.
+    pub fn edges_of(&self, piece: &Piece) -> Vec<DateTime<Utc>> {
+        let is_in = |hour: &DateTime<Utc>| (piece.from..piece.to).contains(hour);
+        self.edge_hours.iter().copied().filter(is_in).collect()
     }
 
     /// The time of which clicks are read from the facts.
@@ -172,13 +189,13 @@ pub fn plan(question: &Question) -> Plan {
     }
     let facts = |from, to| Piece::of(Source::Facts, from, to);
     if !question.dimensions().all(Dimension::is_summed) {
-        return Plan { pieces: vec![facts(from, to)], cut_hours: Vec::new() };
+        return Plan { pieces: vec![facts(from, to)], ..Plan::default() };
     }
     let mut cut_hours = cut_hours(question);
     // all of them: then there is nothing to be read but facts
     let hours = ((to - hour_of(from)).num_seconds() + 3599) / 3600;
     if usize::try_from(hours).is_ok_and(|hours| cut_hours.len() >= hours) {
-        return Plan { pieces: vec![facts(from, to)], cut_hours: Vec::new() };
+        return Plan { pieces: vec![facts(from, to)], ..Plan::default() };
     }
     cut_hours.sort_unstable();
     cut_hours.dedup();
@@ -188,8 +205,9 @@ pub fn plan(question: &Question) -> Plan {
         .filter(|piece| piece.from < piece.to)
         .collect();
     pieces.push(Piece::of(Source::Deltas, from, to));
-    pieces.extend(sums(question));
-    Plan { pieces, cut_hours }
+    let (sums, edge_hours) = sums(question);
+    pieces.extend(sums);
+    Plan { pieces, cut_hours, edge_hours }
 }
 
 /// The dimension whose most clicked values can answer the question: the only free text that it groups by, and it looks at nothing
@@ -233,10 +251,14 @@ pub fn plan_with_values(question: &Question, dimension: Dimension, days: &[Naive
     if question.needs_conversions() {
         pieces.push(piece(Source::ConversionFacts, from, to));
     }
-    Plan { pieces, cut_hours: Vec::new() }
+    Plan { pieces, ..Plan::default() }
 }
-/// The sums of whole days, and of the hours before and behind them.
-fn sums(question: &Question) -> Vec<Piece> {
+
+/// Days of which edge hours are read at once: each of these hours is looked up on each of these days.
+const EDGE_DAYS: i64 = 31;
+
+/// The sums of whole days, and of the hours before and behind them; and the edge hours that are read beside them.
+fn sums(question: &Question) -> (Vec<Piece>, Vec<DateTime<Utc>>) {
     let Question { from, to, .. } = *question;
     let alone = alone(question);
     let looks_at = |is: fn(Dimension) -> bool| question.dimensions().any(is);
@@ -246,13 +268,17 @@ fn sums(question: &Question) -> Vec<Piece> {
         Some(Dimension::Campaign) => Source::OverallHours,
         _ => Source::Hours,
     };
-    let days = if are_days_whole(question) { whole_days(question) } else { None };
-    let Some((first, end)) = days else { return vec![Piece::of(hours, from, to)] };
-    let source = match alone {
-        Some(dimension) if is_of_campaigns => Source::Alone(dimension),
-        Some(dimension) => Source::Overall(dimension),
-        None if looks_at(Dimension::is_of_campaign) => Source::Days,
-        None => Source::Traffic,
+    let days = if looks_at(Dimension::is_within_days) { None } else { whole_days(question) };
+    let edges = days.and_then(|days| edge_hours(question, days, hours));
+    let (Some((first, end)), Some(edges)) = (days, edges) else {
+        return (vec![Piece::of(hours, from, to)], Vec::new());
+    };
+    let source = match (alone, beside_parts(question)) {
+        (Some(dimension), _) if is_of_campaigns => Source::Alone(dimension),
+        (Some(dimension), _) => Source::Overall(dimension),
+        (None, Some(dimension)) => Source::Parts(dimension),
+        (None, None) if looks_at(Dimension::is_of_campaign) => Source::Days,
+        (None, None) => Source::Traffic,
     };
     let mut pieces = vec![Piece::of(source, first, end)];
     for (from, to) in [(from, first), (end, to)] {
@@ -266,7 +292,55 @@ fn sums(question: &Question) -> Vec<Piece> {
             pieces.push(Piece { is_taken_off: true, ..Piece::of(hours, from, to) });
         }
     }
-    pieces
+    let mut begin = first;
+    while begin < end && !edges.is_empty() {
+        let until = end.min(begin + TimeDelta::days(EDGE_DAYS));
+        let added = Piece::of(Source::EdgeHours, begin, until);
+        pieces.extend([Piece { is_taken_off: true, ..added.clone() }, added]);
+        begin = until;
+    }
+    (pieces, edges)
+}
+
+/// The hours of whole days (UTC) that are of another day in the time zone, or a part of them is, where the question tells apart days.
+/// `None`: it is less to read all hours, as it is where these are `hours` of campaigns alone.
+fn edge_hours(
+    question: &Question,
+    (first, end): (DateTime<Utc>, DateTime<Utc>),
+    hours: Source,
+) -> Option<Vec<DateTime<Utc>>> {
+    if are_days_whole(question) {
+        return Some(Vec::new());
+    }
+    let is_elsewhere = |at: DateTime<Utc>| at.with_timezone(&question.tz).date_naive() != at.date_naive();
+    let mut edges = Vec::new();
+    let mut hour = first;
+    while hour < end {
+        let next = hour + TimeDelta::hours(1);
+        if is_elsewhere(hour) || is_elsewhere(next - TimeDelta::nanoseconds(1)) {
+            if hour.hour() == 12 {
+                return None; // by their noon it is known which day they are
+            }
+            edges.push(hour);
+        }
+        hour = next;
+    }
+    let is_less = i64::try_from(edges.len()).is_ok_and(|edges| edges <= 7 * (end - first).num_days());
+    (is_less && hours == Source::Hours).then_some(edges)
+}
+
+/// The one dimension that it looks at beside parts of campaigns, times and what is of conversions. `None`: there are more, or no
+/// part of a campaign.
+fn beside_parts(question: &Question) -> Option<Dimension> {
+    let is_part = |dimension: &Dimension| dimension.is_of_campaign() && *dimension != Dimension::Campaign;
+    let is_other = |dimension: &Dimension| {
+        !dimension.is_of_campaign() && !dimension.is_time() && !dimension.is_of_conversions()
+    };
+    question.dimensions().find(is_part)?;
+    let mut others = question.dimensions().filter(is_other);
+    // of parts alone: where there are the fewest rows
+    let Some(first) = others.next() else { return Some(Dimension::Reason) };
+    others.all(|other| other == first).then_some(first)
 }
 
 /// Hours (UTC) that the range cuts in two, or the hours or days that the question tells apart.
@@ -426,7 +500,13 @@ mod tests {
         assert_eq!(planned(&[Day], from, to, tz), [of(Source::OverallHours, "09 23:00 .. 19 23:00", false)]);
         assert_eq!(
             planned(&[Day, Country], from, to, tz),
-            [of(Source::Hours, "09 23:00 .. 19 23:00", false)]
+            [
+                of(Source::Overall(Country), "10 00:00 .. 19 00:00", false),
+                of(Source::Hours, "09 23:00 .. 10 00:00", false),
+                of(Source::Hours, "19 00:00 .. 19 23:00", false),
+                of(Source::EdgeHours, "10 00:00 .. 19 00:00", true),
+                of(Source::EdgeHours, "10 00:00 .. 19 00:00", false),
+            ]
         );
 
         let (from, to, tz) = kolkata;

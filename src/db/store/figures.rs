@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::NaiveDate;
 use rust_decimal::Decimal;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -11,8 +11,6 @@ use crate::db::{Db, Error, monitor, statement::statements};
 
 statements! {
     FOLD = "figures.fold": "SELECT octo_fold_deltas($1)";
-
-    SETTLE = "figures.settle": "SELECT octo_settle_hours($1, $2)";
 
     CLOSE_DAY = "figures.close_day": "SELECT octo_close_day($1)";
 
@@ -95,7 +93,7 @@ statements! {
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 #[expect(missing_docs, reason = "the sums of reports, by their names")]
 pub struct Difference {
-    /// Which sums: `hours`, `days`, `dimensions`, or of all campaigns together `overall` or `traffic`.
+    /// Which sums: `hours`, `days`, `parts`, `dimensions`, or of all campaigns together `overall` or `traffic`.
     pub kept_by: String,
     /// The day (UTC).
     pub day: NaiveDate,
@@ -136,26 +134,11 @@ impl Difference {
     }
 }
 
-/// Adds up to `rows_max` deltas to the sums of dimensions, and lets them wait for their hour to be over; says how many that were.
-/// `None`: another node is about it.
+/// Adds up to `rows_max` deltas to the sums; says how many that were. `None`: another node is about it.
 pub async fn fold(db: &Db, rows_max: i32, limit: Duration) -> Result<Option<u64>, Error> {
     let folded = db
         .maintain_repeatable(FOLD, limit, move |c| Box::pin(FOLD.query_scalar().bind(rows_max).fetch_one(c)));
     unless_busy(folded.await)
-}
-
-/// Adds up to `rows_max` rows of hours before a time to the sums of hours; says how many that were. `None`: another node is about
-/// it.
-pub async fn settle(
-    db: &Db,
-    before: DateTime<Utc>,
-    rows_max: i32,
-    limit: Duration,
-) -> Result<Option<u64>, Error> {
-    let settled = db.maintain_repeatable(SETTLE, limit, move |c| {
-        Box::pin(SETTLE.query_scalar().bind(before).bind(rows_max).fetch_one(c))
-    });
-    unless_busy(settled.await)
 }
 
 /// Adds up the hours of the next day (UTC) before another that is not closed; says how many days that were: one or none.

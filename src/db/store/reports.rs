@@ -180,75 +180,79 @@ WHERE f.time_kind = ANY ($1::smallint[])
     };
 }
 
-/// Sums of one dimension as `f`, of whole days (UTC).
+/// Of which day sums are, as they are reckoned with: by its noon, so that it is the same day in every time zone that tells apart days
+/// beside them, and with the day whose rate they are converted by.
+macro_rules! of_day {
+    () => {
+        "(day + interval '12 hours') AT TIME ZONE 'UTC' AS at, coalesce(rate_day, day) AS rate_day"
+    };
+}
+
+/// Whole days (UTC) of the time.
+macro_rules! in_days {
+    () => {
+        "day >= ($2 AT TIME ZONE 'UTC')::date
+      AND day < ($3 AT TIME ZONE 'UTC')::date"
+    };
+}
+
+/// What is summed up.
+macro_rules! sums {
+    () => {
+        "clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, costed_clicks, cost,
+        conversions, amount"
+    };
+}
+
+/// Sums of one dimension as `f`.
 macro_rules! dimension_sums {
     () => {
-        "(
-    SELECT d.*, d.day::timestamp AT TIME ZONE 'UTC' AS at
-    FROM report_dimensions d
-    WHERE d.dimension = $39::text
-      AND d.day >= ($2 AT TIME ZONE 'UTC')::date
-      AND d.day < ($3 AT TIME ZONE 'UTC')::date
-) f"
-    };
-}
-
-/// What all sums of hours and days have, but for their time.
-macro_rules! columns {
-    () => {
-        "time_kind, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
-        currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
-        offer_clicks, costed_clicks, cost, conversions, amount"
-    };
-}
-
-/// What waits for its hour to be over, as sums of days, behind others.
-macro_rules! and_recent_days {
-    () => {
         concat!(
+            "(
+    SELECT ",
+            of_day!(),
+            ", time_kind, campaign_id, value, currency, goal, status, ",
+            sums!(),
             "
-    UNION ALL
-    SELECT date_trunc('day', hour, 'UTC') AS at, ",
-            columns!(),
+    FROM report_dimensions
+    WHERE dimension = $39::text
+      AND ",
+            in_days!(),
             "
-    FROM report_recent
-    WHERE hour >= $2
-      AND hour < $3
 ) f"
         )
     };
 }
 
-/// Sums of whole days (UTC) that are closed.
+/// Sums of days that are closed.
 macro_rules! day_sums {
     () => {
         concat!(
             "(
-    SELECT day::timestamp AT TIME ZONE 'UTC' AS at, ",
-            columns!(),
+    SELECT ",
+            of_day!(),
+            ", time_kind, campaign_id, source_id, rule_id, path_id, landing_page_id, offer_id, country, device, os, browser, reason,
+        currency, goal, status, ",
+            sums!(),
             "
     FROM report_days
-    WHERE day >= ($2 AT TIME ZONE 'UTC')::date
-      AND day < ($3 AT TIME ZONE 'UTC')::date",
-            and_recent_days!()
+    WHERE ",
+            in_days!(),
+            "
+) f"
         )
     };
 }
 
-/// Sums of hours.
+/// Sums of hours: of those in `$39`, if it is not NULL; `$40`: as if they were sums of their days.
 macro_rules! hour_sums {
     () => {
         "(
-    SELECT h.*, h.hour AS at
-    FROM (
-        SELECT *
-        FROM report_hours
-        UNION ALL
-        SELECT *
-        FROM report_recent
-    ) h
+    SELECT h.*, CASE WHEN $40::boolean THEN date_trunc('day', h.hour, 'UTC') + interval '12 hours' ELSE h.hour END AS at
+    FROM report_hours h
     WHERE h.hour >= $2
       AND h.hour < $3
+      AND ($39::timestamptz[] IS NULL OR h.hour = ANY ($39))
 ) f"
     };
 }
@@ -298,19 +302,19 @@ SELECT
     ", $value!("$12"), " AS key4,
     CASE WHEN $7::boolean AND f.currency <> $6::text THEN f.currency END AS currency,
     CASE WHEN $7::boolean AND f.currency <> $6::text THEN coalesce(f.rate_day, (f.at AT TIME ZONE 'UTC')::date) END AS rate_day,
-    sum(f.clicks)::bigint AS clicks,
-    sum(f.valid_clicks)::bigint AS valid_clicks,
-    sum(f.bot_clicks)::bigint AS bot_clicks,
-    sum(f.unique_clicks)::bigint AS unique_clicks,
-    sum(f.lander_views)::bigint AS lander_views,
-    sum(f.lander_clicks)::bigint AS lander_clicks,
-    sum(f.offer_clicks)::bigint AS offer_clicks,
-    coalesce(sum(f.cost) FILTER (WHERE $13::uuid[] IS NULL OR f.campaign_id <> ALL ($13)), 0) AS cost,
-    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'pending'), 0)::bigint AS pending,
-    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'approved'), 0)::bigint AS approved,
-    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'rejected'), 0)::bigint AS rejected,
-    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'refunded'), 0)::bigint AS refunded,
-    coalesce(sum(f.conversions) FILTER (WHERE f.status = 'unmapped'), 0)::bigint AS unmapped,
+    octo_sum(f.clicks) AS clicks,
+    octo_sum(f.valid_clicks) AS valid_clicks,
+    octo_sum(f.bot_clicks) AS bot_clicks,
+    octo_sum(f.unique_clicks) AS unique_clicks,
+    octo_sum(f.lander_views) AS lander_views,
+    octo_sum(f.lander_clicks) AS lander_clicks,
+    octo_sum(f.offer_clicks) AS offer_clicks,
+    coalesce(sum(f.cost) FILTER (WHERE f.cost <> 0 AND ($13::uuid[] IS NULL OR f.campaign_id <> ALL ($13))), 0) AS cost,
+    octo_sum(f.conversions) FILTER (WHERE f.status = 'pending') AS pending,
+    octo_sum(f.conversions) FILTER (WHERE f.status = 'approved') AS approved,
+    octo_sum(f.conversions) FILTER (WHERE f.status = 'rejected') AS rejected,
+    octo_sum(f.conversions) FILTER (WHERE f.status = 'refunded') AS refunded,
+    octo_sum(f.conversions) FILTER (WHERE f.status = 'unmapped') AS unmapped,
     coalesce(sum(f.amount) FILTER (WHERE f.status = 'pending'), 0) AS revenue_pending,
     coalesce(sum(f.amount) FILTER (WHERE f.status = 'approved'), 0) AS revenue,
     coalesce(sum(f.amount) FILTER (WHERE f.status = 'rejected'), 0) AS revenue_rejected,
@@ -341,26 +345,33 @@ SELECT
 
     OF_DIMENSIONS = "reports.of_dimensions": figures!(alone, dimension_sums!());
 
-    OF_OVERALL = "reports.of_overall": figures!(alone, "(
-    SELECT
-        day::timestamp AT TIME ZONE 'UTC' AS at, NULL::uuid AS campaign_id, value, time_kind, currency, goal, status, rate_day,
-        clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks, offer_clicks, cost, conversions, amount
+    OF_OVERALL = "reports.of_overall": figures!(alone, concat!("(
+    SELECT ", of_day!(), ", time_kind, NULL::uuid AS campaign_id, value, currency, goal, status, ", sums!(), "
     FROM report_overall
     WHERE dimension = $39::text
-      AND day >= ($2 AT TIME ZONE 'UTC')::date
-      AND day < ($3 AT TIME ZONE 'UTC')::date
-) f");
+      AND ", in_days!(), "
+) f"));
 
     OF_TRAFFIC = "reports.of_traffic": figures!(summed, concat!("(
     SELECT
-        day::timestamp AT TIME ZONE 'UTC' AS at, time_kind, NULL::uuid AS campaign_id, source_id, NULL::bigint AS rule_id,
-        NULL::bigint AS path_id, NULL::bigint AS landing_page_id, NULL::bigint AS offer_id, country, device, os, browser, reason,
-        currency, goal, status, rate_day, clicks, valid_clicks, bot_clicks, unique_clicks, lander_views, lander_clicks,
-        offer_clicks, costed_clicks, cost, conversions, amount
+        ", of_day!(), ", time_kind, NULL::uuid AS campaign_id, source_id, NULL::bigint AS rule_id, NULL::bigint AS path_id,
+        NULL::bigint AS landing_page_id, NULL::bigint AS offer_id, country, device, os, browser, reason, currency, goal, status,
+        ", sums!(), "
     FROM report_traffic
-    WHERE day >= ($2 AT TIME ZONE 'UTC')::date
-      AND day < ($3 AT TIME ZONE 'UTC')::date",
-    and_recent_days!()));
+    WHERE ", in_days!(), "
+) f"));
+
+    OF_PARTS = "reports.of_parts": figures!(summed, concat!("(
+    SELECT
+        ", of_day!(), ", time_kind, campaign_id, CASE WHEN $39::text = 'source' THEN value::bigint END AS source_id, rule_id,
+        path_id, landing_page_id, offer_id, CASE WHEN $39 = 'country' THEN value END AS country,
+        CASE WHEN $39 = 'device' THEN value END AS device, CASE WHEN $39 = 'os' THEN value END AS os,
+        CASE WHEN $39 = 'browser' THEN value END AS browser, CASE WHEN $39 = 'reason' THEN value END AS reason, currency, goal,
+        status, ", sums!(), "
+    FROM report_parts
+    WHERE dimension = $39
+      AND ", in_days!(), "
+) f"));
 
     OF_OVERALL_HOURS = "reports.of_overall_hours":
         figures!(alone, hours_of_dimensions!("d.*, NULL::uuid AS campaign_id", "report_overall"));
@@ -627,14 +638,15 @@ impl Reading {
     }
 
     async fn rows(&self, c: &mut Session<'_>, piece: &Piece) -> sqlx::Result<Vec<Row>> {
-        let (statement, alone): (Statement, Option<Dimension>) = match piece.source {
+        let (statement, dimension): (Statement, Option<Dimension>) = match piece.source {
             Source::Alone(dimension) => (OF_DIMENSIONS, Some(dimension)),
             Source::Overall(dimension) => (OF_OVERALL, Some(dimension)),
+            Source::Parts(dimension) => (OF_PARTS, Some(dimension)),
             Source::CampaignHours => (OF_CAMPAIGN_HOURS, None),
             Source::OverallHours => (OF_OVERALL_HOURS, None),
             Source::Days => (OF_DAYS, None),
             Source::Traffic => (OF_TRAFFIC, None),
-            Source::Hours | Source::OpenDays => (OF_HOURS, None),
+            Source::Hours | Source::EdgeHours | Source::OpenDays => (OF_HOURS, None),
             Source::Deltas => (OF_DELTAS, None),
             Source::Facts | Source::ClickFacts | Source::ConversionFacts => (OF_FACTS, None),
             Source::Values(dimension) => (OF_VALUES, Some(dimension)),
@@ -650,8 +662,11 @@ impl Reading {
         let query = query.bind(question.needs_money()).bind(self.campaigns.clone());
         let but_costs_of = (!self.but_costs_of.is_empty()).then(|| self.but_costs_of.clone());
         let mut query = bind_rest(query, question, but_costs_of, self.limits.rows_max);
-        if let Some(dimension) = alone {
+        if let Some(dimension) = dimension {
             query = query.bind(<&str>::from(dimension));
+        }
+        if statement == OF_HOURS {
+            query = bind_hours(query, &self.plan, piece);
         }
         query.fetch_all(c).await
     }
@@ -758,6 +773,16 @@ where
             .bind(filter.map(values));
     }
     query
+}
+
+/// $39 and $40 of sums of hours: which of them, and whether as sums of their days.
+fn bind_hours<'q, T>(query: QueryAs<'q, T>, plan: &Plan, piece: &Piece) -> QueryAs<'q, T>
+where
+    T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    let is_edge = piece.source == Source::EdgeHours;
+    let is_of_days = piece.source == Source::OpenDays || is_edge && piece.is_taken_off;
+    query.bind(is_edge.then(|| plan.edges_of(piece))).bind(is_of_days)
 }
 
 /// Those of the rows that the question needs.

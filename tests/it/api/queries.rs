@@ -416,6 +416,7 @@ async fn every_query_of_the_api_reads_little_of_a_million_rows() {
         // these are planned for their values alone; a report that has to read facts asks first how many (reports.raw_rows_max)
         "reports.of_dimensions",
         "reports.of_days",
+        "reports.of_parts",
         "reports.of_overall",
         "reports.of_overall_hours",
         "reports.of_traffic",

@@ -191,7 +191,7 @@ async fn a_conversion_that_retention_deletes_stays_in_the_figures_of_later_days_
     sqlx::raw_sql(LATE).execute(&pool).await.unwrap();
     let running = octo().env("OCTO_PRIVACY__RETENTION_DAYS", "30").start().await;
     eventually(SOON, async || {
-        let sql = "SELECT (SELECT count(*) FROM conversions) + (SELECT count(*) FROM conversion_changes) + (SELECT count(*) FROM report_deltas) + (SELECT count(*) FROM report_recent)";
+        let sql = "SELECT (SELECT count(*) FROM conversions) + (SELECT count(*) FROM conversion_changes) + (SELECT count(*) FROM report_deltas)";
         let left: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await?;
         anyhow::ensure!(left == 0, "{left} rows are left");
         Ok(())

@@ -456,6 +456,12 @@ async fn a_report_of_a_hundred_campaigns_with_prices_is_quick() {
              sum(unique_clicks)
          FROM report_hours
          GROUP BY 1, 2, 3, 4, 5, 6;
+         INSERT INTO report_parts (
+             dimension, value, day, time_kind, campaign_id, offer_id, clicks, valid_clicks, unique_clicks
+         )
+         SELECT 'country', country, day, 0, campaign_id, offer_id, sum(clicks), sum(valid_clicks), sum(unique_clicks)
+         FROM report_days
+         GROUP BY 2, 3, 5, 6;
          INSERT INTO report_dimensions (
              dimension, day, campaign_id, value, time_kind, clicks, valid_clicks, unique_clicks
          )

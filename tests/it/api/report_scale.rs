@@ -28,8 +28,9 @@ const SOURCES: &[(&str, [&str; 3])] = &[
     ("browser", ["dimension", "dimension", "dimension"]),
     ("path", ["dimension", "dimension", "dimension"]),
     ("country, os", ["cube", "cube", "cube"]),
+    ("path, os", ["cube", "cube", "cube"]),
     ("of one campaign: country", ["dimension", "dimension", "dimension"]),
-    ("of one campaign: day, offer", ["dimension", "cube", "cube"]),
+    ("of one campaign: day, offer", ["dimension", "dimension", "dimension"]),
     ("of one campaign: country, device, offer", ["cube", "cube", "cube"]),
     ("of one campaign: day, path, os", ["cube", "cube", "cube"]),
 ];

@@ -61,7 +61,7 @@ const BY_CAMPAIGN: &[&str] = &[
     "report_dimensions",
     "report_gone",
     "report_hours",
-    "report_recent",
+    "report_parts",
     "report_values",
 ];
 

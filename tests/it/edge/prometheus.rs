@@ -536,7 +536,7 @@ const OF_THE_COMMAND_LINE: [&str; 24] = [
 ];
 
 /// Statements of questions that the tour does not ask: they run in `api::{reconciliation, report_costs, report_exports, reports}`.
-const OF_OTHER_QUESTIONS: [&str; 20] = [
+const OF_OTHER_QUESTIONS: [&str; 21] = [
     "reconciliation.find_clicks",
     "reconciliation.list_changes",
     "reconciliation.list_lost",
@@ -555,6 +555,7 @@ const OF_OTHER_QUESTIONS: [&str; 20] = [
     "report_exports.insert",
     "report_exports.renew",
     "reports.of_days",
+    "reports.of_parts",
     "reports.of_traffic",
     "stream.set",
 ];

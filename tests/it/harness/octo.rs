@@ -141,8 +141,9 @@ impl OctoBuilder {
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_for_octo(&name.to_string_lossy())) {
             command.env_remove(name);
         }
-        // before the test's own settings: the last one wins. Few need the 22,797 rates that are built in
+        // before the test's own settings: the last one wins. Few need the 22,797 rates that are built in, and many the sums of a few rows
         command.env("OCTO_SERVER__LISTEN", "127.0.0.1:0").env("OCTO_MONEY__BUILT_IN_RATES", "false");
+        command.env("OCTO_REPORTS__FOLD_ROWS_MIN", "1");
         command.envs(self.env.iter().cloned());
         command.arg("--data-dir").arg(self.data()).args(&self.args);
         command.current_dir(self.sandbox.dir()).process_group(0).stdin(Stdio::null());

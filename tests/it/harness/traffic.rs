@@ -36,6 +36,7 @@ pub(crate) const REPORTS: &[Asked] = &[
     asked("browser", &["browser"], false, 200),
     asked("path", &["path"], false, 200),
     asked("country, os", &["country", "os"], false, 2000),
+    asked("path, os", &["path", "os"], false, 2000),
     asked("of one campaign: country", &["country"], true, 150),
     asked("of one campaign: day, offer", &["day", "offer"], true, 150),
     asked("of one campaign: country, device, offer", &["country", "device", "offer"], true, 150),

@@ -9,7 +9,7 @@ use rust_decimal::{Decimal, prelude::ToPrimitive as _};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{COUNT_CLICKS, KeyRow, Limits, Read, bind_piece, bind_rest};
+use super::{COUNT_CLICKS, KeyRow, Limits, Read, bind_hours, bind_piece, bind_rest};
 use crate::{
     db::{
         Statement,
@@ -137,9 +137,9 @@ SELECT
     CASE
         WHEN f.currency <> $6::text OR f.campaign_id = ANY ($7::uuid[]) THEN (f.at AT TIME ZONE 'UTC')::date
     END AS day,
-    sum(f.clicks)::bigint AS clicks,
-    sum(f.valid_clicks)::bigint AS valid_clicks,
-    sum(f.unique_clicks)::bigint AS unique_clicks,
+    octo_sum(f.clicks) AS clicks,
+    octo_sum(f.valid_clicks) AS valid_clicks,
+    octo_sum(f.unique_clicks) AS unique_clicks,
     sum(f.cost) AS cost
 FROM ", $from,
             $taken,
@@ -147,7 +147,7 @@ FROM ", $from,
             "
   AND f.campaign_id = ANY ($13)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
-HAVING sum(f.clicks) <> 0 OR sum(f.valid_clicks) <> 0 OR sum(f.unique_clicks) <> 0 OR sum(f.cost) <> 0
+HAVING octo_sum(f.clicks) <> 0 OR octo_sum(f.valid_clicks) <> 0 OR octo_sum(f.unique_clicks) <> 0 OR sum(f.cost) <> 0
 LIMIT $14"
         )
     };
@@ -449,10 +449,12 @@ impl Reading<'_> {
     ) -> sqlx::Result<Vec<CellRow>> {
         let (statement, alone): (Statement, Option<Dimension>) = match piece.source {
             Source::Alone(dimension) | Source::Overall(dimension) => (OF_DIMENSIONS, Some(dimension)),
-            Source::Days | Source::Traffic => (OF_DAYS, None),
-            Source::Hours | Source::CampaignHours | Source::OverallHours | Source::OpenDays => {
-                (OF_HOURS, None)
-            }
+            Source::Days | Source::Parts(_) | Source::Traffic => (OF_DAYS, None),
+            Source::Hours
+            | Source::CampaignHours
+            | Source::OverallHours
+            | Source::EdgeHours
+            | Source::OpenDays => (OF_HOURS, None),
             Source::Deltas => (OF_DELTAS, None),
             // of values that are kept, costs are not spread: see `read`
             Source::Facts | Source::ClickFacts | Source::ConversionFacts | Source::Values(_) => {
@@ -464,6 +466,9 @@ impl Reading<'_> {
         let mut query = bind_rest(query, self.question, Some(ids.to_vec()), self.rows_max);
         if let Some(dimension) = alone {
             query = query.bind(<&str>::from(dimension));
+        }
+        if statement == OF_HOURS {
+            query = bind_hours(query, plan, piece);
         }
         query.fetch_all(c).await
     }

@@ -348,16 +348,18 @@ CREATE TABLE old_watermark AS SELECT * FROM ingest_watermark";
 const GO_BACK: &str = "
 BEGIN;
 LOCK TABLE ingest_watermark, clicks, events, event_keys, campaign_stats_hourly, campaign_costs_hourly, report_deltas,
-    report_recent, report_hours, report_days, report_dimensions;
+    report_hours, report_days, report_parts, report_traffic, report_dimensions, report_overall;
 DELETE FROM clicks; INSERT INTO clicks SELECT * FROM old_clicks;
 DELETE FROM events; INSERT INTO events SELECT * FROM old_events;
 DELETE FROM event_keys; INSERT INTO event_keys SELECT * FROM old_keys;
 DELETE FROM campaign_stats_hourly; INSERT INTO campaign_stats_hourly SELECT * FROM old_stats;
 DELETE FROM campaign_costs_hourly; INSERT INTO campaign_costs_hourly SELECT * FROM old_costs;
-DELETE FROM report_recent;
 DELETE FROM report_hours;
 DELETE FROM report_days;
+DELETE FROM report_parts;
+DELETE FROM report_traffic;
 DELETE FROM report_dimensions;
+DELETE FROM report_overall;
 DELETE FROM report_deltas;
 INSERT INTO report_deltas
 SELECT

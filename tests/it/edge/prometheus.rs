@@ -535,8 +535,9 @@ const OF_THE_COMMAND_LINE: [&str; 24] = [
     "transfer.inspect",
 ];
 
-/// Statements of questions that the tour does not ask: they run in `api::{reconciliation, report_costs, report_exports, reports}`.
-const OF_OTHER_QUESTIONS: [&str; 20] = [
+/// Statements of questions that the tour does not ask: they run in `api::{reconciliation, report_costs, report_exports, reports}`, those
+/// of sessions in `dashboard::sessions`.
+const OF_OTHER_QUESTIONS: [&str; 26] = [
     "reconciliation.find_clicks",
     "reconciliation.list_changes",
     "reconciliation.list_lost",
@@ -556,6 +557,12 @@ const OF_OTHER_QUESTIONS: [&str; 20] = [
     "report_exports.renew",
     "reports.of_days",
     "reports.of_traffic",
+    "session.end",
+    "session.find",
+    "session.insert",
+    "session.redeem",
+    "session.sweep",
+    "session.touch",
     "stream.set",
 ];
 

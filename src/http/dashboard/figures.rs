@@ -219,6 +219,8 @@ pub(super) fn value_name(dimension: Dimension, value: Option<&str>) -> String {
     let Some(value) = value.filter(|value| *value != UNKNOWN) else {
         return match dimension {
             Dimension::Source => "No source",
+            Dimension::Offer => "No offer",
+            Dimension::LandingPage => "No landing page",
             Dimension::Reason => "Counts",
             Dimension::Goal | Dimension::Status => "Clicks",
             _ => "Unknown",

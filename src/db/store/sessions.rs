@@ -68,7 +68,7 @@ statements! {
     SELECT $5, id, $6, $7, now() + make_interval(secs => $8)
     FROM token";
 
-    FIND = "session.find": concat!("
+    FIND = "session.find": "
     SELECT
         s.id AS session_id,
         s.cookie_sha256,
@@ -86,7 +86,7 @@ statements! {
       AND s.expires_at > now()
       AND s.last_used_at > now() - make_interval(secs => $2)
       AND t.revoked_at IS NULL
-      AND (t.expires_at IS NULL OR t.expires_at > now())");
+      AND (t.expires_at IS NULL OR t.expires_at > now())";
 
     TOUCH = "session.touch": "
     UPDATE sessions

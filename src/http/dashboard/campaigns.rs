@@ -1,6 +1,10 @@
 //! The table that people live in: every campaign with its figures of the range.
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::HashMap,
+    sync::Arc,
+};
 
 use askama::Template;
 use axum::{
@@ -125,7 +129,7 @@ pub(super) async fn page(
             (routes, sums)
         })
         .collect();
-    listed.sort_by(|a, b| b.0.campaign.id.cmp(&a.0.campaign.id));
+    listed.sort_by_key(|(routes, _)| Reverse(routes.campaign.id));
     listed.truncate(app.config.dashboard.campaigns_max);
     let order = order_of(&fields);
     listed.sort_by(|a, b| compare(&order, a, b));

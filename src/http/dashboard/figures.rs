@@ -82,7 +82,7 @@ fn is_of_one(measure: Measure) -> bool {
 pub(super) fn change(measure: Measure, now: Option<Decimal>, before: Option<Decimal>) -> Option<Change> {
     let (now, before) = (now?, before.filter(|before| !before.is_zero())?);
     let ratio = (now - before).checked_div(before.abs())? * Decimal::ONE_HUNDRED;
-    let text = grouped(ratio, if ratio.abs() < Decimal::TEN { 1 } else { 0 });
+    let text = grouped(ratio, u32::from(ratio.abs() < Decimal::TEN));
     let is_worse_when_more = matches!(
         measure,
         Measure::Cost

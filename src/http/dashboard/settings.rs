@@ -243,10 +243,8 @@ pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Res
         if let Some(input) = inputs.0.get_mut("offer_url") {
             input.fault = Some("Say where clicks lead: to an offer, or to a landing page.".to_owned());
         }
-        return refused(
-            shown_new(&app, &posted.viewer, fields, inputs, Vec::new(), attempt).await?,
-            StatusCode::UNPROCESSABLE_ENTITY,
-        );
+        let page = shown_new(&app, &posted.viewer, fields, inputs, Vec::new(), attempt).await?;
+        return Ok(refused(page, StatusCode::UNPROCESSABLE_ENTITY));
     }
     match campaigns::made(&app, &body.into(), &posted.headers, attempt, true).await {
         Ok(campaign) => {
@@ -254,15 +252,16 @@ pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Res
         }
         Err(problem) if problem.status().is_client_error() => {
             let faults = inputs.refuse(&problem);
-            refused(shown_new(&app, &posted.viewer, fields, inputs, faults, attempt).await?, problem.status())
+            let page = shown_new(&app, &posted.viewer, fields, inputs, faults, attempt).await?;
+            Ok(refused(page, problem.status()))
         }
         Err(problem) => Err(problem.into()),
     }
 }
 
-fn refused(mut response: Response, status: StatusCode) -> Result<Response, Failure> {
+fn refused(mut response: Response, status: StatusCode) -> Response {
     *response.status_mut() = status;
-    Ok(response)
+    response
 }
 
 const FIELDS: [&str; 8] = [
@@ -377,10 +376,8 @@ pub(super) async fn save(
     // of one that was refused for something else the version stays: nobody has seen what changed meanwhile
     let seen = fields.text("version").parse().ok().filter(|_| !was_changed);
     let campaign = Campaign { version: seen.unwrap_or(campaign.version), ..campaign };
-    refused(
-        shown(&app, &posted.viewer, fields, &campaign, inputs, faults, was_changed).await?,
-        problem.status(),
-    )
+    let page = shown(&app, &posted.viewer, fields, &campaign, inputs, faults, was_changed).await?;
+    Ok(refused(page, problem.status()))
 }
 
 #[cfg(test)]

@@ -49,9 +49,7 @@ impl<'a> Visitor<'a> {
         let mut fields = fields.to_vec();
         let csrf = self.csrf().await;
         fields.push(("csrf", &csrf));
-        self.request(Method::POST, path)
-            .header("sec-fetch-site", "same-origin")
-            .form(&fields)
+        form(self.request(Method::POST, path).header("sec-fetch-site", "same-origin"), &fields)
             .send()
             .await
             .unwrap()
@@ -63,8 +61,14 @@ pub(super) fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
     rest.split_once(after).unwrap_or_else(|| panic!("no {after} in {rest}")).0
 }
 
+/// A request with the fields of a form.
+fn form(request: RequestBuilder, fields: &[(&str, &str)]) -> RequestBuilder {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    request.header("content-type", "application/x-www-form-urlencoded").body(body)
+}
+
 fn enter(octo: &Octo, secret: &str) -> RequestBuilder {
-    octo.client().post(octo.url("/ui/sign-in")).form(&[("secret", secret), ("to", "/ui/campaigns")])
+    form(octo.client().post(octo.url("/ui/sign-in")), &[("secret", secret), ("to", "/ui/campaigns")])
 }
 
 /// `name=value` of the cookie that an answer sets.
@@ -251,7 +255,7 @@ async fn a_form_of_another_site_or_session_changes_nothing() {
     let id = tracker.show("/campaigns/target").await["id"].as_str().unwrap().to_owned();
     let send = async |csrf: &str, headers: &[(&str, &str)]| {
         let fields = [("csrf", csrf), ("id", &id), ("action", "pause")];
-        let mut request = visitor.request(Method::POST, "/ui/campaigns").form(&fields);
+        let mut request = form(visitor.request(Method::POST, "/ui/campaigns"), &fields);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

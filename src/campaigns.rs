@@ -246,6 +246,11 @@ impl Campaigns {
         set.by_key.values().filter(|routes| routes.campaign.terms.has_budget()).cloned().collect()
     }
 
+    /// All of them, in no order.
+    pub fn list(&self) -> Vec<Arc<Routes>> {
+        self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.values().cloned().collect()
+    }
+
     fn keys(&self) -> Vec<CampaignKey> {
         self.set.read().unwrap_or_else(PoisonError::into_inner).by_key.keys().cloned().collect()
     }

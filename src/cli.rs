@@ -1,5 +1,5 @@
-//! The command line: serve, migrate, token, config, database, journal, explain, cost, privacy, conversions, fx, relabel,
-//! reports, healthcheck.
+//! The command line: serve, migrate, token, sign-in-link, config, database, journal, explain, cost, privacy, conversions, fx,
+//! relabel, reports, healthcheck.
 
 mod conversions;
 mod cost;
@@ -15,6 +15,7 @@ mod privacy;
 mod progress;
 mod relabel;
 mod reports;
+mod sign_in_link;
 
 use std::{
     io::{Read, Write},
@@ -81,6 +82,8 @@ enum Command {
         #[command(subcommand)]
         action: Token,
     },
+    /// Print a link that signs in to the dashboard; it is good once, and soon no more
+    SignInLink,
     /// Show or check the effective configuration
     Config {
         #[command(subcommand)]
@@ -192,6 +195,7 @@ impl Cli {
             Command::Serve => serve(config),
             Command::Migrate { action } => with_db(&config, migrate(action.unwrap_or(Migrate::Up))),
             Command::Token { action } => with_db(&config, token(action)),
+            Command::SignInLink => sign_in_link::run(&config),
             Command::Config { action: Show::Print } => print(&loaded.to_string()),
             Command::Config { action: Show::Check } => print("the configuration is valid\n"),
             Command::Database { action } => database::run(action, &config),

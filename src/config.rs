@@ -13,8 +13,8 @@ pub use layers::{Flags, Loaded, Source, environment};
 #[cfg(test)]
 pub(crate) use sections::OCTOS_OWN;
 pub use sections::{
-    Admission, Api, Cache, Caps, ClientIpHeader, Clock, Config, Database, Deliveries, Drain, IpMode, Journal,
-    Limits, Log, LogFormat, Money, Postbacks, Privacy, Redis, Script, Server, Tracking,
+    Admission, Api, Cache, Caps, ClientIpHeader, Clock, Config, Dashboard, Database, Deliveries, Drain,
+    IpMode, Journal, Limits, Log, LogFormat, Money, Postbacks, Privacy, Redis, Script, Server, Tracking,
 };
 
 /// What is wrong with the configuration: every fault at once, one sentence each.

@@ -49,8 +49,8 @@ use statement::statements;
 use store::{
     affiliate_networks, campaigns, caps, clicks, conversions, costs, dead_letters, deliveries, demo,
     erasures, events, figures, fx_rates, idempotency, installation, landing_pages, library, offers,
-    out_clicks, outbox, postback_targets, postbacks, reconciliation, relabels, reports, seal_keys, stats,
-    tokens, traffic_sources, uses, visitor_keys,
+    out_clicks, outbox, postback_targets, postbacks, reconciliation, relabels, reports, seal_keys, sessions,
+    stats, tokens, traffic_sources, uses, visitor_keys,
 };
 
 pub use statement::Statement;
@@ -102,6 +102,7 @@ pub fn statements() -> impl Iterator<Item = Statement> {
         reports::notes::STATEMENTS,
         seal_keys::STATEMENTS,
         server_status::STATEMENTS,
+        sessions::STATEMENTS,
         stats::STATEMENTS,
         tokens::STATEMENTS,
         traffic_sources::STATEMENTS,

@@ -4,6 +4,7 @@ pub(crate) mod api;
 mod body;
 mod client;
 mod compression;
+mod dashboard;
 mod described;
 pub mod error;
 pub mod fields;
@@ -204,6 +205,7 @@ fn operator_routes(app: &App) -> Router<App> {
         .layer(middleware::from_fn_with_state(app.clone(), position::see))
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
         .merge(open_routes())
+        .merge(dashboard::router())
         .layer(compression::layer())
 }
 

@@ -19,6 +19,7 @@ pub use crate::{
     app::{CannotStart, database_url},
     net::listeners::Inherited,
 };
+pub use announce::{dashboard_url, sign_in_link};
 use notify::Manager;
 use start::{Gates, Listening};
 

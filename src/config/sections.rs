@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use chrono_tz::Tz;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -20,7 +21,7 @@ use super::{
         percent, schedule,
     },
 };
-use crate::model::scheme::Scheme;
+use crate::model::{money::Currency, scheme::Scheme};
 
 /// The effective configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,6 +58,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// The admin API.
     pub api: Api,
+    /// The dashboard.
+    pub dashboard: Dashboard,
     /// Whether clocks agree.
     pub clock: Clock,
     /// What is logged, and how.
@@ -213,7 +216,7 @@ impl Config {
 }
 
 /// What the paths of octo begin with; `[script]` gives none of them another meaning.
-pub(crate) const OCTOS_OWN: [&str; 23] = [
+pub(crate) const OCTOS_OWN: [&str; 24] = [
     "action",
     "adclick.php",
     "api",
@@ -236,6 +239,7 @@ pub(crate) const OCTOS_OWN: [&str; 23] = [
     "readyz",
     "robots.txt",
     "tracking202",
+    "ui",
     "visit",
 ];
 
@@ -761,6 +765,24 @@ pub struct Api {
     pub idempotency_lease: Duration,
     #[serde(rename = "list_time_max_ms", with = "Millis::<0>")]
     pub list_time_max: Duration,
+}
+
+/// `[dashboard]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dashboard {
+    #[serde(rename = "session_idle_s", with = "Seconds::<60>")]
+    pub session_idle: Duration,
+    #[serde(rename = "session_max_s", with = "Seconds::<60>")]
+    pub session_max: Duration,
+    #[serde(rename = "sign_in_link_s", with = "Seconds::<1>")]
+    pub sign_in_link: Duration,
+    pub time_zone: Tz,
+    pub currency: Currency,
+    #[serde(with = "AtLeast::<1024>")]
+    pub form_bytes_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub campaigns_max: usize,
 }
 
 /// `[clock]`

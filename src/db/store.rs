@@ -26,6 +26,7 @@ pub mod reconciliation;
 pub mod relabels;
 pub mod reports;
 pub mod seal_keys;
+pub mod sessions;
 pub mod stats;
 pub mod tokens;
 pub mod traffic_sources;

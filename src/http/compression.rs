@@ -2,8 +2,8 @@
 //! gain, and never come here.
 //!
 //! Compressing a secret beside a caller's words would tell the secret by its length (BREACH) to someone who can make
-//! a victim's browser ask. Nobody can here: a request carries a bearer token and no cookie, so a browser adds
-//! nothing by itself. The one answer with a secret, a new token, is left as it is all the same.
+//! a victim's browser ask. Nobody can here: a request of the API carries a bearer token, which a browser does not
+//! add by itself, and the cookie of the dashboard is `SameSite=Strict`: no page of another site makes a browser send it. The one answer with a secret, a new token, is left as it is all the same.
 
 use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
 use tower_http::compression::{

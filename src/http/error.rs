@@ -216,8 +216,17 @@ impl Problem {
         self.code
     }
 
+    /// What is wrong, for people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// A header of the answer.
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
     /// The faults by field.
-    #[cfg(test)]
     pub fn errors(&self) -> &[FieldError] {
         &self.errors
     }
@@ -238,7 +247,8 @@ impl Problem {
         }
     }
 
-    fn log(&self) {
+    /// Says in the log what a 5xx was about; whoever answers in a form of its own does it once.
+    pub(crate) fn log(&self) {
         let cause = self.source.as_deref().map(|s| chain(s)).unwrap_or_default();
         let (status, code) = (self.status.as_u16(), self.code);
         if [OVERLOADED, NO_ROOM].contains(&self.code) {

@@ -17,6 +17,7 @@ use crate::{
     app::{App, SetUp},
     campaigns::{Lookup, Source},
     config::{self, Config, LogFormat},
+    db::store::sessions,
     embedded::{self, Supervisor},
 };
 
@@ -50,6 +51,7 @@ async fn announce(app: &App, took: Duration) {
         ("data", format!("{} (journal: {})", data.display(), app.config.journal_dir().display())),
     ];
     lines.splice(4..4, app.enricher.sources());
+    let dashboard = dashboard_url(&app.config.server, Some(&app.public_url));
     if app.private_postgres.is_some() {
         let has_demo = match demo.parse() {
             Ok(key) => matches!(app.campaigns.get(&key).await, Lookup::Found(_)),
@@ -58,11 +60,13 @@ async fn announce(app: &App, took: Duration) {
         if has_demo {
             lines.push(("click link", format!("{}/click?cid={demo}", app.public_url)));
         }
+        lines.push(("dashboard", dashboard_line(app, &dashboard).await));
         lines.push((
             "admin token",
             admin_token_line(data_dir, app.state.has_new_token.load(Ordering::Relaxed)),
         ));
     } else {
+        lines.push(("dashboard", format!("{dashboard}/ui; sign in with `octo sign-in-link`")));
         lines.push(("admin token", "make one with `octo token create --scope admin`".to_owned()));
     }
     if std::io::stderr().is_terminal() || app.config.log.format == LogFormat::Text {
@@ -73,6 +77,37 @@ async fn announce(app: &App, took: Duration) {
     } else {
         tracing::info!(took_ms = took.as_millis(), postgres = lines[1].1, "ready");
     }
+}
+
+/// A way in where nothing is configured: whoever reads this line started octo. A log file is read by many, so there the line names
+/// the command.
+async fn dashboard_line(app: &App, base: &str) -> String {
+    let dashboard = &app.config.dashboard;
+    if !std::io::stderr().is_terminal() && app.config.log.format != LogFormat::Text {
+        return format!("{base}/ui");
+    }
+    match sessions::make_link(&app.db, dashboard.sign_in_link).await {
+        Ok(code) => {
+            let minutes = dashboard.sign_in_link.as_secs().div_ceil(60);
+            format!("{} (good once, for {minutes} minutes)", sign_in_link(base, &code))
+        }
+        Err(_) => format!("{base}/ui; sign in with `octo sign-in-link` once PostgreSQL answers"),
+    }
+}
+
+/// What the dashboard's address begins with: the admin listener where there is one, else `public_url`, else what is configured of it.
+pub fn dashboard_url(server: &config::Server, public_url: Option<&str>) -> String {
+    match (server.admin_listen, public_url, &server.public_url) {
+        (Some(admin), ..) => format!("http://{}", reachable(admin, false)),
+        (None, Some(url), _) => url.to_owned(),
+        (None, None, Some(url)) => url.as_str().trim_end_matches('/').to_owned(),
+        (None, None, None) => format!("http://{}", reachable(server.listen, false)),
+    }
+}
+
+/// The link that signs in by this code. It stands behind `#`: browsers do not send that, so no proxy logs it.
+pub fn sign_in_link(base: &str, code: &str) -> String {
+    format!("{base}/ui#t={code}")
 }
 
 /// What is true of PostgreSQL now; what becomes true later is in the log.

@@ -71,6 +71,13 @@ mod api {
     mod top_values;
 }
 
+/// The dashboard: who is signed in, what pages show, journeys in a browser.
+mod dashboard {
+    mod journeys;
+    mod pages;
+    mod sessions;
+}
+
 /// What is killed, filled, frozen, set back or started wrong.
 mod breaks {
     mod clocks;

@@ -198,7 +198,7 @@ pub fn new_secret() -> Result<String, Error> {
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(super) struct Row {
     id: Uuid,
     name: String,
     scope: String,
@@ -216,7 +216,7 @@ struct Found {
 }
 
 impl Row {
-    fn into_token(self) -> sqlx::Result<Token> {
+    pub(super) fn into_token(self) -> sqlx::Result<Token> {
         Ok(Token {
             id: self.id,
             name: self.name,

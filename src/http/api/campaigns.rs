@@ -6,7 +6,7 @@
 mod copy;
 mod explain;
 mod input;
-mod links;
+pub(crate) mod links;
 mod rules;
 mod test_link;
 
@@ -113,11 +113,23 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let Asked { key, terms } = input::read(&body, None, &allowed(&app, &headers, &body).await?)?;
-    let campaign = campaigns::insert_as(&app.db, attempt.id, attempt.is_again, key, terms).await?;
-    app.campaigns.invalidate_campaign(&campaign.key).await;
+    let campaign = made(&app, &body, &headers, attempt.id, attempt.is_again).await?;
     let location = format!("{ROOT}/campaigns/{}", campaign.id);
     located(show(&app, StatusCode::CREATED, campaign)?, &location)
+}
+
+/// The campaign that a body asks for, made, with this id; `is_again`: unless there is one.
+pub(crate) async fn made(
+    app: &Parts,
+    body: &Value,
+    headers: &HeaderMap,
+    id: Uuid,
+    is_again: bool,
+) -> Result<Campaign, Problem> {
+    let Asked { key, terms } = input::read(body, None, &allowed(app, headers, body).await?)?;
+    let campaign = campaigns::insert_as(&app.db, id, is_again, key, terms).await?;
+    app.campaigns.invalidate_campaign(&campaign.key).await;
+    Ok(campaign)
 }
 
 /// List campaigns
@@ -201,8 +213,18 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    let allowed = allowed(&app, &headers, &patch).await?;
-    change(&app, &id, &headers, |campaign| Ok(input::read(&patch, Some(campaign), &allowed)?)).await
+    show(&app, StatusCode::OK, patched(&app, &id, &patch, &headers).await?)
+}
+
+/// The campaign as it is with what a patch changes, unless `If-Match` names another version.
+pub(crate) async fn patched(
+    app: &Parts,
+    id_or_key: &str,
+    patch: &Value,
+    headers: &HeaderMap,
+) -> Result<Campaign, Problem> {
+    let allowed = allowed(app, headers, patch).await?;
+    change(app, id_or_key, headers, |campaign| Ok(input::read(patch, Some(campaign), &allowed)?)).await
 }
 
 /// What a request may ask for.
@@ -281,7 +303,7 @@ async fn pause(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    change(&app, &id, &headers, |campaign| switched(campaign, Status::Paused)).await
+    show(&app, StatusCode::OK, switched_to(&app, &id, Status::Paused, &headers).await?)
 }
 
 /// Resume a campaign
@@ -306,7 +328,17 @@ async fn resume(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    change(&app, &id, &headers, |campaign| switched(campaign, Status::Active)).await
+    show(&app, StatusCode::OK, switched_to(&app, &id, Status::Active, &headers).await?)
+}
+
+/// The campaign as it is once it is paused or active, where it may be.
+pub(crate) async fn switched_to(
+    app: &Parts,
+    id_or_key: &str,
+    status: Status,
+    headers: &HeaderMap,
+) -> Result<Campaign, Problem> {
+    change(app, id_or_key, headers, |campaign| switched(campaign, status)).await
 }
 
 /// The campaign with this id, where it looks like one (a UUID with hyphens), else with this key.
@@ -325,19 +357,19 @@ async fn change(
     id_or_key: &str,
     headers: &HeaderMap,
     decide: impl Fn(&Campaign) -> Result<Asked, Problem> + Sync,
-) -> Result<Response, Problem> {
+) -> Result<Campaign, Problem> {
     for _ in 0..CHANGE_ATTEMPTS {
         let campaign = find(app, id_or_key).await?;
         etag::if_match(headers, campaign.version)?;
         let Asked { key, terms } = decide(&campaign)?;
         let key = key.unwrap_or_else(|| campaign.key.clone());
         if (&key, &terms) == (&campaign.key, &campaign.terms) {
-            return show(app, StatusCode::OK, campaign);
+            return Ok(campaign);
         }
         match campaigns::update(&app.db, campaign.id, Some(campaign.version), key, terms).await? {
             Written::Done(campaign) => {
                 app.campaigns.invalidate_campaign(&campaign.key).await;
-                return show(app, StatusCode::OK, campaign);
+                return Ok(campaign);
             }
             Written::Missing => return Err(Problem::not_found("campaign")),
             Written::Stale => {}

@@ -82,7 +82,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 
 /// A report.
 #[derive(Debug, Serialize, ToSchema)]
-struct Report {
+pub(crate) struct Report {
     /// The first moment.
     from: DateTime<Utc>,
     /// The moment after the last.
@@ -94,7 +94,7 @@ struct Report {
     time: TimeKind,
     /// The currency of all amounts.
     #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "EUR")]
-    currency: Currency,
+    pub(crate) currency: Currency,
     /// Which clicks ratios are divided by.
     validity: Validity,
     /// What rows are told apart by.
@@ -102,16 +102,16 @@ struct Report {
     /// What is shown of each row.
     measures: Vec<Measure>,
     /// In the order asked for.
-    rows: Vec<ReportRow>,
+    pub(crate) rows: Vec<ReportRow>,
     /// Whether there are more rows behind these.
-    has_more: bool,
+    pub(crate) has_more: bool,
     /// What `cursor` is to be then.
     #[schema(example = "[\"DE\"]")]
-    next_cursor: Option<String>,
+    pub(crate) next_cursor: Option<String>,
     /// Of all rows together, worked out for itself: `limit` has nothing to do with it.
-    totals: ReportFigures,
+    pub(crate) totals: ReportFigures,
     /// Likewise of the time before, where it is compared.
-    totals_before: Option<ReportFigures>,
+    pub(crate) totals_before: Option<ReportFigures>,
     /// When it was read: everything that was stored by then is in it.
     as_of: DateTime<Utc>,
     /// How far the journal of each node was stored by then: at most a hundred, those that moved last first.
@@ -121,24 +121,24 @@ struct Report {
     #[schema(value_type = String, example = "cube")]
     source: &'static str,
     /// What is to be known of the figures.
-    notes: ReportNotes,
+    pub(crate) notes: ReportNotes,
 }
 
 /// A row of a report.
 #[derive(Debug, Serialize, ToSchema)]
-struct ReportRow {
+pub(crate) struct ReportRow {
     /// The value of each dimension that the report is grouped by; null is not known.
     #[schema(value_type = Object, example = json!({"country": "DE"}))]
-    keys: Map<String, Value>,
+    pub(crate) keys: Map<String, Value>,
     /// Names of what stands as an id, by dimension; what was deleted has none.
     #[schema(value_type = Object, example = json!({"campaign": "Summer sale"}))]
-    names: Map<String, Value>,
+    pub(crate) names: Map<String, Value>,
     /// Whether it has all values together that are not kept one by one; the key of their dimension is null.
-    is_other: bool,
+    pub(crate) is_other: bool,
     /// What is shown of it.
-    figures: ReportFigures,
+    pub(crate) figures: ReportFigures,
     /// Likewise of the time before, where it is compared.
-    before: Option<ReportFigures>,
+    pub(crate) before: Option<ReportFigures>,
     /// Where its facts are; not in a row that is streamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
@@ -160,15 +160,15 @@ struct ReportWatermark {
 /// nothing to divide by.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(value_type = Object, example = json!({"clicks": 1200, "revenue": "42.50", "cr": "0.0125"}))]
-struct ReportFigures(Map<String, Value>);
+pub(crate) struct ReportFigures(pub(crate) Map<String, Value>);
 
 /// What is to be known of the figures of a report.
 #[derive(Debug, Serialize, ToSchema)]
-struct ReportNotes {
+pub(crate) struct ReportNotes {
     /// Amounts that are in no figure, because their currency has no rate on their day.
-    without_rate: Vec<WithoutRate>,
+    pub(crate) without_rate: Vec<WithoutRate>,
     /// Days (UTC) in the range that are still to be counted from their facts: their figures are not complete yet.
-    uncounted_days: usize,
+    pub(crate) uncounted_days: usize,
     /// `unique_clicks` of several days is the sum of their days.
     are_uniques_of_days: bool,
     /// How many values at most are together in rows `is_other`, where `source` is `values`; a value may be among them on one day and have
@@ -177,15 +177,15 @@ struct ReportNotes {
     /// Where costs are from.
     cost_from: Vec<CostFrom>,
     /// Whether costs may still change by clicks of an adjustment's range that come late (`costs.settle_s`).
-    provisional: bool,
+    pub(crate) provisional: bool,
     /// Of totals what no click bears: in no row, and not in `totals`.
     unallocated: Vec<UnallocatedNote>,
     /// Postbacks that came in the range with a word for their state that nobody mapped. These three are of all campaigns.
-    unmapped: i64,
+    pub(crate) unmapped: i64,
     /// Postbacks that came in the range and whose click never came.
-    orphan: i64,
+    pub(crate) orphan: i64,
     /// Postbacks that came in the range and wait for their click.
-    waiting: i64,
+    pub(crate) waiting: i64,
 }
 
 /// Where costs are from.
@@ -217,10 +217,10 @@ struct UnallocatedNote {
 
 /// Amounts that could not be converted.
 #[derive(Debug, Serialize, ToSchema)]
-struct WithoutRate {
+pub(crate) struct WithoutRate {
     /// Theirs; `XXX`: it is not known which.
     #[schema(pattern = "^[A-Z]{3}$", example = "UAH")]
-    currency: String,
+    pub(crate) currency: String,
     /// Revenue that is not in the figures.
     #[schema(example = "1200.00")]
     revenue: String,
@@ -297,20 +297,47 @@ async fn get(
 async fn report(app: &App, value: &Value, headers: &HeaderMap) -> Result<Response, Problem> {
     let asked = input::read(value, Utc::now())?;
     let format = Format::wanted(headers);
-    let (begun, bounds) = (Instant::now(), Bounds::of_answers(app));
-    let beside = Beside::read(app, &asked.question).await?;
-    let found = match Found::of(app, &asked, bounds).await {
+    let (beside, found) = match find(app, &asked).await {
         Err(problem) if problem.code() == TOO_BIG => {
             let value = input::fixed(value, asked.question.from, asked.question.to);
             return exports::begin(app, exports::What::Report, value, format.unwrap_or(Format::Ndjson)).await;
         }
         found => found?,
     };
-    metrics::report_read(found.kind.into(), begun.elapsed());
     if let Some(format) = format {
-        return Ok(produce::streamed(app, Job::Report(Box::new(found)), format, bounds.timeout));
+        return Ok(all_rows(app, found, format));
     }
     answer(StatusCode::OK, &found.shown(app, &asked, beside).await?)
+}
+
+/// The answer to what is asked in JSON; [`TOO_BIG`] where it cannot be read at once.
+pub(crate) async fn answered(app: &App, value: &Value) -> Result<Report, Problem> {
+    let asked = input::read(value, Utc::now())?;
+    let (beside, found) = find(app, &asked).await?;
+    found.shown(app, &asked, beside).await
+}
+
+/// What is found of what is asked in JSON, for who sorts it himself.
+pub(crate) async fn found(app: &App, value: &Value) -> Result<Found, Problem> {
+    Found::of(app, &input::read(value, Utc::now())?, Bounds::of_answers(app)).await
+}
+
+/// Likewise all its rows as CSV.
+pub(crate) async fn answered_as_csv(app: &App, value: &Value) -> Result<Response, Problem> {
+    let (_, found) = find(app, &input::read(value, Utc::now())?).await?;
+    Ok(all_rows(app, found, Format::Csv))
+}
+
+async fn find(app: &App, asked: &Asked) -> Result<(Beside, Found), Problem> {
+    let begun = Instant::now();
+    let beside = Beside::read(app, &asked.question).await?;
+    let found = Found::of(app, asked, Bounds::of_answers(app)).await?;
+    metrics::report_read(found.kind.into(), begun.elapsed());
+    Ok((beside, found))
+}
+
+fn all_rows(app: &App, found: Found, format: Format) -> Response {
+    produce::streamed(app, Job::Report(Box::new(found)), format, Bounds::of_answers(app).timeout)
 }
 
 /// What is said beside the figures of a report.
@@ -381,6 +408,11 @@ impl Found {
     /// All its rows, in the order asked for.
     pub(crate) fn sorted(&self) -> Vec<Row> {
         self.figures.sorted(&self.question)
+    }
+
+    /// What is to be known of its figures alone.
+    pub(crate) fn notes_of_figures(&self) -> ReportNotes {
+        self.notes(notes::Open::default())
     }
 
     async fn shown(&self, app: &App, asked: &Asked, beside: Beside) -> Result<Report, Problem> {

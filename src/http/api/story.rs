@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    app::App,
+    app::{App, Parts},
     db::store::{campaigns, clicks, conversions, deliveries, events, out_clicks, postbacks},
     http::{
         api::{
@@ -36,20 +36,20 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 
 /// Everything known of one click.
 #[derive(Debug, Serialize, ToSchema)]
-struct Story {
+pub(crate) struct Story {
     /// The click as it is stored.
-    click: Click,
+    pub(crate) click: Click,
     /// Where it went, and why.
-    decision: Decision,
+    pub(crate) decision: Decision,
     /// What happened, in order of time; at most 500 events, as many out-clicks, postbacks and deliveries are told.
-    chapters: Vec<Chapter>,
+    pub(crate) chapters: Vec<Chapter>,
     /// What its postbacks made of it.
-    conversions: Vec<Conversion>,
+    pub(crate) conversions: Vec<Conversion>,
 }
 
 /// Where a click went, by the names of today; what is gone since has none.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
-struct Decision {
+pub(crate) struct Decision {
     /// The rule that took it.
     rule: Named,
     /// The path it took.
@@ -60,13 +60,13 @@ struct Decision {
     offer: Named,
     /// In a sentence.
     #[schema(example = "The rule German iPhones took it, by its path Long page, to the landing page A.")]
-    text: String,
+    pub(crate) text: String,
     /// Each reason for which it was not the first choice, in a sentence.
     #[schema(max_items = 8, example = json!(["Something that was chosen first had taken as much as it may."]))]
-    why: Vec<String>,
+    pub(crate) why: Vec<String>,
     /// Whether it counts, in a sentence.
     #[schema(example = "It counts.")]
-    validity: String,
+    pub(crate) validity: String,
 }
 
 /// Something by id and name; null where there was none, and the name where it is gone.
@@ -82,15 +82,15 @@ struct Named {
 
 /// Something that happened.
 #[derive(Debug, Serialize, ToSchema)]
-struct Chapter {
+pub(crate) struct Chapter {
     /// When.
-    at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
     /// `click`, `out_click`, `event`, `postback` or `delivery`.
     #[schema(value_type = String, example = "click")]
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     /// In a sentence.
     #[schema(example = "Somebody in DE with mobile, iOS, Safari followed the link.")]
-    text: String,
+    pub(crate) text: String,
     /// The event.
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<Event>,
@@ -99,7 +99,7 @@ struct Chapter {
     out_click: Option<OutClick>,
     /// The postback.
     #[serde(skip_serializing_if = "Option::is_none")]
-    postback: Option<Postback>,
+    pub(crate) postback: Option<Postback>,
 }
 
 /// Tell the story of a click
@@ -112,6 +112,11 @@ struct Chapter {
 )]
 async fn story(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
     let id: ClickId = id.parse().map_err(|()| Problem::not_found("click"))?;
+    answer(StatusCode::OK, &of_click(&app, id).await?)
+}
+
+/// The story of the click with this id.
+pub(crate) async fn of_click(app: &Parts, id: ClickId) -> Result<Story, Problem> {
     let click = clicks::get(&app.db, id).await?.ok_or_else(|| Problem::not_found("click"))?;
     let campaign = campaigns::get(&app.db, click.campaign_id).await?;
     let (terms, overflow) = campaign.map(|it| (it.terms, it.overflow_offers)).unwrap_or_default();
@@ -133,7 +138,7 @@ async fn story(_: Read, State(app): State<App>, Name(id): Name) -> Result<Respon
     let others = deliveries::list_of_click(&app.db, id, CHAPTERS_MAX).await?;
     chapters.extend(others.iter().map(Chapter::of_delivery));
     chapters.sort_by_key(|chapter| chapter.at);
-    answer(StatusCode::OK, &Story { click, decision, chapters, conversions })
+    Ok(Story { click, decision, chapters, conversions })
 }
 
 impl Chapter {

@@ -43,16 +43,16 @@ struct Health {
 
 /// How a part is.
 #[derive(Debug, Serialize, ToSchema)]
-struct Component {
+pub(crate) struct Component {
     /// Which.
     #[schema(example = "postgres primary")]
-    name: String,
+    pub(crate) name: String,
     /// `ok` or `degraded`.
     #[schema(value_type = String, example = "ok")]
-    status: &'static str,
+    pub(crate) status: &'static str,
     /// For people.
     #[schema(example = "answered 12 ms ago")]
-    detail: String,
+    pub(crate) detail: String,
 }
 
 impl Component {
@@ -99,7 +99,8 @@ async fn health(extract::State(app): extract::State<App>, parts: Parts) -> Respo
     (status, [(header::CACHE_CONTROL, "no-store")], Json(json!(health))).into_response()
 }
 
-async fn components(app: &App) -> Vec<Component> {
+/// How every part is.
+pub(crate) async fn components(app: &App) -> Vec<Component> {
     let mut components = vec![journal(app), drain(app), deliveries(app)];
     components.extend(app.private_postgres.as_deref().map(private_postgres));
     components.push(primary(app));

@@ -97,7 +97,7 @@ fn text(app: &App, head: &Head, cache_control: &'static str) -> Response {
 }
 
 /// Whether `gzip` is among the codings that are taken (RFC 9110, section 12.5.3), and not with `q=0`.
-fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));

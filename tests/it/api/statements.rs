@@ -101,6 +101,8 @@ const SMALL: &[&str] = &[
     "report_traffic",
     "report_value_days",
     "seal_keys",
+    "sessions",
+    "sign_in_links",
     "source_stats_daily",
     "traffic_sources",
     "visitor_keys",

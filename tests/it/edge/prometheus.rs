@@ -559,8 +559,9 @@ const OF_THE_COMMAND_LINE: [&str; 48] = [
     "transfer.inspect",
 ];
 
-/// Statements of questions that the tour does not ask: they run in `api::{reconciliation, report_costs, report_exports, reports}`.
-const OF_OTHER_QUESTIONS: [&str; 21] = [
+/// Statements of questions that the tour does not ask: they run in `api::{reconciliation, report_costs, report_exports, reports}`, those
+/// of sessions in `dashboard::sessions`.
+const OF_OTHER_QUESTIONS: [&str; 27] = [
     "reconciliation.find_clicks",
     "reconciliation.list_changes",
     "reconciliation.list_lost",
@@ -581,6 +582,12 @@ const OF_OTHER_QUESTIONS: [&str; 21] = [
     "reports.of_days",
     "reports.of_parts",
     "reports.of_traffic",
+    "session.end",
+    "session.find",
+    "session.insert",
+    "session.redeem",
+    "session.sweep",
+    "session.touch",
     "stream.set",
 ];
 

@@ -266,6 +266,33 @@ impl Page {
         must(ask!(self, press(&place[0], &place[1])));
     }
 
+    /// Puts a text or a choice into a field, once there is one.
+    pub(crate) async fn fill(&self, selector: &str, text: &str) {
+        let fill = format!(
+            "(() => {{ const it = document.querySelector({}); it.value = {}; return it.value === {}; }})()",
+            json!(selector),
+            json!(text),
+            json!(text)
+        );
+        self.wait_for(&fill).await;
+    }
+
+    /// Pages run no scripts of theirs from now on, as where a visitor has turned them off; Chromium only.
+    pub(crate) async fn without_scripts(&self) {
+        self.set("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
+    }
+
+    /// Pages are so wide and high from now on; Chromium only.
+    pub(crate) async fn resize(&self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": true });
+        self.set("Emulation.setDeviceMetricsOverride", size).await;
+    }
+
+    async fn set(&self, method: &str, parameters: Value) {
+        let Tab::Chromium(tab) = &self.tab else { panic!("{method} is Chromium's") };
+        must(tab.call(method, parameters).await);
+    }
+
     /// Goes back in its history to a page, and waits until it is there.
     pub(crate) async fn back_to(&self, url: &str) {
         must(ask!(self, back()));

@@ -6,47 +6,50 @@ use utoipa::ToSchema;
 
 use super::find;
 use crate::{
-    app::App,
+    app::{App, Parts},
     db::store::{library, traffic_sources::TrafficSource},
     http::{
         api::manners::{answer::answer, auth::Read, problems::Problems, request::Name},
         error::Problem,
     },
-    model::source::{Parameter, SourceTerms},
+    model::{
+        campaign::Campaign,
+        source::{Parameter, SourceTerms},
+    },
 };
 
 /// Links of a campaign.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CampaignLinks)]
-pub(super) struct Links {
+pub(crate) struct Links {
     /// For ads, with the macros of the traffic source as it fills them.
     #[schema(example = "https://track.example/click?cid=summer-sale&visitor_id=${SUBID}&zoneid={zoneid}")]
-    click: String,
+    pub(crate) click: String,
     /// The same, shorter.
     #[schema(example = "https://track.example/c/summer-sale?visitor_id=${SUBID}&zoneid={zoneid}")]
-    short: String,
+    pub(crate) short: String,
     /// The macros alone, for sources that want them apart from the link.
     #[schema(example = "visitor_id=${SUBID}&zoneid={zoneid}")]
-    parameters: String,
+    pub(crate) parameters: String,
     /// The traffic source whose macros they are.
-    traffic_source: Option<LinkSource>,
+    pub(crate) traffic_source: Option<LinkSource>,
     /// An image that tells of a conversion, for pages that have our click id: put it in place of `CLICK_ID`.
     #[schema(example = "https://track.example/event.gif?event_type=conversion&click_id=CLICK_ID")]
-    pixel: String,
+    pub(crate) pixel: String,
     /// From a landing page to an offer, where the page does not use `{out_url}`.
     #[schema(example = "https://track.example/out")]
-    out: String,
+    pub(crate) out: String,
 }
 
 /// The traffic source of a link.
 #[derive(Debug, Serialize, ToSchema)]
-struct LinkSource {
+pub(crate) struct LinkSource {
     /// Ours.
     #[schema(minimum = 1, example = 3)]
     id: i64,
     /// For people.
     #[schema(example = "PropellerAds")]
-    name: String,
+    pub(crate) name: String,
 }
 
 /// Show the links of a campaign
@@ -58,12 +61,16 @@ struct LinkSource {
     responses((status = 200, description = "The links.", body = Links), Problems),
 )]
 pub(super) async fn links(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
-    let campaign = find(&app, &id).await?;
+    answer(StatusCode::OK, &of_campaign(&app, &find(&app, &id).await?).await?)
+}
+
+/// Its links.
+pub(crate) async fn of_campaign(app: &Parts, campaign: &Campaign) -> Result<Links, Problem> {
     let source = match campaign.terms.traffic_source_id {
         Some(id) => library::get::<TrafficSource>(&app.db, id).await?.map(|source| (id, source.terms)),
         None => None,
     };
-    answer(StatusCode::OK, &Links::of(&app.public_url, campaign.key.as_str(), source))
+    Ok(Links::of(&app.public_url, campaign.key.as_str(), source))
 }
 
 impl Links {

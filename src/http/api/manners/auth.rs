@@ -12,7 +12,7 @@ use utoipa::openapi::security::SecurityRequirement;
 
 use crate::{
     app::App,
-    db::store::tokens,
+    db::{self, store::tokens},
     http::{
         client::{self, Peer},
         described::Described,
@@ -20,7 +20,7 @@ use crate::{
     },
     limits::{Over, Watcher},
     metrics::{self, Auth},
-    model::token::{Scope, Token, hash},
+    model::token::{Hash, Scope, Token, hash},
 };
 
 macro_rules! scope_extractor {
@@ -164,16 +164,35 @@ async fn identify(parts: &Parts, app: &App) -> Result<Token, Problem> {
         metrics::auth(Auth::Missing);
         return Err(Problem::unauthorized("A token is needed: Authorization: Bearer octo_..."));
     }
-    let Some(hash) = bearer(&parts.headers).and_then(hash) else { return Err(failed(parts, app)) };
+    token_of(bearer(&parts.headers), parts, app).await
+}
+
+/// The valid token with this secret; 401 or 429 if there is none.
+pub(crate) async fn token_of(secret: Option<&str>, parts: &Parts, app: &App) -> Result<Token, Problem> {
+    known(secret.and_then(hash), parts, app, |hash| tokens::find(&app.db, hash)).await
+}
+
+/// What `find` knows of a secret with this hash, be it a token, a cookie or the code of a link; `None` has not the shape of one.
+/// 401 or 429 if it knows nothing: whoever guesses one of them is not answered for the others either.
+pub(crate) async fn known<T, Finding>(
+    hash: Option<Hash>,
+    parts: &Parts,
+    app: &App,
+    find: impl FnOnce(Hash) -> Finding + Send,
+) -> Result<T, Problem>
+where
+    Finding: Future<Output = Result<Option<T>, db::Error>> + Send,
+{
+    let Some(hash) = hash else { return Err(failed(parts, app)) };
     if !app.limits.is_proven(&hash) {
         may_try(parts, app)?;
     }
-    let Some(token) = tokens::find(&app.db, hash).await? else {
+    let Some(found) = find(hash).await? else {
         app.limits.disprove(&hash);
         return Err(failed(parts, app));
     };
     app.limits.prove(hash);
-    Ok(token)
+    Ok(found)
 }
 
 /// Whether the address may try credentials that nobody knows.

@@ -47,7 +47,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 
 /// Facts behind figures, the newest first.
 #[derive(Debug, Serialize, ToSchema)]
-struct ReportFacts {
+pub(crate) struct ReportFacts {
     /// The first moment.
     from: DateTime<Utc>,
     /// The moment after the last.
@@ -55,12 +55,12 @@ struct ReportFacts {
     /// Where conversions stand.
     time: TimeKind,
     /// Their sums are the figures.
-    rows: Vec<ReportFact>,
+    pub(crate) rows: Vec<ReportFact>,
     /// Whether there are more rows behind these.
-    has_more: bool,
+    pub(crate) has_more: bool,
     /// What `cursor` is to be then.
     #[schema(example = "000642a1b2c3d4e5019aaf3c5f007abc8def0123456789ab0")]
-    next_cursor: Option<String>,
+    pub(crate) next_cursor: Option<String>,
     /// What was before this was deleted because of its age (`privacy.retention_days`): figures still have it, and it is no row.
     /// Null: nothing is deleted.
     kept_since: Option<DateTime<Utc>>,
@@ -68,18 +68,18 @@ struct ReportFacts {
 
 /// What one fact adds to figures: a click, an out-click, a conversion or a change of one.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ReportFact {
+pub(crate) struct ReportFact {
     /// The time at which it stands.
-    at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
     /// `click`, `out_click`, `conversion`, or `erased`: the sum of what was erased, of an hour.
     #[schema(value_type = String, example = "click")]
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The click; null of what was erased.
-    click_id: Option<Uuid>,
+    pub(crate) click_id: Option<Uuid>,
     /// The conversion.
     conversion_id: Option<Uuid>,
     /// The campaign.
-    campaign: Uuid,
+    pub(crate) campaign: Uuid,
     /// `source`, by its id.
     source: Option<i64>,
     /// `rule`, by its id.
@@ -92,7 +92,7 @@ pub(super) struct ReportFact {
     offer: Option<i64>,
     /// ISO 3166-1 alpha-2.
     #[schema(example = "DE")]
-    country: Option<String>,
+    pub(crate) country: Option<String>,
     /// The dimension of this name.
     #[schema(example = "BY")]
     region: Option<String>,
@@ -104,16 +104,16 @@ pub(super) struct ReportFact {
     language: Option<String>,
     /// The dimension of this name.
     #[schema(example = "mobile")]
-    device: Option<String>,
+    pub(crate) device: Option<String>,
     /// The dimension of this name.
     #[schema(example = "iOS")]
-    os: Option<String>,
+    pub(crate) os: Option<String>,
     /// The dimension of this name.
     #[schema(example = "17.5")]
     os_version: Option<String>,
     /// The dimension of this name.
     #[schema(example = "Safari")]
-    browser: Option<String>,
+    pub(crate) browser: Option<String>,
     /// The dimension of this name.
     #[schema(example = "17.5")]
     browser_version: Option<String>,
@@ -125,10 +125,10 @@ pub(super) struct ReportFact {
     connection: Option<String>,
     /// The dimension of this name.
     #[schema(example = "news.example")]
-    referrer_host: Option<String>,
+    pub(crate) referrer_host: Option<String>,
     /// The dimension of this name.
     #[schema(example = "zone-1")]
-    sub1: Option<String>,
+    pub(crate) sub1: Option<String>,
     /// The dimension of this name.
     #[schema(example = "zone-2")]
     sub2: Option<String>,
@@ -167,16 +167,16 @@ pub(super) struct ReportFact {
     placement: Option<String>,
     /// Why the click does not count.
     #[schema(example = "bot")]
-    reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// The goal of the conversion.
     #[schema(example = "deposit")]
-    goal: Option<String>,
+    pub(crate) goal: Option<String>,
     /// The state of the conversion.
     #[schema(example = "approved")]
-    status: Option<String>,
+    pub(crate) status: Option<String>,
     /// Of the cost or the amount; `XXX`: it is not known which.
     #[schema(example = "EUR")]
-    currency: Option<String>,
+    pub(crate) currency: Option<String>,
     /// The day (UTC) whose rate an amount is converted by.
     rate_day: Option<NaiveDate>,
     /// How many it counts as.
@@ -197,13 +197,13 @@ pub(super) struct ReportFact {
     conversions: i64,
     /// What the link said that the click costs.
     #[schema(value_type = String, example = "0.05")]
-    cost: String,
+    pub(crate) cost: String,
     /// What it pays: of the state in which the conversion is.
     #[schema(value_type = String, example = "7.00")]
-    amount: String,
+    pub(crate) amount: String,
     /// Names of what stands as an id, by dimension; what was deleted has none.
     #[schema(value_type = Object, example = json!({"campaign": "Summer sale"}))]
-    names: Map<String, Value>,
+    pub(crate) names: Map<String, Value>,
 }
 
 /// The columns of facts in CSV.
@@ -441,6 +441,14 @@ async fn respond(app: &App, value: &Value, headers: &HeaderMap) -> Result<Respon
 pub(crate) async fn resolved(app: &App, mut asked: FactsAsked) -> Result<FactsAsked, Problem> {
     asked.question.campaigns = with_campaigns(app, &mut asked.question.filters).await?;
     Ok(asked)
+}
+
+/// The answer to what is asked in JSON; [`super::TOO_BIG`] where it cannot be read at once.
+pub(crate) async fn answered(app: &App, value: &Value) -> Result<ReportFacts, Problem> {
+    let asked = resolved(app, input::read_facts(value, Utc::now())?).await?;
+    let (range, most) = ((asked.question.from, asked.question.to), Bounds::of_answers(app).raw_rows_max);
+    check_raw_rows(app, [range], asked.question.campaigns.clone(), most).await?;
+    page(app, asked).await
 }
 
 async fn page(app: &App, asked: FactsAsked) -> Result<ReportFacts, Problem> {

@@ -33,19 +33,19 @@ pub(crate) struct Conversion {
     network_id: Option<i64>,
     /// What was reached; empty where the network names nothing.
     #[schema(example = "deposit")]
-    goal: String,
+    pub(crate) goal: String,
     /// The network's id of it; empty where it sends none.
     #[schema(example = "T-1001")]
-    txid: String,
+    pub(crate) txid: String,
     /// Which one it is of those with the same goal and transaction id, from 0.
     #[schema(minimum = 0, example = 0)]
     nth: i32,
     /// A conversion, a further payment of one, or a correction.
     #[schema(value_type = ConversionKind, example = "conversion")]
-    kind: String,
+    pub(crate) kind: String,
     /// Its state.
     #[schema(value_type = Status, example = "approved")]
-    status: String,
+    pub(crate) status: String,
     /// The network's word for it.
     #[schema(example = "confirmed")]
     status_text: Option<String>,
@@ -54,7 +54,7 @@ pub(crate) struct Conversion {
     status_detail: Option<String>,
     /// What counts now, in `currency`: 0 of what is rejected or refunded. A correction may be below zero.
     #[schema(value_type = String, example = "1.50")]
-    payout: String,
+    pub(crate) payout: String,
     /// What it paid before something of it was taken back.
     #[schema(value_type = Option<String>, example = "1.50")]
     original_payout: Option<String>,
@@ -63,7 +63,7 @@ pub(crate) struct Conversion {
     sale_amount: Option<String>,
     /// ISO 4217; `XXX` where the network's is none.
     #[schema(example = "USD")]
-    currency: String,
+    pub(crate) currency: String,
     /// What of its postbacks could not be used, or had to be made up.
     #[schema(value_type = Vec<Flag>, example = json!(["no_payout"]))]
     flags: Vec<String>,
@@ -112,7 +112,7 @@ pub(crate) struct Conversion {
     /// Whether the click counts.
     is_click_valid: bool,
     /// When it happened, as its first postback says, else when that came.
-    converted_at: DateTime<Utc>,
+    pub(crate) converted_at: DateTime<Utc>,
     /// When its first postback came.
     first_at: DateTime<Utc>,
     /// When the last one came that changed it.

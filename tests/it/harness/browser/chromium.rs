@@ -85,7 +85,8 @@ impl Tab {
         Ok(tab)
     }
 
-    async fn call(&self, method: &str, parameters: Value) -> Result<Value> {
+    /// Sends a message about this tab.
+    pub(super) async fn call(&self, method: &str, parameters: Value) -> Result<Value> {
         self.connection.call(Some(&self.session), method, parameters).await
     }
 

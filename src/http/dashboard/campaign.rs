@@ -1,0 +1,277 @@
+//! One campaign: its report, taken apart level by level, and its links.
+
+use askama::Template;
+use axum::{
+    extract::{RawQuery, State},
+    response::{IntoResponse, Redirect, Response},
+};
+use chrono::Utc;
+use serde_json::json;
+
+use super::{
+    campaigns::notice,
+    failure::Failure,
+    figures::{self, Change, Figure},
+    filters::{self, FilterBar, Filters},
+    form::Fields,
+    frame::{Frame, Section},
+    html,
+    query::Query,
+    report::{self, Choice, MEASURES, ROWS},
+    session::Viewer,
+    table::{Asked, Table, and_filters},
+    view::{COMMON, View},
+};
+use crate::{
+    app::App,
+    http::{
+        api::{
+            campaigns::{self, links},
+            manners::request::Name,
+            reports,
+        },
+        error::Problem,
+    },
+    model::campaign::{Campaign, Status},
+    reports::question::{Dimension, Measure},
+};
+
+/// What this page is asked beside what all are.
+const OWN: [&str; 6] = ["g1", "g2", "g3", "f", "sort", "cursor"];
+
+/// The levels where none were chosen.
+const LEVELS: [Dimension; 3] = [Dimension::Country, Dimension::Device, Dimension::Os];
+
+/// A page of a campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tab {
+    Report,
+    Links,
+    Settings,
+}
+
+/// What stands above every page of a campaign.
+pub(super) struct Head {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) key: String,
+    pub(super) status: Status,
+    /// Address, name, whether it is here.
+    pub(super) tabs: Vec<(String, &'static str, bool)>,
+    /// What may be done to it: `pause` or `resume`.
+    pub(super) action: Option<&'static str>,
+    /// The address of the table of all.
+    pub(super) all: String,
+}
+
+impl Head {
+    /// Of a campaign.
+    pub(super) fn of(campaign: &Campaign, tab: Tab, view: &View) -> Self {
+        let path = path_of(campaign);
+        let entry = |at, end: &str, name| (view.link(&format!("{path}{end}")), name, at == tab);
+        Self {
+            id: campaign.id.to_string(),
+            name: campaign.terms.name.clone(),
+            key: campaign.key.to_string(),
+            status: campaign.terms.status,
+            tabs: vec![
+                entry(Tab::Report, "", "Report"),
+                entry(Tab::Links, "/links", "Links"),
+                entry(Tab::Settings, "/settings", "Settings"),
+            ],
+            action: match campaign.terms.status {
+                Status::Active => Some("pause"),
+                Status::Paused => Some("resume"),
+                _ => None,
+            },
+            all: view.link("/ui/campaigns"),
+        }
+    }
+}
+
+/// Where the pages of a campaign are.
+pub(super) fn path_of(campaign: &Campaign) -> String {
+    format!("/ui/campaigns/{}", campaign.id)
+}
+
+/// A figure of the whole campaign.
+struct Headline {
+    name: &'static str,
+    unit: String,
+    figure: Figure,
+    change: Option<Change>,
+}
+
+#[derive(Template)]
+#[template(path = "campaign.html")]
+struct CampaignPage {
+    frame: Frame,
+    head: Head,
+    headlines: Vec<Headline>,
+    levels: Vec<(String, Vec<Choice>)>,
+    kept: Vec<(String, String)>,
+    level: String,
+    filter_bar: FilterBar,
+    table: Table,
+    notes: Vec<String>,
+    clicks: String,
+    is_empty: bool,
+    links: String,
+}
+
+/// `GET /ui/campaigns/{id}`: the first level whose value is not chosen yet; a row that is clicked chooses it.
+pub(super) async fn report_page(
+    viewer: Viewer,
+    State(app): State<App>,
+    Name(id): Name,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let campaign = campaigns::find(&app, &id).await?;
+    let fields = Fields::parse(query.as_deref().unwrap_or_default());
+    let view = View::of(&path_of(&campaign), &fields, &app.config.dashboard, Utc::now());
+    let mut frame = Frame::new(&campaign.terms.name, Section::Campaigns, &viewer, view, &fields, &OWN);
+    frame.notice = notice(&fields);
+    if let Some(address) = filters::added(&fields, &frame.query) {
+        return Ok(Redirect::to(&address).into_response());
+    }
+    let filters = Filters::of(&fields);
+    let levels = report::groups_of(&fields, &LEVELS);
+    let level = levels.iter().find(|level| !filters.has_chosen(**level)).or(levels.last()).copied();
+    let level = level.unwrap_or(LEVELS[0]);
+    let order = report::order_of(&fields, &[level], &MEASURES);
+    let mut question = frame.view.question();
+    let of_campaign = filters.and(Dimension::Campaign, &campaign.id.to_string());
+    question["group_by"] = json!([<&str>::from(level)]);
+    question["measures"] = MEASURES.iter().map(|measure| <&str>::from(*measure)).collect();
+    question["filters"] = of_campaign.question();
+    question["order"] = json!(order);
+    question["limit"] = json!(ROWS);
+    question["compare"] = json!("previous");
+    if !fields.text("cursor").is_empty() {
+        question["cursor"] = json!(fields.text("cursor"));
+    }
+    let report = reports::answered(&app, &question).await?;
+    let clicks = Query::new("/ui/clicks").keeping(&fields, &COMMON);
+    let clicks = clicks.and(filters::PARAM, &format!("campaign:is:{}", campaign.id));
+    let table = Table::of(
+        &report,
+        &Asked {
+            caption: format!("Figures by {}", figures::dimension_name(level).to_lowercase()),
+            query: &frame.query,
+            filters: &filters,
+            groups: &[level],
+            measures: &MEASURES,
+            order: &order,
+            clicks: Some(&clicks),
+        },
+    );
+    let headline = |measure: &Measure| {
+        let now = figures::value(&report.totals, *measure);
+        let before = report.totals_before.as_ref().and_then(|before| figures::value(before, *measure));
+        Headline {
+            name: figures::name(*measure),
+            unit: if measure.is_money() { report.currency.to_string() } else { String::new() },
+            figure: figures::shown(*measure, now),
+            change: figures::change(*measure, now, before),
+        }
+    };
+    let labels = ["First", "then", "then"];
+    html(&CampaignPage {
+        head: Head::of(&campaign, Tab::Report, &frame.view),
+        headlines: MEASURES.iter().map(headline).collect(),
+        levels: labels
+            .iter()
+            .enumerate()
+            .map(|(i, label)| ((*label).to_owned(), report::dimension_choices(levels.get(i).copied())))
+            .collect(),
+        kept: frame.query.hidden(&["g1", "g2", "g3", "sort", "cursor", "f"]),
+        level: figures::dimension_name(level).to_owned(),
+        filter_bar: FilterBar::of(&app.db, &frame.query, &filters).await?,
+        notes: report::notes(&report.notes),
+        clicks: and_filters(&clicks, &filters),
+        is_empty: report.rows.is_empty() && filters == Filters::default(),
+        links: frame.view.link(&format!("{}/links", path_of(&campaign))),
+        table,
+        frame,
+    })
+}
+
+/// A link to be copied.
+struct Link {
+    id: &'static str,
+    name: &'static str,
+    text: String,
+    explained: String,
+}
+
+#[derive(Template)]
+#[template(path = "campaign_links.html")]
+struct LinksPage {
+    frame: Frame,
+    head: Head,
+    links: Vec<Link>,
+}
+
+/// `GET /ui/campaigns/{id}/links`
+pub(super) async fn links_page(
+    viewer: Viewer,
+    State(app): State<App>,
+    Name(id): Name,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let campaign = campaigns::find(&app, &id).await?;
+    let fields = Fields::parse(query.as_deref().unwrap_or_default());
+    let view = View::of(&format!("{}/links", path_of(&campaign)), &fields, &app.config.dashboard, Utc::now());
+    let mut frame = Frame::new(&campaign.terms.name, Section::Campaigns, &viewer, view, &fields, &[]);
+    frame.notice = notice(&fields);
+    let head = Head::of(&campaign, Tab::Links, &frame.view);
+    html(&LinksPage { links: links_of(&app, &campaign).await?, head, frame })
+}
+
+async fn links_of(app: &App, campaign: &Campaign) -> Result<Vec<Link>, Problem> {
+    let links = links::of_campaign(app, campaign).await?;
+    let with = match &links.traffic_source {
+        Some(source) => format!("With the parameters of {}, which fills them in.", source.name),
+        None => "Choose a traffic source in the settings, and its parameters stand here too.".to_owned(),
+    };
+    let link = |id, name, text: &str, explained: &str| Link {
+        id,
+        name,
+        text: text.to_owned(),
+        explained: explained.to_owned(),
+    };
+    let mut list = vec![
+        link("click", "Tracking link", &links.click, &format!("For ads. {with}")),
+        link("short", "Short tracking link", &links.short, "The same, shorter."),
+        link(
+            "out",
+            "Out-link",
+            &links.out,
+            "From a landing page to its offer, where the page does not use {out_url}.",
+        ),
+        link(
+            "pixel",
+            "Conversion pixel",
+            &links.pixel,
+            "An image for thank-you pages; put our click id in the place of CLICK_ID.",
+        ),
+        link(
+            "script",
+            "Script",
+            &format!(
+                "<script async src=\"{}{}\" data-campaign=\"{}\"></script>",
+                app.public_url, app.config.script.path, campaign.key
+            ),
+            "For landing pages: counts visits without a redirect and fills out-links.",
+        ),
+    ];
+    if !app.config.postbacks.key_required {
+        list.push(link(
+            "postback",
+            "Postback URL",
+            &format!("{}/postback?click_id=CLICK_ID&payout=PAYOUT", app.public_url),
+            "For affiliate networks; put the network's macros in the place of CLICK_ID and PAYOUT.",
+        ));
+    }
+    Ok(list)
+}

@@ -1,0 +1,81 @@
+//! What stands around every page of somebody who is signed in.
+
+use super::{assets, form::Fields, query::Query, session::Viewer, view::View};
+
+/// A place of the menu.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Section {
+    Overview,
+    Campaigns,
+    Report,
+    Clicks,
+}
+
+/// The frame of a page.
+pub(super) struct Frame {
+    /// Its title.
+    pub(super) title: String,
+    /// Where the menu is.
+    pub(super) section: Section,
+    /// Range, zone and currency.
+    pub(super) view: View,
+    /// The address of the page with all it was asked, for links that change one thing.
+    pub(super) query: Query,
+    /// What forms hold.
+    pub(super) csrf: String,
+    /// Whether changes are offered.
+    pub(super) may_change: bool,
+    /// The scope of who is signed in.
+    pub(super) scope: &'static str,
+    /// What was just done, in a sentence.
+    pub(super) notice: Option<String>,
+    /// The address of the style.
+    pub(super) style: &'static str,
+    /// The address of the module.
+    pub(super) script: &'static str,
+}
+
+impl Frame {
+    /// Around a page whose address, but for what all pages have in common, has parameters of these names.
+    pub(super) fn new(
+        title: impl Into<String>,
+        section: Section,
+        viewer: &Viewer,
+        view: View,
+        fields: &Fields,
+        own: &[&str],
+    ) -> Self {
+        Self {
+            title: title.into(),
+            section,
+            query: view.query.clone().keeping(fields, own),
+            view,
+            csrf: viewer.csrf(),
+            may_change: viewer.may_change(),
+            scope: viewer.scope(),
+            notice: None,
+            style: assets::style(),
+            script: assets::script(),
+        }
+    }
+
+    /// The menu: address, name, whether it is here.
+    pub(super) fn menu(&self) -> Vec<(String, &'static str, bool)> {
+        let entry = |section, path, name| (self.view.link(path), name, section == self.section);
+        vec![
+            entry(Section::Overview, "/ui", "Overview"),
+            entry(Section::Campaigns, "/ui/campaigns", "Campaigns"),
+            entry(Section::Report, "/ui/report", "Report"),
+            entry(Section::Clicks, "/ui/clicks", "Clicks"),
+        ]
+    }
+
+    pub(super) fn presets(&self) -> Vec<(String, &'static str, bool)> {
+        self.view.presets(&self.query)
+    }
+
+    /// What the form of days sends along.
+    pub(super) fn kept_by_days(&self) -> Vec<(String, String)> {
+        self.query.hidden(&["range", "from", "to", "tz", "currency"])
+    }
+}

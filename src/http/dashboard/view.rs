@@ -1,0 +1,254 @@
+//! What every page is asked alike: a range of days, whose days they are, and the currency of amounts. It stands in the address and
+//! goes along with every link, so it is the same on the next page.
+
+use chrono::{
+    DateTime, Datelike as _, Days, Months, NaiveDate, SecondsFormat, TimeDelta, Timelike as _, Utc,
+};
+use chrono_tz::Tz;
+use serde_json::{Value, json};
+
+use super::{form::Fields, query::Query};
+use crate::{
+    config,
+    model::money::Currency,
+    reports::{plan::begin_of, question::Dimension},
+};
+
+/// The parameters that go along with every link.
+pub(super) const COMMON: [&str; 5] = ["range", "from", "to", "tz", "currency"];
+
+/// Ranges with a name; all but those that are over include today.
+const PRESETS: [(&str, &str); 8] = [
+    ("today", "Today"),
+    ("yesterday", "Yesterday"),
+    ("7d", "7 days"),
+    ("14d", "14 days"),
+    ("30d", "30 days"),
+    ("90d", "90 days"),
+    ("month", "This month"),
+    ("last-month", "Last month"),
+];
+
+/// The range where the address names none.
+const DEFAULT: &str = "7d";
+
+/// What a page is asked.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    /// The address: the path and the common parameters.
+    pub(super) query: Query,
+    /// The name of the range; `custom`: by its days.
+    pub(super) range: &'static str,
+    /// The first day.
+    pub(super) first: NaiveDate,
+    /// The last day.
+    pub(super) last: NaiveDate,
+    /// Whose days.
+    pub(super) tz: Tz,
+    /// Of amounts.
+    pub(super) currency: Currency,
+    now: DateTime<Utc>,
+}
+
+impl View {
+    /// Reads an address. What makes no sense is as if it were not there: an address that somebody cut still shows something.
+    pub(super) fn of(path: &str, fields: &Fields, config: &config::Dashboard, now: DateTime<Utc>) -> Self {
+        let tz = fields.text("tz").parse().unwrap_or(config.time_zone);
+        let currency =
+            fields.text("currency").parse().ok().filter(Currency::is_known).unwrap_or(config.currency);
+        let today = now.with_timezone(&tz).date_naive();
+        let day = |name| fields.text(name).parse::<NaiveDate>().ok();
+        let (range, first, last) = match (fields.text("range"), day("from"), day("to")) {
+            ("custom", Some(from), Some(to)) if from <= to => ("custom", from, to),
+            (name, ..) => {
+                let name =
+                    PRESETS.iter().map(|(name, _)| *name).find(|known| *known == name).unwrap_or(DEFAULT);
+                let (first, last) = days_of(name, today);
+                (name, first, last)
+            }
+        };
+        let common: &[&str] = if range == "custom" { &COMMON } else { &["range", "tz", "currency"] };
+        Self { query: Query::new(path).keeping(fields, common), range, first, last, tz, currency, now }
+    }
+
+    /// This range on another page.
+    pub(super) fn link(&self, path: &str) -> String {
+        self.query.at(path).to_string()
+    }
+
+    /// The ranges with a name: address, name, whether it is the one.
+    pub(super) fn presets(&self, query: &Query) -> Vec<(String, &'static str, bool)> {
+        let of = |(name, label): &(&'static str, &'static str)| {
+            let query = query.without("from").without("to").with("range", name);
+            (query.to_string(), *label, *name == self.range)
+        };
+        PRESETS.iter().map(of).collect()
+    }
+
+    /// The first moment.
+    pub(super) fn from(&self) -> DateTime<Utc> {
+        begin_of(self.tz, self.first)
+    }
+
+    /// The moment after the last: of a range that is still running the end of this hour, so that it is compared with as much of the
+    /// one before.
+    pub(super) fn to(&self) -> DateTime<Utc> {
+        let end = begin_of(self.tz, self.last.succ_opt().unwrap_or(self.last));
+        let hour =
+            self.now.with_minute(0).and_then(|at| at.with_second(0)).and_then(|at| at.with_nanosecond(0));
+        let hour = hour.unwrap_or(self.now) + TimeDelta::hours(1);
+        if self.is_running() { end.min(hour).max(self.from() + TimeDelta::hours(1)) } else { end }
+    }
+
+    /// Whether today is in it.
+    pub(super) fn is_running(&self) -> bool {
+        self.last >= self.now.with_timezone(&self.tz).date_naive()
+    }
+
+    /// What its graph is told apart by: hours of one or two days, days, else months.
+    pub(super) fn step(&self) -> Dimension {
+        match (self.last - self.first).num_days() {
+            ..=1 => Dimension::Hour,
+            2..=120 => Dimension::Day,
+            _ => Dimension::Month,
+        }
+    }
+
+    /// The days in words.
+    pub(super) fn days(&self) -> String {
+        let day = |day: NaiveDate| day.format("%-d %b %Y").to_string();
+        if self.first == self.last {
+            return day(self.first);
+        }
+        if self.first.year() == self.last.year() {
+            return format!("{} \u{2013} {}", self.first.format("%-d %b"), day(self.last));
+        }
+        format!("{} \u{2013} {}", day(self.first), day(self.last))
+    }
+
+    /// A question of reports about this range, to be added to.
+    pub(super) fn question(&self) -> Value {
+        self.question_of(self.from(), self.to())
+    }
+
+    /// Likewise about as long a time just before.
+    pub(super) fn question_before(&self) -> Value {
+        let (from, to) = (self.from(), self.to());
+        self.question_of(from - (to - from), from)
+    }
+
+    fn question_of(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Value {
+        let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        json!({ "from": text(from), "to": text(to), "tz": self.tz.name(), "currency": self.currency.to_string() })
+    }
+
+    /// A moment as it is shown.
+    pub(super) fn moment(&self, at: DateTime<Utc>) -> String {
+        at.with_timezone(&self.tz).format("%Y-%m-%d %H:%M:%S").to_string()
+    }
+
+    /// The hours, days or months of its graph, as reports name them.
+    pub(super) fn steps(&self) -> Vec<String> {
+        self.steps_between(self.from(), self.to())
+    }
+
+    /// Those of as long a time just before.
+    pub(super) fn steps_before(&self) -> Vec<String> {
+        let (from, to) = (self.from(), self.to());
+        self.steps_between(from - (to - from), from)
+    }
+
+    fn steps_between(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<String> {
+        let day = |at: DateTime<Utc>| at.with_timezone(&self.tz).date_naive();
+        let (first, last) = (day(from), day(to - TimeDelta::seconds(1)));
+        match self.step() {
+            Dimension::Hour => {
+                let name = |hour| (from + TimeDelta::hours(hour)).to_rfc3339_opts(SecondsFormat::Secs, true);
+                (0..(to - from).num_hours()).map(name).collect()
+            }
+            Dimension::Month => {
+                let first = first.with_day(1).unwrap_or(first);
+                let months = (0..).map_while(|n| first.checked_add_months(Months::new(n)));
+                months
+                    .take_while(|month| *month <= last)
+                    .map(|month| month.format("%Y-%m").to_string())
+                    .collect()
+            }
+            _ => first.iter_days().take_while(|day| *day <= last).map(|day| day.to_string()).collect(),
+        }
+    }
+}
+
+fn days_of(range: &str, today: NaiveDate) -> (NaiveDate, NaiveDate) {
+    let ago = |days| today.checked_sub_days(Days::new(days)).unwrap_or(today);
+    let month = today.with_day(1).unwrap_or(today);
+    match range {
+        "today" => (today, today),
+        "yesterday" => (ago(1), ago(1)),
+        "14d" => (ago(13), today),
+        "30d" => (ago(29), today),
+        "90d" => (ago(89), today),
+        "month" => (month, today),
+        "last-month" => {
+            let first = month.checked_sub_months(Months::new(1)).unwrap_or(month);
+            (first, month.pred_opt().unwrap_or(month))
+        }
+        _ => (ago(6), today),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(query: &str) -> View {
+        let config = crate::config::Loaded::load(None, [], &crate::config::Flags::default()).unwrap().config;
+        let now = "2026-11-30T23:20:30Z".parse().unwrap();
+        View::of("/ui", &Fields::parse(query), &config.dashboard, now)
+    }
+
+    #[test]
+    fn ranges_are_of_days_of_the_zone_and_include_today_by_default() {
+        for (query, first, last) in [
+            ("", "2026-11-24", "2026-11-30"),
+            ("range=nonsense&from=x", "2026-11-24", "2026-11-30"),
+            ("range=today&tz=Asia/Tokyo", "2026-12-01", "2026-12-01"),
+            ("range=yesterday", "2026-11-29", "2026-11-29"),
+            ("range=30d", "2026-11-01", "2026-11-30"),
+            ("range=last-month", "2026-10-01", "2026-10-31"),
+            ("range=month&tz=Asia/Tokyo", "2026-12-01", "2026-12-01"),
+            ("range=custom&from=2026-01-02&to=2026-01-03", "2026-01-02", "2026-01-03"),
+            ("range=custom&from=2026-01-03&to=2026-01-02", "2026-11-24", "2026-11-30"),
+        ] {
+            let view = view(query);
+            assert_eq!(
+                (view.first.to_string(), view.last.to_string()),
+                (first.to_owned(), last.to_owned()),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_running_ends_with_this_hour_and_what_is_over_with_its_last_day() {
+        let time = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        assert_eq!(view("").to(), time("2026-12-01T00:00:00Z"));
+        let tokyo = view("range=today&tz=Asia/Tokyo");
+        assert_eq!((tokyo.from(), tokyo.to()), (time("2026-11-30T15:00:00Z"), time("2026-12-01T00:00:00Z")));
+        assert_eq!(tokyo.steps().len(), 9);
+        let before = tokyo.question_before();
+        assert_eq!(
+            (before["from"].as_str(), before["to"].as_str()),
+            (Some("2026-11-30T06:00:00Z"), Some("2026-11-30T15:00:00Z"))
+        );
+        assert_eq!(view("range=yesterday").to(), time("2026-11-30T00:00:00Z"));
+        assert_eq!(view("range=custom&from=2025-11-01&to=2026-11-02").steps().len(), 13);
+    }
+
+    #[test]
+    fn the_range_the_zone_and_the_currency_go_along() {
+        let view = view("range=30d&tz=Europe/Berlin&currency=eur&sort=-clicks&from=2026-01-01");
+        assert_eq!(view.link("/ui/clicks"), "/ui/clicks?range=30d&tz=Europe%2FBerlin&currency=eur");
+        assert_eq!(view.currency.to_string(), "EUR");
+    }
+}

@@ -506,9 +506,9 @@ async fn queries_seen(octo: &Octo, token: &str) -> BTreeSet<String> {
     ran
 }
 
-/// Run by `octo privacy`, `octo relabel`, `octo reports` and `octo demo` alone, which have no `/metrics`; `erasure`, `relabel`,
-/// `recounts` and `edge::demo` test them.
-const OF_THE_COMMAND_LINE: [&str; 48] = [
+/// Run by `octo privacy`, `octo relabel`, `octo reports`, `octo demo` and `octo sign-in-link` alone, which have no `/metrics`;
+/// `erasure`, `relabel`, `recounts`, `edge::demo` and `dashboard::sessions` test them.
+const OF_THE_COMMAND_LINE: [&str; 50] = [
     "click.list_of_ids",
     "demo.delete_affiliate_networks",
     "demo.delete_campaign_costs",
@@ -556,6 +556,8 @@ const OF_THE_COMMAND_LINE: [&str; 48] = [
     "relabel.hours",
     "relabel.page",
     "relabel.update",
+    "sign_in_link.insert",
+    "sign_in_link.sweep",
     "transfer.inspect",
 ];
 

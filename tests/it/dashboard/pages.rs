@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use chrono::{TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -58,7 +59,10 @@ async fn figures_on_the_screen_are_those_of_the_api_and_of_the_csv() {
     })
     .await;
     let id = campaign["id"].as_str().unwrap();
-    let asked = json!({ "group_by": ["sub1"], "measures": ["clicks", "revenue", "cost", "profit"] });
+    // where nothing is said a report ends with the second before, a page with the hour
+    let to = Utc::now() + TimeDelta::hours(1);
+    let asked =
+        json!({ "to": to, "group_by": ["sub1"], "measures": ["clicks", "revenue", "cost", "profit"] });
     let answer: Value =
         tracker.api(Method::POST, "/reports").json(&asked).send().await.unwrap().json().await.unwrap();
     let page = visitor.page("/ui/report?g1=sub1&m=clicks&m=revenue&m=cost&m=profit").await;

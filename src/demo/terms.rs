@@ -68,7 +68,7 @@ pub(super) const CAMPAIGNS: [Plan; 4] = [
         countries: &[("DE", 66), ("AT", 20), ("CH", 14)],
         cost_micros: 60_000,
         out_per_mille: 340,
-        sales_per_myriad: 30,
+        sales_per_myriad: 38,
         keywords: &[],
     },
     Plan {
@@ -121,19 +121,14 @@ const PAGES: [(&str, &str); 3] = [
     ("Demo: five VPNs compared", "https://page.example/vpn-compared?out={out_url}"),
 ];
 
-/// Name, URL, and what a conversion pays: cents and currency.
-const OFFERS: [(&str, &str, i64, Currency); 6] = [
-    ("Demo: gummies, trial pack", "https://shop.example/gummies-trial?click={click_id}", 2400, Currency::EUR),
-    (
-        "Demo: gummies, three packs",
-        "https://shop.example/gummies-three?click={click_id}",
-        3800,
-        Currency::EUR,
-    ),
-    ("Demo: puzzle game", "https://games.example/puzzle?click={click_id}", 190, Currency::USD),
-    ("Demo: card game", "https://games.example/cards?click={click_id}", 240, Currency::USD),
-    ("Demo: VPN, a year", "https://vpn.example/year?click={click_id}", 3200, Currency::USD),
-    ("Demo: shopping survey", "https://survey.example/start?click={click_id}", 110, Currency::EUR),
+/// Name, URL, and what a conversion pays, in cents: of one currency, because rates of the others may be older than these days.
+const OFFERS: [(&str, &str, i64); 6] = [
+    ("Demo: gummies, trial pack", "https://shop.example/gummies-trial?click={click_id}", 2600),
+    ("Demo: gummies, three packs", "https://shop.example/gummies-three?click={click_id}", 4100),
+    ("Demo: puzzle game", "https://games.example/puzzle?click={click_id}", 190),
+    ("Demo: card game", "https://games.example/cards?click={click_id}", 240),
+    ("Demo: VPN, a year", "https://vpn.example/year?click={click_id}", 3200),
+    ("Demo: shopping survey", "https://survey.example/start?click={click_id}", 120),
 ];
 
 /// What a link carries: name, macro, slot.
@@ -216,8 +211,8 @@ pub(super) async fn make(db: &Db) -> anyhow::Result<Vec<Lane>> {
         pages.push(library::insert::<LandingPage>(db, made_by(PAGE, nth), true, terms).await?.id);
     }
     let mut offers = Vec::new();
-    for (nth, (name, url, cents, currency)) in OFFERS.into_iter().enumerate() {
-        let payout = Money { amount: Decimal::new(cents, 2), currency };
+    for (nth, (name, url, cents)) in OFFERS.into_iter().enumerate() {
+        let payout = Money { amount: Decimal::new(cents, 2), currency: Currency::USD };
         let terms = OfferTerms {
             name: name.to_owned(),
             url: url.to_owned(),

@@ -5,82 +5,86 @@ use uuid::Uuid;
 
 use crate::db::{Db, Error, Statement, statement::statements};
 
+/// What a table has of the clicks of campaigns (`$1`) from a time until before another.
+macro_rules! of_clicks {
+    ($table:literal) => {
+        concat!(
+            "
+    DELETE FROM ",
+            $table,
+            " f
+    USING clicks c
+    WHERE c.campaign_id = ANY ($1)
+      AND c.created_at >= $2
+      AND c.created_at < $3
+      AND f.click_id = c.id"
+        )
+    };
+}
+
+/// Likewise of the campaigns themselves.
+macro_rules! of_day {
+    ($table:literal) => {
+        concat!(
+            "
+    DELETE FROM ",
+            $table,
+            "
+    WHERE campaign_id = ANY ($1)
+      AND created_at >= $2
+      AND created_at < $3"
+        )
+    };
+}
+
+/// All that a table has of campaigns (`$1`).
+macro_rules! of_campaigns {
+    ($table:literal) => {
+        concat!(
+            "
+    DELETE FROM ",
+            $table,
+            "
+    WHERE campaign_id = ANY ($1)"
+        )
+    };
+}
+
 statements! {
     // Of campaigns that are deleted, too.
     SINCE = "demo.since": "SELECT min(created_at) FROM campaigns WHERE id = ANY ($1)";
 
-    DELETE_OUT_CLICK_KEYS = "demo.delete_out_click_keys": "
-    DELETE FROM out_click_keys k
-    USING clicks c
-    WHERE c.campaign_id = ANY ($1)
-      AND c.created_at >= $2
-      AND c.created_at < $3
-      AND k.click_id = c.id";
+    DELETE_OUT_CLICK_KEYS = "demo.delete_out_click_keys": of_clicks!("out_click_keys");
 
-    DELETE_OUT_CLICK_LEGS = "demo.delete_out_click_legs": "
-    DELETE FROM out_click_legs l
-    USING clicks c
-    WHERE c.campaign_id = ANY ($1)
-      AND c.created_at >= $2
-      AND c.created_at < $3
-      AND l.click_id = c.id";
+    DELETE_OUT_CLICK_LEGS = "demo.delete_out_click_legs": of_clicks!("out_click_legs");
 
-    DELETE_POSTBACKS = "demo.delete_postbacks": "
-    DELETE FROM postbacks p
-    USING clicks c
-    WHERE c.campaign_id = ANY ($1)
-      AND c.created_at >= $2
-      AND c.created_at < $3
-      AND p.click_id = c.id";
+    DELETE_POSTBACKS = "demo.delete_postbacks": of_clicks!("postbacks");
 
-    DELETE_CONVERSION_CLICKS = "demo.delete_conversion_clicks": "
-    DELETE FROM conversion_clicks k
-    USING clicks c
-    WHERE c.campaign_id = ANY ($1)
-      AND c.created_at >= $2
-      AND c.created_at < $3
-      AND k.click_id = c.id";
+    DELETE_CONVERSION_CLICKS = "demo.delete_conversion_clicks": of_clicks!("conversion_clicks");
 
-    DELETE_EVENTS = "demo.delete_events": "
-    DELETE FROM events
-    WHERE campaign_id = ANY ($1)
-      AND created_at >= $2
-      AND created_at < $3";
+    DELETE_EVENTS = "demo.delete_events": of_day!("events");
 
-    DELETE_OUT_CLICKS = "demo.delete_out_clicks": "
-    DELETE FROM out_clicks
-    WHERE campaign_id = ANY ($1)
-      AND created_at >= $2
-      AND created_at < $3";
+    DELETE_OUT_CLICKS = "demo.delete_out_clicks": of_day!("out_clicks");
 
-    DELETE_CLICKS = "demo.delete_clicks": "
-    DELETE FROM clicks
-    WHERE campaign_id = ANY ($1)
-      AND created_at >= $2
-      AND created_at < $3";
+    DELETE_CLICKS = "demo.delete_clicks": of_day!("clicks");
 
-    DELETE_DELIVERY_ATTEMPTS = "demo.delete_delivery_attempts": "
-    DELETE FROM delivery_attempts WHERE campaign_id = ANY ($1)";
+    DELETE_DELIVERY_ATTEMPTS = "demo.delete_delivery_attempts": of_campaigns!("delivery_attempts");
 
-    DELETE_DELIVERIES = "demo.delete_deliveries": "DELETE FROM deliveries WHERE campaign_id = ANY ($1)";
+    DELETE_DELIVERIES = "demo.delete_deliveries": of_campaigns!("deliveries");
 
-    DELETE_CHANGES = "demo.delete_conversion_changes": "
-    DELETE FROM conversion_changes WHERE campaign_id = ANY ($1)";
+    DELETE_CHANGES = "demo.delete_conversion_changes": of_campaigns!("conversion_changes");
 
-    DELETE_CONVERSIONS = "demo.delete_conversions": "DELETE FROM conversions WHERE campaign_id = ANY ($1)";
+    DELETE_CONVERSIONS = "demo.delete_conversions": of_campaigns!("conversions");
 
-    DELETE_HOURS = "demo.delete_campaign_stats": "
-    DELETE FROM campaign_stats_hourly WHERE campaign_id = ANY ($1)";
+    DELETE_HOURS = "demo.delete_campaign_stats": of_campaigns!("campaign_stats_hourly");
 
-    DELETE_COSTS = "demo.delete_campaign_costs": "
-    DELETE FROM campaign_costs_hourly WHERE campaign_id = ANY ($1)";
+    DELETE_COSTS = "demo.delete_campaign_costs": of_campaigns!("campaign_costs_hourly");
 
-    DELETE_ADJUSTMENTS = "demo.delete_cost_adjustments": "
-    DELETE FROM cost_adjustments WHERE campaign_id = ANY ($1)";
+    DELETE_ADJUSTMENTS = "demo.delete_cost_adjustments": of_campaigns!("cost_adjustments");
 
-    DELETE_PRICES = "demo.delete_campaign_prices": "DELETE FROM campaign_prices WHERE campaign_id = ANY ($1)";
+    DELETE_PRICES = "demo.delete_campaign_prices": of_campaigns!("campaign_prices");
 
-    DELETE_VALUES = "demo.delete_report_values": "DELETE FROM report_values WHERE campaign_id = ANY ($1)";
+    DELETE_VALUES = "demo.delete_report_values": of_campaigns!("report_values");
 
     DELETE_CAMPAIGNS = "demo.delete_campaigns": "DELETE FROM campaigns WHERE id = ANY ($1)";
 

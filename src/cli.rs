@@ -1,5 +1,5 @@
 //! The command line: serve, migrate, token, sign-in-link, config, database, journal, explain, cost, privacy, conversions, fx,
-//! relabel, reports, healthcheck.
+//! relabel, reports, demo, healthcheck.
 
 mod conversions;
 mod cost;

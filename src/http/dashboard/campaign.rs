@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     campaigns::notice,
     failure::Failure,
-    figures::{self, Change, Figure},
+    figures::{self, Headline},
     filters::{self, FilterBar, Filters},
     form::Fields,
     frame::{Frame, Section},
@@ -94,14 +94,6 @@ pub(super) fn path_of(campaign: &Campaign) -> String {
     format!("/ui/campaigns/{}", campaign.id)
 }
 
-/// A figure of the whole campaign.
-struct Headline {
-    name: &'static str,
-    unit: String,
-    figure: Figure,
-    change: Option<Change>,
-}
-
 #[derive(Template)]
 #[template(path = "campaign.html")]
 struct CampaignPage {
@@ -166,14 +158,7 @@ pub(super) async fn report_page(
         },
     );
     let headline = |measure: &Measure| {
-        let now = figures::value(&report.totals, *measure);
-        let before = report.totals_before.as_ref().and_then(|before| figures::value(before, *measure));
-        Headline {
-            name: figures::name(*measure),
-            unit: if measure.is_money() { report.currency.to_string() } else { String::new() },
-            figure: figures::shown(*measure, now),
-            change: figures::change(*measure, now, before),
-        }
+        Headline::of(*measure, &report.totals, report.totals_before.as_ref(), report.currency)
     };
     let labels = ["First", "then", "then"];
     html(&CampaignPage {

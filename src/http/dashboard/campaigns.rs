@@ -177,14 +177,8 @@ async fn sums(app: &App, view: &View) -> Result<(HashMap<Uuid, Sums>, Vec<String
 fn columns(frame: &Frame, order: &str) -> Vec<Column> {
     let currency = frame.view.currency;
     let column = |measure: &Measure| {
-        let unit = if measure.is_money() { format!(", {currency}") } else { String::new() };
-        Column::new(
-            format!("{}{unit}", figures::name(*measure)),
-            (*measure).into(),
-            order,
-            &frame.query,
-            false,
-        )
+        let name = figures::heading(*measure, currency);
+        Column::new(name, (*measure).into(), order, &frame.query, false)
     };
     let name = Column::new("Campaign", NAME, order, &frame.query, true);
     std::iter::once(name).chain(MEASURES.iter().map(column)).collect()

@@ -9,7 +9,10 @@ use chrono_tz::Tz;
 use rust_decimal::{Decimal, prelude::ToPrimitive as _};
 
 use super::figures::{self, Figure};
-use crate::reports::question::{Dimension, Measure};
+use crate::{
+    model::money::Currency,
+    reports::question::{Dimension, Measure},
+};
 
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 240.0;
@@ -34,7 +37,7 @@ struct Point {
 #[template(path = "chart.html")]
 pub(super) struct Chart {
     name: &'static str,
-    unit: String,
+    heading: String,
     sentence: String,
     top: String,
     bottom: String,
@@ -56,7 +59,7 @@ pub(super) struct Series<'a> {
     /// Of which measure.
     pub(super) measure: Measure,
     /// In which currency amounts are.
-    pub(super) currency: String,
+    pub(super) currency: Currency,
     /// The names of the points: hours, days or months, as reports have them.
     pub(super) steps: &'a [String],
     /// What these are.
@@ -120,7 +123,7 @@ impl Chart {
         let extreme = |value: f64| figures::shown(series.measure, Decimal::try_from(value).ok()).text;
         Self {
             name: figures::name(series.measure),
-            unit: if series.measure.is_money() { format!(", {}", series.currency) } else { String::new() },
+            heading: figures::heading(series.measure, series.currency),
             sentence: sentence(&names, series),
             top: extreme(high),
             bottom: extreme(low),
@@ -182,7 +185,7 @@ mod tests {
         let values = |values: &[i64]| values.iter().map(|value| Some(Decimal::from(*value))).collect();
         Chart::of(&Series {
             measure: Measure::Profit,
-            currency: "USD".to_owned(),
+            currency: Currency::USD,
             steps: &steps,
             step: Dimension::Day,
             tz: Tz::UTC,

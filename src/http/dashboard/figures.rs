@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::{
     http::api::reports::ReportFigures,
+    model::money::Currency,
     reports::{
         figures::Sums,
         question::{Dimension, Measure, UNKNOWN, Validity},
@@ -30,6 +31,45 @@ pub(super) struct Change {
     pub(super) text: String,
     /// As that of a figure.
     pub(super) tone: &'static str,
+}
+
+/// A figure of a whole range above a page, and how it differs from the one before.
+pub(super) struct Headline {
+    /// What it is called, with its unit.
+    pub(super) name: String,
+    /// The figure.
+    pub(super) figure: Figure,
+    /// The change.
+    pub(super) change: Option<Change>,
+}
+
+impl Headline {
+    /// Of the totals of a report, and those of the time before.
+    pub(super) fn of(
+        measure: Measure,
+        now: &ReportFigures,
+        before: Option<&ReportFigures>,
+        currency: Currency,
+    ) -> Self {
+        let (figure, change) = compared(measure, now, before);
+        Self { name: heading(measure, currency), figure, change }
+    }
+}
+
+/// A figure as it is shown, with its change where there is one to compare it with.
+pub(super) fn compared(
+    measure: Measure,
+    now: &ReportFigures,
+    before: Option<&ReportFigures>,
+) -> (Figure, Option<Change>) {
+    let now = value(now, measure);
+    let change = before.and_then(|before| change(measure, now, value(before, measure)));
+    (shown(measure, now), change)
+}
+
+/// What stands above a measure: its name, of amounts with their currency.
+pub(super) fn heading(measure: Measure, currency: Currency) -> String {
+    if measure.is_money() { format!("{}, {currency}", name(measure)) } else { name(measure).to_owned() }
 }
 
 /// A figure of a report.

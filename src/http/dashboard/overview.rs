@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     chart::{Chart, Series},
     failure::Failure,
-    figures::{self, Change, Figure},
+    figures::{self, Figure, Headline},
     form::Fields,
     frame::{Frame, Section},
     html,
@@ -55,12 +55,9 @@ const TOPS: [(Dimension, &str); 4] = [
 /// Rows of a small table.
 const TOP_ROWS: usize = 8;
 
-/// A figure of the row.
-struct Headline {
-    name: &'static str,
-    unit: String,
-    figure: Figure,
-    change: Option<Change>,
+/// A figure of the row, and the address that plots it.
+struct Plotted {
+    headline: Headline,
     plot: String,
     is_plotted: bool,
 }
@@ -92,7 +89,7 @@ struct Trouble {
 #[template(path = "overview.html")]
 struct OverviewPage {
     frame: Frame,
-    headlines: Vec<Headline>,
+    headlines: Vec<Plotted>,
     chart: Chart,
     tops: Vec<Top>,
     troubles: Vec<Trouble>,
@@ -112,8 +109,8 @@ pub(super) async fn page(
     let plotted = fields.text("plot").parse().ok().filter(|measure| FIGURES.contains(measure));
     let plotted = plotted.unwrap_or(Measure::Clicks);
     let (now, before, tops, troubles) = tokio::try_join!(
-        by_step(&app, &view, view.question(), true),
-        by_step(&app, &view, view.question_before(), false),
+        by_step(&app, &view, view.question()),
+        by_step(&app, &view, view.question_before()),
         tops(&app, &view),
         troubles(&app),
     )?;
@@ -121,7 +118,7 @@ pub(super) async fn page(
     let steps = frame.view.steps();
     let series = Series {
         measure: plotted,
-        currency: frame.view.currency.to_string(),
+        currency: frame.view.currency,
         steps: &steps,
         step: frame.view.step(),
         tz: frame.view.tz,
@@ -131,7 +128,14 @@ pub(super) async fn page(
     };
     let notes = super::report::notes(&now.notes);
     html(&OverviewPage {
-        headlines: FIGURES.iter().map(|measure| headline(&now, &frame, *measure, plotted)).collect(),
+        headlines: FIGURES
+            .iter()
+            .map(|measure| Plotted {
+                headline: Headline::of(*measure, &now.totals, Some(&before.totals), now.currency),
+                plot: address_of(&frame, *measure),
+                is_plotted: *measure == plotted,
+            })
+            .collect(),
         chart: Chart::of(&series),
         tops,
         troubles: troubles.into_iter().chain(lost(&now)).collect(),
@@ -144,13 +148,10 @@ pub(super) async fn page(
 }
 
 /// The figures of each step of a range.
-async fn by_step(app: &App, view: &View, mut question: Value, is_compared: bool) -> Result<Report, Problem> {
+async fn by_step(app: &App, view: &View, mut question: Value) -> Result<Report, Problem> {
     question["group_by"] = json!([<&str>::from(view.step())]);
     question["measures"] = FIGURES.iter().map(|measure| <&str>::from(*measure)).collect();
     question["limit"] = json!(1000);
-    if is_compared {
-        question["compare"] = json!("previous");
-    }
     reports::answered(app, &question).await
 }
 
@@ -176,18 +177,10 @@ fn values_before(report: &Report, view: &View, count: usize, measure: Measure) -
     std::iter::repeat_n(None, missing).chain(values).collect()
 }
 
-fn headline(report: &Report, frame: &Frame, measure: Measure, plotted: Measure) -> Headline {
-    let now = figures::value(&report.totals, measure);
-    let before = report.totals_before.as_ref().and_then(|before| figures::value(before, measure));
+/// The address of the page with this measure plotted; clicks are where nothing is said.
+fn address_of(frame: &Frame, measure: Measure) -> String {
     let name = if measure == Measure::Clicks { "" } else { measure.into() };
-    Headline {
-        name: figures::name(measure),
-        unit: if measure.is_money() { report.currency.to_string() } else { String::new() },
-        figure: figures::shown(measure, now),
-        change: figures::change(measure, now, before),
-        plot: frame.query.with("plot", name).to_string(),
-        is_plotted: measure == plotted,
-    }
+    frame.query.with("plot", name).to_string()
 }
 
 async fn tops(app: &App, view: &View) -> Result<Vec<Top>, Problem> {

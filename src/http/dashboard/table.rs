@@ -9,7 +9,7 @@ use super::{
     query::Query,
 };
 use crate::{
-    http::api::reports::{Report, ReportRow},
+    http::api::reports::{Report, ReportFigures, ReportRow},
     reports::question::{Dimension, Measure, UNKNOWN},
 };
 
@@ -109,9 +109,6 @@ impl Table {
         let Asked { query, groups, measures, order, .. } = asked;
         let value = |row: &ReportRow| measures.first().and_then(|first| figures::value(&row.figures, *first));
         let most = report.rows.iter().filter_map(value).max().unwrap_or_default();
-        let unit = |measure: Measure| {
-            if measure.is_money() { format!(", {}", report.currency) } else { String::new() }
-        };
         let row = |row: &ReportRow| Row {
             keys: groups.iter().map(|group| key(row, *group, asked)).collect(),
             cells: cells(measures, &row.figures, row.before.as_ref()),
@@ -129,7 +126,7 @@ impl Table {
             columns: measures
                 .iter()
                 .map(|measure| {
-                    let name = format!("{}{}", figures::name(*measure), unit(*measure));
+                    let name = figures::heading(*measure, report.currency);
                     Column::new(name, (*measure).into(), order, query, false)
                 })
                 .collect(),
@@ -142,16 +139,10 @@ impl Table {
     }
 }
 
-fn cells(
-    measures: &[Measure],
-    now: &crate::http::api::reports::ReportFigures,
-    before: Option<&crate::http::api::reports::ReportFigures>,
-) -> Vec<Cell> {
+fn cells(measures: &[Measure], now: &ReportFigures, before: Option<&ReportFigures>) -> Vec<Cell> {
     let cell = |measure: &Measure| {
-        let value = figures::value(now, *measure);
-        let change =
-            before.and_then(|before| figures::change(*measure, value, figures::value(before, *measure)));
-        Cell { figure: figures::shown(*measure, value), change }
+        let (figure, change) = figures::compared(*measure, now, before);
+        Cell { figure, change }
     };
     measures.iter().map(cell).collect()
 }

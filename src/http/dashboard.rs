@@ -14,6 +14,7 @@ mod figures;
 mod filters;
 mod form;
 mod frame;
+mod inputs;
 mod overview;
 mod query;
 mod report;

@@ -2,10 +2,9 @@
 
 use askama::Template;
 use axum::{
-    extract::{RawQuery, State},
+    extract::State,
     response::{IntoResponse, Redirect, Response},
 };
-use chrono::Utc;
 use serde_json::json;
 
 use super::{
@@ -13,12 +12,11 @@ use super::{
     failure::Failure,
     figures::{self, Headline},
     filters::{self, FilterBar, Filters},
-    form::Fields,
     frame::{Frame, Section},
     html,
     query::Query,
     report::{self, Choice, MEASURES, ROWS},
-    session::Viewer,
+    session::Opened,
     table::{Asked, Table, and_filters},
     view::{COMMON, View},
 };
@@ -94,6 +92,14 @@ pub(super) fn path_of(campaign: &Campaign) -> String {
     format!("/ui/campaigns/{}", campaign.id)
 }
 
+/// The frame of the campaign's page whose path ends like this.
+pub(super) fn frame_of(app: &App, opened: &Opened, campaign: &Campaign, end: &str, own: &[&str]) -> Frame {
+    let path = format!("{}{end}", path_of(campaign));
+    let mut frame = Frame::of(app, opened, Section::Campaigns, &path, own).titled(&campaign.terms.name);
+    frame.notice = notice(&opened.fields);
+    frame
+}
+
 #[derive(Template)]
 #[template(path = "campaign.html")]
 struct CampaignPage {
@@ -113,24 +119,21 @@ struct CampaignPage {
 
 /// `GET /ui/campaigns/{id}`: the first level whose value is not chosen yet; a row that is clicked chooses it.
 pub(super) async fn report_page(
-    viewer: Viewer,
+    opened: Opened,
     State(app): State<App>,
     Name(id): Name,
-    RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let campaign = campaigns::find(&app, &id).await?;
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
-    let view = View::of(&path_of(&campaign), &fields, &app.config.dashboard, Utc::now());
-    let mut frame = Frame::new(&campaign.terms.name, Section::Campaigns, &viewer, view, &fields, &OWN);
-    frame.notice = notice(&fields);
-    if let Some(address) = filters::added(&fields, &frame.query) {
+    let fields = &opened.fields;
+    let frame = frame_of(&app, &opened, &campaign, "", &OWN);
+    if let Some(address) = filters::added(fields, &frame.query) {
         return Ok(Redirect::to(&address).into_response());
     }
-    let filters = Filters::of(&fields);
-    let levels = report::groups_of(&fields, &LEVELS);
+    let filters = Filters::of(fields);
+    let levels = report::groups_of(fields, &LEVELS);
     let level = levels.iter().find(|level| !filters.has_chosen(**level)).or(levels.last()).copied();
     let level = level.unwrap_or(LEVELS[0]);
-    let order = report::order_of(&fields, &[level], &MEASURES);
+    let order = report::order_of(fields, &[level], &MEASURES);
     let mut question = frame.view.question();
     let of_campaign = filters.and(Dimension::Campaign, &campaign.id.to_string());
     question["group_by"] = json!([<&str>::from(level)]);
@@ -143,7 +146,7 @@ pub(super) async fn report_page(
         question["cursor"] = json!(fields.text("cursor"));
     }
     let report = reports::answered(&app, &question).await?;
-    let clicks = Query::new("/ui/clicks").keeping(&fields, &COMMON);
+    let clicks = Query::new("/ui/clicks").keeping(fields, &COMMON);
     let clicks = clicks.and(filters::PARAM, &format!("campaign:is:{}", campaign.id));
     let table = Table::of(
         &report,
@@ -199,16 +202,12 @@ struct LinksPage {
 
 /// `GET /ui/campaigns/{id}/links`
 pub(super) async fn links_page(
-    viewer: Viewer,
+    opened: Opened,
     State(app): State<App>,
     Name(id): Name,
-    RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let campaign = campaigns::find(&app, &id).await?;
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
-    let view = View::of(&format!("{}/links", path_of(&campaign)), &fields, &app.config.dashboard, Utc::now());
-    let mut frame = Frame::new(&campaign.terms.name, Section::Campaigns, &viewer, view, &fields, &[]);
-    frame.notice = notice(&fields);
+    let frame = frame_of(&app, &opened, &campaign, "/links", &[]);
     let head = Head::of(&campaign, Tab::Links, &frame.view);
     html(&LinksPage { links: links_of(&app, &campaign).await?, head, frame })
 }

@@ -8,11 +8,10 @@ use std::{
 
 use askama::Template;
 use axum::{
-    extract::{RawQuery, State},
+    extract::State,
     http::HeaderMap,
     response::{IntoResponse, Redirect, Response},
 };
-use chrono::Utc;
 use rust_decimal::Decimal;
 use serde_json::json;
 use strum::VariantNames as _;
@@ -26,7 +25,7 @@ use super::{
     html,
     query::Query,
     report,
-    session::{Posted, Viewer},
+    session::{Opened, Posted},
     table::Column,
     view::View,
 };
@@ -99,15 +98,10 @@ struct CampaignsPage {
 }
 
 /// `GET /ui/campaigns`
-pub(super) async fn page(
-    viewer: Viewer,
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
-    let view = View::of(PATH, &fields, &app.config.dashboard, Utc::now());
-    let mut frame = Frame::new("Campaigns", Section::Campaigns, &viewer, view, &fields, &OWN);
-    frame.notice = notice(&fields);
+pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Response, Failure> {
+    let fields = &opened.fields;
+    let mut frame = Frame::of(&app, &opened, Section::Campaigns, PATH, &OWN).titled("Campaigns");
+    frame.notice = notice(fields);
     let (sums, notes) = sums(&app, &frame.view).await?;
     let all = app.campaigns.list();
     let has_any = !all.is_empty();
@@ -131,7 +125,7 @@ pub(super) async fn page(
         .collect();
     listed.sort_by_key(|(routes, _)| Reverse(routes.campaign.id));
     listed.truncate(app.config.dashboard.campaigns_max);
-    let order = order_of(&fields);
+    let order = order_of(fields);
     listed.sort_by(|a, b| compare(&order, a, b));
     let total = listed.iter().fold(Sums::default(), |mut total, (_, sums)| {
         total.add(sums);
@@ -222,7 +216,7 @@ fn shown((routes, sums): &(Arc<Routes>, Sums), view: &View) -> Row {
 
 /// `POST /ui/campaigns`: pauses or resumes those that are marked; what cannot be is left as it is, and said.
 pub(super) async fn switch(State(app): State<App>, posted: Posted) -> Result<Response, Failure> {
-    let fields = &posted.fields;
+    let fields = &posted.opened.fields;
     let (status, done) = match fields.text("action") {
         "pause" => (Status::Paused, "paused"),
         "resume" => (Status::Active, "resumed"),

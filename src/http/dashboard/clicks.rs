@@ -2,20 +2,18 @@
 
 use askama::Template;
 use axum::{
-    extract::{RawQuery, State},
+    extract::State,
     response::{IntoResponse, Redirect, Response},
 };
-use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
     figures,
     filters::{self, FilterBar, Filters},
-    form::Fields,
     frame::{Frame, Section},
     html,
-    session::Viewer,
+    session::Opened,
     view::View,
 };
 use crate::{
@@ -72,22 +70,17 @@ struct ClicksPage {
 }
 
 /// `GET /ui/clicks`
-pub(super) async fn page(
-    viewer: Viewer,
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
-    let view = View::of(PATH, &fields, &app.config.dashboard, Utc::now());
+pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Response, Failure> {
+    let fields = &opened.fields;
+    let frame = Frame::of(&app, &opened, Section::Clicks, PATH, &OWN).titled("Clicks");
     let q = fields.text("q");
     if let Ok(id) = q.parse::<ClickId>() {
-        return Ok(Redirect::to(&view.link(&format!("{PATH}/{id}"))).into_response());
+        return Ok(Redirect::to(&frame.view.link(&format!("{PATH}/{id}"))).into_response());
     }
-    let frame = Frame::new("Clicks", Section::Clicks, &viewer, view, &fields, &OWN);
-    if let Some(address) = filters::added(&fields, &frame.query) {
+    if let Some(address) = filters::added(fields, &frame.query) {
         return Ok(Redirect::to(&address).into_response());
     }
-    let filters = Filters::of(&fields);
+    let filters = Filters::of(fields);
     let are_conversions = fields.text("kind") == "conversions";
     let mut question =
         json!({ "kind": if are_conversions { "conversions" } else { "clicks" }, "limit": ROWS });
@@ -194,18 +187,15 @@ struct ClickPage {
 
 /// `GET /ui/clicks/{id}`
 pub(super) async fn story_page(
-    viewer: Viewer,
+    opened: Opened,
     State(app): State<App>,
     Name(id): Name,
-    RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let id: ClickId = id.parse().map_err(|()| Problem::not_found("click"))?;
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
-    let view = View::of(PATH, &fields, &app.config.dashboard, Utc::now());
     let story = story::of_click(&app, id).await.map_err(|problem| {
         if problem.status() == http::StatusCode::NOT_FOUND { not_stored() } else { problem }
     })?;
-    let frame = Frame::new(format!("Click {id}"), Section::Clicks, &viewer, view, &fields, &[]);
+    let frame = Frame::of(&app, &opened, Section::Clicks, PATH, &[]).titled(format!("Click {id}"));
     html(&told(frame, story))
 }
 

@@ -1,6 +1,9 @@
 //! What stands around every page of somebody who is signed in.
 
-use super::{assets, form::Fields, query::Query, session::Viewer, view::View};
+use chrono::Utc;
+
+use super::{assets, query::Query, session::Opened, view::View};
+use crate::app::App;
 
 /// A place of the menu.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,17 +39,12 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Around a page whose address, but for what all pages have in common, has parameters of these names.
-    pub(super) fn new(
-        title: impl Into<String>,
-        section: Section,
-        viewer: &Viewer,
-        view: View,
-        fields: &Fields,
-        own: &[&str],
-    ) -> Self {
+    /// Around the page at `path`, whose address has parameters of the names `own` beside those that all pages have in common.
+    pub(super) fn of(app: &App, opened: &Opened, section: Section, path: &str, own: &[&str]) -> Self {
+        let Opened { viewer, fields } = opened;
+        let view = View::of(path, fields, &app.config.dashboard, Utc::now());
         Self {
-            title: title.into(),
+            title: String::new(),
             section,
             query: view.query.clone().keeping(fields, own),
             view,
@@ -68,6 +66,12 @@ impl Frame {
             entry(Section::Report, "/ui/report", "Report"),
             entry(Section::Clicks, "/ui/clicks", "Clicks"),
         ]
+    }
+
+    /// With this title.
+    pub(super) fn titled(mut self, title: impl Into<String>) -> Self {
+        self.title = title.into();
+        self
     }
 
     pub(super) fn presets(&self) -> Vec<(String, &'static str, bool)> {

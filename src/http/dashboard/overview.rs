@@ -1,11 +1,7 @@
 //! The overview: how it goes in the range, where it comes from, and what is wrong now.
 
 use askama::Template;
-use axum::{
-    extract::{RawQuery, State},
-    response::Response,
-};
-use chrono::Utc;
+use axum::{extract::State, response::Response};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
@@ -13,10 +9,9 @@ use super::{
     chart::{Chart, Series},
     failure::Failure,
     figures::{self, Figure, Headline},
-    form::Fields,
     frame::{Frame, Section},
     html,
-    session::Viewer,
+    session::Opened,
     table::bar,
     view::View,
 };
@@ -99,22 +94,18 @@ struct OverviewPage {
 }
 
 /// `GET /ui`
-pub(super) async fn page(
-    viewer: Viewer,
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
-    let view = View::of(PATH, &fields, &app.config.dashboard, Utc::now());
+pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Response, Failure> {
+    let fields = &opened.fields;
+    let frame = Frame::of(&app, &opened, Section::Overview, PATH, &["plot"]).titled("Overview");
+    let view = &frame.view;
     let plotted = fields.text("plot").parse().ok().filter(|measure| FIGURES.contains(measure));
     let plotted = plotted.unwrap_or(Measure::Clicks);
     let (now, before, tops, troubles) = tokio::try_join!(
-        by_step(&app, &view, view.question()),
-        by_step(&app, &view, view.question_before()),
-        tops(&app, &view),
+        by_step(&app, view, view.question()),
+        by_step(&app, view, view.question_before()),
+        tops(&app, view),
         troubles(&app),
     )?;
-    let frame = Frame::new("Overview", Section::Overview, &viewer, view, &fields, &["plot"]);
     let steps = frame.view.steps();
     let series = Series {
         measure: plotted,

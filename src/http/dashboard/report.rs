@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::{
-    extract::{RawQuery, State},
+    extract::State,
     http::{HeaderValue, header},
     response::{IntoResponse, Redirect, Response},
 };
@@ -18,7 +18,7 @@ use super::{
     frame::{Frame, Section},
     html,
     query::Query,
-    session::Viewer,
+    session::Opened,
     table::{Asked, Table},
     view::{COMMON, View},
 };
@@ -145,20 +145,15 @@ pub(super) fn order_of(fields: &Fields, groups: &[Dimension], measures: &[Measur
 }
 
 /// `GET /ui/report`
-pub(super) async fn page(
-    viewer: Viewer,
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
-    let view = View::of(PATH, &fields, &app.config.dashboard, Utc::now());
-    let frame = Frame::new("Report", Section::Report, &viewer, view, &fields, &OWN);
-    if let Some(address) = filters::added(&fields, &frame.query) {
+pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Response, Failure> {
+    let fields = &opened.fields;
+    let frame = Frame::of(&app, &opened, Section::Report, PATH, &OWN).titled("Report");
+    if let Some(address) = filters::added(fields, &frame.query) {
         return Ok(Redirect::to(&address).into_response());
     }
-    let question = Question::of(&fields, &frame.view);
+    let question = Question::of(fields, &frame.view);
     let report = reports::answered(&app, &question.value).await?;
-    let clicks = Query::new("/ui/clicks").keeping(&fields, &COMMON);
+    let clicks = Query::new("/ui/clicks").keeping(fields, &COMMON);
     let table = Table::of(
         &report,
         &Asked {
@@ -207,14 +202,10 @@ pub(super) fn dimension_choices(chosen: Option<Dimension>) -> Vec<Choice> {
 }
 
 /// `GET /ui/report.csv`: all rows of the same.
-pub(super) async fn csv(
-    _: Viewer,
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
-    let view = View::of(PATH, &fields, &app.config.dashboard, Utc::now());
-    let mut response = reports::answered_as_csv(&app, &Question::of(&fields, &view).value).await?;
+pub(super) async fn csv(opened: Opened, State(app): State<App>) -> Result<Response, Failure> {
+    let fields = &opened.fields;
+    let view = View::of(PATH, fields, &app.config.dashboard, Utc::now());
+    let mut response = reports::answered_as_csv(&app, &Question::of(fields, &view).value).await?;
     let name = format!("attachment; filename=\"report-{}-{}.csv\"", view.first, view.last);
     let name = HeaderValue::try_from(name).map_err(Problem::internal)?;
     response.headers_mut().insert(header::CONTENT_DISPOSITION, name);

@@ -101,21 +101,29 @@ impl Viewer {
     }
 }
 
-impl FromRequestParts<App> for Viewer {
+/// A page that somebody who is signed in asks for.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// Who.
+    pub(super) viewer: Viewer,
+    /// What its address asks, or the form that leads to it.
+    pub(super) fields: Fields,
+}
+
+impl FromRequestParts<App> for Opened {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
-        Self::of(parts, app).await
+        let fields = Fields::parse(parts.uri.query().unwrap_or_default());
+        Ok(Self { viewer: Viewer::of(parts, app).await?, fields })
     }
 }
 
 /// A form of a page of ours, sent by somebody who may change things.
 #[derive(Debug)]
 pub(super) struct Posted {
-    /// Who.
-    pub(super) viewer: Viewer,
-    /// The fields.
-    pub(super) fields: Fields,
+    /// Who, and the fields of the form.
+    pub(super) opened: Opened,
     /// The head of the request.
     pub(super) headers: HeaderMap,
 }
@@ -125,7 +133,7 @@ impl FromRequest<App> for Posted {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
         let posted = signed(request, app).await?;
-        if !posted.viewer.may_change() {
+        if !posted.opened.viewer.may_change() {
             let detail =
                 "You are signed in with a token of scope read: it shows everything and changes nothing.";
             return Err(Problem::forbidden(detail).into());
@@ -147,7 +155,7 @@ pub(super) async fn signed(request: Request, app: &App) -> Result<Posted, Failur
         )
         .into());
     }
-    Ok(Posted { viewer, fields, headers: parts.headers })
+    Ok(Posted { opened: Opened { viewer, fields }, headers: parts.headers })
 }
 
 /// Refuses a form that the browser says is from another site. Where it says nothing (an old one, or a program) the other two

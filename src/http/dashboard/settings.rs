@@ -1,27 +1,23 @@
 //! Forms of campaigns: a new one, and the settings of one that there is. What they send is read as the API reads it, so that a form
 //! and a program are told the same.
 
-use std::collections::BTreeMap;
-
 use askama::Template;
 use axum::{
-    extract::{RawQuery, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
-use chrono::Utc;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
-    campaign::{Head, Tab, path_of},
-    campaigns::notice,
+    campaign::{Head, Tab, frame_of, path_of},
     failure::Failure,
     form::Fields,
     frame::{Frame, Section},
     html,
-    session::{Posted, Viewer},
-    view::View,
+    inputs::{Inputs, optional},
+    session::{Opened, Posted},
 };
 use crate::{
     app::App,
@@ -43,63 +39,6 @@ const NEW: &str = "/ui/campaigns/new";
 
 /// Traffic sources to choose from.
 const SOURCES_MAX: i64 = 500;
-
-/// A field of a form: what stands in it, what is wrong with it, and what is stored where somebody else changed it meanwhile.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Input {
-    value: String,
-    fault: Option<String>,
-    stored: Option<String>,
-}
-
-/// The fields of a form, by name.
-#[derive(Debug, Clone, Default)]
-struct Inputs(BTreeMap<&'static str, Input>);
-
-impl Inputs {
-    /// As they were typed.
-    fn typed(names: &[&'static str], fields: &Fields) -> Self {
-        let input =
-            |name: &&'static str| (*name, Input { value: fields.text(name).to_owned(), ..Input::default() });
-        Self(names.iter().map(input).collect())
-    }
-
-    /// As they are stored.
-    fn stored(names: &[&'static str], terms: &Terms, key: &str) -> Self {
-        let input =
-            |name: &&'static str| (*name, Input { value: text_of(name, terms, key), ..Input::default() });
-        Self(names.iter().map(input).collect())
-    }
-
-    /// What a template asks for.
-    fn get(&self, name: &str) -> Input {
-        self.0.get(name).cloned().unwrap_or_default()
-    }
-
-    /// What is wrong, each beside its field; what is of no field of the form comes back.
-    fn refuse(&mut self, problem: &Problem) -> Vec<String> {
-        let mut others = Vec::new();
-        for error in problem.errors() {
-            let fault = format!("It {}.", error.detail.trim_end_matches('.'));
-            match field_of(&error.pointer).and_then(|name| self.0.get_mut(name)) {
-                Some(input) => input.fault = Some(fault),
-                None => others.push(format!("{}: {}", error.pointer, error.detail)),
-            }
-        }
-        if problem.errors().is_empty() {
-            others.push(problem.detail().to_owned());
-        }
-        others
-    }
-
-    /// Beside each field that is not as it is stored: what is stored.
-    fn compare(&mut self, terms: &Terms, key: &str) {
-        for (name, input) in &mut self.0 {
-            let stored = text_of(name, terms, key);
-            input.stored = (stored != input.value).then_some(stored);
-        }
-    }
-}
 
 /// The field of a form that a fault of the API is about.
 fn field_of(pointer: &str) -> Option<&'static str> {
@@ -132,14 +71,6 @@ fn text_of(name: &str, terms: &Terms, key: &str) -> String {
         }
         "payout_currency" => terms.payout.map(|payout| payout.currency.to_string()).unwrap_or_default(),
         _ => String::new(),
-    }
-}
-
-/// An optional text: null clears it.
-fn optional(fields: &Fields, name: &str) -> Value {
-    match fields.text(name) {
-        "" => Value::Null,
-        text => text.into(),
     }
 }
 
@@ -180,32 +111,23 @@ struct NewPage {
 }
 
 /// `GET /ui/campaigns/new`
-pub(super) async fn new_page(
-    viewer: Viewer,
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
-    if !viewer.may_change() {
+pub(super) async fn new_page(opened: Opened, State(app): State<App>) -> Result<Response, Failure> {
+    if !opened.viewer.may_change() {
         return Err(Problem::forbidden("A token of scope read makes no campaigns.").into());
     }
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
     let mut inputs = Inputs::typed(&NEW_FIELDS, &Fields::default());
-    if let Some(currency) = inputs.0.get_mut("payout_currency") {
-        currency.value = app.config.dashboard.currency.to_string();
-    }
-    shown_new(&app, &viewer, &fields, inputs, Vec::new(), new_uuid()).await
+    inputs.fill("payout_currency", &app.config.dashboard.currency.to_string());
+    shown_new(&app, &opened, inputs, Vec::new(), new_uuid()).await
 }
 
 async fn shown_new(
     app: &App,
-    viewer: &Viewer,
-    fields: &Fields,
+    opened: &Opened,
     inputs: Inputs,
     faults: Vec<String>,
     attempt: Uuid,
 ) -> Result<Response, Failure> {
-    let view = View::of(NEW, fields, &app.config.dashboard, Utc::now());
-    let frame = Frame::new("New campaign", Section::Campaigns, viewer, view, fields, &[]);
+    let frame = Frame::of(app, opened, Section::Campaigns, NEW, &[]).titled("New campaign");
     html(&NewPage {
         sources: sources(app, &inputs.get("traffic_source_id").value).await?,
         all: frame.view.link("/ui/campaigns"),
@@ -219,7 +141,7 @@ async fn shown_new(
 
 /// `POST /ui/campaigns/new`: sent twice it is made once.
 pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Response, Failure> {
-    let fields = &posted.fields;
+    let fields = &posted.opened.fields;
     let attempt = Uuid::try_parse(fields.text("attempt")).ok().filter(|id| id.get_version_num() == 7);
     let attempt = attempt.unwrap_or_else(new_uuid);
     let mut body = Map::new();
@@ -240,10 +162,8 @@ pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Res
     }
     let mut inputs = Inputs::typed(&NEW_FIELDS, fields);
     if fields.text("offer_url").is_empty() && fields.text("landing_page_url").is_empty() {
-        if let Some(input) = inputs.0.get_mut("offer_url") {
-            input.fault = Some("Say where clicks lead: to an offer, or to a landing page.".to_owned());
-        }
-        let page = shown_new(&app, &posted.viewer, fields, inputs, Vec::new(), attempt).await?;
+        inputs.fault("offer_url", "Say where clicks lead: to an offer, or to a landing page.");
+        let page = shown_new(&app, &posted.opened, inputs, Vec::new(), attempt).await?;
         return Ok(refused(page, StatusCode::UNPROCESSABLE_ENTITY));
     }
     match campaigns::made(&app, &body.into(), &posted.headers, attempt, true).await {
@@ -251,8 +171,8 @@ pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Res
             Ok(Redirect::to(&format!("{}/links?done=created", path_of(&campaign))).into_response())
         }
         Err(problem) if problem.status().is_client_error() => {
-            let faults = inputs.refuse(&problem);
-            let page = shown_new(&app, &posted.viewer, fields, inputs, faults, attempt).await?;
+            let faults = inputs.refuse(&problem, field_of);
+            let page = shown_new(&app, &posted.opened, inputs, faults, attempt).await?;
             Ok(refused(page, problem.status()))
         }
         Err(problem) => Err(problem.into()),
@@ -291,24 +211,19 @@ struct SettingsPage {
 
 /// `GET /ui/campaigns/{id}/settings`
 pub(super) async fn page(
-    viewer: Viewer,
+    opened: Opened,
     State(app): State<App>,
     Name(id): Name,
-    RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let campaign = campaigns::find(&app, &id).await?;
-    let fields = Fields::parse(query.as_deref().unwrap_or_default());
-    let mut inputs = Inputs::stored(&FIELDS, &campaign.terms, campaign.key.as_str());
-    if let Some(currency) = inputs.0.get_mut("payout_currency").filter(|currency| currency.value.is_empty()) {
-        currency.value = app.config.dashboard.currency.to_string();
-    }
-    shown(&app, &viewer, &fields, &campaign, inputs, Vec::new(), false).await
+    let mut inputs = Inputs::of(&FIELDS, |name| text_of(name, &campaign.terms, campaign.key.as_str()));
+    inputs.fill("payout_currency", &app.config.dashboard.currency.to_string());
+    shown(&app, &opened, &campaign, inputs, Vec::new(), false).await
 }
 
 async fn shown(
     app: &App,
-    viewer: &Viewer,
-    fields: &Fields,
+    opened: &Opened,
     campaign: &Campaign,
     inputs: Inputs,
     faults: Vec<String>,
@@ -316,10 +231,7 @@ async fn shown(
 ) -> Result<Response, Failure> {
     use strum::VariantNames as _;
 
-    let path = format!("{}/settings", path_of(campaign));
-    let view = View::of(&path, fields, &app.config.dashboard, Utc::now());
-    let mut frame = Frame::new(&campaign.terms.name, Section::Campaigns, viewer, view, fields, &[]);
-    frame.notice = notice(fields);
+    let frame = frame_of(app, opened, campaign, "/settings", &[]);
     let status = inputs.get("status").value;
     html(&SettingsPage {
         head: Head::of(campaign, Tab::Settings, &frame.view),
@@ -340,7 +252,7 @@ pub(super) async fn save(
     Name(id): Name,
     posted: Posted,
 ) -> Result<Response, Failure> {
-    let fields = &posted.fields;
+    let fields = &posted.opened.fields;
     let patch = json!({
         "name": fields.text("name"),
         "key": fields.text("key"),
@@ -368,43 +280,14 @@ pub(super) async fn save(
     let mut inputs = Inputs::typed(&FIELDS, fields);
     let was_changed = problem.status() == StatusCode::PRECONDITION_FAILED;
     let faults = if was_changed {
-        inputs.compare(&campaign.terms, campaign.key.as_str());
+        inputs.compare(|name| text_of(name, &campaign.terms, campaign.key.as_str()));
         Vec::new()
     } else {
-        inputs.refuse(&problem)
+        inputs.refuse(&problem, field_of)
     };
     // of one that was refused for something else the version stays: nobody has seen what changed meanwhile
     let seen = fields.text("version").parse().ok().filter(|_| !was_changed);
     let campaign = Campaign { version: seen.unwrap_or(campaign.version), ..campaign };
-    let page = shown(&app, &posted.viewer, fields, &campaign, inputs, faults, was_changed).await?;
+    let page = shown(&app, &posted.opened, &campaign, inputs, faults, was_changed).await?;
     Ok(refused(page, problem.status()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::error::FieldError;
-
-    #[test]
-    fn a_fault_stands_beside_its_field_and_any_other_above_the_form() {
-        let mut inputs = Inputs::typed(&FIELDS, &Fields::parse("name=+&payout=x"));
-        let problem = Problem::unprocessable(vec![
-            FieldError::new("/name", "required", "is required"),
-            FieldError::new("/payout/amount", "range", "must be a number"),
-            FieldError::new("/caps/0", "range", "is odd"),
-        ]);
-        assert_eq!(inputs.refuse(&problem), ["/caps/0: is odd"]);
-        assert_eq!(inputs.get("name").fault.as_deref(), Some("It is required."));
-        assert_eq!((inputs.get("payout").value.as_str(), inputs.get("payout").fault.is_some()), ("x", true));
-        assert_eq!(inputs.refuse(&Problem::conflict("No.")), ["No."]);
-    }
-
-    #[test]
-    fn what_somebody_else_stored_meanwhile_stands_beside_what_was_typed() {
-        let terms = Terms { name: "theirs".to_owned(), ..Terms::default() };
-        let mut inputs = Inputs::typed(&FIELDS, &Fields::parse("name=mine&key=k&status=active"));
-        inputs.compare(&terms, "k");
-        assert_eq!(inputs.get("name").stored.as_deref(), Some("theirs"));
-        assert_eq!((inputs.get("key").stored, inputs.get("status").stored), (None, None));
-    }
 }

@@ -12,7 +12,7 @@ use super::{
     failure::Failure,
     form::{self, Fields},
     html,
-    session::{self, Viewer},
+    session::{self, Opened},
 };
 use crate::{
     app::App,
@@ -35,11 +35,11 @@ struct SignInPage {
 
 /// `GET /ui/sign-in`: the form, unless somebody is signed in already.
 pub(super) async fn page(
-    viewer: Result<Viewer, Failure>,
+    opened: Result<Opened, Failure>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let to = place(Fields::parse(query.as_deref().unwrap_or_default()).text("to"));
-    match viewer {
+    match opened {
         Ok(_) => Ok(Redirect::to(&to).into_response()),
         Err(Failure::SignIn { is_stale, .. }) => {
             let mut response = shown(to, None)?;

@@ -11,6 +11,7 @@
 //! - `cargo bench --bench reports -- export`: what octo holds in memory while it streams all of the clicks, and while it writes
 //!   them to a file.
 //! - `cargo bench --bench reports -- replica`: what reports cost the primary with and without a replica, beside clicks.
+//! - `cargo bench --bench reports -- screens`: how long pages of the dashboard take, among 10,000 campaigns.
 
 use std::{
     env,
@@ -31,6 +32,8 @@ mod it {
 mod export;
 #[path = "reports/replica.rs"]
 mod replica;
+#[path = "reports/screens.rs"]
+mod screens;
 mod support;
 
 use it::harness::{
@@ -70,6 +73,7 @@ async fn main() -> anyhow::Result<()> {
     match mode.as_deref() {
         Some("export") => export::measure().await,
         Some("replica") => replica::compare().await,
+        Some("screens") => screens::measure().await,
         _ => ask_all().await,
     }
 }

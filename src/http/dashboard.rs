@@ -9,6 +9,7 @@ mod campaign;
 mod campaigns;
 mod chart;
 mod clicks;
+mod csrf;
 mod failure;
 mod figures;
 mod filters;

@@ -15,6 +15,7 @@ mod figures;
 mod filters;
 mod form;
 mod frame;
+mod heat;
 mod inputs;
 mod overview;
 mod query;

@@ -1,5 +1,5 @@
 //! A measure by weekday and hour of the day, drawn here as SVG: a sentence for who cannot see it, and its numbers as a table behind a
-//! toggle. The figures are the report's; only how dark a field is stands here.
+//! toggle. The figures are the report's; only how strong the colour of a field is stands here.
 
 use askama::{Template, filters::HtmlSafe};
 use rust_decimal::Decimal;
@@ -148,7 +148,7 @@ fn hour(hour: usize) -> String {
     format!("{hour:02}:00")
 }
 
-/// How dark a field is, in ten steps: 0 is nothing, and what is more than nothing is at least 1.
+/// How strong the colour of a field is, in ten steps: 0 is nothing, and what is more than nothing is at least 1.
 fn level(value: Option<Decimal>, greatest: Decimal) -> u8 {
     use rust_decimal::prelude::ToPrimitive as _;
 
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_is_the_darkest_and_said_in_words() {
+    fn the_most_is_the_strongest_and_said_in_words() {
         let heat = drawn(Measure::Clicks, &[(0, 1), (HOURS + 14, 90), (HOURS + 15, 45)]);
         assert_eq!(heat.sentence, "Clicks by weekday and hour; the most, 90, on Tuesday at 14:00.");
         let classes = [0, 1, HOURS + 14, HOURS + 15].map(|at| heat.fields[at].class.as_str());

@@ -65,7 +65,7 @@ async fn every_screen_is_valid_html_whatever_strangers_wrote() {
             continue;
         }
         let number = file.rsplit('/').next().and_then(|name| name.strip_suffix(".html"));
-        let path = number.and_then(|n| screens.get(n.parse::<usize>().ok()?)).map_or(file, |path| path);
+        let path = number.and_then(|n| screens.get(n.parse::<usize>().ok()?)).map_or(file, String::as_str);
         for message in page["messages"].as_array().unwrap() {
             writeln!(
                 told,

@@ -3,7 +3,8 @@
 //!
 //! Compressing a secret beside a caller's words would tell the secret by its length (BREACH) to someone who can make
 //! a victim's browser ask. Nobody can here: a request of the API carries a bearer token, which a browser does not
-//! add by itself, and the cookie of the dashboard is `SameSite=Strict`: no page of another site makes a browser send it. The one answer with a secret, a new token, is left as it is all the same.
+//! add by itself, and the cookie of the dashboard is `SameSite=Strict`: no page of another site makes a browser send it. All the same the
+//! token in the dashboard's forms is written differently on each page, and the one answer with a secret, a new token, is left as it is.
 
 use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
 use tower_http::compression::{

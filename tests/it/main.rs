@@ -75,6 +75,7 @@ mod api {
 mod dashboard {
     mod journeys;
     mod pages;
+    mod quality;
     mod sessions;
 }
 

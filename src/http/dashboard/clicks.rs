@@ -64,6 +64,7 @@ struct ClicksPage {
     are_conversions: bool,
     rows: Vec<Row>,
     more: Option<String>,
+    searched: [&'static str; 5],
     q: String,
     fault: Option<&'static str>,
     kept: Vec<(String, String)>,
@@ -76,6 +77,9 @@ pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Respo
     let q = fields.text("q");
     if let Ok(id) = q.parse::<ClickId>() {
         return Ok(Redirect::to(&frame.view.link(&format!("{PATH}/{id}"))).into_response());
+    }
+    if let Some(address) = filters::searched(fields, &frame.query) {
+        return Ok(Redirect::to(&address).into_response());
     }
     if let Some(address) = filters::added(fields, &frame.query) {
         return Ok(Redirect::to(&address).into_response());
@@ -107,6 +111,7 @@ pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Respo
         rows: found.rows.iter().map(|fact| row(fact, &frame.view)).collect(),
         fault: (!q.is_empty())
             .then_some("That is no click id. It has 36 characters, or the 22 of {click_id:short}."),
+        searched: filters::SEARCHED.map(Into::into),
         q: q.to_owned(),
         kept: frame.query.hidden(&["q", "cursor"]),
         frame,

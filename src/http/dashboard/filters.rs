@@ -16,6 +16,10 @@ use crate::{
 /// The parameter.
 pub(super) const PARAM: &str = "f";
 
+/// What clicks are searched by beside their id.
+pub(super) const SEARCHED: [Dimension; 5] =
+    [Dimension::Sub1, Dimension::Sub2, Dimension::Sub3, Dimension::Sub4, Dimension::Sub5];
+
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filter {
@@ -160,6 +164,16 @@ pub(super) fn added(fields: &Fields, query: &Query) -> Option<String> {
     Some(query.without("cursor").without_value(PARAM, &filter.text()).and(PARAM, &filter.text()).to_string())
 }
 
+/// Where somebody looks for a text in one of the link's own parameters: the address with that condition.
+pub(super) fn searched(fields: &Fields, query: &Query) -> Option<String> {
+    let dimension: Dimension = fields.text("in").parse().ok()?;
+    let value = fields.text("q");
+    let is_of_link = SEARCHED.contains(&dimension);
+    let filter = Filter { dimension, matching: Match::Is, value: value.to_owned() };
+    let query = query.without("cursor").without_value(PARAM, &filter.text());
+    (is_of_link && !value.is_empty()).then(|| query.and(PARAM, &filter.text()).to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,5 +204,18 @@ mod tests {
             Some("/ui/report?range=7d&f=source%3Ais%3Aunknown")
         );
         assert_eq!((added("fd=planet&fm=is&fv=x"), added("")), (None, None));
+    }
+
+    #[test]
+    fn a_search_for_a_sub_id_is_a_condition_and_one_for_anything_else_is_none() {
+        let query = Query::new("/ui/clicks").with("range", "7d").with("cursor", "x");
+        let searched = |text| searched(&Fields::parse(text), &query);
+        assert_eq!(
+            searched("in=sub2&q=zone:7").as_deref(),
+            Some("/ui/clicks?range=7d&f=sub2%3Ais%3Azone%3A7")
+        );
+        for none in ["in=id&q=x", "in=sub1&q=", "in=country&q=DE", "q=x", "in=sub1"] {
+            assert_eq!(searched(none), None, "{none}");
+        }
     }
 }

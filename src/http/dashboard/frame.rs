@@ -2,7 +2,12 @@
 
 use chrono::Utc;
 
-use super::{assets, query::Query, session::Opened, view::View};
+use super::{
+    assets,
+    query::Query,
+    session::Opened,
+    view::{PresetLink, View},
+};
 use crate::app::App;
 
 /// A place of the menu.
@@ -74,8 +79,15 @@ impl Frame {
         self
     }
 
-    pub(super) fn presets(&self) -> Vec<(String, &'static str, bool)> {
+    pub(super) fn presets(&self) -> Vec<PresetLink> {
         self.view.presets(&self.query)
+    }
+
+    /// The days before and those after: address, name, key.
+    pub(super) fn steps(&self) -> Vec<(String, &'static str, &'static str)> {
+        let earlier = self.view.earlier(&self.query).map(|it| (it, "Earlier", "ArrowLeft"));
+        let later = self.view.later(&self.query).map(|it| (it, "Later", "ArrowRight"));
+        earlier.into_iter().chain(later).collect()
     }
 
     /// What the form of days sends along.

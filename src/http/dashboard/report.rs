@@ -13,9 +13,10 @@ use strum::VariantArray as _;
 use super::{
     failure::Failure,
     figures,
-    filters::{self, FilterBar, Filters},
+    filters::{self, FilterBar, Filters, PARAM},
     form::Fields,
     frame::{Frame, Section},
+    heat::{self, Heat},
     html,
     query::Query,
     session::Opened,
@@ -28,13 +29,13 @@ use crate::{
         api::reports::{self, ReportNotes},
         error::Problem,
     },
-    reports::question::{Dimension, Measure},
+    reports::question::{Dimension, Measure, TimeKind},
 };
 
 const PATH: &str = "/ui/report";
 
 /// What this page is asked beside what all are.
-const OWN: [&str; 9] = ["g1", "g2", "g3", "m", "f", "sort", "compare", "cursor", "validity"];
+const OWN: [&str; 11] = ["g1", "g2", "g3", "m", "f", "sort", "compare", "cursor", "validity", "time", "heat"];
 
 /// The parameters of the groupings.
 pub(super) const GROUPS: [&str; 3] = ["g1", "g2", "g3"];
@@ -67,6 +68,9 @@ struct ReportPage {
     notes: Vec<String>,
     groups: Vec<(&'static str, String, Vec<Choice>)>,
     measures: Vec<Choice>,
+    times: Vec<Choice>,
+    heats: Vec<Choice>,
+    heat: Option<Heat>,
     is_compared: bool,
     is_of_all: bool,
     csv: String,
@@ -81,6 +85,8 @@ struct Question {
     order: String,
     is_compared: bool,
     is_of_all: bool,
+    time: TimeKind,
+    heat: Option<Measure>,
     value: Value,
 }
 
@@ -97,6 +103,7 @@ impl Question {
         let filters = Filters::of(fields);
         let (is_compared, is_of_all) =
             (fields.text("compare") == "previous", fields.text("validity") == "all");
+        let time = fields.text("time").parse().unwrap_or(TimeKind::Click);
         let order = order_of(fields, &groups, &measures);
         let mut value = view.question();
         value["group_by"] = groups.iter().map(|group| <&str>::from(*group)).collect();
@@ -104,6 +111,7 @@ impl Question {
         value["filters"] = filters.question();
         value["order"] = json!(order);
         value["limit"] = json!(ROWS);
+        value["time"] = json!(time);
         if is_compared {
             value["compare"] = json!("previous");
         }
@@ -113,7 +121,8 @@ impl Question {
         if !fields.text("cursor").is_empty() {
             value["cursor"] = json!(fields.text("cursor"));
         }
-        Self { groups, measures, filters, order, is_compared, is_of_all, value }
+        let heat = fields.text("heat").parse().ok();
+        Self { groups, measures, filters, order, is_compared, is_of_all, time, heat, value }
     }
 }
 
@@ -153,6 +162,13 @@ pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Respo
     }
     let question = Question::of(fields, &frame.view);
     let report = reports::answered(&app, &question.value).await?;
+    let heat = match question.heat {
+        Some(measure) => {
+            let answer = reports::answered(&app, &heat::question(&question.value, measure)).await?;
+            Some(Heat::of(&answer, measure))
+        }
+        None => None,
+    };
     let clicks = Query::new("/ui/clicks").keeping(fields, &COMMON);
     let table = Table::of(
         &report,
@@ -174,19 +190,37 @@ pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Respo
         filter_bar: FilterBar::of(&app.db, &frame.query, &question.filters).await?,
         notes: notes(&report.notes),
         groups: groups.collect(),
-        measures: Measure::VARIANTS
+        measures: measure_choices(&question.measures),
+        times: TimeKind::VARIANTS
             .iter()
-            .map(|measure| ((*measure).into(), figures::name(*measure), question.measures.contains(measure)))
+            .map(|time| ((*time).into(), time_name(*time), question.time == *time))
             .collect(),
+        heats: measure_choices(question.heat.as_slice()),
+        heat,
         is_compared: question.is_compared,
         is_of_all: question.is_of_all,
         csv: frame.query.without("cursor").at("/ui/report.csv").to_string(),
-        kept: frame
-            .query
-            .hidden(&["g1", "g2", "g3", "m", "sort", "compare", "cursor", "validity", "tz", "currency"]),
+        kept: frame.query.hidden(
+            &OWN.iter().copied().filter(|name| *name != PARAM).chain(["tz", "currency"]).collect::<Vec<_>>(),
+        ),
         table,
         frame,
     })
+}
+
+/// The measures as a list to choose from.
+fn measure_choices(chosen: &[Measure]) -> Vec<Choice> {
+    let choice = |measure: &Measure| ((*measure).into(), figures::name(*measure), chosen.contains(measure));
+    Measure::VARIANTS.iter().map(choice).collect()
+}
+
+/// Where conversions stand, in words.
+fn time_name(time: TimeKind) -> &'static str {
+    match time {
+        TimeKind::Click => "when their click was made",
+        TimeKind::Conversion => "when they happened",
+        TimeKind::Change => "when they changed",
+    }
 }
 
 fn listed(groups: &[Dimension]) -> String {
@@ -254,6 +288,8 @@ mod tests {
         );
         assert_eq!(of("g1=day").order, "day");
         assert_eq!(of("g1=day&sort=-day").order, "-day");
-        assert_eq!(asked.value["limit"], ROWS);
+        assert_eq!((&asked.value["limit"], &asked.value["time"]), (&json!(ROWS), &json!("click")));
+        let asked = of("time=change&heat=revenue&cursor=x");
+        assert_eq!((&asked.value["time"], asked.heat), (&json!("change"), Some(Measure::Revenue)));
     }
 }

@@ -11,10 +11,9 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
 };
 use chrono::Utc;
-use subtle::ConstantTimeEq as _;
 
 use super::{
-    ROOT,
+    ROOT, csrf,
     failure::Failure,
     form::{self, Fields},
 };
@@ -23,10 +22,7 @@ use crate::{
     config,
     db::store::sessions::{self, Lifetime, Session},
     http::{api::manners::auth, error::Problem},
-    model::{
-        text::hex,
-        token::{Scope, digest},
-    },
+    model::token::{Hash, Scope, digest},
 };
 
 /// The cookie where the browser speaks https: it takes one of this name from nobody but this very host.
@@ -66,9 +62,13 @@ impl Viewer {
         self.session.token.scope.into()
     }
 
-    /// What each form of this session holds. Whoever can read it can read the pages, too.
+    /// What a form of this session holds. Whoever can read it can read the pages, too.
     pub(super) fn csrf(&self) -> String {
-        hex(&digest(&format!("csrf {}", self.cookie)))
+        csrf::masked(&self.csrf_token())
+    }
+
+    fn csrf_token(&self) -> Hash {
+        digest(&format!("csrf {}", self.cookie))
     }
 
     /// Of the session that the request has; signed in first where it has none.
@@ -148,8 +148,7 @@ pub(super) async fn signed(request: Request, app: &App) -> Result<Posted, Failur
     must_be_own(&parts.headers, app)?;
     let viewer = Viewer::of(&parts, app).await?;
     let fields = form::read(&parts.headers, body, app.config.dashboard.form_bytes_max).await?;
-    let is_signed: bool = fields.text(CSRF_FIELD).as_bytes().ct_eq(viewer.csrf().as_bytes()).into();
-    if !is_signed {
+    if !csrf::is_of(&viewer.csrf_token(), fields.text(CSRF_FIELD)) {
         return Err(Problem::forbidden(
             "This form is of another session. Go back, load the page again, and send it anew.",
         )
@@ -196,7 +195,7 @@ fn cookie_of(parts: &Parts) -> Option<&str> {
 }
 
 /// The hash of the cookie of a request.
-pub(super) fn cookie_hash(parts: &Parts) -> Option<crate::model::token::Hash> {
+pub(super) fn cookie_hash(parts: &Parts) -> Option<Hash> {
     cookie_of(parts).map(digest)
 }
 

@@ -17,17 +17,23 @@ use crate::{
 /// The parameters that go along with every link.
 pub(super) const COMMON: [&str; 5] = ["range", "from", "to", "tz", "currency"];
 
+/// A range with a name: what stands in the address, what is shown, the key that leads to it.
+type Preset = (&'static str, &'static str, &'static str);
+
 /// Ranges with a name; all but those that are over include today.
-const PRESETS: [(&str, &str); 8] = [
-    ("today", "Today"),
-    ("yesterday", "Yesterday"),
-    ("7d", "7 days"),
-    ("14d", "14 days"),
-    ("30d", "30 days"),
-    ("90d", "90 days"),
-    ("month", "This month"),
-    ("last-month", "Last month"),
+const PRESETS: [Preset; 8] = [
+    ("today", "Today", "D"),
+    ("yesterday", "Yesterday", "Y"),
+    ("7d", "7 days", "W"),
+    ("14d", "14 days", "F"),
+    ("30d", "30 days", "T"),
+    ("90d", "90 days", "Q"),
+    ("month", "This month", "M"),
+    ("last-month", "Last month", "L"),
 ];
+
+/// A link to a range: its address, its name, its key, whether it is the one.
+pub(super) type PresetLink = (String, &'static str, &'static str, bool);
 
 /// The range where the address names none.
 const DEFAULT: &str = "7d";
@@ -62,7 +68,7 @@ impl View {
             ("custom", Some(from), Some(to)) if from <= to => ("custom", from, to),
             (name, ..) => {
                 let name =
-                    PRESETS.iter().map(|(name, _)| *name).find(|known| *known == name).unwrap_or(DEFAULT);
+                    PRESETS.iter().map(|(name, ..)| *name).find(|known| *known == name).unwrap_or(DEFAULT);
                 let (first, last) = days_of(name, today);
                 (name, first, last)
             }
@@ -76,13 +82,39 @@ impl View {
         self.query.at(path).to_string()
     }
 
-    /// The ranges with a name: address, name, whether it is the one.
-    pub(super) fn presets(&self, query: &Query) -> Vec<(String, &'static str, bool)> {
-        let of = |(name, label): &(&'static str, &'static str)| {
-            let query = query.without("from").without("to").with("range", name);
-            (query.to_string(), *label, *name == self.range)
+    /// The ranges with a name.
+    pub(super) fn presets(&self, query: &Query) -> Vec<PresetLink> {
+        let query = query.without("cursor").without("page").without("from").without("to");
+        let of = |(name, label, key): &Preset| {
+            (query.with("range", name).to_string(), *label, *key, *name == self.range)
         };
         PRESETS.iter().map(of).collect()
+    }
+
+    /// As many days just before these.
+    pub(super) fn earlier(&self, query: &Query) -> Option<String> {
+        let days = Days::new(self.days_count());
+        self.moved(query, self.first.checked_sub_days(days)?, self.last.checked_sub_days(days)?)
+    }
+
+    /// As many days just after these, as far as they have begun.
+    pub(super) fn later(&self, query: &Query) -> Option<String> {
+        if self.is_running() {
+            return None;
+        }
+        let today = self.now.with_timezone(&self.tz).date_naive();
+        let days = Days::new(self.days_count());
+        self.moved(query, self.first.checked_add_days(days)?, self.last.checked_add_days(days)?.min(today))
+    }
+
+    fn days_count(&self) -> u64 {
+        u64::try_from((self.last - self.first).num_days()).unwrap_or(0) + 1
+    }
+
+    fn moved(&self, query: &Query, first: NaiveDate, last: NaiveDate) -> Option<String> {
+        let query = query.without("cursor").without("page").with("range", "custom");
+        (first <= last)
+            .then(|| query.with("from", &first.to_string()).with("to", &last.to_string()).to_string())
     }
 
     /// The first moment.
@@ -243,6 +275,33 @@ mod tests {
         );
         assert_eq!(view("range=yesterday").to(), time("2026-11-30T00:00:00Z"));
         assert_eq!(view("range=custom&from=2025-11-01&to=2026-11-02").steps().len(), 13);
+    }
+
+    #[test]
+    fn the_days_before_and_after_are_as_many_and_none_is_to_come() {
+        let query = Query::new("/ui/report").with("g1", "day").with("range", "7d").with("cursor", "x");
+        let week = view("");
+        assert_eq!(
+            week.earlier(&query).as_deref(),
+            Some("/ui/report?g1=day&range=custom&from=2026-11-17&to=2026-11-23")
+        );
+        assert_eq!(week.later(&query), None, "it is running");
+        let before = view("range=custom&from=2026-11-17&to=2026-11-23");
+        assert_eq!(
+            before.later(&query).as_deref(),
+            Some("/ui/report?g1=day&range=custom&from=2026-11-24&to=2026-11-30")
+        );
+        let month = view("range=custom&from=2026-11-01&to=2026-11-29");
+        assert!(
+            month.later(&query).unwrap().ends_with("from=2026-11-30&to=2026-11-30"),
+            "as far as it has begun"
+        );
+    }
+
+    #[test]
+    fn each_range_has_a_key_of_its_own() {
+        let keys: std::collections::HashSet<_> = PRESETS.iter().map(|(_, _, key)| key).collect();
+        assert_eq!(keys.len(), PRESETS.len());
     }
 
     #[test]

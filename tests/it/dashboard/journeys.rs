@@ -1,5 +1,7 @@
 //! Journeys in a real browser, with JavaScript and without.
 
+use std::net::SocketAddr;
+
 use super::{
     pages::{hostile, screens},
     sessions::code,
@@ -10,22 +12,29 @@ use crate::{
 };
 
 /// octo and a browser.
-struct Stage {
-    tracker: Tracker,
-    browser: Browser,
+pub(super) struct Stage {
+    pub(super) tracker: Tracker,
+    pub(super) browser: Browser,
     has_scripts: bool,
 }
 
 impl Stage {
-    async fn set(name: &str, has_scripts: bool) -> Self {
+    pub(super) async fn set(name: &str, has_scripts: bool) -> Self {
         let name = format!("{name}_{}", if has_scripts { "js" } else { "plain" });
         let tracker = Tracker::start(&name).await;
         let browser = Browser::start(Engine::Chromium, &[("octo.example", tracker.octo.addr())]).await;
         Self { tracker, browser, has_scripts }
     }
 
+    /// With a browser that finds these sites beside octo.
+    pub(super) async fn also_reach(&mut self, sites: &[(&str, SocketAddr)]) {
+        let octo = ("octo.example", self.tracker.octo.addr());
+        let names: Vec<_> = std::iter::once(octo).chain(sites.iter().copied()).collect();
+        self.browser = Browser::start(Engine::Chromium, &names).await;
+    }
+
     /// A tab of somebody who is signed in by the printed link.
-    async fn signed_in(&self) -> Page {
+    pub(super) async fn signed_in(&self) -> Page {
         let page = self.browser.new_page().await;
         if !self.has_scripts {
             page.without_scripts().await;

@@ -28,6 +28,7 @@ pub(super) fn screens(campaign: &str, click: &str) -> Vec<String> {
         screens.push(format!("/ui/campaigns/{campaign}{end}"));
     }
     screens.push("/ui/report?g1=sub1&g2=referrer_host&g3=sub2&compare=previous".to_owned());
+    screens.push("/ui/report?heat=profit&time=change".to_owned());
     screens.push(format!("/ui/clicks/{click}"));
     screens
 }

@@ -288,6 +288,21 @@ impl Page {
         self.set("Emulation.setDeviceMetricsOverride", size).await;
     }
 
+    /// Its reader's system is `light` or `dark` from now on; Chromium only.
+    pub(crate) async fn prefers(&self, scheme: &str) {
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.set("Emulation.setEmulatedMedia", json!({ "features": [feature] })).await;
+    }
+
+    /// What is seen of it, as PNG; Chromium only.
+    pub(crate) async fn picture(&self) -> Vec<u8> {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+        let Tab::Chromium(tab) = &self.tab else { panic!("a picture is Chromium's") };
+        let answer = must(tab.call("Page.captureScreenshot", json!({ "format": "png" })).await);
+        STANDARD.decode(answer["data"].as_str().unwrap_or_default()).expect("it is base64")
+    }
+
     async fn set(&self, method: &str, parameters: Value) {
         let Tab::Chromium(tab) = &self.tab else { panic!("{method} is Chromium's") };
         must(tab.call(method, parameters).await);

@@ -1,4 +1,4 @@
-//! Programs from PyPI that `./test` puts into the target directory, with what they need beside them.
+//! Programs from PyPI and npm that `./test` puts into the target directory, with what they need beside them.
 
 use std::{
     ffi::OsString,
@@ -45,6 +45,13 @@ impl Tool {
         Self { command, name }
     }
 
+    /// The program of a package of npm, among those of `tests/it/dashboard/quality/package.json`.
+    pub(crate) fn of_npm(name: &'static str, dir: &Path) -> Self {
+        let mut command = Command::new(npm_package(".bin").join(name));
+        command.current_dir(dir).kill_on_drop(true);
+        Self { command, name }
+    }
+
     pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.command.arg(arg.into());
         self
@@ -60,14 +67,27 @@ impl Tool {
     }
 
     /// Runs it to its end, which must be a good one; what it said.
-    pub(crate) async fn run(mut self, limit: Duration) -> String {
-        let ended = tokio::time::timeout(limit, self.command.output()).await;
-        let output = ended.unwrap_or_else(|_| panic!("{} did not end within {limit:?}", self.name));
-        let Output { status, stdout, stderr } = output.expect("python3 can be started");
+    pub(crate) async fn run(self, limit: Duration) -> String {
+        let name = self.name;
+        let Output { status, stdout, stderr } = self.end(limit).await;
         let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        assert!(status.success(), "{}: {status}\n{stdout}\n{stderr}", self.name);
+        assert!(status.success(), "{name}: {status}\n{stdout}\n{stderr}");
         stdout.into_owned()
     }
+
+    /// Runs it to its end, whatever that is.
+    pub(crate) async fn end(mut self, limit: Duration) -> Output {
+        let ended = tokio::time::timeout(limit, self.command.output()).await;
+        let output = ended.unwrap_or_else(|_| panic!("{} did not end within {limit:?}", self.name));
+        output.unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.name))
+    }
+}
+
+/// Where a package of npm is.
+pub(crate) fn npm_package(name: &str) -> PathBuf {
+    let place = place("pages").join("node_modules").join(name);
+    assert!(place.exists(), "{name} is missing: ./test installs it into {}", place.display());
+    place
 }
 
 /// Beside the programs that cargo builds.

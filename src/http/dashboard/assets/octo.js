@@ -40,3 +40,57 @@ for (const all of document.querySelectorAll('input[data-all]')) {
     for (const box of document.querySelectorAll(`input[name="${all.dataset.all}"]`)) box.checked = all.checked;
   });
 }
+
+// shortcuts: the keys that links name themselves, / for the search and ? for the list; none while a field has the focus
+const list = document.getElementById('shortcuts');
+if (list) {
+  const STORED = 'octo.shortcuts';
+  let areOn = true;
+  try { areOn = localStorage.getItem(STORED) !== 'off'; } catch { /* nothing is kept: they are on */ }
+  const of = (key) => document.querySelector(`[aria-keyshortcuts="${CSS.escape(key)}"]`);
+  const search = () => document.querySelector('main input[type=search]');
+  const make = (name, text) => Object.assign(document.createElement(name), { textContent: text });
+  const dialog = document.createElement('dialog');
+  dialog.setAttribute('aria-labelledby', 'shortcuts-title');
+  const show = () => {
+    const keys = [...document.querySelectorAll('[aria-keyshortcuts]')]
+      .map((it) => [it.getAttribute('aria-keyshortcuts'), it.textContent]);
+    if (search()) keys.push(['/', 'Search']);
+    keys.push(['?', 'This list']);
+    const title = Object.assign(make('h2', 'Keyboard shortcuts'), { id: 'shortcuts-title' });
+    const names = document.createElement('dl');
+    for (const [key, text] of keys) names.append(make('dt', key), make('dd', text));
+    const state = make('p', areOn ? 'They are on.' : 'They are off.');
+    state.setAttribute('role', 'status');
+    const turn = make('button', areOn ? 'Turn them off' : 'Turn them on');
+    turn.addEventListener('click', () => {
+      areOn = !areOn;
+      try { localStorage.setItem(STORED, areOn ? 'on' : 'off'); } catch { /* for this page only */ }
+      show();
+      dialog.querySelector('button').focus();
+    });
+    const close = make('button', 'Close');
+    close.addEventListener('click', () => dialog.close());
+    dialog.replaceChildren(title, names, state, turn, ' ', close);
+    if (!dialog.open) dialog.showModal();
+  };
+  document.body.append(dialog);
+  list.hidden = false;
+  list.addEventListener('click', show);
+  document.addEventListener('keydown', (event) => {
+    const isTaken = event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || dialog.open;
+    // arrows in a box that scrolls are the box's
+    const isTyped = event.target.closest?.('input, select, textarea, [contenteditable]')
+      || (event.key.startsWith('Arrow') && event.target.closest?.('.scroll'));
+    if (!areOn || isTaken || isTyped) return;
+    const field = event.key === '/' && search();
+    if (event.key === '?') show();
+    else if (field) field.focus();
+    else {
+      const link = of(event.key.length === 1 ? event.key.toUpperCase() : event.key);
+      if (!link) return;
+      link.click();
+    }
+    event.preventDefault();
+  });
+}

@@ -252,7 +252,9 @@ pub(super) fn notice(fields: &Fields) -> Option<String> {
         return Some("The campaign is made. Its link works now.".to_owned());
     }
     if text == "cloned" {
-        return Some("The copy is made. It is a draft, which takes no clicks until its status is active.".to_owned());
+        return Some(
+            "The copy is made. It is a draft, which takes no clicks until its status is active.".to_owned(),
+        );
     }
     if text == "saved" {
         return Some("The changes are saved.".to_owned());

@@ -31,7 +31,6 @@ use super::{
     frame::Frame,
     html,
     session::{self, Opened, Posted},
-    view::View,
 };
 use crate::{
     app::App,
@@ -122,7 +121,11 @@ pub(super) async fn step(
     }
     let campaign = campaigns::find(&app, &id).await?;
     let mut now = Shown {
-        editor: Editor { draft: draft_of(fields.text("draft"))?, open: fields.text("open").parse().ok(), at: None },
+        editor: Editor {
+            draft: draft_of(fields.text("draft"))?,
+            open: fields.text("open").parse().ok(),
+            at: None,
+        },
         version: fields.text("version").parse().unwrap_or_default(),
         made_up: MadeUp::of(fields),
         is_merging: !fields.text("merging").is_empty(),
@@ -210,7 +213,8 @@ impl Shown {
     /// Says what is wrong, and opens the first part that something is wrong with.
     fn refuse(&mut self, problem: &Problem) {
         self.faults = faults::of(problem, &self.editor.draft);
-        let is_open = self.faults.iter().any(|fault| fault.place.is_some() && fault.place == self.editor.open);
+        let is_open =
+            self.faults.iter().any(|fault| fault.place.is_some() && fault.place == self.editor.open);
         let first = self.faults.iter().find_map(|fault| fault.place);
         self.editor.show(if is_open { self.editor.open } else { first.or(self.editor.open) });
     }
@@ -362,8 +366,10 @@ async fn shelf(app: &App) -> Result<Shelf, Problem> {
 fn facts(terms: &Terms) -> Vec<String> {
     let last = match &terms.fallback_url {
         Some(url) => format!("What nothing above takes goes to the fallback, {url}."),
-        None => "What nothing above takes goes to the fallback of the installation; without one it gets a 404."
-            .to_owned(),
+        None => {
+            "What nothing above takes goes to the fallback of the installation; without one it gets a 404."
+                .to_owned()
+        }
     };
     let sticky = match terms.sticky {
         Sticky::Off => "Every click is drawn anew.",
@@ -380,8 +386,12 @@ mod tests {
     #[test]
     fn what_somebody_else_stored_is_taken_rule_by_rule() {
         let rule = |id, name: &str| draft::Rule { id, name: name.to_owned(), ..draft::Rule::default() };
-        let mine = Draft { rules: vec![rule(Some(1), "mine"), rule(Some(3), "gone"), rule(None, "new")], ..Draft::default() };
-        let theirs = Draft { rules: vec![rule(Some(2), "added"), rule(Some(1), "theirs")], ..Draft::default() };
+        let mine = Draft {
+            rules: vec![rule(Some(1), "mine"), rule(Some(3), "gone"), rule(None, "new")],
+            ..Draft::default()
+        };
+        let theirs =
+            Draft { rules: vec![rule(Some(2), "added"), rule(Some(1), "theirs")], ..Draft::default() };
         let mut editor = Editor { draft: mine, ..Editor::default() };
         for part in ["1", "2", "3", "9", "x", "d"] {
             take(&mut editor, &theirs, part);

@@ -127,9 +127,7 @@ fn explained(app: &Parts, campaign: Campaign, made_up: &MadeUp) -> Result<Explai
     let routes = Routes::new(campaign)
         .map_err(|error| Problem::conflict(format!("The campaign is not served: {error}.")))?;
     // he is nobody, so that no cap has counted him; and what is not stored has counted nobody
-    let is_full = |target| {
-        !drafted::is_made_up(target) && app.caps.is_full(&routes, target, Utc::now(), 0)
-    };
+    let is_full = |target| !drafted::is_made_up(target) && app.caps.is_full(&routes, target, Utc::now(), 0);
     let is_spent = app.budgets.is_exhausted(routes.campaign.id, Utc::now());
     Ok(explain_visitor(&routes, &app.enricher, made_up, &is_full, is_spent))
 }

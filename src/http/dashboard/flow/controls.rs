@@ -79,7 +79,11 @@ pub(super) fn groups(draft: &Draft, place: Place, faults: &[Fault], shelf: &Shel
                 ..maker.text("time_zone", "Time zone of its times", &rule.time_zone, "")
             };
             let head = Group {
-                controls: vec![maker.text("name", "Name of the rule", &rule.name, "wide"), zone, maker.check(rule.is_off)],
+                controls: vec![
+                    maker.text("name", "Name of the rule", &rule.name, "wide"),
+                    zone,
+                    maker.check(rule.is_off),
+                ],
                 ..Group::default()
             };
             let mut groups = vec![head];
@@ -137,10 +141,7 @@ impl Maker<'_> {
 
     #[expect(clippy::unused_self, reason = "it stands among the makers")]
     fn add(&self, what: &str, text: &'static str) -> Group {
-        Group {
-            buttons: vec![Button { what: what.to_owned(), text, of: String::new() }],
-            ..Group::default()
-        }
+        Group { buttons: vec![Button { what: what.to_owned(), text, of: String::new() }], ..Group::default() }
     }
 
     fn criteria(&self, when: &[Criterion]) -> Vec<Group> {
@@ -186,7 +187,8 @@ impl Maker<'_> {
     fn caps(&self, list: &str, caps: &[Cap], of: &str) -> Vec<Group> {
         let group = |(k, cap): (usize, &Cap)| {
             let id = |name: &str| format!("{list}{k}-{name}");
-            let same = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect();
+            let same =
+                |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect();
             Group {
                 legend: format!("Cap {} of {of}", k + 1),
                 controls: vec![
@@ -266,7 +268,8 @@ impl Maker<'_> {
                 if let Some(id) = entry.id.filter(|id| known.iter().all(|(known, _)| known != id)) {
                     choices.push((id.to_string(), entry.name.clone()));
                 }
-                let choice = Control { width: "wide", ..self.choice(&id("id"), "Of the library", &chosen, choices) };
+                let choice =
+                    Control { width: "wide", ..self.choice(&id("id"), "Of the library", &chosen, choices) };
                 (format!("{what} {} (of the library)", k + 1), vec![choice, weight, active])
             }
             Kind::Own => {

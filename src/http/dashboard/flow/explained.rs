@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::{
     super::{form::Fields, view::View},
     draft::Criterion,
-    faults::Fault,
     picture::percent,
     words,
 };
@@ -22,11 +21,31 @@ const FIELDS: [&str; 8] = ["ip", "agent", "user_agent", "language", "referrer", 
 
 /// Agents to choose from: name, and what the browser says.
 const AGENTS: [(&str, &str, &str); 5] = [
-    ("iphone", "iPhone, Safari", "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1"),
-    ("android", "Android telephone, Chrome", "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36"),
-    ("windows", "Windows, Chrome", "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"),
-    ("mac", "Mac, Safari", "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605.1.15"),
-    ("ipad", "iPad, Safari", "Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.6 Mobile/15E148 Safari/604.1"),
+    (
+        "iphone",
+        "iPhone, Safari",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1",
+    ),
+    (
+        "android",
+        "Android telephone, Chrome",
+        "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36",
+    ),
+    (
+        "windows",
+        "Windows, Chrome",
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    ),
+    (
+        "mac",
+        "Mac, Safari",
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605.1.15",
+    ),
+    (
+        "ipad",
+        "iPad, Safari",
+        "Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.6 Mobile/15E148 Safari/604.1",
+    ),
 ];
 
 /// What the visitor did before.
@@ -83,9 +102,12 @@ impl MadeUp {
             _ => optional("user_agent"),
         };
         let before = BEFORE.iter().find(|(value, ..)| *value == self.get("seen"));
-        let (returning, unique) = before.map_or((None, None), |(.., returning, unique)| (*returning, *unique));
+        let (returning, unique) =
+            before.map_or((None, None), |(.., returning, unique)| (*returning, *unique));
         let at = match NaiveDateTime::parse_from_str(self.get("at"), "%Y-%m-%dT%H:%M") {
-            Ok(at) => at.and_local_timezone(view.tz).earliest().map_or(Value::Null, |at| at.to_rfc3339().into()),
+            Ok(at) => {
+                at.and_local_timezone(view.tz).earliest().map_or(Value::Null, |at| at.to_rfc3339().into())
+            }
             Err(_) => optional("at"),
         };
         json!({
@@ -193,9 +215,9 @@ impl Seen {
             None => self.terms.paths.get(path).map(|path| &path.landing_pages),
         };
         let id = self.explained.explanation.decision.landing_page_id;
-        let is_it = pages.and_then(|pages| pages.get(nth)).is_some_and(|page| {
-            if page.direct { id.is_none() } else { id.is_some() && page.id == id }
-        });
+        let is_it = pages
+            .and_then(|pages| pages.get(nth))
+            .is_some_and(|page| if page.direct { id.is_none() } else { id.is_some() && page.id == id });
         is_it && self.is_way(rule, path)
     }
 
@@ -207,7 +229,8 @@ impl Seen {
             None => self.terms.paths.get(path).map(|path| &path.offers),
         };
         let id = self.explained.explanation.decision.offer_id;
-        let is_it = offers.and_then(|offers| offers.get(nth)).is_some_and(|offer| id.is_some() && offer.id == id);
+        let is_it =
+            offers.and_then(|offers| offers.get(nth)).is_some_and(|offer| id.is_some() && offer.id == id);
         is_it && self.is_way(rule, path)
     }
 
@@ -280,7 +303,11 @@ impl Seen {
         let ways = explanation.ways.iter().take(12).map(|way| {
             let parts = [way.path_id.and_then(path), branch(way.landing_page_id), branch(way.offer_id)];
             let parts: Vec<String> = parts.into_iter().flatten().collect();
-            let parts = if parts.is_empty() { "the fallback, or nowhere".to_owned() } else { parts.join(" \u{2192} ") };
+            let parts = if parts.is_empty() {
+                "the fallback, or nowhere".to_owned()
+            } else {
+                parts.join(" \u{2192} ")
+            };
             format!("{}: {parts}", percent(way.probability))
         });
         ways.collect()
@@ -297,7 +324,11 @@ impl PathSeen<'_> {
         }
         if !path.takes_part {
             let reasons = failed(when, &path.when);
-            let text = if reasons.is_empty() { "Takes no part: it leads nowhere for this visitor" } else { "Takes no part" };
+            let text = if reasons.is_empty() {
+                "Takes no part: it leads nowhere for this visitor"
+            } else {
+                "Takes no part"
+            };
             return Verdict { reasons, ..verdict("", text.to_owned()) };
         }
         if path.is_full {
@@ -319,9 +350,4 @@ fn failed(when: &[Criterion], explained: &[ExplainedCriterion]) -> Vec<String> {
             format!("{}: here it is {value}", words::criterion(criterion))
         })
         .collect()
-}
-
-/// Faults that are of the draft.
-pub(super) fn of_draft(made_up: &MadeUp, faults: Vec<Fault>) -> Vec<Fault> {
-    if made_up.is_refused() { Vec::new() } else { faults }
 }

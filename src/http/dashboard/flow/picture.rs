@@ -163,9 +163,7 @@ impl Drawn<'_> {
         let Some(theirs) = self.theirs else { return Vec::new() };
         let is_here = |id| self.editor.draft.rules.iter().any(|rule| rule.id == id);
         let missing = theirs.rules.iter().filter(|rule| !is_here(rule.id));
-        missing
-            .map(|rule| (words::rule(rule), format!("take.{}", rule.id.unwrap_or_default())))
-            .collect()
+        missing.map(|rule| (words::rule(rule), format!("take.{}", rule.id.unwrap_or_default()))).collect()
     }
 
     fn faults_of(&self, place: Place) -> Vec<String> {
@@ -177,7 +175,11 @@ impl Drawn<'_> {
     fn paths(&self, rule: Option<usize>, paths: &[Path]) -> Vec<PathShown> {
         let is_full = |path: &Path| self.is_full(CapOn::Path, path.id);
         let weights = paths.iter().map(|path| {
-            let leads_on = path.landing_pages.iter().chain(&path.offers).any(|entry| weight(&entry.weight, entry.is_off) > 0);
+            let leads_on = path
+                .landing_pages
+                .iter()
+                .chain(&path.offers)
+                .any(|entry| weight(&entry.weight, entry.is_off) > 0);
             if is_full(path) || !leads_on { 0 } else { weight(&path.weight, path.is_off) }
         });
         let shares = shares(weights.collect());
@@ -206,7 +208,8 @@ impl Drawn<'_> {
             landing_pages: self.entries(&path.landing_pages, false, |k| {
                 self.seen.is_some_and(|seen| seen.is_page(rule, j, k))
             }),
-            offers: self.entries(&path.offers, true, |k| self.seen.is_some_and(|seen| seen.is_offer(rule, j, k))),
+            offers: self
+                .entries(&path.offers, true, |k| self.seen.is_some_and(|seen| seen.is_offer(rule, j, k))),
             is_chosen_early: path.offer_choice == "lander" && !path.landing_pages.is_empty(),
             verdict: seen.map(|seen| seen.verdict(&path.when)),
             faults: self.faults_of(place),
@@ -217,7 +220,12 @@ impl Drawn<'_> {
         }
     }
 
-    fn entries(&self, entries: &[Entry], is_offer: bool, is_taken: impl Fn(usize) -> bool) -> Vec<EntryShown> {
+    fn entries(
+        &self,
+        entries: &[Entry],
+        is_offer: bool,
+        is_taken: impl Fn(usize) -> bool,
+    ) -> Vec<EntryShown> {
         let is_full = |entry: &Entry| is_offer && self.is_full(CapOn::Offer, entry.id);
         let weights = entries
             .iter()
@@ -260,7 +268,9 @@ impl Drawn<'_> {
     fn caps(&self, on: CapOn, id: Option<i64>, caps: &[Cap]) -> Vec<CapShown> {
         let shown = |cap: &Cap| {
             let is_it = |it: &&CapUse| {
-                it.of.to_string() == cap.of && it.per.to_string() == cap.per && it.limit.to_string() == cap.limit
+                it.of.to_string() == cap.of
+                    && it.per.to_string() == cap.per
+                    && it.limit.to_string() == cap.limit
             };
             let found = self.uses_of(on, id).find(is_it);
             CapShown {

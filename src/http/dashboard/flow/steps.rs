@@ -91,7 +91,10 @@ impl Editor {
                 self.draft.rules.push(Rule {
                     name: format!("Rule {}", nth + 1),
                     when: vec![new_criterion()],
-                    paths: vec![Path { offers: vec![Entry::new(Kind::Own)], ..Path::new("Path 1".to_owned()) }],
+                    paths: vec![Path {
+                        offers: vec![Entry::new(Kind::Own)],
+                        ..Path::new("Path 1".to_owned())
+                    }],
                     ..Rule::default()
                 });
                 self.show(Some(Place::Rule(nth)));
@@ -136,7 +139,9 @@ impl Editor {
         let other = |nth: usize| if is_up { nth.checked_sub(1) } else { Some(nth + 1) };
         let Ok(place) = place.parse::<Place>() else { return };
         let moved = match place {
-            Place::Rule(nth) => other(nth).and_then(|to| swap(&mut self.draft.rules, nth, to)).map(Place::Rule),
+            Place::Rule(nth) => {
+                other(nth).and_then(|to| swap(&mut self.draft.rules, nth, to)).map(Place::Rule)
+            }
             Place::Path(rule, nth) => {
                 let paths = self.draft.paths_mut(rule);
                 let moved = paths.zip(other(nth)).and_then(|(paths, to)| swap(paths, nth, to));
@@ -294,7 +299,12 @@ fn read_entries(entries: &mut [Entry], list: &str, fields: &Fields) {
             Kind::Library => {
                 let id = text("id").parse().ok();
                 if id != entry.id {
-                    *entry = Entry { id, weight: text("weight"), is_off: entry.is_off, ..Entry::new(Kind::Library) };
+                    *entry = Entry {
+                        id,
+                        weight: text("weight"),
+                        is_off: entry.is_off,
+                        ..Entry::new(Kind::Library)
+                    };
                 }
             }
             Kind::Own => {
@@ -330,7 +340,9 @@ mod tests {
         editor.step("add-rule");
         editor.step("add-rule");
         assert_eq!((editor.draft.rules.len(), editor.open), (2, Some(Place::Rule(1))));
-        editor.read(&Fields::parse("name=B&active=1&w0-dimension=country&w0-test=is&w0-values=DE%2C+AT%0D%0ACH"));
+        editor.read(&Fields::parse(
+            "name=B&active=1&w0-dimension=country&w0-test=is&w0-values=DE%2C+AT%0D%0ACH",
+        ));
         assert_eq!(editor.draft.rules[1].when[0].values, ["DE", "AT", "CH"]);
         editor.step("up.r1");
         assert_eq!((editor.draft.rules[0].name.as_str(), editor.at), ("B", Some(Place::Rule(0))));
@@ -352,19 +364,37 @@ mod tests {
     fn the_lists_of_an_open_path_grow_shrink_and_change_places() {
         let mut editor = Editor::default();
         editor.step("add-path.d");
-        for step in ["more.l", "more.l.direct", "more.o.library", "more.c", "more.o0c", "more.w", "more.x", "more.o9c"] {
+        for step in [
+            "more.l",
+            "more.l.direct",
+            "more.o.library",
+            "more.c",
+            "more.o0c",
+            "more.w",
+            "more.x",
+            "more.o9c",
+        ] {
             editor.step(step);
         }
         let path = &editor.draft.paths[0];
-        assert_eq!((path.landing_pages.len(), path.offers.len(), path.caps.len(), path.when.len()), (2, 2, 1, 1));
+        assert_eq!(
+            (path.landing_pages.len(), path.offers.len(), path.caps.len(), path.when.len()),
+            (2, 2, 1, 1)
+        );
         assert_eq!((path.landing_pages[1].kind, path.offers[0].caps.len()), (Kind::Direct, 1));
-        for step in ["before.l.1", "less.c.0", "less.c.0", "less.o0c.0", "after.o.1", "less.w.5", "before.o.0"] {
+        for step in
+            ["before.l.1", "less.c.0", "less.c.0", "less.o0c.0", "after.o.1", "less.w.5", "before.o.0"]
+        {
             editor.step(step);
         }
         let path = &editor.draft.paths[0];
         assert_eq!((path.landing_pages[0].kind, path.caps.len()), (Kind::Direct, 0));
-        assert!(path.offers[0].caps.is_empty() && path.offers[1].kind == Kind::Library && path.when.len() == 1);
-        editor.read(&Fields::parse("name=A&weight=x&offer_choice=out&o0-name=O&o0-url=u&o0-weight=2&o1-id=7&o1-weight=1"));
+        assert!(
+            path.offers[0].caps.is_empty() && path.offers[1].kind == Kind::Library && path.when.len() == 1
+        );
+        editor.read(&Fields::parse(
+            "name=A&weight=x&offer_choice=out&o0-name=O&o0-url=u&o0-weight=2&o1-id=7&o1-weight=1",
+        ));
         let path = &editor.draft.paths[0];
         assert_eq!((path.weight.as_str(), path.is_off), ("x", true));
         assert_eq!((path.offers[0].name.as_str(), path.offers[1].id), ("O", Some(7)));

@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(of("country", "is", &["DE", "AT"]), "country is DE or AT");
         assert_eq!(of("parameter", "starts", &["news"]), "parameter utm starts with news");
         assert_eq!(of("referrer_host", "not_known", &[]), "referrer host is not known");
-        assert_eq!(of("os", "is_not", &["a"; 10]), format!("system is not {} or 2 more", ["a"; 8].join(" or ")));
+        assert_eq!(
+            of("os", "is_not", &["a"; 10]),
+            format!("system is not {} or 2 more", ["a"; 8].join(" or "))
+        );
         let day = Cap { limit: "100".to_owned(), time_zone: "Europe/Berlin".to_owned(), ..Cap::new() };
         assert_eq!(cap(&day), "100 clicks a day (Europe/Berlin)");
         assert_eq!(cap(&Cap { per: "total".to_owned(), ..day }), "100 clicks in all (Europe/Berlin)");

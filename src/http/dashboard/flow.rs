@@ -76,6 +76,8 @@ struct FlowPage {
     frame: Frame,
     head: Head,
     action: String,
+    /// Range, zone and currency, which go along.
+    kept: Vec<(String, String)>,
     rules: Vec<RuleShown>,
     only_stored: Vec<(Vec<String>, String)>,
     groups: Vec<Group>,
@@ -233,6 +235,9 @@ async fn explain(
     if !now.is_explained && now.made_up.is_nobody() {
         return Ok(StatusCode::OK);
     }
+    if now.is_explained || now.made_up.get("click_id").is_empty() {
+        now.made_up.click_again();
+    }
     let view = frame_of(app, &posted.opened, campaign, END, &[]).view;
     let (id, patch) = (campaign.id.to_string(), patch_of(&now.editor.draft));
     let visitor = now.made_up.body(&view);
@@ -327,6 +332,7 @@ async fn shown(app: &App, opened: &Opened, campaign: Campaign, now: Shown) -> Re
         made_up: now.made_up,
         is_changed: editor.draft != stored,
         seen: now.seen,
+        kept: frame.query.hidden(&[]),
         facts,
         action,
         head,

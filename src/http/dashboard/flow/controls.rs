@@ -52,6 +52,13 @@ pub(super) struct Group {
     pub(super) hint: &'static str,
 }
 
+impl Group {
+    /// What it is on the page: without a name it is no set of fields.
+    pub(super) fn tag(&self) -> &'static str {
+        if self.legend.is_empty() { "div" } else { "fieldset" }
+    }
+}
+
 /// What of the library can be chosen.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shelf {
@@ -206,10 +213,8 @@ impl Maker<'_> {
 
     fn path(&self, path: &Path) -> Vec<Group> {
         let choices = pairs(&[("out", "when the visitor leaves the page"), ("lander", "with the page")]);
-        let weight = Control {
-            hint: "3 gets three times the visitors of 1.",
-            ..self.text("weight", "Weight", &path.weight, "narrow")
-        };
+        let weight =
+            Control { hint: "3 gets 3 times 1.", ..self.text("weight", "Weight", &path.weight, "narrow") };
         let mut groups = vec![Group {
             controls: vec![
                 self.text("name", "Name of the path", &path.name, "wide"),

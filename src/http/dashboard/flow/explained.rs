@@ -12,12 +12,13 @@ use super::{
 use crate::{
     explain::Explained,
     http::{api::story::sentence_of_why, error::Problem},
-    model::{campaign::Terms, click::InvalidReason, rule::ONLY_PATH},
+    model::{campaign::Terms, click::InvalidReason, id::new_uuid, rule::ONLY_PATH},
     routing::explain::{ExplainedCriterion, ExplainedPath, Outcome},
 };
 
 /// The fields of a visitor.
-const FIELDS: [&str; 8] = ["ip", "agent", "user_agent", "language", "referrer", "url", "at", "seen"];
+const FIELDS: [&str; 9] =
+    ["ip", "agent", "user_agent", "language", "referrer", "url", "at", "seen", "click_id"];
 
 /// Agents to choose from: name, and what the browser says.
 const AGENTS: [(&str, &str, &str); 5] = [
@@ -71,7 +72,14 @@ impl MadeUp {
 
     /// Whether nothing is said of him.
     pub(super) fn is_nobody(&self) -> bool {
-        self.values.iter().all(|(_, value)| value.is_empty())
+        self.values.iter().all(|(name, value)| value.is_empty() || *name == "click_id")
+    }
+
+    /// Gives him another click, and so another draw; a step of the editor leaves him the one he has.
+    pub(super) fn click_again(&mut self) {
+        if let Some((_, id)) = self.values.iter_mut().find(|(name, _)| *name == "click_id") {
+            *id = new_uuid().to_string();
+        }
     }
 
     pub(super) fn get(&self, name: &str) -> &str {
@@ -117,6 +125,7 @@ impl MadeUp {
             "referrer": optional("referrer"),
             "url": optional("url"),
             "at": at,
+            "click_id": optional("click_id"),
             "returning": returning,
             "unique": unique,
         })
@@ -150,7 +159,6 @@ pub(super) struct Verdict {
 pub(super) struct PathSeen<'a> {
     path: Option<&'a ExplainedPath>,
     is_taken: bool,
-    is_asked: bool,
 }
 
 /// Where a visitor goes, and what he met.
@@ -182,16 +190,15 @@ impl Seen {
         Some(Verdict { class, text: text.to_owned(), reasons })
     }
 
-    /// A path of a rule, behind the last of which stands the default rule.
+    /// A path of a rule that was asked, behind the last of which stands the default rule.
     pub(super) fn path(&self, rule: usize, nth: usize) -> Option<PathSeen<'_>> {
         let explained = self.explained.explanation.rules.get(rule)?;
         let id = self.path_id((rule < self.terms.rules.len()).then_some(rule), nth)?;
         let decision = &self.explained.explanation.decision;
-        Some(PathSeen {
-            path: explained.paths.iter().find(|path| path.id == id),
-            is_taken: decision.rule_id == Some(explained.id) && decision.path_id == Some(id),
-            is_asked: matches!(explained.outcome, Outcome::Taken | Outcome::NoPath),
-        })
+        let is_taken = decision.rule_id == Some(explained.id) && decision.path_id == Some(id);
+        let is_asked = matches!(explained.outcome, Outcome::Taken | Outcome::NoPath);
+        (is_taken || is_asked)
+            .then(|| PathSeen { path: explained.paths.iter().find(|path| path.id == id), is_taken })
     }
 
     fn path_id(&self, rule: Option<usize>, nth: usize) -> Option<i64> {
@@ -334,10 +341,7 @@ impl PathSeen<'_> {
         if path.is_full {
             return verdict("", "Full".to_owned());
         }
-        if self.is_asked {
-            return verdict("", format!("Not drawn: {} for a visitor like this", percent(path.share)));
-        }
-        verdict("", "Not asked".to_owned())
+        verdict("", format!("Not drawn: {} for a visitor like this", percent(path.share)))
     }
 }
 

@@ -80,6 +80,7 @@ struct FlowPage {
     kept: Vec<(String, String)>,
     rules: Vec<RuleShown>,
     only_stored: Vec<(Vec<String>, String)>,
+    stored_order: Option<String>,
     groups: Vec<Group>,
     draft: String,
     version: i64,
@@ -316,6 +317,7 @@ async fn shown(app: &App, opened: &Opened, campaign: Campaign, now: Shown) -> Re
     html(&FlowPage {
         rules: drawn.rules(),
         only_stored: drawn.only_stored(),
+        stored_order: drawn.stored_order(),
         groups: open
             .and_then(|place| controls::groups(&editor.draft, place, &now.faults, &shelf))
             .unwrap_or_default(),

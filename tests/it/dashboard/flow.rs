@@ -479,6 +479,15 @@ async fn a_clone_has_everything_but_the_clicks_and_is_made_once() {
     assert_eq!(copy["rules"][0]["when"], campaign["rules"][0]["when"]);
     assert_ne!(copy["rules"][0]["id"], campaign["rules"][0]["id"]);
     assert_eq!(tracker.show("/campaigns").await["data"].as_array().unwrap().len(), 2);
+
+    let ids = [&campaign["id"], &copy["id"]].map(|id| id.as_str().unwrap());
+    let marked = [("id", ids[0]), ("id", ids[1]), ("action", "clone")];
+    let marked = visitor.post("/ui/campaigns", &marked).await;
+    let page = visitor.page(&header(&marked, "location")).await;
+    assert!(
+        page.contains("2 campaigns cloned; the copies are drafts.") && page.contains("Autumn (copy)"),
+        "{page}"
+    );
 }
 
 /// The page of the flow, in a tab of somebody who is signed in.

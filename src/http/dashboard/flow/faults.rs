@@ -14,6 +14,43 @@ pub(super) struct Fault {
     pub(super) text: String,
 }
 
+impl Fault {
+    /// With the field that it is about, for where that is not shown.
+    pub(super) fn in_full(&self) -> String {
+        if self.field.is_empty() {
+            self.text.clone()
+        } else {
+            format!("{}: {}", called(&self.field), self.text)
+        }
+    }
+}
+
+/// A field in words: `o0c1-limit` is `Offer 1, cap 2, limit`.
+fn called(field: &str) -> String {
+    let (list, name) = field.split_once('-').unwrap_or(("", field));
+    let name = match name {
+        "url" => "address".to_owned(),
+        "id" => "of the library".to_owned(),
+        other => other.replace('_', " "),
+    };
+    let mut parts: Vec<String> = Vec::new();
+    for part in list.split('c') {
+        let (what, nth) = match (part.strip_prefix('o'), part.strip_prefix('l'), part.strip_prefix('w')) {
+            (Some(nth), ..) => ("offer", nth),
+            (_, Some(nth), _) => ("landing page", nth),
+            (.., Some(nth)) => ("condition", nth),
+            _ => ("cap", part),
+        };
+        if let Ok(nth) = nth.parse::<usize>() {
+            parts.push(format!("{what} {}", nth + 1));
+        }
+    }
+    parts.push(name);
+    let text = parts.join(", ");
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 /// What a problem says of a draft.
 pub(super) fn of(problem: &Problem, draft: &Draft) -> Vec<Fault> {
     if problem.errors().is_empty() {
@@ -71,6 +108,19 @@ fn field_of(rest: &[&str]) -> String {
 mod tests {
     use super::*;
     use crate::http::error::FieldError;
+
+    #[test]
+    fn a_field_that_is_not_shown_is_named() {
+        for (field, wanted) in [
+            ("o0c1-limit", "Offer 1, cap 2, limit"),
+            ("c0-time_zone", "Cap 1, time zone"),
+            ("l2-url", "Landing page 3, address"),
+            ("w0-values", "Condition 1, values"),
+            ("name", "Name"),
+        ] {
+            assert_eq!(called(field), wanted);
+        }
+    }
 
     #[test]
     fn each_pointer_of_the_api_leads_to_a_field_of_a_part() {

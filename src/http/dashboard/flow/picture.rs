@@ -166,10 +166,23 @@ impl Drawn<'_> {
         missing.map(|rule| (words::rule(rule), format!("take.{}", rule.id.unwrap_or_default()))).collect()
     }
 
+    /// The order of the rules as it is stored, where it is another one.
+    pub(super) fn stored_order(&self) -> Option<String> {
+        let mine = &self.editor.draft.rules;
+        let theirs = &self.theirs?.rules;
+        let common = |rules: &[Rule], others: &[Rule]| -> Vec<i64> {
+            let is_there = |id: &i64| others.iter().any(|rule| rule.id == Some(*id));
+            rules.iter().filter_map(|rule| rule.id).filter(is_there).collect()
+        };
+        (common(mine, theirs) != common(theirs, mine))
+            .then(|| theirs.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", "))
+    }
+
     fn faults_of(&self, place: Place) -> Vec<String> {
         let is_closed = self.editor.open != Some(place);
         let here = self.faults.iter().filter(|fault| fault.place == Some(place));
-        here.filter(|fault| is_closed || fault.field.is_empty()).map(|fault| fault.text.clone()).collect()
+        let here = here.filter(|fault| is_closed || fault.field.is_empty());
+        here.map(Fault::in_full).collect()
     }
 
     fn paths(&self, rule: Option<usize>, paths: &[Path]) -> Vec<PathShown> {

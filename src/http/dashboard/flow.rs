@@ -1,12 +1,18 @@
 //! The flow of a campaign: a picture of its rules, paths, landing pages and offers, and the editor that is drawn into it. Between two
 //! steps everything that was typed is in the form; nothing is stored until it is saved.
 
+mod asked;
 mod controls;
 mod draft;
 mod explained;
 mod faults;
+mod fields;
+mod merge;
+mod parts;
 mod picture;
+mod shelf;
 mod steps;
+mod visitor;
 mod words;
 
 use askama::Template;
@@ -18,12 +24,16 @@ use axum::{
 use serde_json::Value;
 
 use self::{
-    controls::{Group, Shape, Shelf},
+    controls::{Group, Shape},
     draft::Draft,
-    explained::{MadeUp, Seen},
+    explained::Seen,
     faults::Fault,
-    picture::{Drawn, RuleShown},
+    merge::take,
+    parts::RuleShown,
+    picture::Drawn,
+    shelf::{Shelf, named, shelf},
     steps::{Editor, Place},
+    visitor::MadeUp,
 };
 use super::{
     campaign::{Head, Tab, frame_of, path_of},
@@ -34,7 +44,6 @@ use super::{
 };
 use crate::{
     app::App,
-    db::store::{landing_pages, library::Filter, offers},
     http::{
         api::{
             campaigns::{self, explain},
@@ -49,9 +58,6 @@ use crate::{
         rule::Sticky,
     },
 };
-
-/// Things of the library to choose from.
-const SHELF_MAX: i64 = 500;
 
 /// Its place below the pages of the campaign.
 const END: &str = "/flow";
@@ -70,6 +76,7 @@ struct Shown {
     is_explained: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "the template asks for each by itself")]
 #[derive(Template)]
 #[template(path = "campaign_flow.html")]
 struct FlowPage {
@@ -261,36 +268,6 @@ async fn explain(
     Ok(problem.status())
 }
 
-/// Takes over what somebody else stored: a rule by its id, or the paths of the default rule.
-fn take(editor: &mut Editor, theirs: &Draft, part: &str) {
-    editor.show(None);
-    if part == "d" {
-        editor.draft.paths.clone_from(&theirs.paths);
-        return;
-    }
-    let Ok(id) = part.parse::<i64>() else { return };
-    let find = |draft: &Draft| draft.rules.iter().position(|rule| rule.id == Some(id));
-    let rules = &mut editor.draft.rules;
-    let mine = rules.iter().position(|rule| rule.id == Some(id));
-    let theirs = find(theirs).map(|nth| (nth, theirs.rules[nth].clone()));
-    editor.at = match (mine, theirs) {
-        (Some(mine), Some((_, rule))) => {
-            rules[mine] = rule;
-            Some(Place::Rule(mine))
-        }
-        (Some(mine), None) => {
-            rules.remove(mine);
-            None
-        }
-        (None, Some((nth, rule))) => {
-            let nth = nth.min(rules.len());
-            rules.insert(nth, rule);
-            Some(Place::Rule(nth))
-        }
-        (None, None) => None,
-    };
-}
-
 async fn shown(app: &App, opened: &Opened, campaign: Campaign, now: Shown) -> Result<Response, Failure> {
     let frame = frame_of(app, opened, &campaign, END, &[]);
     let stored = Draft::of(&campaign.terms);
@@ -342,34 +319,6 @@ async fn shown(app: &App, opened: &Opened, campaign: Campaign, now: Shown) -> Re
     })
 }
 
-/// With the names of what was chosen of the library.
-fn named(mut editor: Editor, shelf: &Shelf) -> Editor {
-    let Some(Place::Path(rule, path)) = editor.open else { return editor };
-    if let Some(path) = editor.draft.paths_mut(rule).and_then(|paths| paths.get_mut(path)) {
-        for (entries, known) in
-            [(&mut path.landing_pages, &shelf.landing_pages), (&mut path.offers, &shelf.offers)]
-        {
-            for entry in entries.iter_mut().filter(|entry| entry.kind == draft::Kind::Library) {
-                if let Some((_, name)) = known.iter().find(|(id, _)| Some(*id) == entry.id) {
-                    entry.name.clone_from(name);
-                }
-            }
-        }
-    }
-    editor
-}
-
-/// What of the library can be chosen.
-async fn shelf(app: &App) -> Result<Shelf, Problem> {
-    let filter = || Filter { is_archived: Some(false), ..Filter::default() };
-    let pages = landing_pages::list(&app.db, filter(), None, SHELF_MAX).await?;
-    let offers = offers::list(&app.db, filter(), None, None, SHELF_MAX).await?;
-    Ok(Shelf {
-        landing_pages: pages.into_iter().map(|page| (page.id, page.terms.name)).collect(),
-        offers: offers.into_iter().map(|offer| (offer.id, offer.terms.name)).collect(),
-    })
-}
-
 /// What else decides where clicks go.
 fn facts(terms: &Terms) -> Vec<String> {
     let last = match &terms.fallback_url {
@@ -385,26 +334,4 @@ fn facts(terms: &Terms) -> Vec<String> {
         Sticky::All => "A visitor gets the same path, landing page and offer again.",
     };
     vec![last, sticky.to_owned(), format!("Times and days are those of {}.", terms.time_zone)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_somebody_else_stored_is_taken_rule_by_rule() {
-        let rule = |id, name: &str| draft::Rule { id, name: name.to_owned(), ..draft::Rule::default() };
-        let mine = Draft {
-            rules: vec![rule(Some(1), "mine"), rule(Some(3), "gone"), rule(None, "new")],
-            ..Draft::default()
-        };
-        let theirs =
-            Draft { rules: vec![rule(Some(2), "added"), rule(Some(1), "theirs")], ..Draft::default() };
-        let mut editor = Editor { draft: mine, ..Editor::default() };
-        for part in ["1", "2", "3", "9", "x", "d"] {
-            take(&mut editor, &theirs, part);
-        }
-        let names: Vec<&str> = editor.draft.rules.iter().map(|rule| rule.name.as_str()).collect();
-        assert_eq!(names, ["added", "theirs", "new"]);
-    }
 }

@@ -199,8 +199,22 @@ async fn a_flow_is_written_step_by_step_and_stored_when_it_is_saved() {
     assert_eq!(path["offers"][1]["caps"][0]["limit"], 7);
     assert_eq!(rule["paths"][1]["when"], json!([{ "dimension": "device", "is": ["mobile"] }]));
     assert_eq!(now["offers"], campaign["offers"], "the default path is as it was, with its ids");
+}
 
-    // rules and paths change places, and go
+#[tokio::test]
+async fn rules_and_paths_change_places_and_go_and_what_is_left_keeps_its_id() {
+    let tracker = Tracker::start("flow_places").await;
+    let offer = |name: &str| json!([{ "name": name, "url": format!("https://{name}.example/") }]);
+    let campaign = tracker
+        .campaign(json!({ "key": "shop", "name": "Shop", "offers": offer("world"), "rules": [{
+            "name": "Germans", "when": [{ "dimension": "country", "is": ["DE"] }],
+            "paths": [{ "name": "Long", "offers": offer("long") }, { "name": "Short", "offers": offer("short") }],
+        }] }))
+        .await;
+    let rule = &campaign["rules"][0];
+    let path = &rule["paths"][0];
+    let visitor = Visitor::signed_in(&tracker.octo, &tracker.token).await;
+    let mut editor = Editor::open(&visitor, &campaign).await;
     editor.step("add-rule").await;
     editor.set("name", "Swiss");
     editor.set("w0-values", "CH");
@@ -619,7 +633,7 @@ async fn a_rule_is_added_moved_and_saved_by_the_keyboard_alone() {
         tab_to(&page, "#o0-name").await;
         page.type_text(name).await;
         tab_to(&page, "#o0-url").await;
-        page.type_text(&format!("https://{country}.example/")).await;
+        page.type_text(&format!("https://{}.example/", country.to_lowercase())).await;
         page.key("Enter").await; // in a field: what was typed goes into the picture, and nothing else happens
         has_text(&page, &format!("{}.example", country.to_lowercase())).await;
     }

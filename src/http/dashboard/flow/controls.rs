@@ -5,6 +5,7 @@ use strum::VariantNames as _;
 use super::{
     draft::{Cap, Criterion, Draft, Entry, Kind, Path},
     faults::Fault,
+    shelf::Shelf,
     steps::Place,
     words::{joined, subject},
 };
@@ -57,14 +58,6 @@ impl Group {
     pub(super) fn tag(&self) -> &'static str {
         if self.legend.is_empty() { "div" } else { "fieldset" }
     }
-}
-
-/// What of the library can be chosen.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Shelf {
-    /// Id and name.
-    pub(super) landing_pages: Vec<(i64, String)>,
-    pub(super) offers: Vec<(i64, String)>,
 }
 
 /// Makes fields, each with what is wrong with it.
@@ -317,8 +310,9 @@ impl Maker<'_> {
         let mut choices = vec![(String::new(), "none".to_owned())];
         let own = self.draft.offers_with_ids().filter(|(id, _)| Some(*id) != entry.id);
         let own = own.map(|(id, name)| (id.to_string(), name.to_owned()));
-        let shelf = self.shelf.offers.iter().map(|(id, name)| (id.to_string(), format!("{name} (library)")));
-        for (id, name) in own.chain(shelf) {
+        let of_library =
+            self.shelf.offers.iter().map(|(id, name)| (id.to_string(), format!("{name} (library)")));
+        for (id, name) in own.chain(of_library) {
             if choices.iter().all(|(known, _)| *known != id) {
                 choices.push((id, name));
             }

@@ -96,7 +96,7 @@ fn entry(entry: &Entry) -> String {
 }
 
 fn caps(caps: &[Cap]) -> String {
-    caps.iter().map(|it| format!(", at most {}", cap(it))).collect()
+    caps.iter().map(|it| format!(", at most {}", cap(it))).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

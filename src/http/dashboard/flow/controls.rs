@@ -154,7 +154,7 @@ impl Maker<'_> {
             let shown = Criterion { dimension: (*dimension).to_owned(), ..Criterion::default() };
             ((*dimension).to_owned(), subject(&shown).trim().to_owned())
         };
-        let dimensions = Dimension::VARIANTS.iter().map(|dimension| named(&dimension)).collect();
+        let dimensions = Dimension::VARIANTS.iter().map(named).collect();
         let tests = pairs(&[
             ("is", "is"),
             ("is_not", "is not"),

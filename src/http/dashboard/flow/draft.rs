@@ -129,7 +129,7 @@ impl Draft {
                 landing_pages: terms.landing_pages.iter().map(Entry::of).collect(),
                 offers: terms.offers.iter().map(Entry::of).collect(),
                 offer_choice: terms.offer_choice.to_string(),
-                caps: terms.caps.iter().map(Cap::of).collect(),
+                caps: terms.caps.iter().copied().map(Cap::of).collect(),
                 ..Path::new(String::new())
             }],
             paths => paths.iter().map(Path::of).collect(),
@@ -192,7 +192,7 @@ impl Path {
             landing_pages: path.landing_pages.iter().map(Entry::of).collect(),
             offers: path.offers.iter().map(Entry::of).collect(),
             offer_choice: path.offer_choice.to_string(),
-            caps: path.caps.iter().map(Cap::of).collect(),
+            caps: path.caps.iter().copied().map(Cap::of).collect(),
         }
     }
 }
@@ -238,7 +238,7 @@ impl Entry {
             is_off: !entry.is_active,
             payout: entry.payout.map(|payout| amount_text(payout.amount)).unwrap_or_default(),
             currency: entry.payout.map(|payout| payout.currency.to_string()).unwrap_or_default(),
-            caps: entry.caps.iter().map(Cap::of).collect(),
+            caps: entry.caps.iter().copied().map(Cap::of).collect(),
             overflow: entry.overflow_offer_id.map(|id| id.to_string()).unwrap_or_default(),
         }
     }
@@ -255,7 +255,7 @@ impl Cap {
         }
     }
 
-    fn of(cap: &stored::Cap) -> Self {
+    fn of(cap: stored::Cap) -> Self {
         Self {
             of: cap.of.to_string(),
             limit: cap.limit.to_string(),

@@ -10,22 +10,23 @@ use super::{
 impl Editor {
     /// With what stands in the fields of the part that is open.
     pub(super) fn read(&mut self, fields: &Fields) {
+        let text = |name: &str| fields.text(name).to_owned();
         match self.open {
             Some(Place::Rule(rule)) => {
                 let Some(rule) = self.draft.rules.get_mut(rule) else { return };
-                rule.name = fields.text("name").to_owned();
+                rule.name = text("name");
                 rule.is_off = fields.text("active").is_empty();
-                rule.time_zone = fields.text("time_zone").to_owned();
+                rule.time_zone = text("time_zone");
                 read_criteria(&mut rule.when, fields);
             }
             Some(Place::Path(rule, path)) => {
                 let Some(path) = self.draft.paths_mut(rule).and_then(|paths| paths.get_mut(path)) else {
                     return;
                 };
-                path.name = fields.text("name").to_owned();
-                path.weight = fields.text("weight").to_owned();
+                path.name = text("name");
+                path.weight = text("weight");
                 path.is_off = fields.text("active").is_empty();
-                path.offer_choice = fields.text("offer_choice").to_owned();
+                path.offer_choice = text("offer_choice");
                 read_criteria(&mut path.when, fields);
                 read_caps(&mut path.caps, "c", fields);
                 read_entries(&mut path.landing_pages, "l", fields);

@@ -10,7 +10,6 @@
 //!
 //! - `cargo bench --bench reports -- export`: what octo holds in memory while it streams all of the clicks, and while it writes
 //!   them to a file.
-//! - `cargo bench --bench reports -- dashboard`: the time and the bytes of the dashboard's pages, among 10,000 campaigns.
 //! - `cargo bench --bench reports -- replica`: what reports cost the primary with and without a replica, beside clicks.
 //! - `cargo bench --bench reports -- screens`: how long pages of the dashboard take, among 10,000 campaigns.
 
@@ -29,8 +28,6 @@ use sqlx::PgConnection;
 mod it {
     pub(crate) mod harness; // an inline module with a path, so that the harness finds its own files
 }
-#[path = "reports/dashboard.rs"]
-mod dashboard;
 #[path = "reports/export.rs"]
 mod export;
 #[path = "reports/replica.rs"]
@@ -74,7 +71,6 @@ async fn main() -> anyhow::Result<()> {
     support::print_load();
     let mode = env::args().skip(1).find(|argument| !argument.starts_with('-'));
     match mode.as_deref() {
-        Some("dashboard") => dashboard::measure().await,
         Some("export") => export::measure().await,
         Some("replica") => replica::compare().await,
         Some("screens") => screens::measure().await,

@@ -10,9 +10,11 @@ mod campaigns;
 mod chart;
 mod clicks;
 mod csrf;
+mod clone;
 mod failure;
 mod figures;
 mod filters;
+mod flow;
 mod form;
 mod frame;
 mod heat;
@@ -55,6 +57,8 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/campaigns", get(campaigns::page).post(campaigns::switch))
         .route("/ui/campaigns/new", get(settings::new_page).post(settings::create))
         .route("/ui/campaigns/{id}", get(campaign::report_page))
+        .route("/ui/campaigns/{id}/flow", get(flow::page).post(flow::step))
+        .route("/ui/campaigns/{id}/clone", get(clone::page).post(clone::make))
         .route("/ui/campaigns/{id}/links", get(campaign::links_page))
         .route("/ui/campaigns/{id}/settings", get(settings::page).post(settings::save))
         .route("/ui/report", get(report::page))

@@ -3,8 +3,9 @@
 //! A change reads the campaign, lays over it what the request changes, which is checked as in a new one, and writes it
 //! if it is still in the version that was read: one set of rules, and no lost update.
 
-mod copy;
-mod explain;
+pub(crate) mod copy;
+mod drafted;
+pub(crate) mod explain;
 mod input;
 pub(crate) mod links;
 mod rules;

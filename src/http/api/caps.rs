@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    app::App,
+    app::{App, Parts},
     caps::Usage,
     http::{
         api::{
@@ -20,7 +20,10 @@ use crate::{
         },
         error::Problem,
     },
-    model::rule::{CapOf, CapPer},
+    model::{
+        campaign::Campaign,
+        rule::{CapOf, CapPer},
+    },
     routing::{CapTarget, Routes},
 };
 
@@ -42,42 +45,42 @@ struct CapUses {
 
 /// How far a cap is used up.
 #[derive(Debug, Serialize, ToSchema)]
-struct CapUse {
+pub(crate) struct CapUse {
     /// What it is on.
-    on: CapOn,
+    pub(crate) on: CapOn,
     /// The id of the path or offer; path 0 is the campaign's only path.
     #[schema(minimum = 0, example = 42)]
-    id: i64,
+    pub(crate) id: i64,
     /// The name of the path or offer.
     #[schema(example = "Long page")]
     name: String,
     /// What is counted.
-    of: CapOf,
+    pub(crate) of: CapOf,
     /// How many at most.
     #[schema(minimum = 1, example = 100)]
-    limit: u32,
+    pub(crate) limit: u32,
     /// In which time.
-    per: CapPer,
+    pub(crate) per: CapPer,
     /// Where that time begins.
     #[schema(value_type = String, format = "time-zone", example = "Europe/Berlin")]
     time_zone: Tz,
     /// How many were counted.
     #[schema(example = 37)]
-    used: u64,
+    pub(crate) used: u64,
     /// From when; null: from ever.
     from: Option<DateTime<Utc>>,
     /// Until before this time; null: for ever.
     until: Option<DateTime<Utc>>,
     /// Whether it takes no more.
-    is_full: bool,
+    pub(crate) is_full: bool,
     /// Whether `used` has what other nodes counted; false while neither Redis nor PostgreSQL answers.
     is_shared: bool,
 }
 
 /// What a cap is on.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum CapOn {
+pub(crate) enum CapOn {
     /// A path.
     Path,
     /// An offer.
@@ -95,6 +98,11 @@ enum CapOn {
 )]
 async fn list(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
     let campaign = find(&app, &id).await?;
+    answer(StatusCode::OK, &CapUses { data: uses(&app, campaign).await? })
+}
+
+/// How far each cap of a campaign is used up: of its paths first, each in the order of their ids.
+pub(crate) async fn uses(app: &Parts, campaign: Campaign) -> Result<Vec<CapUse>, Problem> {
     let routes = Routes::new(campaign).map_err(|broken| Problem::conflict(broken.to_string()))?;
     let usage = |target| app.caps.usage(&routes, target, Utc::now());
     let deadline = Instant::now() + WAIT_MAX;
@@ -110,7 +118,7 @@ async fn list(_: Read, State(app): State<App>, Name(id): Name) -> Result<Respons
         let routes = &routes;
         usage(target).into_iter().map(move |usage| shown(routes, target, &usage))
     };
-    answer(StatusCode::OK, &CapUses { data: targets.iter().flat_map(|target| shown(*target)).collect() })
+    Ok(targets.iter().flat_map(|target| shown(*target)).collect())
 }
 
 fn shown(routes: &Routes, target: CapTarget, usage: &Usage) -> CapUse {

@@ -261,7 +261,8 @@ fn text_of(rule: &Named, path: &Named, page: &Named, offer: &Named, click: &Clic
     }
 }
 
-fn sentence_of_why(why: Why) -> String {
+/// A reason for which something was not the first choice, in a sentence.
+pub(crate) fn sentence_of_why(why: Why) -> String {
     match why {
         Why::Named => "The link names where it leads.",
         Why::Bound => "The visitor came before, and got what he got then.",

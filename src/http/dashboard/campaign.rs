@@ -44,6 +44,7 @@ const LEVELS: [Dimension; 3] = [Dimension::Country, Dimension::Device, Dimension
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tab {
     Report,
+    Flow,
     Links,
     Settings,
 }
@@ -58,6 +59,8 @@ pub(super) struct Head {
     pub(super) tabs: Vec<(String, &'static str, bool)>,
     /// What may be done to it: `pause` or `resume`.
     pub(super) action: Option<&'static str>,
+    /// The address of the page that makes another one like it.
+    pub(super) clone: String,
     /// The address of the table of all.
     pub(super) all: String,
 }
@@ -74,6 +77,7 @@ impl Head {
             status: campaign.terms.status,
             tabs: vec![
                 entry(Tab::Report, "", "Report"),
+                entry(Tab::Flow, "/flow", "Flow"),
                 entry(Tab::Links, "/links", "Links"),
                 entry(Tab::Settings, "/settings", "Settings"),
             ],
@@ -82,6 +86,7 @@ impl Head {
                 Status::Paused => Some("resume"),
                 _ => None,
             },
+            clone: format!("{path}/clone"),
             all: view.link("/ui/campaigns"),
         }
     }

@@ -35,7 +35,7 @@ use crate::{
         api::{campaigns, reports},
         error::Problem,
     },
-    model::campaign::Status,
+    model::{campaign::Status, id::new_uuid},
     reports::{
         figures::Sums,
         question::{Measure, Validity},
@@ -214,17 +214,25 @@ fn shown((routes, sums): &(Arc<Routes>, Sums), view: &View) -> Row {
     }
 }
 
-/// `POST /ui/campaigns`: pauses or resumes those that are marked; what cannot be is left as it is, and said.
+/// `POST /ui/campaigns`: pauses, resumes or clones those that are marked; what cannot be is left as it is, and said.
 pub(super) async fn switch(State(app): State<App>, posted: Posted) -> Result<Response, Failure> {
     let fields = &posted.opened.fields;
     let (status, done) = match fields.text("action") {
-        "pause" => (Status::Paused, "paused"),
-        "resume" => (Status::Active, "resumed"),
-        _ => return Err(Problem::bad_request("action", "Choose what is to be done: pause or resume.").into()),
+        "pause" => (Some(Status::Paused), "paused"),
+        "resume" => (Some(Status::Active), "resumed"),
+        "clone" => (None, "cloned"),
+        _ => {
+            let detail = "Choose what is to be done: pause, resume or clone.";
+            return Err(Problem::bad_request("action", detail).into());
+        }
     };
     let (mut switched, mut left) = (0_u32, 0_u32);
     for id in fields.all("id").take(SWITCHED_MAX) {
-        match campaigns::switched_to(&app, id, status, &HeaderMap::new()).await {
+        let changed = match status {
+            Some(status) => campaigns::switched_to(&app, id, status, &HeaderMap::new()).await,
+            None => campaigns::copy::copied(&app, id, &json!({}), &posted.headers, new_uuid(), false).await,
+        };
+        match changed {
             Ok(_) => switched += 1,
             Err(problem) if problem.status().is_client_error() => left += 1,
             Err(problem) => return Err(problem.into()),
@@ -251,18 +259,25 @@ pub(super) fn notice(fields: &Fields) -> Option<String> {
     if text == "created" {
         return Some("The campaign is made. Its link works now.".to_owned());
     }
+    if text == "cloned" {
+        return Some(
+            "The copy is made. It is a draft, which takes no clicks until its status is active.".to_owned(),
+        );
+    }
     if text == "saved" {
         return Some("The changes are saved.".to_owned());
     }
     let mut parts = text.split('.');
     let (what, switched, left) =
         (parts.next()?, parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?);
-    let what = ["paused", "resumed"].into_iter().find(|known| *known == what)?;
+    let what = ["paused", "resumed", "cloned"].into_iter().find(|known| *known == what)?;
     let campaigns =
         |count: u32| if count == 1 { "1 campaign".to_owned() } else { format!("{count} campaigns") };
     Some(match (switched, left) {
         (0, 0) => "Nothing was marked, so nothing was changed.".to_owned(),
+        (_, 0) if what == "cloned" => format!("{} cloned; the copies are drafts.", campaigns(switched)),
         (_, 0) => format!("{} {what}.", campaigns(switched)),
+        (_, left) if what == "cloned" => format!("{} cloned; {left} could not be.", campaigns(switched)),
         (_, left) => format!(
             "{} {what}. Left as they are: {left}; only active and paused campaigns can be paused and resumed.",
             campaigns(switched)
@@ -279,6 +294,7 @@ mod tests {
         let notice = |text: &str| notice(&Fields::parse(&format!("done={text}")));
         assert_eq!(notice("paused.1.0").as_deref(), Some("1 campaign paused."));
         assert_eq!(notice("resumed.3.0").as_deref(), Some("3 campaigns resumed."));
+        assert_eq!(notice("cloned.2.0").as_deref(), Some("2 campaigns cloned; the copies are drafts."));
         assert!(notice("paused.0.0").unwrap().starts_with("Nothing was marked"));
         assert!(notice("paused.2.1").unwrap().contains("Left as they are: 1;"));
         for text in ["", "hacked.1.0", "paused", "paused.x.0"] {

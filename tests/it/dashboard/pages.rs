@@ -24,7 +24,7 @@ pub(super) fn screens(campaign: &str, click: &str) -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
-    for end in ["", "?g1=sub1&g2=sub2", "/links", "/settings"] {
+    for end in ["", "?g1=sub1&g2=sub2", "/flow", "/links", "/settings", "/clone"] {
         screens.push(format!("/ui/campaigns/{campaign}{end}"));
     }
     screens.push("/ui/report?g1=sub1&g2=referrer_host&g3=sub2&compare=previous".to_owned());

@@ -277,6 +277,31 @@ impl Page {
         self.wait_for(&fill).await;
     }
 
+    /// Presses a key by its name: `Tab`, `Enter`, `Space`; Chromium only.
+    pub(crate) async fn key(&self, name: &str) {
+        let (code, text) = match name {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            "Space" => (32, " "),
+            other => panic!("no key is called {other} here"),
+        };
+        let key = if name == "Space" { " " } else { name };
+        for kind in [if text.is_empty() { "rawKeyDown" } else { "keyDown" }, "keyUp"] {
+            let mut event = json!({
+                "type": kind, "key": key, "code": name, "windowsVirtualKeyCode": code,
+            });
+            if kind == "keyDown" {
+                event["text"] = text.into();
+            }
+            self.set("Input.dispatchKeyEvent", event).await;
+        }
+    }
+
+    /// Types a text where the focus is; Chromium only.
+    pub(crate) async fn type_text(&self, text: &str) {
+        self.set("Input.insertText", json!({ "text": text })).await;
+    }
+
     /// Pages run no scripts of theirs from now on, as where a visitor has turned them off; Chromium only.
     pub(crate) async fn without_scripts(&self) {
         self.set("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;

@@ -1,6 +1,10 @@
 //! `POST /api/v1/campaigns/{id}/explain`: where a made-up visitor would go, and why.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use utoipa::{
@@ -9,9 +13,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::find;
+use super::{drafted, find};
 use crate::{
-    app::App,
+    app::{App, Parts},
     explain::{Explained, MadeUp, explain_visitor},
     http::{
         api::manners::{
@@ -23,7 +27,10 @@ use crate::{
         error::{FieldError, Problem},
         fields::{Fields, Given},
     },
-    model::id::ClickId,
+    model::{
+        campaign::{Campaign, Terms},
+        id::ClickId,
+    },
     routing::Routes,
 };
 
@@ -98,13 +105,31 @@ async fn explain(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     let made_up = read(&body)?;
-    let campaign = find(&app, &id).await?;
+    answer(StatusCode::OK, &explained(&app, find(&app, &id).await?, &made_up)?)
+}
+
+/// Where the visitor that a body makes up would go if a patch of a campaign were stored, and its terms then: what is new of
+/// them has an id that is made up too.
+pub(crate) async fn with_patch(
+    app: &Parts,
+    id_or_key: &str,
+    patch: &Value,
+    headers: &HeaderMap,
+    visitor: &Value,
+) -> Result<(Explained, Terms), Problem> {
+    let made_up = read(visitor)?;
+    let campaign = drafted::drafted(app, id_or_key, patch, headers).await?;
+    let terms = campaign.terms.clone();
+    Ok((explained(app, campaign, &made_up)?, terms))
+}
+
+fn explained(app: &Parts, campaign: Campaign, made_up: &MadeUp) -> Result<Explained, Problem> {
     let routes = Routes::new(campaign)
         .map_err(|error| Problem::conflict(format!("The campaign is not served: {error}.")))?;
-    // he is nobody, so that no cap has counted him
-    let is_full = |target| app.caps.is_full(&routes, target, Utc::now(), 0);
+    // he is nobody, so that no cap has counted him; and what is not stored has counted nobody
+    let is_full = |target| !drafted::is_made_up(target) && app.caps.is_full(&routes, target, Utc::now(), 0);
     let is_spent = app.budgets.is_exhausted(routes.campaign.id, Utc::now());
-    answer(StatusCode::OK, &explain_visitor(&routes, &app.enricher, &made_up, &is_full, is_spent))
+    Ok(explain_visitor(&routes, &app.enricher, made_up, &is_full, is_spent))
 }
 
 /// Reads a visitor; names everything that is wrong with him.

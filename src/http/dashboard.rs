@@ -12,9 +12,12 @@ mod clicks;
 mod failure;
 mod figures;
 mod filters;
+mod first_steps;
 mod form;
 mod frame;
 mod inputs;
+mod library;
+mod links;
 mod overview;
 mod query;
 mod report;
@@ -53,12 +56,17 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/campaigns", get(campaigns::page).post(campaigns::switch))
         .route("/ui/campaigns/new", get(settings::new_page).post(settings::create))
         .route("/ui/campaigns/{id}", get(campaign::report_page))
-        .route("/ui/campaigns/{id}/links", get(campaign::links_page))
+        .route("/ui/campaigns/{id}/links", get(links::page))
         .route("/ui/campaigns/{id}/settings", get(settings::page).post(settings::save))
         .route("/ui/report", get(report::page))
         .route("/ui/report.csv", get(report::csv))
         .route("/ui/clicks", get(clicks::page))
         .route("/ui/clicks/{id}", get(clicks::story_page))
+        .route("/ui/library", get(library::begin))
+        .route("/ui/library/{shelf}", get(library::page))
+        .route("/ui/library/{shelf}/new", get(library::new_page).post(library::create))
+        .route("/ui/library/{shelf}/{id}", get(library::entry_page).post(library::save))
+        .route(first_steps::PATH, get(first_steps::page))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

@@ -28,8 +28,7 @@ use super::{
 use crate::{
     app::App,
     db::store::{
-        affiliate_networks,
-        landing_pages,
+        affiliate_networks, landing_pages,
         library::{Entry, Filter},
         offers, traffic_sources,
         uses::{self, Thing},
@@ -103,11 +102,15 @@ impl Shelf {
     /// What they are for, where there is none yet.
     fn purpose(self) -> &'static str {
         match self {
-            Self::Sources => "A traffic source says what an ad network calls its parameters, so that links carry its macros.",
+            Self::Sources => {
+                "A traffic source says what an ad network calls its parameters, so that links carry its macros."
+            }
             Self::Networks => {
                 "An affiliate network tells of conversions. Make it, enter its postback address there, and name it in its offers."
             }
-            Self::Landers => "A landing page that is kept here serves many campaigns: change it once, and all follow.",
+            Self::Landers => {
+                "A landing page that is kept here serves many campaigns: change it once, and all follow."
+            }
             Self::Offers => "An offer that is kept here serves many campaigns, with its payout and its caps.",
         }
     }
@@ -115,8 +118,12 @@ impl Shelf {
     /// What putting one away does.
     fn archiving(self) -> &'static str {
         match self {
-            Self::Sources => "It is offered to no new campaign; those that have it go on. It can be taken back.",
-            Self::Networks => "It is offered to no new offer; those that have it go on. It can be taken back.",
+            Self::Sources => {
+                "It is offered to no new campaign; those that have it go on. It can be taken back."
+            }
+            Self::Networks => {
+                "It is offered to no new offer; those that have it go on. It can be taken back."
+            }
             Self::Landers | Self::Offers => {
                 "It takes no clicks any more: campaigns send them to what else their paths have. It can be taken back."
             }

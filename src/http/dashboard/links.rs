@@ -228,7 +228,8 @@ async fn postbacks(app: &App) -> Result<(Vec<Link>, bool), Problem> {
     let has_more = i64::try_from(found.len()).is_ok_and(|count| count > NETWORKS_MAX);
     found.truncate(usize::try_from(NETWORKS_MAX).unwrap_or_default());
     let of_network = |network: affiliate_networks::AffiliateNetwork| {
-        let (id, name) = (format!("postback-{}", network.id), format!("Postback URL of {}", network.terms.name));
+        let (id, name) =
+            (format!("postback-{}", network.id), format!("Postback URL of {}", network.terms.name));
         let explained = "Enter it at the network; what stands there as REPLACE is yours to put in.";
         Link::new(&id, name, network.shown(app).postback_url, explained)
     };

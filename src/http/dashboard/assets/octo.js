@@ -58,8 +58,10 @@ for (const form of document.querySelectorAll('form[data-live]')) {
     }, 200);
   });
 }
-const polled = document.querySelector('[data-poll]');
-for (let left = Number(polled?.dataset.poll ?? 0); left > 0 && document.querySelector('[data-waits]'); left -= 1) {
-  await new Promise((go) => { setTimeout(go, 1000); });
-  if (!document.hidden) await renew(location.href, polled.id).catch(() => {});
+async function watch(polled) {
+  for (let left = Number(polled.dataset.poll); left > 0 && document.querySelector('[data-waits]'); left -= 1) {
+    await new Promise((go) => { setTimeout(go, 1000); });
+    if (!document.hidden) await renew(location.href, polled.id).catch(() => {});
+  }
 }
+for (const polled of document.querySelectorAll('[data-poll]')) watch(polled);

@@ -59,10 +59,7 @@ async fn choices_of(app: &App, shelf: Shelf) -> Result<Choices, Problem> {
     if shelf != Shelf::Offers {
         return Ok(Choices::default());
     }
-    Ok(Choices {
-        networks: choices(app, Shelf::Networks).await?,
-        offers: choices(app, Shelf::Offers).await?,
-    })
+    Ok(Choices { networks: choices(app, Shelf::Networks).await?, offers: choices(app, Shelf::Offers).await? })
 }
 
 /// What an entry can begin with.

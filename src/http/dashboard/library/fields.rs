@@ -143,7 +143,12 @@ const NETWORK: Spec = Spec {
             "What stands for our click id in the address that the network calls, such as {sub1}.",
         ),
         field("currency", "Currency", Control::Code(3), "Of its money, where its postbacks name none."),
-        field("default_status", "Without a status", Control::Choice(STATUSES), "What a postback without a status means; approved where nothing is chosen."),
+        field(
+            "default_status",
+            "Without a status",
+            Control::Choice(STATUSES),
+            "What a postback without a status means; approved where nothing is chosen.",
+        ),
         field(
             "repeats",
             "The same once more",
@@ -162,9 +167,24 @@ const NETWORK: Spec = Spec {
             "In which the same once more is a retry and nothing new, where it would be a conversion or money else.",
         ),
         field("sums_lists", "It sends lists of amounts (12.5,3), which are added up", Control::Check, ""),
-        field("postback_key", "Key in its postback address", Control::Code(64), "8 to 64 of A-Z a-z 0-9 _ -. Empty makes a new one; with the old one it is refused from then on."),
-        field("postback_token", "Secret of its postbacks", Control::Code(128), "What they must carry as token, if anything. It is shown as ***, which leaves it as it is."),
-        field("postback_addresses", "Addresses it sends from", Control::Lines, "One address or network a line, such as 198.51.100.0/24. Empty takes postbacks from anywhere."),
+        field(
+            "postback_key",
+            "Key in its postback address",
+            Control::Code(64),
+            "8 to 64 of A-Z a-z 0-9 _ -. Empty makes a new one; with the old one it is refused from then on.",
+        ),
+        field(
+            "postback_token",
+            "Secret of its postbacks",
+            Control::Code(128),
+            "What they must carry as token, if anything. It is shown as ***, which leaves it as it is.",
+        ),
+        field(
+            "postback_addresses",
+            "Addresses it sends from",
+            Control::Lines,
+            "One address or network a line, such as 198.51.100.0/24. Empty takes postbacks from anywhere.",
+        ),
     ],
     tables: &[
         Table {
@@ -231,7 +251,12 @@ const OFFER: Spec = Spec {
         ),
         WEB_URL,
         field("affiliate_network_id", "Network", Control::Network, ""),
-        field("payout", "Payout of a conversion", Control::Amount, "Counts where a postback names no amount."),
+        field(
+            "payout",
+            "Payout of a conversion",
+            Control::Amount,
+            "Counts where a postback names no amount.",
+        ),
         field("payout_currency", "Currency of the payout", Control::Currency, ""),
         field(
             "overflow_offer_id",

@@ -277,7 +277,9 @@ impl Form {
         }
         for table in &mut self.tables {
             let (mine, theirs) = (typed.rows(table.name), stored.rows(table.name));
-            let row = |row: &Vec<String>| row.iter().filter(|t| !t.is_empty()).cloned().collect::<Vec<_>>().join(" ");
+            let row = |row: &Vec<String>| {
+                row.iter().filter(|t| !t.is_empty()).cloned().collect::<Vec<_>>().join(" ")
+            };
             table.stored = (mine != theirs).then(|| theirs.iter().map(row).collect::<Vec<_>>().join("; "));
         }
     }
@@ -286,7 +288,10 @@ impl Form {
 impl Shown {
     fn of(field: &Field, id: String, name: String, text: &str, choices: &Choices) -> Self {
         let fixed = |choices: &[(&str, &str)]| {
-            choices.iter().map(|(value, label)| ((*value).to_owned(), (*label).to_owned())).collect::<Vec<_>>()
+            choices
+                .iter()
+                .map(|(value, label)| ((*value).to_owned(), (*label).to_owned()))
+                .collect::<Vec<_>>()
         };
         let optional = |choices: &[(String, String)]| {
             let mut all = fixed(&[("", "none")]);
@@ -356,14 +361,21 @@ mod tests {
         assert_eq!(Texts::stored(spec, &body), texts);
 
         let spec = Shelf::Networks.spec();
-        let typed = "name=&sums_lists=true&postback_addresses=10.0.0.0%2F8%0D%0A%0D%0A10.1.1.1&retry_window_s=x";
+        let typed =
+            "name=&sums_lists=true&postback_addresses=10.0.0.0%2F8%0D%0A%0D%0A10.1.1.1&retry_window_s=x";
         let body = Texts::typed(spec, &Fields::parse(typed)).body(spec);
-        assert_eq!((&body["name"], &body["sums_lists"], &body["retry_window_s"]), (&json!(""), &json!(true), &json!("x")));
+        assert_eq!(
+            (&body["name"], &body["sums_lists"], &body["retry_window_s"]),
+            (&json!(""), &json!(true), &json!("x"))
+        );
         assert_eq!(body["postback_addresses"], json!(["10.0.0.0/8", "10.1.1.1"]));
         assert_eq!((&body["repeats"], &body["status_map"]), (&Value::Null, &json!([])));
 
         let spec = Shelf::Offers.spec();
-        let body = Texts::typed(spec, &Fields::parse("name=o&payout=1.5&payout_currency=eur&affiliate_network_id=3"));
+        let body = Texts::typed(
+            spec,
+            &Fields::parse("name=o&payout=1.5&payout_currency=eur&affiliate_network_id=3"),
+        );
         let body = body.body(spec);
         assert_eq!(body["payout"], json!({ "amount": "1.5", "currency": "EUR" }));
         assert_eq!((&body["affiliate_network_id"], &body["overflow_offer_id"]), (&json!(3), &Value::Null));
@@ -376,7 +388,8 @@ mod tests {
         let mut form = Form::of(spec, &texts, &Choices::default(), false);
         let faults = ["/name", "/payout/currency", "/caps/0/limit", "/caps", "/version"];
         form.refuse(&Problem::unprocessable(faults.map(|at| FieldError::new(at, "x", "is odd")).into()));
-        let fault = |name: &str| form.fields.iter().find(|field| field.name == name).unwrap().input.fault.clone();
+        let fault =
+            |name: &str| form.fields.iter().find(|field| field.name == name).unwrap().input.fault.clone();
         assert_eq!(fault("name").as_deref(), Some("It is odd."));
         assert_eq!((fault("payout_currency").is_some(), fault("payout")), (true, None));
         assert_eq!(form.tables[0].rows[0][0].input.fault.as_deref(), Some("It is odd."));

@@ -36,8 +36,8 @@ const POLLS_MAX: u32 = 900;
 /// What a click of a test link is stored as.
 const TEST: &str = "test";
 
-/// What a test conversion pays.
-const PAYOUT: &str = "payout=1&currency=USD&status=approved";
+/// What a test conversion says of itself: it pays nothing, and its goal tells it apart.
+const TOLD: &str = "payout=0&status=approved&goal=test";
 
 /// The campaign of the first line.
 struct Made {
@@ -69,8 +69,8 @@ struct FirstStepsPage {
     made: Option<Made>,
     followed: Option<Followed>,
     converted: Option<Converted>,
-    /// The address that tells of a conversion of the newest click, and whether that counts.
-    told: Option<(String, bool)>,
+    /// The address that tells of a conversion of the newest test click, else of the newest click.
+    told: Option<String>,
     networks: String,
     polls: u32,
     overview: String,
@@ -91,7 +91,7 @@ pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Respo
     let made = campaign.as_ref().map(|campaign| made(&app, campaign, frame.may_change, view));
     let target = clicks.iter().find(|click| is_test(click)).or(clicks.first());
     let told = match target {
-        Some(click) => postback(&app, click).await?.map(|address| (address, !is_test(click))),
+        Some(click) => postback(&app, click).await?,
         None => None,
     };
     html(&FirstStepsPage {
@@ -173,5 +173,5 @@ async fn postback(app: &App, click: &Click) -> Result<Option<String>, Problem> {
     } else {
         String::new()
     };
-    Ok(Some(format!("{}/postback{key}?click_id={}&{PAYOUT}", app.public_url, click.id)))
+    Ok(Some(format!("{}/postback{key}?click_id={}&{TOLD}", app.public_url, click.id)))
 }

@@ -334,7 +334,7 @@ async fn what_strangers_wrote_is_text_in_the_library_too() {
 }
 
 #[tokio::test]
-async fn first_steps_are_ticked_off_by_a_test_click_and_its_conversion_which_no_figure_counts() {
+async fn first_steps_are_ticked_off_by_a_test_click_that_is_not_valid_and_a_conversion_that_pays_nothing() {
     let tracker = Tracker::start("ui_first_steps").await;
     let visitor = Visitor::signed_in(&tracker.octo, &tracker.token).await;
     let done = |page: &str| page.matches("<li class=\"done\"").count();
@@ -348,7 +348,7 @@ async fn first_steps_are_ticked_off_by_a_test_click_and_its_conversion_which_no_
     tracker.click(&format!("/click?cid=steps&octo_test={test}")).await;
     tracker.wait_rows(Table::Clicks, 1).await;
     let page = visitor.page("/ui/first-steps").await;
-    assert!(done(&page) == 2 && page.contains("a test click, which counts in no figure"), "{page}");
+    assert!(done(&page) == 2 && page.contains("a test click, which is stored as"), "{page}");
     let told = unescaped(between(&page, "<p class=\"mono small address\">", "</p>"));
     assert!(visitor.page("/ui").await.contains("/ui/first-steps"), "there is no conversion yet");
     tracker.octo.get(told.strip_prefix(&tracker.octo.url("")).unwrap()).await;
@@ -359,11 +359,12 @@ async fn first_steps_are_ticked_off_by_a_test_click_and_its_conversion_which_no_
     })
     .await;
     let to = Utc::now() + TimeDelta::hours(1);
-    let asked = json!({ "group_by": ["campaign"], "measures": ["clicks", "conversions"], "to": to });
+    let asked = json!({ "group_by": ["campaign"], "measures": ["valid_clicks", "conversions", "revenue"], "to": to });
     let report = tracker.api(Method::POST, "/reports").json(&asked).send().await.unwrap();
     let report: Value = report.json().await.unwrap();
-    let totals = &report["totals"];
-    assert_eq!((&totals["clicks"], &totals["conversions"]), (&json!(0), &json!(0)), "{report}");
+    let figures = ["valid_clicks", "conversions", "revenue"].map(|name| &report["totals"][name]);
+    assert_eq!(figures, [&json!(0), &json!(1), &json!("0.00")], "{report}");
+    assert_eq!(tracker.show("/conversions").await["data"][0]["goal"], "test");
 }
 
 /// Waits until an expression is true of a page that is opened again where it does not change by itself.

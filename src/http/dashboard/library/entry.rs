@@ -226,6 +226,8 @@ struct EntryPage {
     name: String,
     is_archived: bool,
     form: Form,
+    /// Why it was not put away or removed.
+    kept: Option<&'static str>,
     version: i64,
     was_changed: bool,
     changed_at: String,
@@ -277,14 +279,14 @@ async fn shown<N: Used>(
     let texts = if is_stored { stored.clone() } else { Texts::typed(spec, fields) };
     let choices = choices_of(app, shelf).await?;
     let mut form = Form::of(spec, &texts, &choices, matches!(told, Told::More));
-    let mut was_changed = false;
+    let (mut was_changed, mut kept) = (false, None);
     match &told {
         Told::Refused(problem) if problem.status() == StatusCode::PRECONDITION_FAILED => {
             was_changed = true;
             form.compare(&texts, &stored);
         }
         Told::Refused(problem) => form.refuse(problem),
-        Told::Kept(problem) => form.faults.push(why_kept(problem)),
+        Told::Kept(problem) => kept = Some(why_kept(problem)),
         Told::Stored | Told::More => {}
     }
     // of one that was refused for something else the version stays: nobody has seen what changed meanwhile
@@ -298,6 +300,7 @@ async fn shown<N: Used>(
         name,
         is_archived: body["is_archived"] == true,
         form,
+        kept,
         version: seen.unwrap_or(version),
         was_changed,
         changed_at: changed_at(&body, &frame),
@@ -319,13 +322,13 @@ async fn shown<N: Used>(
 }
 
 /// Why it could not be put away or removed, in the words of the page.
-fn why_kept(problem: &Problem) -> String {
+fn why_kept(problem: &Problem) -> &'static str {
     match (problem.status(), problem.code()) {
         (StatusCode::PRECONDITION_FAILED, _) => {
-            "Somebody else changed it meanwhile. Look at what it is now, and do it again.".to_owned()
+            "Somebody else changed it meanwhile. Look at what it is now, and do it again."
         }
-        (_, "in_use") => "It is in use. Take it out there first, or put it away instead.".to_owned(),
-        _ => problem.detail().to_owned(),
+        (_, "in_use") => "It is in use. Take it out there first, or put it away instead.",
+        _ => "It could not be done: others change it all the time. Do it again.",
     }
 }
 

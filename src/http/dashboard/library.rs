@@ -4,6 +4,8 @@
 mod entry;
 mod fields;
 mod form;
+mod new;
+mod texts;
 
 use askama::Template;
 use axum::{
@@ -14,7 +16,8 @@ use serde_json::Value;
 use strum::{EnumString, IntoStaticStr};
 use uuid::Uuid;
 
-pub(super) use entry::{create, new_page, page as entry_page, save};
+pub(super) use entry::{page as entry_page, save};
+pub(super) use new::{create, page as new_page};
 
 use super::{
     failure::Failure,

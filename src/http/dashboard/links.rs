@@ -251,7 +251,7 @@ fn with_values(link: &str, fields: &Fields) -> String {
     for (field, parameter, _) in PARAMETERS {
         let value = cut(fields.text(field));
         if !value.is_empty() {
-            built.push_str(&format!("&{parameter}={}", encoded(&value)));
+            built.extend(["&", parameter, "=", &encoded(&value)]);
         }
     }
     built

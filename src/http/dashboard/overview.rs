@@ -123,10 +123,8 @@ pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Respo
     };
     let notes = super::report::notes(&now.notes);
     let is_some = |measure| !figures::value(&now.totals, measure).unwrap_or_default().is_zero();
-    let missing = match is_some(Measure::Clicks) && is_some(Measure::Conversions) {
-        true => None,
-        false => first_steps::missing(&app).await?,
-    };
+    let is_complete = is_some(Measure::Clicks) && is_some(Measure::Conversions);
+    let missing = if is_complete { None } else { first_steps::missing(&app).await? };
     html(&OverviewPage {
         headlines: FIGURES
             .iter()

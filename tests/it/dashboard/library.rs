@@ -359,7 +359,8 @@ async fn first_steps_are_ticked_off_by_a_test_click_that_is_not_valid_and_a_conv
     })
     .await;
     let to = Utc::now() + TimeDelta::hours(1);
-    let asked = json!({ "group_by": ["campaign"], "measures": ["valid_clicks", "conversions", "revenue"], "to": to });
+    let asked =
+        json!({ "group_by": ["campaign"], "measures": ["valid_clicks", "conversions", "revenue"], "to": to });
     let report = tracker.api(Method::POST, "/reports").json(&asked).send().await.unwrap();
     let report: Value = report.json().await.unwrap();
     let figures = ["valid_clicks", "conversions", "revenue"].map(|name| &report["totals"][name]);

@@ -1,11 +1,7 @@
 //! A new entry of the library: from scratch, or as a template says.
 
 use askama::Template;
-use axum::{
-    extract::State,
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use serde_json::Value;
 use uuid::Uuid;
 

@@ -249,13 +249,13 @@ pub(super) async fn page(
     let mut uses = uses::list_of_each(&app.db, shelf.thing(0), ids, rows_for(USES_MAX)).await?;
     let view = &frame.view;
     let row = |(id, body): &(i64, Value)| {
-        let used = uses.remove(id).unwrap_or_default();
+        let named = uses.remove(id).unwrap_or_default();
         Row {
             address: view.link(&format!("{}/{id}", shelf.path())),
             name: body["name"].as_str().unwrap_or_default().to_owned(),
             cells: shelf.cells(body),
-            has_more_uses: used.len() > USES_MAX,
-            uses: used
+            has_more_uses: named.len() > USES_MAX,
+            uses: named
                 .into_iter()
                 .take(USES_MAX)
                 .map(|it| UseRow::of(it.id, it.name, it.key, it.status.into(), view))

@@ -13,7 +13,7 @@ pub(crate) mod events;
 pub(crate) mod exports;
 pub(crate) mod fx_rates;
 pub(crate) mod landing_pages;
-mod library;
+pub(crate) mod library;
 pub(crate) mod manners;
 pub(crate) mod offers;
 pub(crate) mod openapi;

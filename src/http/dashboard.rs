@@ -15,10 +15,13 @@ mod failure;
 mod figures;
 mod filters;
 mod flow;
+mod first_steps;
 mod form;
 mod frame;
 mod heat;
 mod inputs;
+mod library;
+mod links;
 mod overview;
 mod query;
 mod report;
@@ -59,12 +62,17 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/campaigns/{id}", get(campaign::report_page))
         .route("/ui/campaigns/{id}/flow", get(flow::page).post(flow::step))
         .route("/ui/campaigns/{id}/clone", get(clone::page).post(clone::make))
-        .route("/ui/campaigns/{id}/links", get(campaign::links_page))
+        .route("/ui/campaigns/{id}/links", get(links::page))
         .route("/ui/campaigns/{id}/settings", get(settings::page).post(settings::save))
         .route("/ui/report", get(report::page))
         .route("/ui/report.csv", get(report::csv))
         .route("/ui/clicks", get(clicks::page))
         .route("/ui/clicks/{id}", get(clicks::story_page))
+        .route("/ui/library", get(library::begin))
+        .route("/ui/library/{shelf}", get(library::page))
+        .route("/ui/library/{shelf}/new", get(library::new_page).post(library::create))
+        .route("/ui/library/{shelf}/{id}", get(library::entry_page).post(library::save))
+        .route(first_steps::PATH, get(first_steps::page))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

@@ -75,6 +75,7 @@ mod api {
 mod dashboard {
     mod flow;
     mod journeys;
+    mod library;
     mod pages;
     mod quality;
     mod sessions;

@@ -1,6 +1,6 @@
 //! Who uses what of the library: campaigns that are not deleted.
 
-use std::fmt::Display;
+use std::{collections::HashMap, fmt::Display};
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -84,6 +84,39 @@ macro_rules! select_campaigns_that {
     };
 }
 
+/// Of each of the ids `$1` at most `$2`.
+macro_rules! select_campaigns_of_each_that {
+    ($condition:literal) => {
+        concat!(
+            "
+    SELECT
+        thing.id AS thing_id,
+        c.id,
+        c.key,
+        c.name,
+        c.status
+    FROM unnest($1::bigint[]) AS thing (id)
+    CROSS JOIN LATERAL (
+        SELECT
+            c.id,
+            c.key,
+            c.name,
+            c.status
+        FROM campaigns c
+        WHERE c.deleted_at IS NULL
+          AND ",
+            $condition,
+            "
+        ORDER BY c.id DESC
+        LIMIT $2
+    ) AS c
+    ORDER BY
+        thing.id,
+        c.id DESC"
+        )
+    };
+}
+
 statements! {
     OF_TRAFFIC_SOURCE = "use.of_traffic_source": select_campaigns_that!("c.traffic_source_id = $1");
 
@@ -96,6 +129,20 @@ statements! {
     OF_OFFER = "use.of_offer": select_campaigns_that!("c.library_offers @> ARRAY[$1::bigint]");
 
     OF_LANDING_PAGE = "use.of_landing_page": select_campaigns_that!("c.library_landing_pages @> ARRAY[$1::bigint]");
+
+    OF_TRAFFIC_SOURCES = "use.of_traffic_sources":
+        select_campaigns_of_each_that!("c.traffic_source_id = thing.id");
+
+    OF_AFFILIATE_NETWORKS = "use.of_affiliate_networks": select_campaigns_of_each_that!("c.library_offers && ARRAY(
+              SELECT o.id
+              FROM offers o
+              WHERE o.affiliate_network_id = thing.id
+          )");
+
+    OF_OFFERS = "use.of_offers": select_campaigns_of_each_that!("c.library_offers @> ARRAY[thing.id]");
+
+    OF_LANDING_PAGES = "use.of_landing_pages":
+        select_campaigns_of_each_that!("c.library_landing_pages @> ARRAY[thing.id]");
 }
 
 impl Thing {
@@ -105,6 +152,16 @@ impl Thing {
             Self::AffiliateNetwork(id) => (OF_AFFILIATE_NETWORK, id),
             Self::Offer(id) => (OF_OFFER, id),
             Self::LandingPage(id) => (OF_LANDING_PAGE, id),
+        }
+    }
+
+    /// The same question of many of its kind.
+    fn statement_of_each(self) -> Statement {
+        match self {
+            Self::TrafficSource(_) => OF_TRAFFIC_SOURCES,
+            Self::AffiliateNetwork(_) => OF_AFFILIATE_NETWORKS,
+            Self::Offer(_) => OF_OFFERS,
+            Self::LandingPage(_) => OF_LANDING_PAGES,
         }
     }
 }
@@ -120,6 +177,34 @@ pub async fn list(db: &Db, thing: Thing, after: Option<Uuid>, limit: i64) -> Res
         })
     })
     .await
+}
+
+/// Campaigns that use each of these, which are all of the kind of `thing`: newest first, at most `limit` of each; from a
+/// replica.
+pub async fn list_of_each(
+    db: &Db,
+    thing: Thing,
+    ids: Vec<i64>,
+    limit: i64,
+) -> Result<HashMap<i64, Vec<Use>>, Error> {
+    let statement = thing.statement_of_each();
+    db.read(statement, move |c| {
+        Box::pin(async move {
+            let mut uses: HashMap<i64, Vec<Use>> = HashMap::new();
+            for row in statement.query_as::<RowOf>().bind(ids).bind(limit).fetch_all(c).await? {
+                uses.entry(row.thing_id).or_default().push(row.campaign.into_use()?);
+            }
+            Ok(uses)
+        })
+    })
+    .await
+}
+
+#[derive(FromRow)]
+struct RowOf {
+    thing_id: i64,
+    #[sqlx(flatten)]
+    campaign: Row,
 }
 
 #[derive(FromRow)]

@@ -59,7 +59,7 @@ pub(crate) struct AffiliateNetworkBody {
     #[schema(
         example = "https://track.example/postback/0f4b7c1a9d3e4f60?click_id={sub1}&payout={payout_amount}"
     )]
-    postback_url: String,
+    pub(in crate::http) postback_url: String,
     /// Since when it is put away.
     archived_at: Option<DateTime<Utc>>,
     /// Counts changes; the ETag.
@@ -97,6 +97,10 @@ impl Noun for AffiliateNetwork {
         let postback_url = address::of(&terms, &app.public_url);
         AffiliateNetworkBody { id, terms, postback_url, archived_at, version, created_at, updated_at }
     }
+
+    fn was_touched(app: &Parts) {
+        app.networks.must_read();
+    }
 }
 
 /// Make an affiliate network
@@ -120,9 +124,7 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let answer = library::create::<AffiliateNetwork>(&app, &attempt, &headers, &body).await?;
-    app.networks.must_read();
-    Ok(answer)
+    library::create::<AffiliateNetwork>(&app, &attempt, &headers, &body).await
 }
 
 /// List affiliate networks
@@ -193,9 +195,7 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    let answer = library::update::<AffiliateNetwork>(&app, &id, &headers, &patch).await?;
-    app.networks.must_read();
-    Ok(answer)
+    library::update::<AffiliateNetwork>(&app, &id, &headers, &patch).await
 }
 
 /// Delete an affiliate network
@@ -219,9 +219,7 @@ async fn delete(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let answer = library::delete::<AffiliateNetwork>(&app, &id, &headers).await?;
-    app.networks.must_read();
-    Ok(answer)
+    library::delete::<AffiliateNetwork>(&app, &id, &headers).await
 }
 
 /// List the campaigns of an affiliate network

@@ -51,7 +51,7 @@ const Q_CHARS_MAX: usize = 255;
 const NAMED_MAX: usize = 5;
 
 /// What the library keeps, as the API speaks of it.
-pub(super) trait Noun: Entry {
+pub(in crate::http) trait Noun: Entry {
     /// How it is shown.
     type Body: Serialize;
 
@@ -72,27 +72,30 @@ pub(super) trait Noun: Entry {
 
     /// How it is shown.
     fn shown(self, app: &Parts) -> Self::Body;
+
+    /// What else has to know that one was made, changed or deleted.
+    fn was_touched(_: &Parts) {}
 }
 
 /// What campaigns use.
-pub(super) trait Used: Noun {
+pub(in crate::http) trait Used: Noun {
     /// The one with this id, for who asks what uses it.
     fn thing(id: i64) -> Thing;
 }
 
 /// A campaign that uses what is asked about.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct CampaignUse {
+pub(in crate::http) struct CampaignUse {
     /// The campaign's.
-    id: Uuid,
+    pub(in crate::http) id: Uuid,
     /// What links show.
     #[schema(example = "summer-sale")]
-    key: String,
+    pub(in crate::http) key: String,
     /// For people.
     #[schema(example = "Summer sale")]
-    name: String,
+    pub(in crate::http) name: String,
     /// Whether it takes clicks.
-    status: Status,
+    pub(in crate::http) status: Status,
 }
 
 impl From<Use> for CampaignUse {
@@ -102,7 +105,7 @@ impl From<Use> for CampaignUse {
 }
 
 /// What a list is asked for: which ones, before which, how many.
-pub(super) fn read_list(query: Option<&str>) -> Result<(Filter, Option<i64>, usize), Problem> {
+pub(in crate::http) fn read_list(query: Option<&str>) -> Result<(Filter, Option<i64>, usize), Problem> {
     let mut params = Params::parse(query, &["q", "is_archived", "limit", "cursor"]);
     let asked = list_query(&mut params);
     params.finish()?;
@@ -132,10 +135,23 @@ pub(super) async fn create<N: Noun>(
     headers: &HeaderMap,
     asked: &Value,
 ) -> Result<Response, Problem> {
-    let terms = N::read(app, headers, asked, None).await?;
-    let made: N = library::insert(&app.db, attempt.id, attempt.is_again, terms).await?;
+    let made: N = made(app, attempt.id, attempt.is_again, headers, asked).await?;
     let location = format!("{ROOT}{}/{}", N::PATH, made.id());
     located(show(app, StatusCode::CREATED, made)?, &location)
+}
+
+/// What is `asked` for, made for the request with this id; `is_again`: unless an attempt before made it.
+pub(in crate::http) async fn made<N: Noun>(
+    app: &Parts,
+    id: Uuid,
+    is_again: bool,
+    headers: &HeaderMap,
+    asked: &Value,
+) -> Result<N, Problem> {
+    let terms = N::read(app, headers, asked, None).await?;
+    let made = library::insert(&app.db, id, is_again, terms).await?;
+    N::was_touched(app);
+    Ok(made)
 }
 
 /// A page of those that are in `rows`, which have one more than `limit` where there are more.
@@ -145,7 +161,7 @@ pub(super) fn page<N: Noun>(app: &Parts, rows: Vec<N>, limit: usize) -> Result<R
 }
 
 /// The one with the id that a path has.
-pub(super) async fn find<N: Noun>(app: &Parts, id: &str) -> Result<N, Problem> {
+pub(in crate::http) async fn find<N: Noun>(app: &Parts, id: &str) -> Result<N, Problem> {
     let id = parse_number(id, N::NAME)?;
     library::get(&app.db, id).await?.ok_or_else(|| Problem::not_found(N::NAME))
 }
@@ -172,19 +188,30 @@ pub(super) async fn update<N: Noun>(
     headers: &HeaderMap,
     asked: &Value,
 ) -> Result<Response, Problem> {
+    show(app, StatusCode::OK, changed::<N>(app, id, headers, asked).await?)
+}
+
+/// The one with this id as it is with what is `asked`, unless `If-Match` names another version.
+pub(in crate::http) async fn changed<N: Noun>(
+    app: &Parts,
+    id: &str,
+    headers: &HeaderMap,
+    asked: &Value,
+) -> Result<N, Problem> {
     for _ in 0..CHANGE_ATTEMPTS {
         let was: N = find(app, id).await?;
         etag::if_match(headers, was.version())?;
         let terms = N::read(app, headers, asked, Some(&was)).await?;
         if terms == *was.terms() {
-            return show(app, StatusCode::OK, was);
+            return Ok(was);
         }
         match library::update::<N>(&app.db, was.id(), was.version(), terms).await? {
             Written::Done(noun) => {
                 if N::IS_IN_CAMPAIGNS {
                     app.campaigns.see_library().await;
                 }
-                return show(app, StatusCode::OK, noun);
+                N::was_touched(app);
+                return Ok(noun);
             }
             Written::Missing => return Err(Problem::not_found(N::NAME)),
             Written::Stale => {}
@@ -195,11 +222,23 @@ pub(super) async fn update<N: Noun>(
 
 /// Deletes the one with this id, if nobody uses it.
 pub(super) async fn delete<N: Used>(app: &Parts, id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    deleted::<N>(app, id, headers).await.map(|()| no_content())
+}
+
+/// Deletes the one with this id, if nobody uses it and `If-Match` names its version.
+pub(in crate::http) async fn deleted<N: Used>(
+    app: &Parts,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
     let found: N = find(app, id).await?;
     etag::if_match(headers, found.version())?;
     let expected = headers.contains_key(header::IF_MATCH).then_some(found.version());
     match library::delete::<N>(&app.db, found.id(), expected).await? {
-        Removal::Done => Ok(no_content()),
+        Removal::Done => {
+            N::was_touched(app);
+            Ok(())
+        }
         Removal::Missing => Err(Problem::not_found(N::NAME)),
         Removal::Stale => Err(Problem::precondition_failed()),
         Removal::InUse => Err(in_use::<N>(app, found.id()).await?),
@@ -212,13 +251,21 @@ pub(super) async fn campaigns<N: Used>(
     id: &str,
     query: Option<&str>,
 ) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &used_by::<N>(app, id, query).await?)
+}
+
+/// The campaigns that use the one with this id, page by page.
+pub(in crate::http) async fn used_by<N: Used>(
+    app: &Parts,
+    id: &str,
+    query: Option<&str>,
+) -> Result<Page<CampaignUse>, Problem> {
     let found: N = find(app, id).await?;
     let mut params = Params::parse(query, &["limit", "cursor"]);
     let (limit, after) = (params.limit(), params.id_cursor());
     params.finish()?;
     let rows = uses::list(&app.db, N::thing(found.id()), after, rows_for(limit)).await?;
-    let page = Page::new(rows, limit, |row| id_cursor(row.id)).shown::<CampaignUse>();
-    answer(StatusCode::OK, &page)
+    Ok(Page::new(rows, limit, |row| id_cursor(row.id)).shown::<CampaignUse>())
 }
 
 /// 409: who uses it.

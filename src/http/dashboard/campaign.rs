@@ -1,4 +1,4 @@
-//! One campaign: its report, taken apart level by level, and its links.
+//! One campaign: its report, taken apart level by level.
 
 use askama::Template;
 use axum::{
@@ -22,14 +22,7 @@ use super::{
 };
 use crate::{
     app::App,
-    http::{
-        api::{
-            campaigns::{self, links},
-            manners::request::Name,
-            reports,
-        },
-        error::Problem,
-    },
+    http::api::{campaigns, manners::request::Name, reports},
     model::campaign::{Campaign, Status},
     reports::question::{Dimension, Measure},
 };
@@ -187,80 +180,4 @@ pub(super) async fn report_page(
         table,
         frame,
     })
-}
-
-/// A link to be copied.
-struct Link {
-    id: &'static str,
-    name: &'static str,
-    text: String,
-    explained: String,
-}
-
-#[derive(Template)]
-#[template(path = "campaign_links.html")]
-struct LinksPage {
-    frame: Frame,
-    head: Head,
-    links: Vec<Link>,
-}
-
-/// `GET /ui/campaigns/{id}/links`
-pub(super) async fn links_page(
-    opened: Opened,
-    State(app): State<App>,
-    Name(id): Name,
-) -> Result<Response, Failure> {
-    let campaign = campaigns::find(&app, &id).await?;
-    let frame = frame_of(&app, &opened, &campaign, "/links", &[]);
-    let head = Head::of(&campaign, Tab::Links, &frame.view);
-    html(&LinksPage { links: links_of(&app, &campaign).await?, head, frame })
-}
-
-async fn links_of(app: &App, campaign: &Campaign) -> Result<Vec<Link>, Problem> {
-    let links = links::of_campaign(app, campaign).await?;
-    let with = match &links.traffic_source {
-        Some(source) => format!("With the parameters of {}, which fills them in.", source.name),
-        None => "Choose a traffic source in the settings, and its parameters stand here too.".to_owned(),
-    };
-    let link = |id, name, text: &str, explained: &str| Link {
-        id,
-        name,
-        text: text.to_owned(),
-        explained: explained.to_owned(),
-    };
-    let mut list = vec![
-        link("click", "Tracking link", &links.click, &format!("For ads. {with}")),
-        link("short", "Short tracking link", &links.short, "The same, shorter."),
-        link(
-            "out",
-            "Out-link",
-            &links.out,
-            "From a landing page to its offer, where the page does not use {out_url}.",
-        ),
-        link(
-            "pixel",
-            "Conversion pixel",
-            &links.pixel,
-            "An image for thank-you pages; put our click id in the place of CLICK_ID.",
-        ),
-        link(
-            "script",
-            "Script",
-            &format!(
-                "<script async src=\"{}{}\" data-campaign=\"{}\"></script>",
-                app.public_url, app.config.script.path, campaign.key
-            ),
-            "For landing pages: counts visits without a redirect and fills out-links.",
-        ),
-    ];
-    if !app.config.postbacks.key_required {
-        list.push(link(
-            "postback",
-            "Postback URL",
-            &format!("{}/postback?click_id=CLICK_ID&payout=PAYOUT", app.public_url),
-            "For affiliate networks; put the network's macros in the place of CLICK_ID and PAYOUT.",
-        ));
-    }
-    Ok(list)
 }

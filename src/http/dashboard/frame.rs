@@ -17,6 +17,7 @@ pub(super) enum Section {
     Campaigns,
     Report,
     Clicks,
+    Library,
 }
 
 /// The frame of a page.
@@ -70,6 +71,7 @@ impl Frame {
             entry(Section::Campaigns, "/ui/campaigns", "Campaigns"),
             entry(Section::Report, "/ui/report", "Report"),
             entry(Section::Clicks, "/ui/clicks", "Clicks"),
+            entry(Section::Library, "/ui/library", "Library"),
         ]
     }
 

@@ -9,6 +9,7 @@ use super::{
     chart::{Chart, Series},
     failure::Failure,
     figures::{self, Figure, Headline},
+    first_steps::{self, Missing},
     frame::{Frame, Section},
     html,
     session::Opened,
@@ -91,6 +92,9 @@ struct OverviewPage {
     notes: Vec<String>,
     is_empty: bool,
     has_campaigns: bool,
+    /// The first steps, while something of them never came.
+    first_steps: Option<String>,
+    never_converted: bool,
 }
 
 /// `GET /ui`
@@ -118,6 +122,9 @@ pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Respo
         is_running: frame.view.is_running(),
     };
     let notes = super::report::notes(&now.notes);
+    let is_some = |measure| !figures::value(&now.totals, measure).unwrap_or_default().is_zero();
+    let is_complete = is_some(Measure::Clicks) && is_some(Measure::Conversions);
+    let missing = if is_complete { None } else { first_steps::missing(&app).await? };
     html(&OverviewPage {
         headlines: FIGURES
             .iter()
@@ -134,6 +141,8 @@ pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Respo
         is_empty: figures::value(&now.totals, Measure::Clicks).unwrap_or_default().is_zero()
             && now.rows.is_empty(),
         has_campaigns: app.campaigns.state().0 > 0,
+        first_steps: missing.map(|_| frame.view.link(first_steps::PATH)),
+        never_converted: missing == Some(Missing::Conversion),
         frame,
     })
 }

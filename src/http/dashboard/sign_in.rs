@@ -10,6 +10,7 @@ use axum::{
 use super::{
     ROOT, assets,
     failure::Failure,
+    first_steps::{self, Missing},
     form::{self, Fields},
     html,
     session::{self, Opened},
@@ -68,7 +69,8 @@ pub(super) async fn enter(State(app): State<App>, request: Request) -> Result<Re
             if let Some(old) = session::cookie_hash(&parts) {
                 sessions::end(&app.db, old).await?;
             }
-            let mut response = Redirect::to(&to).into_response();
+            let to = if leads_on(&app, &to, fields.text("secret")).await { first_steps::PATH } else { &to };
+            let mut response = Redirect::to(to).into_response();
             session::remember(response.headers_mut(), &parts.headers, &app, &cookie);
             Ok(response)
         }
@@ -80,6 +82,13 @@ pub(super) async fn enter(State(app): State<App>, request: Request) -> Result<Re
         }
         Err(problem) => Err(problem.into()),
     }
+}
+
+/// Whether somebody who just started octo without configuration comes by its link, and nothing happened yet: then the first steps are
+/// the place to begin.
+async fn leads_on(app: &App, to: &str, secret: &str) -> bool {
+    let is_first = app.private_postgres.is_some() && to == ROOT && !secret.starts_with(PREFIX);
+    is_first && matches!(first_steps::missing(app).await, Ok(Some(Missing::Click)))
 }
 
 /// Begins the session with this cookie.

@@ -21,6 +21,13 @@ pub(super) fn screens(campaign: &str, click: &str) -> Vec<String> {
         "/ui/report",
         "/ui/clicks",
         "/ui/clicks?kind=conversions",
+        "/ui/first-steps",
+        "/ui/library/sources",
+        "/ui/library/networks",
+        "/ui/library/sources/new?template=exoclick",
+        "/ui/library/networks/new?template=adcombo",
+        "/ui/library/landers/new",
+        "/ui/library/offers/new",
     ]
     .map(str::to_owned)
     .into();

@@ -46,7 +46,7 @@ pub(crate) struct Links {
 pub(crate) struct LinkSource {
     /// Ours.
     #[schema(minimum = 1, example = 3)]
-    id: i64,
+    pub(crate) id: i64,
     /// For people.
     #[schema(example = "PropellerAds")]
     pub(crate) name: String,
@@ -74,7 +74,8 @@ pub(crate) async fn of_campaign(app: &Parts, campaign: &Campaign) -> Result<Link
 }
 
 impl Links {
-    fn of(public_url: &str, key: &str, source: Option<(i64, SourceTerms)>) -> Self {
+    /// Of the campaign with this key, with the macros of a traffic source.
+    pub(in crate::http) fn of(public_url: &str, key: &str, source: Option<(i64, SourceTerms)>) -> Self {
         let parameters = source.as_ref().map(|(_, terms)| query(&terms.parameters)).unwrap_or_default();
         let (and, begin) = if parameters.is_empty() { ("", "") } else { ("&", "?") };
         Self {

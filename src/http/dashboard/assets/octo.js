@@ -94,3 +94,28 @@ if (list) {
     event.preventDefault();
   });
 }
+
+// a part of a page, asked for again: its form with every letter, or once a second while it waits for something
+async function renew(address, id) {
+  const answer = await fetch(address);
+  const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+  const there = page.getElementById(id);
+  if (answer.ok && there) document.getElementById(id).replaceWith(there);
+}
+for (const form of document.querySelectorAll('form[data-live]')) {
+  let timer;
+  form.addEventListener('input', () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const asked = new URLSearchParams(new FormData(form));
+      renew(`${form.action}?${asked}`, form.dataset.live).catch(() => {});
+    }, 200);
+  });
+}
+async function watch(polled) {
+  for (let left = Number(polled.dataset.poll); left > 0 && document.querySelector('[data-waits]'); left -= 1) {
+    await new Promise((go) => { setTimeout(go, 1000); });
+    if (!document.hidden) await renew(location.href, polled.id).catch(() => {});
+  }
+}
+for (const polled of document.querySelectorAll('[data-poll]')) watch(polled);

@@ -4,6 +4,7 @@
 //! Nearly every text on these pages was written by a stranger. Templates escape all of them, and the policy of every page forbids
 //! what would run if one did not.
 
+mod access;
 mod assets;
 mod campaign;
 mod campaigns;
@@ -14,9 +15,11 @@ mod figures;
 mod filters;
 mod form;
 mod frame;
+mod health;
 mod inputs;
 mod overview;
 mod query;
+mod rates;
 mod report;
 mod session;
 mod settings;
@@ -59,6 +62,10 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/report.csv", get(report::csv))
         .route("/ui/clicks", get(clicks::page))
         .route("/ui/clicks/{id}", get(clicks::story_page))
+        .route("/ui/health", get(health::page).post(health::retry))
+        .route("/ui/health/diagnostics.txt", get(health::diagnostics))
+        .route("/ui/settings", get(access::page).post(access::change))
+        .route("/ui/settings/rates", get(rates::page).post(rates::save))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

@@ -76,6 +76,7 @@ mod dashboard {
     mod journeys;
     mod pages;
     mod sessions;
+    mod settings;
 }
 
 /// What is killed, filled, frozen, set back or started wrong.

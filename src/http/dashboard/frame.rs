@@ -12,6 +12,8 @@ pub(super) enum Section {
     Campaigns,
     Report,
     Clicks,
+    Health,
+    Settings,
 }
 
 /// The frame of a page.
@@ -65,6 +67,8 @@ impl Frame {
             entry(Section::Campaigns, "/ui/campaigns", "Campaigns"),
             entry(Section::Report, "/ui/report", "Report"),
             entry(Section::Clicks, "/ui/clicks", "Clicks"),
+            entry(Section::Health, "/ui/health", "Health"),
+            entry(Section::Settings, "/ui/settings", "Settings"),
         ]
     }
 

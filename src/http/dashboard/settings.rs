@@ -179,7 +179,7 @@ pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Res
     }
 }
 
-fn refused(mut response: Response, status: StatusCode) -> Response {
+pub(super) fn refused(mut response: Response, status: StatusCode) -> Response {
     *response.status_mut() = status;
     response
 }

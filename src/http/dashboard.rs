@@ -4,6 +4,7 @@
 //! Nearly every text on these pages was written by a stranger. Templates escape all of them, and the policy of every page forbids
 //! what would run if one did not.
 
+mod access;
 mod assets;
 mod campaign;
 mod campaigns;
@@ -19,11 +20,13 @@ mod first_steps;
 mod form;
 mod frame;
 mod heat;
+mod health;
 mod inputs;
 mod library;
 mod links;
 mod overview;
 mod query;
+mod rates;
 mod report;
 mod session;
 mod settings;
@@ -73,6 +76,10 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/library/{shelf}/new", get(library::new_page).post(library::create))
         .route("/ui/library/{shelf}/{id}", get(library::entry_page).post(library::save))
         .route(first_steps::PATH, get(first_steps::page))
+        .route("/ui/health", get(health::page).post(health::retry))
+        .route("/ui/health/diagnostics.txt", get(health::diagnostics))
+        .route("/ui/settings", get(access::page).post(access::change))
+        .route("/ui/settings/rates", get(rates::page).post(rates::save))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

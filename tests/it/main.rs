@@ -79,6 +79,7 @@ mod dashboard {
     mod pages;
     mod quality;
     mod sessions;
+    mod settings;
 }
 
 /// What is killed, filled, frozen, set back or started wrong.

@@ -36,6 +36,17 @@ pub struct Session {
     pub last_used_at: DateTime<Utc>,
 }
 
+/// A session in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// It.
+    pub session: Session,
+    /// What the browser called itself, as far as it is kept.
+    pub user_agent: Option<String>,
+    /// When somebody signed in.
+    pub began_at: DateTime<Utc>,
+}
+
 /// How long sessions last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
@@ -97,6 +108,37 @@ statements! {
     END = "session.end": "
     DELETE FROM sessions
     WHERE cookie_sha256 = $1";
+
+    LIST = "session.list": "
+    SELECT
+        s.id AS session_id,
+        s.cookie_sha256,
+        s.last_used_at AS session_last_used_at,
+        s.user_agent,
+        s.created_at AS began_at,
+        t.id,
+        t.name,
+        t.scope,
+        t.created_at,
+        t.expires_at,
+        t.revoked_at,
+        t.last_used_at
+    FROM sessions s
+    JOIN api_tokens t ON t.id = s.token_id
+    WHERE s.expires_at > now()
+      AND s.last_used_at > now() - make_interval(secs => $1)
+      AND t.revoked_at IS NULL
+      AND (t.expires_at IS NULL OR t.expires_at > now())
+    ORDER BY s.last_used_at DESC, s.id
+    LIMIT $2";
+
+    END_ONE = "session.end_one": "
+    DELETE FROM sessions
+    WHERE id = $1";
+
+    END_OTHERS = "session.end_others": "
+    DELETE FROM sessions
+    WHERE id <> $1";
 
     SWEEP = "session.sweep": "
     DELETE FROM sessions
@@ -180,6 +222,34 @@ pub async fn end(db: &Db, cookie: Hash) -> Result<(), Error> {
     .await
 }
 
+/// Sessions that are not over, the one used last first, at most `limit`.
+pub async fn list(db: &Db, lifetime: Lifetime, limit: i64) -> Result<Vec<Listed>, Error> {
+    let idle = lifetime.idle.as_secs_f64();
+    db.read_primary(LIST, move |c| {
+        Box::pin(async move {
+            let rows: Vec<ListedRow> = LIST.query_as().bind(idle).bind(limit).fetch_all(c).await?;
+            rows.into_iter().map(ListedRow::into_listed).collect()
+        })
+    })
+    .await
+}
+
+/// Ends the session with this id; `false` when there is none.
+pub async fn end_one(db: &Db, id: Uuid) -> Result<bool, Error> {
+    db.write(END_ONE, move |c| {
+        Box::pin(async move { Ok(END_ONE.query().bind(id).execute(c).await?.rows_affected() > 0) })
+    })
+    .await
+}
+
+/// Ends every session but this one; gives how many.
+pub async fn end_others(db: &Db, id: Uuid) -> Result<u64, Error> {
+    db.write(END_OTHERS, move |c| {
+        Box::pin(async move { Ok(END_OTHERS.query().bind(id).execute(c).await?.rows_affected()) })
+    })
+    .await
+}
+
 /// Makes a link that is good once, for so long, and gives its code, which is stored nowhere.
 pub async fn make_link(db: &Db, lasts: Duration) -> Result<String, Error> {
     db.write(SWEEP_LINKS, |c| Box::pin(async move { SWEEP_LINKS.query().execute(c).await.map(drop) }))
@@ -239,6 +309,24 @@ impl Found {
     fn into_session(self) -> sqlx::Result<Session> {
         let token = self.token.into_token()?;
         Ok(Session { id: self.session_id, token, last_used_at: self.session_last_used_at })
+    }
+}
+
+#[derive(FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    found: Found,
+    user_agent: Option<String>,
+    began_at: DateTime<Utc>,
+}
+
+impl ListedRow {
+    fn into_listed(self) -> sqlx::Result<Listed> {
+        Ok(Listed {
+            session: self.found.into_session()?,
+            user_agent: self.user_agent,
+            began_at: self.began_at,
+        })
     }
 }
 

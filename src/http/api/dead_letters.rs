@@ -51,13 +51,13 @@ struct Settled {
 
 /// What became of several letters.
 #[derive(Debug, Default, Serialize, ToSchema)]
-struct Outcomes {
+pub(crate) struct Outcomes {
     /// How many are stored now.
-    stored: usize,
+    pub(crate) stored: usize,
     /// How many had been stored before.
-    already_stored: usize,
+    pub(crate) already_stored: usize,
     /// Those that were refused again, and stay.
-    refused: Vec<Refused>,
+    pub(crate) refused: Vec<Refused>,
     /// Whether there are more letters to try.
     has_more: bool,
     /// `cursor` of the next call.
@@ -67,7 +67,7 @@ struct Outcomes {
 
 /// A letter that was refused again.
 #[derive(Debug, Serialize, ToSchema)]
-struct Refused {
+pub(crate) struct Refused {
     /// The journal's stream it came in.
     stream: Uuid,
     /// Its sequence in the stream.
@@ -162,7 +162,12 @@ async fn retry_many(
     State(app): State<App>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let Choice { sqlstate, after, limit } = Choice::parse(query.as_deref())?;
+    answer(StatusCode::OK, &tried_again(&app, Choice::parse(query.as_deref())?).await?)
+}
+
+/// Tries the letters of a choice again, the oldest first; says what became of them.
+pub(crate) async fn tried_again(app: &App, choice: Choice) -> Result<Outcomes, Problem> {
+    let Choice { sqlstate, after, limit } = choice;
     let keys = dead_letters::list_keys(&app.db, sqlstate, after, rows_for(limit)).await?;
     let page = Page::new(keys, limit, |key| number_cursor(key.id));
     let mut outcomes =
@@ -177,7 +182,7 @@ async fn retry_many(
             None => {} // somebody else was faster
         }
     }
-    answer(StatusCode::OK, &outcomes)
+    Ok(outcomes)
 }
 
 /// Forget a dead letter
@@ -194,13 +199,18 @@ async fn delete(_: Admin, State(app): State<App>, letter: Letter) -> Result<Resp
 }
 
 /// Which letters a query asks for.
-struct Choice {
+pub(crate) struct Choice {
     sqlstate: Option<String>,
     after: Option<i64>,
     limit: usize,
 }
 
 impl Choice {
+    /// So many of them, whatever the reason.
+    pub(crate) fn of_all(limit: usize) -> Self {
+        Self { sqlstate: None, after: None, limit }
+    }
+
     fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut params = Params::parse(query, &["sqlstate", "limit", "cursor"]);
         let (limit, after, sqlstate) = (params.limit(), params.number_cursor(), sqlstate(&mut params));

@@ -9,12 +9,14 @@ use axum::{
 };
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use crate::{
-    app::App,
-    db::store::fx_rates::{self, Filter, Key, Restatement, StoredRate},
+    app::{App, Parts},
+    db::store::fx_rates::{self, Filter, Key, Put, Restatement, StoredRate},
     http::{
         api::manners::{
             answer::answer,
@@ -148,12 +150,16 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     responses((status = 200, description = "What changed.", body = FxRatesPut), Problems),
 )]
 async fn put(Admin(token): Admin, State(app): State<App>, Json(body): Json) -> Result<Response, Problem> {
-    let rates = against_euro(&app, input::read(&body)?).await?;
-    let by = format!("token {}", token.id);
-    let put = fx_rates::put(&app.db, rates, by, |_| {}).await?;
+    let put = stored(&app, &body, token.id).await?;
     let restated = fx_rates::restatements_of(&app.db, put.restated).await?;
     let restated = restated.into_iter().map(FxRestatement::from).collect();
     answer(StatusCode::OK, &FxRatesPut { new: put.new, unchanged: put.unchanged, restated })
+}
+
+/// Stores the rates of a body, as those of the owner of this token.
+pub(crate) async fn stored(app: &Parts, body: &Value, token: Uuid) -> Result<Put, Problem> {
+    let rates = against_euro(app, input::read(body)?).await?;
+    Ok(fx_rates::put(&app.db, rates, format!("token {token}"), |_| {}).await?)
 }
 
 /// List rates that were changed
@@ -183,7 +189,7 @@ async fn restatements(
 }
 
 /// The rates as they are kept; refused where the base of one has no rate on its day.
-async fn against_euro(app: &App, asked: Vec<Asked>) -> Result<Vec<Rate>, Problem> {
+async fn against_euro(app: &Parts, asked: Vec<Asked>) -> Result<Vec<Rate>, Problem> {
     let days = || asked.iter().map(|asked| asked.rate.day);
     let (Some(first), Some(last)) = (days().min(), days().max()) else { return Ok(Vec::new()) };
     let known = fx_rates::load(&app.db, first, last, app.config.money.rate_age_days_max).await?;
@@ -205,11 +211,11 @@ async fn against_euro(app: &App, asked: Vec<Asked>) -> Result<Vec<Rate>, Problem
 }
 
 /// Its day, counted from the year 1 on, its currency and its source.
-fn cursor(rate: &Rate) -> String {
+pub(crate) fn cursor(rate: &Rate) -> String {
     format!("{:06x}{}{}", rate.day.num_days_from_ce(), rate.currency, rate.source)
 }
 
-fn parse_cursor(text: &str) -> Option<Key> {
+pub(crate) fn parse_cursor(text: &str) -> Option<Key> {
     let ((day, rest), is_hex) = (text.split_at_checked(6)?, |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let day = i32::from_str_radix(day, 16).ok().filter(|_| day.bytes().all(is_hex))?;
     let (currency, source) = rest.split_at_checked(3)?;

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
-    app::App,
+    app::{App, Parts},
     db::store::tokens,
     http::{
         api::manners::{
@@ -84,18 +84,26 @@ async fn create(
     attempt: Attempt,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let input = TokenInput::read(&body, Utc::now())?;
-    if attempt.is_again
-        && let Some(token) = tokens::get(&app.db, attempt.id).await?
-    {
-        return created(NewToken { shown: token, token: None });
-    }
-    let (token, secret) =
-        tokens::create_as(&app.db, attempt.id, input.scope, &input.name, input.expires_at).await?;
-    created(NewToken { shown: token, token: Some(secret) })
+    let (shown, token) = made(&app, &body, attempt.id, attempt.is_again).await?;
+    created(NewToken { shown, token })
 }
 
-/// The answer; without its secret where it is kept.
+/// A token as a body asks for, made with this id, and its secret, which is shown now or never; `is_again`: unless there is one, whose
+/// secret nobody knows any more.
+pub(crate) async fn made(
+    app: &Parts,
+    body: &Value,
+    id: Uuid,
+    is_again: bool,
+) -> Result<(Token, Option<String>), Problem> {
+    let input = TokenInput::read(body, Utc::now())?;
+    if is_again && let Some(token) = tokens::get(&app.db, id).await? {
+        return Ok((token, None));
+    }
+    let (token, secret) = tokens::create_as(&app.db, id, input.scope, &input.name, input.expires_at).await?;
+    Ok((token, Some(secret)))
+}
+
 fn created(mut new: NewToken) -> Result<Response, Problem> {
     let location = format!("{ROOT}/tokens/{}", new.shown.id);
     let mut response = located(answer(StatusCode::CREATED, &new)?, &location)?;
@@ -159,9 +167,14 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     responses((status = 204, description = "It is refused from now on."), Problems),
 )]
 async fn revoke(_: Admin, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
-    let id = Uuid::try_parse(&id).map_err(|_| Problem::not_found("token"))?;
+    revoked(&app, &id).await.map(|()| no_content())
+}
+
+/// Refuses the token with this id from now on, and ends its sessions.
+pub(crate) async fn revoked(app: &Parts, id: &str) -> Result<(), Problem> {
+    let id = Uuid::try_parse(id).map_err(|_| Problem::not_found("token"))?;
     let is_found = tokens::revoke(&app.db, id).await?;
-    if is_found { Ok(no_content()) } else { Err(Problem::not_found("token")) }
+    if is_found { Ok(()) } else { Err(Problem::not_found("token")) }
 }
 
 impl TokenInput {

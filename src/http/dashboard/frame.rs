@@ -18,6 +18,8 @@ pub(super) enum Section {
     Report,
     Clicks,
     Library,
+    Health,
+    Settings,
 }
 
 /// The frame of a page.
@@ -72,6 +74,8 @@ impl Frame {
             entry(Section::Report, "/ui/report", "Report"),
             entry(Section::Clicks, "/ui/clicks", "Clicks"),
             entry(Section::Library, "/ui/library", "Library"),
+            entry(Section::Health, "/ui/health", "Health"),
+            entry(Section::Settings, "/ui/settings", "Settings"),
         ]
     }
 

@@ -52,6 +52,11 @@ pub(super) struct Viewer {
 }
 
 impl Viewer {
+    /// The session, with its token.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Whether this one may change anything.
     pub(super) fn may_change(&self) -> bool {
         self.session.token.scope.allows(Scope::Admin)

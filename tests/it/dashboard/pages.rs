@@ -28,6 +28,9 @@ pub(super) fn screens(campaign: &str, click: &str) -> Vec<String> {
         "/ui/library/networks/new?template=adcombo",
         "/ui/library/landers/new",
         "/ui/library/offers/new",
+        "/ui/health",
+        "/ui/settings",
+        "/ui/settings/rates",
     ]
     .map(str::to_owned)
     .into();

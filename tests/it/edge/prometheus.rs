@@ -562,8 +562,8 @@ const OF_THE_COMMAND_LINE: [&str; 50] = [
 ];
 
 /// Statements of questions that the tour does not ask: they run in `api::{reconciliation, report_costs, report_exports, reports}`, those
-/// of sessions in `dashboard::sessions`.
-const OF_OTHER_QUESTIONS: [&str; 27] = [
+/// of sessions in `dashboard::{sessions, settings}`.
+const OF_OTHER_QUESTIONS: [&str; 30] = [
     "reconciliation.find_clicks",
     "reconciliation.list_changes",
     "reconciliation.list_lost",
@@ -585,8 +585,11 @@ const OF_OTHER_QUESTIONS: [&str; 27] = [
     "reports.of_parts",
     "reports.of_traffic",
     "session.end",
+    "session.end_one",
+    "session.end_others",
     "session.find",
     "session.insert",
+    "session.list",
     "session.redeem",
     "session.sweep",
     "session.touch",

@@ -29,7 +29,7 @@ for (const button of document.querySelectorAll('button[data-copy]')) {
 }
 
 // a field that holds something to be copied is marked as a whole
-for (const field of document.querySelectorAll('input.copy')) {
+for (const field of document.querySelectorAll('.copy')) {
   field.addEventListener('focus', () => field.select());
 }
 

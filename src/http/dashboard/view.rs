@@ -94,7 +94,7 @@ impl View {
     /// As many days just before these.
     pub(super) fn earlier(&self, query: &Query) -> Option<String> {
         let days = Days::new(self.days_count());
-        self.moved(query, self.first.checked_sub_days(days)?, self.last.checked_sub_days(days)?)
+        moved(query, self.first.checked_sub_days(days)?, self.last.checked_sub_days(days)?)
     }
 
     /// As many days just after these, as far as they have begun.
@@ -104,17 +104,11 @@ impl View {
         }
         let today = self.now.with_timezone(&self.tz).date_naive();
         let days = Days::new(self.days_count());
-        self.moved(query, self.first.checked_add_days(days)?, self.last.checked_add_days(days)?.min(today))
+        moved(query, self.first.checked_add_days(days)?, self.last.checked_add_days(days)?.min(today))
     }
 
     fn days_count(&self) -> u64 {
         u64::try_from((self.last - self.first).num_days()).unwrap_or(0) + 1
-    }
-
-    fn moved(&self, query: &Query, first: NaiveDate, last: NaiveDate) -> Option<String> {
-        let query = query.without("cursor").without("page").with("range", "custom");
-        (first <= last)
-            .then(|| query.with("from", &first.to_string()).with("to", &last.to_string()).to_string())
     }
 
     /// The first moment.
@@ -227,6 +221,12 @@ fn days_of(range: &str, today: NaiveDate) -> (NaiveDate, NaiveDate) {
         }
         _ => (ago(6), today),
     }
+}
+
+/// The same page for these days; `None` where there are none.
+fn moved(query: &Query, first: NaiveDate, last: NaiveDate) -> Option<String> {
+    let query = query.without("cursor").without("page").with("range", "custom");
+    (first <= last).then(|| query.with("from", &first.to_string()).with("to", &last.to_string()).to_string())
 }
 
 #[cfg(test)]

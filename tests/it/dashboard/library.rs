@@ -45,63 +45,67 @@ fn unescaped(text: &str) -> String {
     text.replace("&#38;", "&").replace("&#60;", "<").replace("&#62;", ">").replace("&#34;", "\"")
 }
 
+/// Of each part of the library: its fields, and where the API shows one of them.
+type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str, &'static str);
+
+const CASES: [Case; 4] = [
+    (
+        "sources",
+        "/traffic-sources",
+        &[
+            ("parameters.name", "zone"),
+            ("parameters.macro", "{zone}"),
+            ("parameters.slot", "sub1"),
+            ("parameters.unit", ""),
+            ("parameters.currency", ""),
+        ],
+        "/parameters/0/slot",
+        "sub1",
+    ),
+    (
+        "networks",
+        "/affiliate-networks",
+        &[
+            ("repeats", "add"),
+            ("retry_window_s", "60"),
+            ("sums_lists", "true"),
+            ("postback_addresses", "198.51.100.0/24\r\n\r\n10.0.0.1"),
+            ("status_map.word", "dep"),
+            ("status_map.status", "approved"),
+            ("status_map.goal", "deposit"),
+        ],
+        "/status_map/0/goal",
+        "deposit",
+    ),
+    (
+        "landers",
+        "/landing-pages",
+        &[("url", "https://page.example/?c={click_id}")],
+        "/url",
+        "https://page.example/?c={click_id}",
+    ),
+    (
+        "offers",
+        "/offers",
+        &[
+            ("url", "https://offer.example/?c={click_id}"),
+            ("payout", "1.5"),
+            ("payout_currency", "eur"),
+            ("caps.limit", "100"),
+            ("caps.of", "conversions"),
+            ("caps.per", "day"),
+            ("caps.time_zone", "Europe/Berlin"),
+        ],
+        "/caps/0/time_zone",
+        "Europe/Berlin",
+    ),
+];
+
 #[tokio::test]
 async fn an_entry_of_each_part_of_the_library_is_made_changed_put_away_and_removed_by_forms() {
     let tracker = Tracker::start("ui_library").await;
     let visitor = Visitor::signed_in(&tracker.octo, &tracker.token).await;
-    let cases: [(&str, &str, &[(&str, &str)], &str, &str); 4] = [
-        (
-            "sources",
-            "/traffic-sources",
-            &[
-                ("parameters.name", "zone"),
-                ("parameters.macro", "{zone}"),
-                ("parameters.slot", "sub1"),
-                ("parameters.unit", ""),
-                ("parameters.currency", ""),
-            ],
-            "/parameters/0/slot",
-            "sub1",
-        ),
-        (
-            "networks",
-            "/affiliate-networks",
-            &[
-                ("repeats", "add"),
-                ("retry_window_s", "60"),
-                ("sums_lists", "true"),
-                ("postback_addresses", "198.51.100.0/24\r\n\r\n10.0.0.1"),
-                ("status_map.word", "dep"),
-                ("status_map.status", "approved"),
-                ("status_map.goal", "deposit"),
-            ],
-            "/status_map/0/goal",
-            "deposit",
-        ),
-        (
-            "landers",
-            "/landing-pages",
-            &[("url", "https://page.example/?c={click_id}")],
-            "/url",
-            "https://page.example/?c={click_id}",
-        ),
-        (
-            "offers",
-            "/offers",
-            &[
-                ("url", "https://offer.example/?c={click_id}"),
-                ("payout", "1.5"),
-                ("payout_currency", "eur"),
-                ("caps.limit", "100"),
-                ("caps.of", "conversions"),
-                ("caps.per", "day"),
-                ("caps.time_zone", "Europe/Berlin"),
-            ],
-            "/caps/0/time_zone",
-            "Europe/Berlin",
-        ),
-    ];
-    for (shelf, noun, fields, pointer, wanted) in cases {
+    for (shelf, noun, fields, pointer, wanted) in CASES {
         let list = format!("/ui/library/{shelf}");
         assert!(visitor.page(&list).await.contains("None yet"), "{shelf}");
         let new = format!("{list}/new");
@@ -151,24 +155,29 @@ async fn an_entry_of_each_part_of_the_library_is_made_changed_put_away_and_remov
         assert!(page.contains(">Mine</a>") && page.contains("nobody"), "{page}");
         assert!(visitor.page(&format!("{list}?q=other")).await.contains("None is called so"));
 
-        refused(&visitor, path, &[("action", "remove"), ("version", &seen)], 412).await;
-        let now = version(&visitor, path).await;
-        sent(&visitor, path, &[("action", "archive"), ("version", &now)]).await;
-        assert!(visitor.page(&list).await.contains("None yet"), "it is put away");
-        let archived = visitor.page(&format!("{list}?archived=true")).await;
-        assert!(archived.contains(">Mine</a>"), "{archived}");
-        let now = version(&visitor, path).await;
-        sent(&visitor, path, &[("action", "restore"), ("version", &now)]).await;
-        let now = version(&visitor, path).await;
-        assert_eq!(
-            sent(&visitor, path, &[("action", "remove"), ("version", &now)]).await,
-            format!("{list}?done=removed")
-        );
-        let gone = visitor.request(Method::GET, path).send().await.unwrap();
-        assert_eq!(gone.status(), StatusCode::NOT_FOUND, "{shelf}");
+        put_away_and_removed(&visitor, &list, path, &seen).await;
     }
     let missing = visitor.request(Method::GET, "/ui/library/evil").send().await.unwrap();
     assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+}
+
+/// The end of an entry that is called `Mine`; `seen` is a version that it had before.
+async fn put_away_and_removed(visitor: &Visitor<'_>, list: &str, path: &str, seen: &str) {
+    refused(visitor, path, &[("action", "remove"), ("version", seen)], 412).await;
+    let now = version(visitor, path).await;
+    sent(visitor, path, &[("action", "archive"), ("version", &now)]).await;
+    assert!(visitor.page(list).await.contains("None yet"), "it is put away");
+    let archived = visitor.page(&format!("{list}?archived=true")).await;
+    assert!(archived.contains(">Mine</a>"), "{archived}");
+    let now = version(visitor, path).await;
+    sent(visitor, path, &[("action", "restore"), ("version", &now)]).await;
+    let now = version(visitor, path).await;
+    assert_eq!(
+        sent(visitor, path, &[("action", "remove"), ("version", &now)]).await,
+        format!("{list}?done=removed")
+    );
+    let gone = visitor.request(Method::GET, path).send().await.unwrap();
+    assert_eq!(gone.status(), StatusCode::NOT_FOUND, "{path}");
 }
 
 /// A source, a network, an offer of it and a landing page, and a campaign that uses them all; the ids of the five.

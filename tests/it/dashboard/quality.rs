@@ -52,7 +52,8 @@ async fn every_screen_is_valid_html_whatever_strangers_wrote() {
     // a page that is not valid, so that a validator that finds nothing in anything is found out
     fs::write(scratch.dir().join("bad.html"), "<p id=a><div id=a></div>").unwrap();
     fs::write(scratch.dir().join(".htmlvalidate.json"), include_str!("quality/htmlvalidate.json")).unwrap();
-    let validator = Tool::of_npm("html-validate", scratch.dir()).args(["--formatter", "json=found.json", "*.html"]);
+    let validator =
+        Tool::of_npm("html-validate", scratch.dir()).args(["--formatter", "json=found.json", "*.html"]);
     let output = validator.end(Duration::from_mins(2)).await;
     let found = fs::read(scratch.dir().join("found.json"))
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));

@@ -193,7 +193,22 @@ async fn update(
     headers: HeaderMap,
     Json(patch): Json,
 ) -> Result<Response, Problem> {
-    let answer = library::update::<AffiliateNetwork>(&app, &id, &headers, &patch).await?;
+    patched(&app, &id, &headers, &patch).await
+}
+
+/// The network with this id.
+pub(in crate::http) async fn find(app: &App, id: &str) -> Result<AffiliateNetwork, Problem> {
+    library::find(app, id).await
+}
+
+/// Changes the network with this id as the patch says.
+pub(in crate::http) async fn patched(
+    app: &App,
+    id: &str,
+    headers: &HeaderMap,
+    patch: &Value,
+) -> Result<Response, Problem> {
+    let answer = library::update::<AffiliateNetwork>(app, id, headers, patch).await?;
     app.networks.must_read();
     Ok(answer)
 }

@@ -9,14 +9,19 @@ mod campaign;
 mod campaigns;
 mod chart;
 mod clicks;
+mod conversions;
+mod deliveries;
 mod failure;
 mod figures;
 mod filters;
 mod form;
 mod frame;
 mod inputs;
+mod money;
 mod overview;
+mod postbacks;
 mod query;
+mod replay;
 mod report;
 mod session;
 mod settings;
@@ -59,6 +64,14 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/report.csv", get(report::csv))
         .route("/ui/clicks", get(clicks::page))
         .route("/ui/clicks/{id}", get(clicks::story_page))
+        .route("/ui/conversions", get(conversions::page))
+        .route("/ui/conversions/{id}", get(conversions::one))
+        .route("/ui/postbacks", get(postbacks::page))
+        .route("/ui/postbacks/replay", get(replay::page).post(replay::run))
+        .route("/ui/postbacks/{id}", get(postbacks::one).post(postbacks::map))
+        .route("/ui/deliveries", get(deliveries::page))
+        .route("/ui/deliveries/{id}", get(deliveries::one).post(deliveries::retry))
+        .route("/ui/deliveries/targets/{id}", post(deliveries::turn))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

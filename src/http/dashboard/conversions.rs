@@ -26,8 +26,7 @@ use crate::{
     app::App,
     http::{
         api::{
-            conversions as api,
-            deliveries as sent,
+            conversions as api, deliveries as sent,
             manners::{page::Page, request::Name},
             postbacks,
             views::{conversion::Conversion, postback::Postback},
@@ -250,11 +249,7 @@ struct ConversionPage {
 }
 
 /// `GET /ui/conversions/{id}`
-pub(super) async fn one(
-    opened: Opened,
-    State(app): State<App>,
-    Name(id): Name,
-) -> Result<Response, Failure> {
+pub(super) async fn one(opened: Opened, State(app): State<App>, Name(id): Name) -> Result<Response, Failure> {
     let whole = api::whole(&app, &id).await?;
     let it = &whole.conversion;
     let frame = Frame::of(&app, &opened, Section::Conversions, &format!("{PATH}/{}", it.id), &[])

@@ -259,15 +259,11 @@ struct DeliveryPage {
 }
 
 /// `GET /ui/deliveries/{id}`
-pub(super) async fn one(
-    opened: Opened,
-    State(app): State<App>,
-    Name(id): Name,
-) -> Result<Response, Failure> {
+pub(super) async fn one(opened: Opened, State(app): State<App>, Name(id): Name) -> Result<Response, Failure> {
     let found = api::find(&app, &id).await?;
     let it = &found.delivery;
-    let mut frame = Frame::of(&app, &opened, Section::Conversions, &format!("{PATH}/{}", it.id), &[])
-        .titled("Delivery");
+    let mut frame =
+        Frame::of(&app, &opened, Section::Conversions, &format!("{PATH}/{}", it.id), &[]).titled("Delivery");
     frame.notice = notice(&opened.fields);
     let names = targets(&app).await?;
     let is_open = matches!(it.state.as_str(), "pending" | "dead" | "cancelled");

@@ -80,6 +80,11 @@ impl Frame {
         self.view.presets(&self.query)
     }
 
+    /// What a form of this page sends along: all that it was asked.
+    pub(super) fn kept(&self) -> Vec<(String, String)> {
+        self.query.hidden(&[])
+    }
+
     /// What the form of days sends along.
     pub(super) fn kept_by_days(&self) -> Vec<(String, String)> {
         self.query.hidden(&["range", "from", "to", "tz", "currency"])

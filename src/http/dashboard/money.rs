@@ -80,10 +80,8 @@ pub(super) async fn networks(app: &App) -> Result<HashMap<i64, String>, Problem>
 
 /// Networks to choose from, by name.
 pub(super) fn network_choices(networks: &HashMap<i64, String>, chosen: &str) -> Vec<Choice> {
-    let mut choices: Vec<Choice> = networks
-        .iter()
-        .map(|(id, name)| (id.to_string(), name.clone(), id.to_string() == chosen))
-        .collect();
+    let mut choices: Vec<Choice> =
+        networks.iter().map(|(id, name)| (id.to_string(), name.clone(), id.to_string() == chosen)).collect();
     choices.sort_by_key(|(_, name, _)| name.to_lowercase());
     choices
 }

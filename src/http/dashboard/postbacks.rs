@@ -102,7 +102,12 @@ pub(super) async fn page(opened: Opened, State(app): State<App>) -> Result<Respo
         rows: found.data.iter().map(|it| PostbackRow::of(it, &frame.view, &networks)).collect(),
         is_filtered: OWN.iter().any(|name| !fields.text(name).is_empty()),
         more: found.next_cursor.map(|cursor| frame.query.with("cursor", &cursor).to_string()),
-        replay: frame.view.query.at("/ui/postbacks/replay").with("network", fields.text("network")).to_string(),
+        replay: frame
+            .view
+            .query
+            .at("/ui/postbacks/replay")
+            .with("network", fields.text("network"))
+            .to_string(),
         inputs,
         faults,
         frame,
@@ -157,11 +162,7 @@ struct PostbackPage {
 }
 
 /// `GET /ui/postbacks/{id}`
-pub(super) async fn one(
-    opened: Opened,
-    State(app): State<App>,
-    Name(id): Name,
-) -> Result<Response, Failure> {
+pub(super) async fn one(opened: Opened, State(app): State<App>, Name(id): Name) -> Result<Response, Failure> {
     let postback = api::find(&app, &id).await?;
     let mapping = match postback.network_id.filter(|_| opened.viewer.may_change() && is_unmapped(&postback)) {
         Some(network) => {
@@ -210,7 +211,10 @@ async fn shown(
         outcome: money::outcome(&postback),
         facts: facts(&postback, view.moment(postback.created_at), &networks),
         // a click is known to be stored once something came of it
-        click: postback.click_id.filter(|_| postback.conversion_id.is_some()).map(|id| link("/ui/clicks", id)),
+        click: postback
+            .click_id
+            .filter(|_| postback.conversion_id.is_some())
+            .map(|id| link("/ui/clicks", id)),
         conversion: postback.conversion_id.map(|id| link("/ui/conversions", id)),
         is_unmapped: is_unmapped(&postback),
         params: postback.params.into_iter().collect(),
@@ -219,11 +223,7 @@ async fn shown(
     })
 }
 
-fn facts(
-    postback: &Postback,
-    at: String,
-    networks: &HashMap<i64, String>,
-) -> Vec<(&'static str, String)> {
+fn facts(postback: &Postback, at: String, networks: &HashMap<i64, String>) -> Vec<(&'static str, String)> {
     let all = [
         ("Came", at),
         ("How", postback.channel.clone()),
@@ -237,11 +237,7 @@ fn facts(
 
 /// `POST /ui/postbacks/{id}`: maps a word of its network, then leads to the preview of a replay. Where somebody else was quicker,
 /// what was typed stays, beside the words as they are now.
-pub(super) async fn map(
-    State(app): State<App>,
-    Name(id): Name,
-    posted: Posted,
-) -> Result<Response, Failure> {
+pub(super) async fn map(State(app): State<App>, Name(id): Name, posted: Posted) -> Result<Response, Failure> {
     let fields = &posted.opened.fields;
     let postback = api::find(&app, &id).await?;
     let network = postback.network_id.ok_or_else(|| Problem::not_found("affiliate network"))?.to_string();
@@ -275,7 +271,10 @@ pub(super) async fn map(
     }
     let now = affiliate_networks::find(&app, &network).await?;
     let mut inputs = Inputs::typed(&WORD_FIELDS, fields);
-    let mut mapping = Mapping { was_changed: problem.status() == StatusCode::PRECONDITION_FAILED, ..Mapping::of(&now, inputs.clone()) };
+    let mut mapping = Mapping {
+        was_changed: problem.status() == StatusCode::PRECONDITION_FAILED,
+        ..Mapping::of(&now, inputs.clone())
+    };
     if !mapping.was_changed {
         let own = format!("/status_map/{place}/");
         mapping.faults = inputs.refuse(&problem, |pointer| {

@@ -1,11 +1,7 @@
 //! Postbacks read once more under the names and words of now: first what that would change, then the change.
 
 use askama::Template;
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::SecondsFormat;
 use serde_json::json;
 
@@ -103,8 +99,10 @@ async fn shown(
 
 /// What was just done, in a sentence.
 fn notice(fields: &Fields) -> Option<String> {
-    (fields.text("done") == "mapped")
-        .then(|| "The word is mapped. What came before still says what it said: preview a replay to count it.".to_owned())
+    (fields.text("done") == "mapped").then(|| {
+        "The word is mapped. What came before still says what it said: preview a replay to count it."
+            .to_owned()
+    })
 }
 
 /// `POST /ui/postbacks/replay`: previews, or applies. What is shown is what was done, so it is answered and not led elsewhere:

@@ -5,7 +5,10 @@ use anyhow::ensure;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::sessions::{Visitor, between};
+use super::{
+    journeys::Stage,
+    sessions::{Visitor, between},
+};
 use crate::{
     harness::{api::answer, eventually, free_address},
     tracker::{SOON, Table, Tracker, header},
@@ -147,4 +150,42 @@ async fn a_delivery_that_failed_is_put_back_and_a_paused_target_is_resumed() {
         .unwrap();
     let done = visitor.post(&turn, &[("action", "again")]).await;
     assert_eq!(header(&done, "location"), "/ui/deliveries?done=again.1");
+}
+
+async fn a_lost_conversion_is_found(has_scripts: bool) {
+    let stage = Stage::set("ui_lost_journey", has_scripts).await;
+    let (click, _) = lost(&stage.tracker).await;
+    let page = stage.signed_in().await;
+    page.resize(360, 800).await;
+    page.go("http://octo.example/ui/conversions?tab=unmapped").await;
+    page.wait_for("document.querySelector('h1')?.textContent === 'Unmapped'").await;
+    page.click("tbody th a").await;
+    page.wait_for("document.getElementById('word')?.value === 'hooray'").await;
+    page.click("main form button.first").await;
+    page.wait_for("document.querySelector('.notice')?.textContent.includes('The word is mapped')").await;
+    page.click("main form.row button.first").await;
+    page.wait_for("document.querySelector('#outcome h2')?.textContent === 'What would change'").await;
+    assert_eq!(conversion(&stage.tracker, &click).await["status"], "unmapped", "nothing changed yet");
+    page.click("#outcome button.first").await;
+    page.wait_for("document.querySelector('#outcome h2')?.textContent === 'What was changed'").await;
+    assert_eq!(conversion(&stage.tracker, &click).await["status"], "approved");
+    let fits = page.eval("document.documentElement.scrollWidth <= 360").await;
+    assert_eq!(fits, true, "no wider than a telephone");
+    page.click("#outcome tbody th a").await;
+    page.wait_for("document.querySelector('ol.story li')").await;
+    let errors = page.console().await;
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+/// One browser at a time: `.config/nextest.toml` goes by the name of this module.
+mod chromium {
+    #[tokio::test]
+    async fn a_lost_conversion_is_found_with_javascript() {
+        super::a_lost_conversion_is_found(true).await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_conversion_is_found_without_javascript() {
+        super::a_lost_conversion_is_found(false).await;
+    }
 }

@@ -105,7 +105,6 @@ pub(super) struct PostbackRow {
     pub(super) said: String,
     pub(super) outcome: String,
     pub(super) tone: &'static str,
-    pub(super) click: Option<(String, String)>,
     pub(super) conversion: Option<String>,
     pub(super) is_unmapped: bool,
 }
@@ -122,7 +121,6 @@ impl PostbackRow {
             Some((end, _)) => format!("{}\u{2026}", &said[..end]),
             None => said,
         };
-        let click = postback.click_id.filter(|_| postback.conversion_id.is_some());
         Self {
             at: view.moment(postback.created_at),
             address: view.link(&format!("/ui/postbacks/{}", postback.id)),
@@ -131,7 +129,6 @@ impl PostbackRow {
             said: cut,
             outcome: outcome(postback),
             tone: tone(postback),
-            click: click.map(|id| (view.link(&format!("/ui/clicks/{id}")), id.to_string())),
             conversion: postback.conversion_id.map(|id| view.link(&format!("/ui/conversions/{id}"))),
             is_unmapped: postback.reason.as_deref() == Some("unmapped"),
         }

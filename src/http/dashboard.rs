@@ -12,6 +12,8 @@ mod chart;
 mod clicks;
 mod clone;
 mod csrf;
+mod conversions;
+mod deliveries;
 mod failure;
 mod figures;
 mod filters;
@@ -24,9 +26,12 @@ mod heat;
 mod inputs;
 mod library;
 mod links;
+mod money;
 mod overview;
+mod postbacks;
 mod query;
 mod rates;
+mod replay;
 mod report;
 mod session;
 mod settings;
@@ -80,6 +85,14 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/health/diagnostics.txt", get(health::diagnostics))
         .route("/ui/settings", get(access::page).post(access::change))
         .route("/ui/settings/rates", get(rates::page).post(rates::save))
+        .route("/ui/conversions", get(conversions::page))
+        .route("/ui/conversions/{id}", get(conversions::one))
+        .route("/ui/postbacks", get(postbacks::page))
+        .route("/ui/postbacks/replay", get(replay::page).post(replay::run))
+        .route("/ui/postbacks/{id}", get(postbacks::one).post(postbacks::map))
+        .route("/ui/deliveries", get(deliveries::page))
+        .route("/ui/deliveries/{id}", get(deliveries::one).post(deliveries::retry))
+        .route("/ui/deliveries/targets/{id}", post(deliveries::turn))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

@@ -77,8 +77,13 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     responses((status = 200, description = "A page.", body = Page<Conversion>), Problems),
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &listed(&app, query.as_deref()).await?)
+}
+
+/// The page of the list that a query asks for.
+pub(in crate::http) async fn listed(app: &App, query: Option<&str>) -> Result<Page<Conversion>, Problem> {
     let known = ["cid", "network", "status", "goal", "click_id", "from", "to", "limit", "cursor"];
-    let mut params = Params::parse(query.as_deref(), &known);
+    let mut params = Params::parse(query, &known);
     let (limit, after) = (params.limit(), params.cursor());
     let cid = params.text("cid").map(str::to_owned);
     let mut filter = Filter {
@@ -92,11 +97,10 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     };
     params.finish()?;
     if let Some(cid) = cid {
-        filter.campaign_ids = Some(ids_of(&app, &cid).await?);
+        filter.campaign_ids = Some(ids_of(app, &cid).await?);
     }
     let rows = conversions::list(&app.db, filter, after, rows_for(limit)).await?;
-    let page = Page::new(rows, limit, |row| cursor(row.first_at, row.id));
-    answer(StatusCode::OK, &page.shown::<Conversion>())
+    Ok(Page::new(rows, limit, |row| cursor(row.first_at, row.id)).shown())
 }
 
 /// The goal that a list is of; refused where it is longer than any.
@@ -117,18 +121,22 @@ fn goal_of(params: &mut Params<'_>) -> Option<String> {
     responses((status = 200, description = "The conversion.", body = WholeConversion), Problems),
 )]
 async fn get(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &whole(&app, &id).await?)
+}
+
+/// The conversion with this id, and everything that led to it.
+pub(in crate::http) async fn whole(app: &App, id: &str) -> Result<WholeConversion, Problem> {
     let not_found = || Problem::not_found("conversion");
-    let id = Uuid::try_parse(&id).map_err(|_| not_found())?;
+    let id = Uuid::try_parse(id).map_err(|_| not_found())?;
     let found = conversions::get(&app.db, id).await?.ok_or_else(not_found)?;
     let changes = conversions::list_changes(&app.db, vec![id]).await?;
     let click_id = crate::model::id::ClickId::from_uuid(found.click_id).ok_or_else(not_found)?;
     let told = postbacks::list_of_click(&app.db, click_id, POSTBACKS_MAX).await?;
-    let whole = WholeConversion {
+    Ok(WholeConversion {
         conversion: found.into(),
         changes: changes.into_iter().map(Into::into).collect(),
         postbacks: told.into_iter().map(Into::into).collect(),
-    };
-    answer(StatusCode::OK, &whole)
+    })
 }
 
 /// A conversion as it is told by hand: read like a postback.

@@ -58,46 +58,46 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Delivery {
     /// Ours; the same for every attempt.
-    id: Uuid,
+    pub(in crate::http) id: Uuid,
     /// Whom it is for.
     #[schema(minimum = 1, example = 3)]
-    target_id: i64,
+    pub(in crate::http) target_id: i64,
     /// The conversion's campaign.
-    campaign_id: Uuid,
+    pub(in crate::http) campaign_id: Uuid,
     /// The conversion.
-    conversion_id: Uuid,
+    pub(in crate::http) conversion_id: Uuid,
     /// Its click.
-    click_id: Uuid,
+    pub(in crate::http) click_id: Uuid,
     /// The status that it has now.
     #[schema(value_type = Status)]
-    change: String,
+    pub(in crate::http) change: String,
     /// Empty where none was named.
     #[schema(example = "deposit")]
-    goal: String,
+    pub(in crate::http) goal: String,
     /// What the conversion is.
     #[schema(value_type = ConversionKind)]
-    kind: String,
+    pub(in crate::http) kind: String,
     /// As the target is told it; null: not at all.
-    payout: Option<Amount>,
+    pub(in crate::http) payout: Option<Amount>,
     /// When it changed.
-    changed_at: DateTime<Utc>,
+    pub(in crate::http) changed_at: DateTime<Utc>,
     /// How far it is.
     #[schema(value_type = DeliveryState)]
-    state: String,
+    pub(in crate::http) state: String,
     /// Why it was not made.
     #[schema(value_type = Option<DeliveryReason>)]
-    reason: Option<String>,
+    pub(in crate::http) reason: Option<String>,
     /// Requests that were made for it.
     #[schema(example = 1)]
-    attempts: i32,
+    pub(in crate::http) attempts: i32,
     /// When it is sent next; null: it is done.
-    next_at: Option<DateTime<Utc>>,
+    pub(in crate::http) next_at: Option<DateTime<Utc>>,
     /// When it was queued.
-    queued_at: DateTime<Utc>,
+    pub(in crate::http) queued_at: DateTime<Utc>,
     /// When it was done or given up.
-    finished_at: Option<DateTime<Utc>>,
+    pub(in crate::http) finished_at: Option<DateTime<Utc>>,
     /// When it is not worth telling any more; null: never.
-    expires_at: Option<DateTime<Utc>>,
+    pub(in crate::http) expires_at: Option<DateTime<Utc>>,
 }
 
 /// Money of a delivery: a correction is below zero, and a network's currency may be none that is known.
@@ -106,48 +106,48 @@ pub(crate) struct Delivery {
 pub(crate) struct Amount {
     /// A decimal number.
     #[schema(example = "1.5")]
-    amount: String,
+    pub(in crate::http) amount: String,
     /// Its currency.
     #[schema(example = "USD")]
-    currency: String,
+    pub(in crate::http) currency: String,
 }
 
 /// A delivery with its attempts.
 #[derive(Debug, Serialize, ToSchema)]
-struct Detailed {
+pub(in crate::http) struct Detailed {
     #[serde(flatten)]
-    delivery: Delivery,
+    pub(in crate::http) delivery: Delivery,
     /// The last 100 requests, newest first.
-    requests: Vec<Request>,
+    pub(in crate::http) requests: Vec<Request>,
 }
 
 /// A request that was made.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeliveryRequest)]
-struct Request {
+pub(in crate::http) struct Request {
     /// From 1; one that is missing was cut off.
     #[schema(minimum = 1, example = 1)]
-    n: i32,
+    pub(in crate::http) n: i32,
     /// When.
-    at: DateTime<Utc>,
+    pub(in crate::http) at: DateTime<Utc>,
     /// How.
     #[schema(example = "GET")]
-    method: String,
+    pub(in crate::http) method: String,
     /// Where to, without what is secret in it.
     #[schema(example = "https://ads.example/postback?id=abc&key=***")]
-    url: String,
+    pub(in crate::http) url: String,
     /// Status of the answer; null: there was none.
     #[schema(example = 200)]
-    status: Option<i32>,
+    pub(in crate::http) status: Option<i32>,
     /// How the answer begins: at most 1024 bytes.
     #[schema(example = "OK")]
-    answer: Option<String>,
+    pub(in crate::http) answer: Option<String>,
     /// How long it took.
     #[schema(example = 120)]
-    ms: i32,
+    pub(in crate::http) ms: i32,
     /// Why it is no success; null: it is one.
     #[schema(example = "no answer within the time-out")]
-    error: Option<String>,
+    pub(in crate::http) error: Option<String>,
 }
 
 impl From<deliveries::Delivery> for Delivery {
@@ -205,8 +205,13 @@ impl From<StoredAttempt> for Request {
     responses((status = 200, description = "A page.", body = Page<Delivery>), Problems),
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &listed(&app, query.as_deref()).await?)
+}
+
+/// The page of the list that a query asks for.
+pub(in crate::http) async fn listed(app: &App, query: Option<&str>) -> Result<Page<Delivery>, Problem> {
     let known = ["target_id", "campaign_id", "conversion_id", "state", "from", "to", "limit", "cursor"];
-    let mut params = Params::parse(query.as_deref(), &known);
+    let mut params = Params::parse(query, &known);
     let filter = Filter {
         target_id: params.id("target_id"),
         campaign_id: params.parsed("campaign_id", "uuid"),
@@ -218,7 +223,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let (limit, after) = (params.limit(), params.number_cursor());
     params.finish()?;
     let rows = deliveries::list(&app.db, filter, after, rows_for(limit)).await?;
-    answer(StatusCode::OK, &Page::new(rows, limit, |row| number_cursor(row.seq)).shown::<Delivery>())
+    Ok(Page::new(rows, limit, |row| number_cursor(row.seq)).shown())
 }
 
 /// Show a delivery
@@ -230,14 +235,16 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     responses((status = 200, description = "The delivery.", body = Detailed), Problems),
 )]
 async fn get(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
-    show(&app, parse_id(&id).ok_or_else(no_such_delivery)?).await
+    answer(StatusCode::OK, &find(&app, &id).await?)
 }
 
-async fn show(app: &App, id: Uuid) -> Result<Response, Problem> {
+/// The delivery with this id, and its requests.
+pub(in crate::http) async fn find(app: &App, id: &str) -> Result<Detailed, Problem> {
+    let id = parse_id(id).ok_or_else(no_such_delivery)?;
     let (delivery, attempts) =
         deliveries::get(&app.db, id, ATTEMPTS_SHOWN).await?.ok_or_else(no_such_delivery)?;
     let requests = attempts.into_iter().map(Request::from).collect();
-    answer(StatusCode::OK, &Detailed { delivery: delivery.into(), requests })
+    Ok(Detailed { delivery: delivery.into(), requests })
 }
 
 /// Send a delivery again
@@ -254,24 +261,30 @@ async fn show(app: &App, id: Uuid) -> Result<Response, Problem> {
     ),
 )]
 async fn retry(_: Admin, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
-    let id = parse_id(&id).ok_or_else(no_such_delivery)?;
+    retried(&app, &id).await?;
+    answer(StatusCode::OK, &find(&app, &id).await?)
+}
+
+/// Puts back the delivery with this id, to be sent now.
+pub(in crate::http) async fn retried(app: &App, id: &str) -> Result<(), Problem> {
+    let id = parse_id(id).ok_or_else(no_such_delivery)?;
     if !deliveries::retry(&app.db, id).await? && deliveries::get(&app.db, id, 0).await?.is_some() {
         let detail = "It is being sent, was delivered, cannot be told, or its target is gone.";
         return Err(Problem::new(StatusCode::CONFLICT, "not_retryable", detail));
     }
-    show(&app, id).await
+    Ok(())
 }
 
 /// What a replay put back.
 #[derive(Debug, Serialize, ToSchema)]
-struct Replayed {
+pub(in crate::http) struct Replayed {
     /// How many deliveries are sent again, or with `dry_run` would be.
     #[schema(example = 12)]
-    count: i64,
+    pub(in crate::http) count: i64,
     /// Whether nothing was changed.
-    is_dry_run: bool,
+    pub(in crate::http) is_dry_run: bool,
     /// Whether there may be more: a replay puts back `deliveries.replay_rows_max` at most, oldest first.
-    has_more: bool,
+    pub(in crate::http) has_more: bool,
 }
 
 /// Send deliveries again
@@ -284,7 +297,12 @@ struct Replayed {
     responses((status = 200, description = "How many that are.", body = Replayed), Problems),
 )]
 async fn replay(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Response, Problem> {
-    let (mut asked, is_dry_run) = read_replay(&body)?;
+    answer(StatusCode::OK, &replayed(&app, &body).await?)
+}
+
+/// Puts back what `asked` says, or counts it.
+pub(in crate::http) async fn replayed(app: &App, asked: &Value) -> Result<Replayed, Problem> {
+    let (mut asked, is_dry_run) = read_replay(asked)?;
     if stored::get::<Target>(&app.db, asked.target_id).await?.is_none() {
         return Err(vec![FieldError::new("/target_id", "unknown_id", "is no postback target")].into());
     }
@@ -295,7 +313,7 @@ async fn replay(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Re
     } else {
         i64::try_from(deliveries::replay(&app.db, asked).await?).unwrap_or(i64::MAX)
     };
-    answer(StatusCode::OK, &Replayed { count, is_dry_run, has_more: count >= rows_max })
+    Ok(Replayed { count, is_dry_run, has_more: count >= rows_max })
 }
 
 fn read_replay(body: &Value) -> Result<(Replay, bool), Vec<FieldError>> {

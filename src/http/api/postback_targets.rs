@@ -32,7 +32,7 @@ use crate::{
                 auth::{Admin, Read},
                 etag,
                 idempotency::{Attempt, WithoutSecret},
-                page::{Page, Params, rows_for},
+                page::{Page, Params, number_cursor, rows_for},
                 problems::Problems,
                 request::{Json, Name},
             },
@@ -69,26 +69,26 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 pub(crate) struct TargetBody {
     /// Ours; what `target_id` of a delivery names.
     #[schema(minimum = 1, example = 3)]
-    id: i64,
+    pub(crate) id: i64,
     #[serde(flatten)]
-    terms: TargetTerms,
+    pub(crate) terms: TargetTerms,
     /// Whether it is the `postback_url` of its traffic source: url, source and campaign of it are changed there.
-    is_default: bool,
+    pub(crate) is_default: bool,
     /// Since when it is paused: what is due waits.
-    paused_at: Option<DateTime<Utc>>,
+    pub(crate) paused_at: Option<DateTime<Utc>>,
     /// Why.
-    pause_reason: Option<PauseReason>,
+    pub(crate) pause_reason: Option<PauseReason>,
     /// Attempts that failed since the last one that succeeded; no part of its version.
     #[schema(example = 0)]
-    failures_in_a_row: i32,
+    pub(crate) failures_in_a_row: i32,
     /// Until when it asked for quiet; no part of its version.
-    held_until: Option<DateTime<Utc>>,
+    pub(crate) held_until: Option<DateTime<Utc>>,
     /// Counts changes; the ETag.
-    version: i64,
+    pub(crate) version: i64,
     /// When it was made.
-    created_at: DateTime<Utc>,
+    pub(crate) created_at: DateTime<Utc>,
     /// When it last changed.
-    updated_at: DateTime<Utc>,
+    pub(crate) updated_at: DateTime<Utc>,
 }
 
 impl From<Target> for TargetBody {
@@ -246,8 +246,13 @@ async fn create(
     responses((status = 200, description = "A page.", body = Page<TargetBody>), Problems),
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &listed(&app, query.as_deref()).await?)
+}
+
+/// The page of the list that a query asks for.
+pub(in crate::http) async fn listed(app: &App, query: Option<&str>) -> Result<Page<TargetBody>, Problem> {
     let known = ["q", "traffic_source_id", "campaign_id", "limit", "cursor"];
-    let mut params = Params::parse(query.as_deref(), &known);
+    let mut params = Params::parse(query, &known);
     let filter = Filter {
         q: search(&mut params),
         traffic_source_id: params.id("traffic_source_id"),
@@ -256,7 +261,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     let (limit, after) = (params.limit(), params.number_cursor());
     params.finish()?;
     let rows = postback_targets::list(&app.db, filter, after, rows_for(limit)).await?;
-    library::page(&app, rows, limit)
+    Ok(Page::new(rows, limit, |row| number_cursor(row.id)).shown())
 }
 
 /// Show a target
@@ -367,9 +372,14 @@ async fn resume(_: Admin, State(app): State<App>, Name(id): Name) -> Result<Resp
 }
 
 async fn turn(app: &App, id: &str, is_paused: bool) -> Result<Response, Problem> {
+    library::show(app, StatusCode::OK, turned(app, id, is_paused).await?)
+}
+
+/// The target with this id, which is paused now, or is not.
+pub(in crate::http) async fn turned(app: &App, id: &str, is_paused: bool) -> Result<Target, Problem> {
     let found: Target = library::find(app, id).await?;
     let turned = postback_targets::turn(&app.db, found.id, is_paused).await?;
-    library::show(app, StatusCode::OK, turned.ok_or_else(|| Problem::not_found(Target::NAME))?)
+    turned.ok_or_else(|| Problem::not_found(Target::NAME))
 }
 
 /// Try a target

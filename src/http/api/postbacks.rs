@@ -73,8 +73,13 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     responses((status = 200, description = "A page.", body = Page<Postback>), Problems),
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &listed(&app, query.as_deref()).await?)
+}
+
+/// The page of the list that a query asks for.
+pub(in crate::http) async fn listed(app: &App, query: Option<&str>) -> Result<Page<Postback>, Problem> {
     let known = ["network", "outcome", "reason", "click_id", "from", "to", "limit", "cursor"];
-    let mut params = Params::parse(query.as_deref(), &known);
+    let mut params = Params::parse(query, &known);
     let (limit, after) = (params.limit(), params.cursor());
     let filter = Filter {
         network_id: params.id("network"),
@@ -86,8 +91,7 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     };
     params.finish()?;
     let rows = postbacks::list(&app.db, filter, after, rows_for(limit)).await?;
-    let page = Page::new(rows, limit, |row| cursor(row.created_at, row.id));
-    answer(StatusCode::OK, &page.shown::<Postback>())
+    Ok(Page::new(rows, limit, |row| cursor(row.created_at, row.id)).shown())
 }
 
 /// Show a postback
@@ -99,9 +103,14 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     responses((status = 200, description = "The postback.", body = Postback), Problems),
 )]
 async fn get(_: Read, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &find(&app, &id).await?)
+}
+
+/// The postback with this id.
+pub(in crate::http) async fn find(app: &App, id: &str) -> Result<Postback, Problem> {
     let id = id.parse::<ClickId>().map_err(|()| Problem::not_found("postback"))?; // a UUIDv7 too
     let found = postbacks::get(&app.db, id.uuid()).await?;
-    answer(StatusCode::OK, &Postback::from(found.ok_or_else(|| Problem::not_found("postback"))?))
+    Ok(found.ok_or_else(|| Problem::not_found("postback"))?.into())
 }
 
 /// Which postbacks are to be read again.
@@ -133,66 +142,66 @@ struct ReplayInput {
 /// What a replay changed, or would change.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PostbackReplayResult)]
-struct ReplayResult {
+pub(in crate::http) struct ReplayResult {
     /// Whether nothing was changed.
-    dry_run: bool,
+    pub(in crate::http) dry_run: bool,
     /// Postbacks that were read.
     #[schema(minimum = 0, example = 120)]
-    postbacks: usize,
+    pub(in crate::http) postbacks: usize,
     /// Those that have another outcome than before.
     #[schema(minimum = 0, example = 2)]
-    judged_anew: usize,
+    pub(in crate::http) judged_anew: usize,
     /// Those whose click is known only now.
     #[schema(minimum = 0, example = 0)]
-    clicks_found: usize,
+    pub(in crate::http) clicks_found: usize,
     /// The sums of what changes, a currency each.
-    totals: Vec<Total>,
+    pub(in crate::http) totals: Vec<Total>,
     /// What changes of each conversion; the first 1,000.
     #[schema(max_items = 1000)]
-    differences: Vec<Difference>,
+    pub(in crate::http) differences: Vec<Difference>,
     /// Whether there are more postbacks to read.
-    has_more: bool,
+    pub(in crate::http) has_more: bool,
     /// `cursor` of the next call.
     #[schema(example = "000649ae1f3a8000019aaf3c5f007abc8def0123456789ab")]
-    next_cursor: Option<String>,
+    pub(in crate::http) next_cursor: Option<String>,
 }
 
 /// A sum of what changes.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReplayTotal)]
-struct Total {
+pub(in crate::http) struct Total {
     /// ISO 4217.
     #[schema(example = "USD")]
-    currency: String,
+    pub(in crate::http) currency: String,
     /// By how much payouts change.
     #[schema(example = "12.00")]
-    payout: String,
+    pub(in crate::http) payout: String,
     /// By how much the revenue changes.
     #[schema(example = "12.00")]
-    revenue: String,
+    pub(in crate::http) revenue: String,
 }
 
 /// What changes of a conversion.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReplayDifference)]
-struct Difference {
+pub(in crate::http) struct Difference {
     /// The conversion.
-    conversion_id: Uuid,
+    pub(in crate::http) conversion_id: Uuid,
     /// Its click.
-    click_id: Uuid,
+    pub(in crate::http) click_id: Uuid,
     /// Its state before; null: it is new.
-    from_status: Option<Status>,
+    pub(in crate::http) from_status: Option<Status>,
     /// Its state after.
-    to_status: Status,
+    pub(in crate::http) to_status: Status,
     /// By how much its payout changes.
     #[schema(example = "12.00")]
-    payout: String,
+    pub(in crate::http) payout: String,
     /// By how much the revenue changes.
     #[schema(example = "12.00")]
-    revenue: String,
+    pub(in crate::http) revenue: String,
     /// In this currency.
     #[schema(example = "USD")]
-    currency: String,
+    pub(in crate::http) currency: String,
 }
 
 /// Read postbacks once more
@@ -205,13 +214,18 @@ struct Difference {
     responses((status = 200, description = "What changed, or would.", body = ReplayResult), Problems),
 )]
 async fn replay(_: Admin, State(app): State<App>, Json(body): Json) -> Result<Response, Problem> {
-    let asked = read_replay(&body)?;
+    answer(StatusCode::OK, &replayed(&app, &body).await?)
+}
+
+/// Reads once more what `asked` says, or says what that would change.
+pub(in crate::http) async fn replayed(app: &App, asked: &Value) -> Result<ReplayResult, Problem> {
+    let asked = read_replay(asked)?;
     let dry_run = asked.is_dry_run;
     let replayed = ingest::replay_postbacks(&app.db, asked).await?;
     if !dry_run {
-        count_stored(&app, &replayed.told);
+        count_stored(app, &replayed.told);
     }
-    answer(StatusCode::OK, &ReplayResult::of(&replayed, dry_run))
+    Ok(ReplayResult::of(&replayed, dry_run))
 }
 
 fn read_replay(body: &Value) -> Result<Replay, Vec<FieldError>> {

@@ -17,6 +17,7 @@ pub(super) enum Section {
     Campaigns,
     Report,
     Clicks,
+    Conversions,
     Library,
     Health,
     Settings,
@@ -73,6 +74,7 @@ impl Frame {
             entry(Section::Campaigns, "/ui/campaigns", "Campaigns"),
             entry(Section::Report, "/ui/report", "Report"),
             entry(Section::Clicks, "/ui/clicks", "Clicks"),
+            entry(Section::Conversions, "/ui/conversions", "Conversions"),
             entry(Section::Library, "/ui/library", "Library"),
             entry(Section::Health, "/ui/health", "Health"),
             entry(Section::Settings, "/ui/settings", "Settings"),
@@ -94,6 +96,11 @@ impl Frame {
         let earlier = self.view.earlier(&self.query).map(|it| (it, "Earlier", "ArrowLeft"));
         let later = self.view.later(&self.query).map(|it| (it, "Later", "ArrowRight"));
         earlier.into_iter().chain(later).collect()
+    }
+
+    /// What a form of this page sends along: all that it was asked.
+    pub(super) fn kept(&self) -> Vec<(String, String)> {
+        self.query.hidden(&[])
     }
 
     /// What the form of days sends along.

@@ -126,6 +126,11 @@ impl View {
         if self.is_running() { end.min(hour).max(self.from() + TimeDelta::hours(1)) } else { end }
     }
 
+    /// The day that it is.
+    pub(super) fn today(&self) -> NaiveDate {
+        self.now.with_timezone(&self.tz).date_naive()
+    }
+
     /// Whether today is in it.
     pub(super) fn is_running(&self) -> bool {
         self.last >= self.now.with_timezone(&self.tz).date_naive()

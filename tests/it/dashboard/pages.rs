@@ -40,6 +40,12 @@ pub(super) fn screens(campaign: &str, click: &str) -> Vec<String> {
     screens.push("/ui/report?g1=sub1&g2=referrer_host&g3=sub2&compare=previous".to_owned());
     screens.push("/ui/report?heat=profit&time=change".to_owned());
     screens.push(format!("/ui/clicks/{click}"));
+    for path in ["conversions", "postbacks", "postbacks/replay", "deliveries"] {
+        screens.push(format!("/ui/{path}"));
+    }
+    for tab in ["waiting", "orphan", "unmapped"] {
+        screens.push(format!("/ui/conversions?tab={tab}"));
+    }
     screens
 }
 

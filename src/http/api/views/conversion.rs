@@ -22,15 +22,15 @@ pub(crate) struct Conversion {
     /// Ours, made of click, goal and transaction id: the same whenever it is derived.
     pub(crate) id: Uuid,
     /// The campaign of its click.
-    campaign_id: Uuid,
+    pub(crate) campaign_id: Uuid,
     /// That campaign's key of today.
     #[schema(example = "summer-sale")]
-    campaign_key: Option<String>,
+    pub(crate) campaign_key: Option<String>,
     /// Its click.
-    click_id: Uuid,
+    pub(crate) click_id: Uuid,
     /// The affiliate network that told of it.
     #[schema(example = 3)]
-    network_id: Option<i64>,
+    pub(crate) network_id: Option<i64>,
     /// What was reached; empty where the network names nothing.
     #[schema(example = "deposit")]
     pub(crate) goal: String,
@@ -48,25 +48,25 @@ pub(crate) struct Conversion {
     pub(crate) status: String,
     /// The network's word for it.
     #[schema(example = "confirmed")]
-    status_text: Option<String>,
+    pub(crate) status_text: Option<String>,
     /// What else the network says of it.
     #[schema(example = "duplicate order")]
-    status_detail: Option<String>,
+    pub(crate) status_detail: Option<String>,
     /// What counts now, in `currency`: 0 of what is rejected or refunded. A correction may be below zero.
     #[schema(value_type = String, example = "1.50")]
     pub(crate) payout: String,
     /// What it paid before something of it was taken back.
     #[schema(value_type = Option<String>, example = "1.50")]
-    original_payout: Option<String>,
+    pub(crate) original_payout: Option<String>,
     /// What the visitor paid: never our revenue.
     #[schema(value_type = Option<String>, example = "49.90")]
-    sale_amount: Option<String>,
+    pub(crate) sale_amount: Option<String>,
     /// ISO 4217; `XXX` where the network's is none.
     #[schema(example = "USD")]
     pub(crate) currency: String,
     /// What of its postbacks could not be used, or had to be made up.
     #[schema(value_type = Vec<Flag>, example = json!(["no_payout"]))]
-    flags: Vec<String>,
+    pub(crate) flags: Vec<String>,
     /// `event1` to `event30` of its postbacks.
     #[schema(value_type = BTreeMap<String, String>, example = json!({"event1": "3"}))]
     numbers: BTreeMap<String, String>,
@@ -114,11 +114,11 @@ pub(crate) struct Conversion {
     /// When it happened, as its first postback says, else when that came.
     pub(crate) converted_at: DateTime<Utc>,
     /// When its first postback came.
-    first_at: DateTime<Utc>,
+    pub(crate) first_at: DateTime<Utc>,
     /// When the last one came that changed it.
-    last_at: DateTime<Utc>,
+    pub(crate) last_at: DateTime<Utc>,
     /// When the click was made.
-    clicked_at: DateTime<Utc>,
+    pub(crate) clicked_at: DateTime<Utc>,
 }
 
 /// A conversion with everything that led to it.
@@ -140,27 +140,27 @@ pub(crate) struct Change {
     #[schema(minimum = 1, example = 7)]
     id: i64,
     /// The postback that caused it; null where several did, or a word was mapped anew.
-    postback_id: Option<Uuid>,
+    pub(crate) postback_id: Option<Uuid>,
     /// `postback`, or `derived_again`: by a replay, or because a postback was stored late.
     #[schema(example = "postback")]
-    cause: String,
+    pub(crate) cause: String,
     /// The state before; null: it was new.
     #[schema(value_type = Option<Status>, example = "pending")]
-    from_status: Option<String>,
+    pub(crate) from_status: Option<String>,
     /// The state after.
     #[schema(value_type = Status, example = "approved")]
-    to_status: String,
+    pub(crate) to_status: String,
     /// By how much the payout changed.
     #[schema(value_type = String, example = "1.50")]
-    payout: String,
+    pub(crate) payout: String,
     /// By how much the revenue changed: the payout of what is approved.
     #[schema(value_type = String, example = "1.50")]
-    revenue: String,
+    pub(crate) revenue: String,
     /// In this currency.
     #[schema(example = "USD")]
-    currency: String,
+    pub(crate) currency: String,
     /// When the postback came that caused it.
-    changed_at: DateTime<Utc>,
+    pub(crate) changed_at: DateTime<Utc>,
     /// When it was stored.
     recorded_at: DateTime<Utc>,
 }

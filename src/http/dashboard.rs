@@ -9,6 +9,8 @@ mod campaign;
 mod campaigns;
 mod chart;
 mod clicks;
+mod cost_form;
+mod costs;
 mod failure;
 mod figures;
 mod filters;
@@ -17,6 +19,7 @@ mod frame;
 mod inputs;
 mod overview;
 mod query;
+mod reconciliation;
 mod report;
 mod session;
 mod settings;
@@ -59,6 +62,11 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/report.csv", get(report::csv))
         .route("/ui/clicks", get(clicks::page))
         .route("/ui/clicks/{id}", get(clicks::story_page))
+        .route("/ui/costs", get(costs::page))
+        .route("/ui/costs/new", get(cost_form::page).post(cost_form::save))
+        .route("/ui/costs/{id}", get(costs::one_page))
+        .route("/ui/costs/{id}/void", post(costs::void))
+        .route("/ui/reconciliation", get(reconciliation::page).post(reconciliation::compare))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

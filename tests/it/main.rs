@@ -73,6 +73,7 @@ mod api {
 
 /// The dashboard: who is signed in, what pages show, journeys in a browser.
 mod dashboard {
+    mod costs;
     mod journeys;
     mod pages;
     mod sessions;

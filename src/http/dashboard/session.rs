@@ -25,7 +25,7 @@ use crate::{
     http::{api::manners::auth, error::Problem},
     model::{
         text::hex,
-        token::{Scope, digest},
+        token::{Scope, Token, digest},
     },
 };
 
@@ -59,6 +59,11 @@ impl Viewer {
     /// Whether this one may change anything.
     pub(super) fn may_change(&self) -> bool {
         self.session.token.scope.allows(Scope::Admin)
+    }
+
+    /// By which token.
+    pub(super) fn token(&self) -> &Token {
+        &self.session.token
     }
 
     /// The scope of the token, in a word.

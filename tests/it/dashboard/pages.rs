@@ -21,6 +21,9 @@ pub(super) fn screens(campaign: &str, click: &str) -> Vec<String> {
         "/ui/report",
         "/ui/clicks",
         "/ui/clicks?kind=conversions",
+        "/ui/costs",
+        "/ui/costs/new",
+        "/ui/reconciliation",
     ]
     .map(str::to_owned)
     .into();

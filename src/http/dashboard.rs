@@ -14,6 +14,8 @@ mod clone;
 mod csrf;
 mod conversions;
 mod deliveries;
+mod cost_form;
+mod costs;
 mod failure;
 mod figures;
 mod filters;
@@ -32,6 +34,7 @@ mod postbacks;
 mod query;
 mod rates;
 mod replay;
+mod reconciliation;
 mod report;
 mod session;
 mod settings;
@@ -93,6 +96,11 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/deliveries", get(deliveries::page))
         .route("/ui/deliveries/{id}", get(deliveries::one).post(deliveries::retry))
         .route("/ui/deliveries/targets/{id}", post(deliveries::turn))
+        .route("/ui/costs", get(costs::page))
+        .route("/ui/costs/new", get(cost_form::page).post(cost_form::save))
+        .route("/ui/costs/{id}", get(costs::one_page))
+        .route("/ui/costs/{id}/void", post(costs::void))
+        .route("/ui/reconciliation", get(reconciliation::page).post(reconciliation::compare))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

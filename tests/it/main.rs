@@ -75,6 +75,7 @@ mod api {
 mod dashboard {
     mod flow;
     mod conversions;
+    mod costs;
     mod journeys;
     mod library;
     mod pages;

@@ -394,6 +394,11 @@ pub async fn list(
     .await
 }
 
+/// One adjustment; from a replica.
+pub async fn get(db: &Db, id: Uuid) -> Result<Option<CostAdjustment>, Error> {
+    db.read(GET, move |c| Box::pin(async move { select(c, id).await })).await
+}
+
 /// Takes one out of the figures, for good; `None`: there is none with this id.
 pub async fn void(db: &Db, id: Uuid, by: String) -> Result<Option<CostAdjustment>, Error> {
     db.write(VOID, move |c| {

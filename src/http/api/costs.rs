@@ -48,7 +48,7 @@ use crate::{
         head::require_identity,
     },
     model::{
-        cost::{Filters, Kind, RunningTotal, Spread},
+        cost::{Filters, Kind, RunningTotal, Spread, Terms},
         money::{Currency, amount_text},
         token::Token,
     },
@@ -68,48 +68,48 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 #[schema(as = CostAdjustment)]
 pub(crate) struct CostBody {
     /// Ours.
-    id: Uuid,
+    pub(crate) id: Uuid,
     /// Whose costs.
-    campaign_id: Uuid,
+    pub(crate) campaign_id: Uuid,
     /// The first hour.
-    from: DateTime<Utc>,
+    pub(crate) from: DateTime<Utc>,
     /// The hour after the last.
-    to: DateTime<Utc>,
+    pub(crate) to: DateTime<Utc>,
     /// In which the range was said.
     #[schema(value_type = String, format = "time-zone", example = "Europe/Berlin")]
-    time_zone: Tz,
+    pub(crate) time_zone: Tz,
     /// Which clicks: of each dimension one of the values.
     #[schema(value_type = Object, example = json!({"source": ["3"]}))]
-    filters: Filters,
+    pub(crate) filters: Filters,
     /// What the amount is.
-    kind: Kind,
+    pub(crate) kind: Kind,
     /// As it was said.
     #[schema(example = "1250.00")]
-    amount: String,
+    pub(crate) amount: String,
     /// Null: a factor has none.
     #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$", example = "EUR")]
-    currency: Option<Currency>,
+    pub(crate) currency: Option<Currency>,
     /// Which clicks bear it.
-    spread: Spread,
+    pub(crate) spread: Spread,
     /// For people.
     #[schema(example = "invoice 4711")]
-    note: Option<String>,
+    pub(crate) note: Option<String>,
     /// Of a total that grows.
-    running_total: Option<RunningTotal>,
+    pub(crate) running_total: Option<RunningTotal>,
     /// Who said it.
     #[schema(example = "reporting")]
-    author: String,
+    pub(crate) author: String,
     /// Which one of the same range and filters, or of the same running total, counted before.
-    supersedes: Option<Uuid>,
+    pub(crate) supersedes: Option<Uuid>,
     /// Whether it counts: it is not void, and no newer one of its range and filters is said.
-    is_live: bool,
+    pub(crate) is_live: bool,
     /// Since when it is void.
-    voided_at: Option<DateTime<Utc>>,
+    pub(crate) voided_at: Option<DateTime<Utc>>,
     /// Who voided it.
     #[schema(example = "reporting")]
-    voided_by: Option<String>,
+    pub(crate) voided_by: Option<String>,
     /// When it was said.
-    created_at: DateTime<Utc>,
+    pub(crate) created_at: DateTime<Utc>,
 }
 
 impl From<CostAdjustment> for CostBody {
@@ -226,14 +226,12 @@ async fn create(
             list.into_iter().enumerate().map(|(i, said)| (i + 1, said)).collect()
         }
         Body::Json(one) => {
-            let said = input::read(&one, "")?;
-            let campaign =
-                campaigns::find(&app, &said.campaign).await.map_err(|problem| unknown(problem, ""))?;
-            let stored = costs::insert(&app.db, attempt.id, said.of(campaign.id), author(&token)).await?;
+            let terms = read_one(&app, &one).await?;
+            let stored = store_one(&app, attempt.id, terms, &token).await?;
             if stored.id != attempt.id {
-                return answer(StatusCode::OK, &Answer::Unchanged(Box::new(stored.into())));
+                return answer(StatusCode::OK, &Answer::Unchanged(Box::new(stored)));
             }
-            return answer(StatusCode::CREATED, &CostBody::from(stored));
+            return answer(StatusCode::CREATED, &stored);
         }
         Body::Csv(text) => {
             let currency = currency.map(String::from);
@@ -250,6 +248,23 @@ async fn create(
     }
     let results = store_all(&app, attempt.id, &author(&token), entries).await?;
     answer(StatusCode::OK, &Answer::Many(results))
+}
+
+/// What somebody says of the costs of a campaign that there is.
+pub(crate) async fn read_one(app: &Parts, said: &Value) -> Result<Terms, Problem> {
+    let said = input::read(said, "")?;
+    let campaign = campaigns::find(app, &said.campaign).await.map_err(|problem| unknown(problem, ""))?;
+    Ok(said.of(campaign.id))
+}
+
+/// Stores it under this id; gives what is stored: of a running total that is as it was the one that counts.
+pub(crate) async fn store_one(
+    app: &Parts,
+    id: Uuid,
+    terms: Terms,
+    token: &Token,
+) -> Result<CostBody, Problem> {
+    Ok(costs::insert(&app.db, id, terms, author(token)).await?.into())
 }
 
 /// Stores what is said, each by itself. A request that is run again gives each the id it had.
@@ -324,8 +339,13 @@ fn author(token: &Token) -> Author {
     responses((status = 200, description = "A page.", body = Page<CostBody>), Problems),
 )]
 async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &listed(&app, query.as_deref()).await?)
+}
+
+/// The page that a query asks for.
+pub(crate) async fn listed(app: &Parts, query: Option<&str>) -> Result<Page<CostBody>, Problem> {
     let known = ["campaign_id", "from", "to", "is_voided", "limit", "cursor"];
-    let mut params = Params::parse(query.as_deref(), &known);
+    let mut params = Params::parse(query, &known);
     let (limit, after) = (params.limit(), params.number_cursor());
     let campaign = params.text("campaign_id").map(str::to_owned);
     let filter = Filter {
@@ -336,11 +356,18 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     };
     params.finish()?;
     let campaign_id = match campaign {
-        Some(name) => Some(campaigns::find(&app, &name).await?.id),
+        Some(name) => Some(campaigns::find(app, &name).await?.id),
         None => None,
     };
     let rows = costs::list(&app.db, Filter { campaign_id, ..filter }, after, rows_for(limit)).await?;
-    answer(StatusCode::OK, &Page::new(rows, limit, |row| number_cursor(row.seq)).shown::<CostBody>())
+    Ok(Page::new(rows, limit, |row| number_cursor(row.seq)).shown())
+}
+
+/// The adjustment with this id.
+pub(crate) async fn find(app: &Parts, id: &str) -> Result<CostBody, Problem> {
+    let missing = || Problem::not_found("adjustment");
+    let id = parse_id(id).ok_or_else(missing)?;
+    Ok(costs::get(&app.db, id).await?.ok_or_else(missing)?.into())
 }
 
 /// Void an adjustment
@@ -352,10 +379,14 @@ async fn list(_: Read, State(app): State<App>, RawQuery(query): RawQuery) -> Res
     responses((status = 200, description = "It is void.", body = CostBody), Problems),
 )]
 async fn void(Admin(token): Admin, State(app): State<App>, Name(id): Name) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &voided(&app, &id, token.name).await?)
+}
+
+/// Takes the adjustment with this id out of the figures.
+pub(crate) async fn voided(app: &Parts, id: &str, by: String) -> Result<CostBody, Problem> {
     let missing = || Problem::not_found("adjustment");
-    let id = parse_id(&id).ok_or_else(missing)?;
-    let voided = costs::void(&app.db, id, token.name).await?.ok_or_else(missing)?;
-    answer(StatusCode::OK, &CostBody::from(voided))
+    let id = parse_id(id).ok_or_else(missing)?;
+    Ok(costs::void(&app.db, id, by).await?.ok_or_else(missing)?.into())
 }
 
 /// What a request brings.

@@ -11,7 +11,7 @@ use chrono_tz::Tz;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    app::App,
+    app::{App, Parts},
     http::{
         api::{
             conversions::import::require_file,
@@ -64,15 +64,31 @@ async fn compare(
     headers: HeaderMap,
     sent: Body,
 ) -> Result<Response, Problem> {
-    let config = &app.config.postbacks;
-    let question = read(query.as_deref(), config.import_lines_max, config.reconcile_rows_max)?;
+    let question = question(&app, query.as_deref())?;
     require_identity(&headers)?;
     require_file(&headers)?;
-    let bytes = body::read(sent, config.import_bytes_max).await?;
+    let bytes = body::read(sent, app.config.postbacks.import_bytes_max).await?;
     let found = reconcile(&app.db, question, bytes, |_, _| {}).await.map_err(problem_of)?;
     let is_csv = wants_csv(&headers);
     let written = tokio::task::spawn_blocking(move || write(&found, is_csv));
     written.await.map_err(Problem::internal)?
+}
+
+/// What a query asks.
+fn question(app: &Parts, query: Option<&str>) -> Result<Question, Problem> {
+    let config = &app.config.postbacks;
+    read(query, config.import_lines_max, config.reconcile_rows_max)
+}
+
+/// What comes of a report.
+pub(crate) async fn compared(
+    app: &Parts,
+    query: Option<&str>,
+    report: String,
+) -> Result<Reconciliation, Problem> {
+    let found = reconcile(&app.db, question(app, query)?, report, |_, _| {}).await.map_err(problem_of)?;
+    let shown = tokio::task::spawn_blocking(move || Reconciliation::of(&found));
+    shown.await.map_err(Problem::internal)
 }
 
 fn write(found: &reconciliation::Reconciliation, is_csv: bool) -> Result<Response, Problem> {

@@ -22,7 +22,7 @@ use crate::{
     config,
     db::store::sessions::{self, Lifetime, Session},
     http::{api::manners::auth, error::Problem},
-    model::token::{Hash, Scope, digest},
+    model::token::{Hash, Scope, Token, digest},
 };
 
 /// The cookie where the browser speaks https: it takes one of this name from nobody but this very host.
@@ -60,6 +60,11 @@ impl Viewer {
     /// Whether this one may change anything.
     pub(super) fn may_change(&self) -> bool {
         self.session.token.scope.allows(Scope::Admin)
+    }
+
+    /// By which token.
+    pub(super) fn token(&self) -> &Token {
+        &self.session.token
     }
 
     /// The scope of the token, in a word.

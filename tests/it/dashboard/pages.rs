@@ -31,6 +31,9 @@ pub(super) fn screens(campaign: &str, click: &str) -> Vec<String> {
         "/ui/health",
         "/ui/settings",
         "/ui/settings/rates",
+        "/ui/costs",
+        "/ui/costs/new",
+        "/ui/reconciliation",
     ]
     .map(str::to_owned)
     .into();

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::input::local;
 use crate::{
-    app::App,
+    app::{App, Parts},
     db::store::{costs, stats::GroupBy},
     http::{
         api::{
@@ -26,10 +26,11 @@ use crate::{
         error::Problem,
     },
     model::{
+        cost::{Kind, Spread},
         hour::hour_of,
         money::{Currency, amount_text},
     },
-    money::costs::{Costs, Figures, Warning, amount, work_out},
+    money::costs::{Adjusted, Costs, Figures, Warning, amount, work_out},
 };
 
 /// Most hours or days of an answer.
@@ -77,50 +78,50 @@ struct Bucket {
 /// Sums of one currency.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CostTotal)]
-struct Total {
+pub(crate) struct Total {
     #[serde(flatten)]
-    figures: Shown,
+    pub(crate) figures: Shown,
 }
 
 /// What clicks cost in one currency.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CostFigures)]
-struct Shown {
+pub(crate) struct Shown {
     /// Null: clicks of which no cost is known; `XXX`: links said an amount of no known currency.
     #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$", example = "EUR")]
-    currency: Option<Currency>,
+    pub(crate) currency: Option<Currency>,
     /// Clicks whose cost is in this currency.
     #[schema(example = 1200)]
-    clicks: i64,
+    pub(crate) clicks: i64,
     /// Those of them that count.
     #[schema(example = 1160)]
-    valid_clicks: i64,
+    pub(crate) valid_clicks: i64,
     /// By what their links said.
     #[schema(example = "12.50")]
-    token: String,
+    pub(crate) token: String,
     /// By the price of the campaign.
     #[schema(example = "0.00")]
-    model: String,
+    pub(crate) model: String,
     /// By adjustments.
     #[schema(example = "30.00")]
-    adjusted: String,
+    pub(crate) adjusted: String,
     /// What the clicks cost: these three together.
     #[schema(example = "42.50")]
-    effective: String,
+    pub(crate) effective: String,
     /// Of totals what no click bears; it stands at the first hour of the total and is in none of the others.
     #[schema(example = "0.00")]
-    unallocated: String,
+    pub(crate) unallocated: String,
     /// Where `effective` is from.
-    provenance: Provenance,
+    pub(crate) provenance: Provenance,
     /// Whether clicks of an adjustment's range may still come (`costs.settle_s`).
-    provisional: bool,
+    pub(crate) provisional: bool,
 }
 
 /// Where a figure is from.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = CostProvenance)]
-enum Provenance {
+pub(crate) enum Provenance {
     /// Nowhere: no cost is known.
     None,
     /// Links.
@@ -200,6 +201,62 @@ async fn get(
         warnings: warnings.into_iter().map(Note::of).collect(),
     };
     answer(StatusCode::OK, &shown)
+}
+
+/// What the clicks of a range cost together, and what one adjustment of it comes to.
+pub(crate) struct OfRange {
+    /// By currency.
+    pub(crate) totals: Vec<Total>,
+    /// `None`: it does not count, or none was asked for.
+    pub(crate) borne: Option<Borne>,
+}
+
+/// What an adjustment comes to.
+pub(crate) struct Borne {
+    /// Which clicks bear it.
+    pub(crate) basis: Spread,
+    /// How many; `None` of a factor.
+    pub(crate) clicks: Option<i128>,
+    /// What they bear, by currency.
+    pub(crate) sums: Vec<(String, String)>,
+    /// Of a total what no click bears.
+    pub(crate) unallocated: Option<String>,
+}
+
+/// What the clicks of these hours cost, and what the adjustment with this id comes to.
+pub(crate) async fn of_range(
+    app: &Parts,
+    campaign_id: Uuid,
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    cost_id: Option<Uuid>,
+) -> Result<OfRange, Problem> {
+    let config = &app.config.costs;
+    let settled = Utc::now() - config.settle;
+    let known = costs::known(&app.db, campaign_id, (from, to), settled, config.count_timeout).await?;
+    let place = known.adjustments.iter().position(|it| Some(it.id) == cost_id);
+    let kind = place.map(|place| known.adjustments[place].kind);
+    let Costs { hours, mut adjusted, .. } = work_out(known);
+    let mut totals: BTreeMap<Option<Currency>, Figures> = BTreeMap::new();
+    for ((_, currency), figures) in hours.into_iter().filter(|((hour, _), _)| (from..to).contains(hour)) {
+        totals.entry(currency).or_default().add(&figures);
+    }
+    let borne = place.filter(|place| *place < adjusted.len()).map(|place| {
+        let Adjusted { basis, parts, unallocated } = adjusted.swap_remove(place);
+        let mut sums: BTreeMap<Option<Currency>, i128> = BTreeMap::new();
+        for ((_, currency), part) in &parts {
+            *sums.entry(*currency).or_default() += part.cost;
+        }
+        let text = |micros| amount_text(amount(micros));
+        let named = |currency: Option<Currency>| currency.map(String::from).unwrap_or_default();
+        Borne {
+            basis,
+            clicks: (kind != Some(Kind::Factor)).then(|| parts.values().map(|part| part.units).sum()),
+            sums: sums.into_iter().map(|(currency, sum)| (text(sum), named(currency))).collect(),
+            unallocated: (kind == Some(Kind::Total)).then(|| text(unallocated)),
+        }
+    });
+    let total = |(currency, figures): (_, Figures)| Total { figures: Shown::of(currency, &figures) };
+    Ok(OfRange { totals: totals.into_iter().map(total).collect(), borne })
 }
 
 struct Asked {

@@ -22,152 +22,152 @@ use crate::{
 pub(crate) struct Reconciliation {
     /// Whose report it is.
     #[schema(example = 3)]
-    network: i64,
+    pub(crate) network: i64,
     /// Conversions of this time or later
-    from: DateTime<Utc>,
+    pub(crate) from: DateTime<Utc>,
     /// and before this one must be in it.
-    to: DateTime<Utc>,
+    pub(crate) to: DateTime<Utc>,
     /// The zone of its days and times.
     #[schema(value_type = String, format = "time-zone", example = "Europe/Berlin")]
-    tz: Tz,
+    pub(crate) tz: Tz,
     /// Which day its lines have.
-    date: ReportDate,
+    pub(crate) date: ReportDate,
     /// Its lines.
     #[schema(minimum = 0, example = 1200)]
-    lines: usize,
+    pub(crate) lines: usize,
     /// Conversions of ours in the range.
     #[schema(minimum = 0, example = 1203)]
-    conversions: usize,
+    pub(crate) conversions: usize,
     /// Of how many lines something is not compared, because they do not say it, or not so that it can be read.
-    unsaid: Unsaid,
+    pub(crate) unsaid: Unsaid,
     /// Of each outcome how many, and how much.
-    totals: Vec<Total>,
+    pub(crate) totals: Vec<Total>,
     /// Whatever is not matched: lines in their order, and then conversions that no line is.
-    data: Vec<Entry>,
+    pub(crate) data: Vec<Entry>,
 }
 
 /// Of how many lines something is not compared.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReconciliationUnsaid)]
-struct Unsaid {
+pub(crate) struct Unsaid {
     /// The state.
     #[schema(minimum = 0, example = 0)]
-    status: usize,
+    pub(crate) status: usize,
     /// The amount.
     #[schema(minimum = 0, example = 3)]
-    amount: usize,
+    pub(crate) amount: usize,
     /// The day.
     #[schema(minimum = 0, example = 0)]
-    day: usize,
+    pub(crate) day: usize,
 }
 
 /// How many have an outcome, and how much.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReconciliationTotal)]
-struct Total {
+pub(crate) struct Total {
     /// The outcome.
-    outcome: Finding,
+    pub(crate) outcome: Finding,
     /// How many: lines with their conversions, or one of them alone.
     #[schema(minimum = 0, example = 1190)]
-    count: usize,
+    pub(crate) count: usize,
     /// Their sums, a currency each; no currency is added to another.
-    amounts: Vec<Amounts>,
+    pub(crate) amounts: Vec<Amounts>,
 }
 
 /// Sums of amounts in a currency. What is rejected or refunded counts 0.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReconciliationAmounts)]
-struct Amounts {
+pub(crate) struct Amounts {
     /// ISO 4217; `XXX` where neither line nor network says which it is.
     #[schema(example = "USD")]
-    currency: String,
+    pub(crate) currency: String,
     /// Of the report.
     #[schema(example = "11900.00")]
-    theirs: String,
+    pub(crate) theirs: String,
     /// Of ours.
     #[schema(example = "11890.00")]
-    ours: String,
+    pub(crate) ours: String,
     /// How much more is in the report.
     #[schema(example = "10.00")]
-    difference: String,
+    pub(crate) difference: String,
 }
 
 /// A line that is not as its conversion, or one of them alone.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReconciliationEntry)]
-struct Entry {
+pub(crate) struct Entry {
     /// What came of it: of several differences the first.
-    outcome: Finding,
+    pub(crate) outcome: Finding,
     /// All that differs.
     #[schema(example = json!(["amount"]))]
-    differences: Vec<Difference>,
+    pub(crate) differences: Vec<Difference>,
     /// The number of the line in the file, from 1.
     #[schema(minimum = 1, example = 2)]
-    line: Option<u64>,
+    pub(crate) line: Option<u64>,
     /// The click.
-    click_id: Option<Uuid>,
+    pub(crate) click_id: Option<Uuid>,
     /// The network's id of it.
     #[schema(example = "T-1001")]
-    transaction_id: Option<String>,
+    pub(crate) transaction_id: Option<String>,
     /// What was reached.
     #[schema(example = "deposit")]
-    goal: Option<String>,
+    pub(crate) goal: Option<String>,
     /// What the line says; null: there is none, or it cannot be read.
-    theirs: Option<Theirs>,
+    pub(crate) theirs: Option<Theirs>,
     /// What is stored; null: nothing.
-    ours: Option<OfOurs>,
+    pub(crate) ours: Option<OfOurs>,
     /// Where it was lost, or what says most about the difference.
-    hop: Option<Hop>,
+    pub(crate) hop: Option<Hop>,
     /// Why the postback that tells of it did not count.
-    reason: Option<OutcomeReason>,
+    pub(crate) reason: Option<OutcomeReason>,
     /// That postback, or the one that last changed the conversion.
-    postback_id: Option<Uuid>,
+    pub(crate) postback_id: Option<Uuid>,
     /// What changed last of the conversion, where something differs.
-    last_change: Option<Change>,
+    pub(crate) last_change: Option<Change>,
     /// In a sentence.
     #[schema(example = "The click is ours, and no postback came that tells of this.")]
-    detail: String,
+    pub(crate) detail: String,
 }
 
 /// What a line says.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReconciliationTheirs)]
-struct Theirs {
+pub(crate) struct Theirs {
     /// What its word for the state means; null: it has none.
-    status: Option<Status>,
+    pub(crate) status: Option<Status>,
     /// That word.
     #[schema(example = "confirmed")]
-    status_text: Option<String>,
+    pub(crate) status_text: Option<String>,
     /// What it pays; null: it says no amount that can be read.
     #[schema(example = "1.50")]
-    amount: Option<String>,
+    pub(crate) amount: Option<String>,
     /// The currency of that, by the line, the request or the network.
     #[schema(example = "USD")]
-    currency: Option<String>,
+    pub(crate) currency: Option<String>,
     /// When, where it says a time.
-    at: Option<DateTime<Utc>>,
+    pub(crate) at: Option<DateTime<Utc>>,
     /// On which day of the zone.
-    day: Option<NaiveDate>,
+    pub(crate) day: Option<NaiveDate>,
 }
 
 /// What is stored.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReconciliationOurs)]
-struct OfOurs {
+pub(crate) struct OfOurs {
     /// The conversion.
-    conversion_id: Uuid,
+    pub(crate) conversion_id: Uuid,
     /// Its state.
-    status: Status,
+    pub(crate) status: Status,
     /// What counts of it.
     #[schema(example = "1.50")]
-    amount: String,
+    pub(crate) amount: String,
     /// In this currency.
     #[schema(example = "USD")]
-    currency: String,
+    pub(crate) currency: String,
     /// When it happened; or its click, where lines have that day.
-    at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
     /// On which day of the zone.
-    day: NaiveDate,
+    pub(crate) day: NaiveDate,
 }
 
 impl Reconciliation {

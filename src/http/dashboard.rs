@@ -15,6 +15,7 @@ mod filters;
 mod form;
 mod frame;
 mod inputs;
+mod live;
 mod overview;
 mod query;
 mod report;
@@ -59,6 +60,8 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/report.csv", get(report::csv))
         .route("/ui/clicks", get(clicks::page))
         .route("/ui/clicks/{id}", get(clicks::story_page))
+        .route("/ui/live", get(live::page))
+        .route("/ui/live/events", get(live::events))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

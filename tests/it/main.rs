@@ -74,6 +74,7 @@ mod api {
 /// The dashboard: who is signed in, what pages show, journeys in a browser.
 mod dashboard {
     mod journeys;
+    mod live;
     mod pages;
     mod sessions;
 }

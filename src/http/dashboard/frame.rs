@@ -12,6 +12,7 @@ pub(super) enum Section {
     Campaigns,
     Report,
     Clicks,
+    Live,
 }
 
 /// The frame of a page.
@@ -65,6 +66,7 @@ impl Frame {
             entry(Section::Campaigns, "/ui/campaigns", "Campaigns"),
             entry(Section::Report, "/ui/report", "Report"),
             entry(Section::Clicks, "/ui/clicks", "Clicks"),
+            entry(Section::Live, "/ui/live", "Live"),
         ]
     }
 

@@ -21,7 +21,10 @@ use super::{
 use crate::{
     app::App,
     config,
-    db::store::sessions::{self, Lifetime, Session},
+    db::{
+        self,
+        store::sessions::{self, Lifetime, Session},
+    },
     http::{api::manners::auth, error::Problem},
     model::{
         text::hex,
@@ -69,6 +72,12 @@ impl Viewer {
     /// What each form of this session holds. Whoever can read it can read the pages, too.
     pub(super) fn csrf(&self) -> String {
         hex(&digest(&format!("csrf {}", self.cookie)))
+    }
+
+    /// Whether the session is not over since; for answers that take long.
+    pub(super) async fn is_still_signed_in(&self, app: &App) -> Result<bool, db::Error> {
+        let lasts = lifetime(&app.config.dashboard);
+        Ok(sessions::find(&app.db, digest(&self.cookie), lasts).await?.is_some())
     }
 
     /// Of the session that the request has; signed in first where it has none.

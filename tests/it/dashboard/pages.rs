@@ -21,6 +21,7 @@ pub(super) fn screens(campaign: &str, click: &str) -> Vec<String> {
         "/ui/report",
         "/ui/clicks",
         "/ui/clicks?kind=conversions",
+        "/ui/live",
     ]
     .map(str::to_owned)
     .into();

@@ -177,7 +177,7 @@ mod tests {
     fn seen() -> Seen {
         Seen {
             at: Utc::now(),
-            click_id: ClickId::from(Uuid::now_v7()),
+            click_id: ClickId::now(),
             campaign_id: Uuid::nil(),
             is_valid: true,
             what: What::Conversion { status: "approved", payout: Decimal::ONE, currency: "USD".to_owned() },

@@ -150,8 +150,18 @@ pub(super) async fn events(opened: Opened, State(app): State<App>) -> Result<Res
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let checked = Instant::now();
     let told = None; // so that the first tick, which is at once, tells that it has begun
-    let stream =
-        Stream { app, viewer, view, wanted, watcher, tick, checked, of_second: 0, counts: Counts::default(), told };
+    let stream = Stream {
+        app,
+        viewer,
+        view,
+        wanted,
+        watcher,
+        tick,
+        checked,
+        of_second: 0,
+        counts: Counts::default(),
+        told,
+    };
     let events = stream::unfold(Some(stream), |stream| async { stream?.next().await });
     let mut response = Sse::new(events).keep_alive(KeepAlive::default()).into_response();
     // a proxy that keeps back what is small would show nothing
@@ -230,7 +240,9 @@ impl Stream {
         match self.viewer.is_still_signed_in(&self.app).await {
             Ok(true) => None,
             Ok(false) => Some("Your session is over. Load the page again to sign in."),
-            Err(_) => Some("The database cannot be asked whether you are signed in. Load the page again in a moment."),
+            Err(_) => Some(
+                "The database cannot be asked whether you are signed in. Load the page again in a moment.",
+            ),
         }
     }
 
@@ -273,7 +285,7 @@ mod tests {
     fn each_filter_leaves_out_what_it_says() {
         let click = Seen {
             at: chrono::Utc::now(),
-            click_id: ClickId::from(Uuid::now_v7()),
+            click_id: ClickId::now(),
             campaign_id: Uuid::nil(),
             is_valid: false,
             what: What::Click {

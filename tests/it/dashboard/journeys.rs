@@ -10,14 +10,14 @@ use crate::{
 };
 
 /// octo and a browser.
-struct Stage {
-    tracker: Tracker,
+pub(super) struct Stage {
+    pub(super) tracker: Tracker,
     browser: Browser,
     has_scripts: bool,
 }
 
 impl Stage {
-    async fn set(name: &str, has_scripts: bool) -> Self {
+    pub(super) async fn set(name: &str, has_scripts: bool) -> Self {
         let name = format!("{name}_{}", if has_scripts { "js" } else { "plain" });
         let tracker = Tracker::start(&name).await;
         let browser = Browser::start(Engine::Chromium, &[("octo.example", tracker.octo.addr())]).await;
@@ -25,7 +25,7 @@ impl Stage {
     }
 
     /// A tab of somebody who is signed in by the printed link.
-    async fn signed_in(&self) -> Page {
+    pub(super) async fn signed_in(&self) -> Page {
         let page = self.browser.new_page().await;
         if !self.has_scripts {
             page.without_scripts().await;

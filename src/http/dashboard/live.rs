@@ -162,7 +162,7 @@ pub(super) async fn events(opened: Opened, State(app): State<App>) -> Result<Res
         counts: Counts::default(),
         told,
     };
-    let events = stream::unfold(Some(stream), |stream| async { stream?.next().await });
+    let events = stream::unfold(Some(stream), |stream| async move { stream?.next().await });
     let mut response = Sse::new(events).keep_alive(KeepAlive::default()).into_response();
     // a proxy that keeps back what is small would show nothing
     let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));

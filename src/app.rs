@@ -26,6 +26,7 @@ use crate::{
     journal::{Journal, Lock, Options, disk::RealDisk},
     judge::{Judge, NewVisit, uniques::Uniques},
     limits::Limits,
+    live::Live,
     networks::Networks,
     postback::worker::Postbacks,
     privacy::{Privacy, keys::Keys},
@@ -87,6 +88,8 @@ pub struct Parts {
     pub keys: Arc<Keys>,
     /// What tokens are sealed under.
     pub keyring: Arc<Keyring>,
+    /// Who looks at what is stored, as it is stored.
+    pub live: Live,
     /// `/metrics`
     pub metrics: Metrics,
     /// What `/health` and `/readyz` say.
@@ -162,6 +165,7 @@ impl App {
             privacy: Privacy::new(config.privacy.ip_mode, keys.clone()),
             keys,
             keyring,
+            live: Live::new(config.dashboard.live_streams_max, config.dashboard.live_lag_rows_max),
             metrics,
             state: State::default(),
             out_base: format!("{public_url}/out"),

@@ -21,7 +21,7 @@ use crate::{
     config,
     db::{
         Db,
-        ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError, Told, UNIQUE_VIOLATION},
+        ingest::{DeadLetter, Ingest, MALFORMED, Rows, StoreError, UNIQUE_VIOLATION},
     },
     facts::{
         Fact, Kind,
@@ -38,16 +38,16 @@ const CHECK_VIOLATION: &str = "23514";
 
 /// Runs until the stop signal, and then until the journal is empty or Postgres is unavailable.
 ///
-/// `told` hears what was made of conversions, once that is stored.
+/// `stored` sees the rows of each batch, and what was made of conversions, once they are stored.
 pub async fn run(
     journal: Journal,
     db: Arc<Db>,
     options: config::Drain,
-    told: impl Fn(&Told) + Send + Sync,
+    stored: impl Fn(&Rows<'_>) + Send + Sync,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (mut failures, mut sent) = (0, Sent::default());
-    let part = Part { journal: &journal, options: &options, told: &told };
+    let part = Part { journal: &journal, options: &options, stored: &stored };
     loop {
         match drain(&part, &db, &stop, &mut failures, &mut sent).await {
             Ok(()) => return Ok(()),
@@ -66,7 +66,7 @@ pub async fn run(
 struct Part<'p> {
     journal: &'p Journal,
     options: &'p config::Drain,
-    told: &'p (dyn Fn(&Told) + Send + Sync),
+    stored: &'p (dyn Fn(&Rows<'_>) + Send + Sync),
 }
 
 /// One connection's worth of work; ends well only after the stop signal, with an empty journal.
@@ -176,7 +176,7 @@ async fn store(
         match outcome {
             Ok(()) => {
                 count_stored(&rows);
-                (part.told)(&rows.told);
+                (part.stored)(&rows);
             }
             Err(StoreError::Refused { sqlstate, .. })
                 if sqlstate == UNIQUE_VIOLATION

@@ -51,6 +51,7 @@ pub(crate) mod imports;
 pub mod journal;
 pub mod judge;
 pub(crate) mod limits;
+pub(crate) mod live;
 pub(crate) mod metrics;
 pub mod model;
 pub mod money;

@@ -783,6 +783,16 @@ pub struct Dashboard {
     pub form_bytes_max: usize,
     #[serde(with = "AtLeast::<1>")]
     pub campaigns_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub live_streams_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub live_rows_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub live_rows_per_second_max: usize,
+    #[serde(with = "AtLeast::<1>")]
+    pub live_lag_rows_max: usize,
+    #[serde(rename = "live_session_check_s", with = "Seconds::<1>")]
+    pub live_session_check: Duration,
 }
 
 /// `[clock]`

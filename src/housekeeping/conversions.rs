@@ -87,6 +87,7 @@ pub(crate) fn count_stored(app: &App, told: &Told) {
         }
         count_toward_caps(app, change);
     }
+    app.live.see_changes(&told.changes);
 }
 
 /// A conversion takes a place while it is pending or approved.

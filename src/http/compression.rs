@@ -24,7 +24,11 @@ pub(super) fn layer() -> CompressionLayer<Worthwhile> {
     let may_be_compressed: fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool =
         |_, _, headers, extensions| {
             // a strong ETag names these bytes (RFC 9110 section 8.8.1), and If-Match takes no weak one
-            !headers.contains_key(header::ETAG) && extensions.get::<WithoutSecret>().is_none()
+            // and a stream of events is to arrive event by event
+            let is_stream = headers
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|media_type| media_type.as_bytes().starts_with(b"text/event-stream"));
+            !is_stream && !headers.contains_key(header::ETAG) && extensions.get::<WithoutSecret>().is_none()
         };
     CompressionLayer::new().compress_when(SizeAbove::new(BYTES_MIN).and(may_be_compressed))
 }

@@ -29,6 +29,7 @@ mod inputs;
 mod library;
 mod links;
 mod money;
+mod live;
 mod overview;
 mod postbacks;
 mod query;
@@ -101,6 +102,8 @@ pub(super) fn router() -> Router<App> {
         .route("/ui/costs/{id}", get(costs::one_page))
         .route("/ui/costs/{id}/void", post(costs::void))
         .route("/ui/reconciliation", get(reconciliation::page).post(reconciliation::compare))
+        .route("/ui/live", get(live::page))
+        .route("/ui/live/events", get(live::events))
         .route("/ui/assets/{name}", get(assets::asset))
         .route("/ui/{*rest}", any(|| async { Failure::from(Problem::not_found("page")) }))
         .layer(middleware::from_fn(guard))

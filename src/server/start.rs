@@ -13,6 +13,7 @@ use crate::{
     app::{App, CannotStart, NewVisits, SharedLock, caps_file},
     caps::sharing::Sharing,
     config::Config,
+    db::ingest::Rows,
     drain,
     housekeeping::{clock, closed_days, conversions, database, erasure, figures, seal_keys},
     http::{
@@ -131,11 +132,14 @@ pub(super) fn spawn_tasks(
     let interval = config.privacy.erasure_interval;
     tasks.spawn_after(first_run, "erasures", erasure::run(journal(), db(), interval, stop()));
     // rows go into a schema that is there; where a partition is missing, into DEFAULT
-    let told = {
+    let stored = {
         let app = app.clone();
-        move |told: &_| conversions::count_stored(&app, told)
+        move |rows: &Rows<'_>| {
+            app.live.see_clicks(&rows.clicks);
+            conversions::count_stored(&app, &rows.told);
+        }
     };
-    let draining = drain::run(journal(), db(), config.drain.clone(), told, stop());
+    let draining = drain::run(journal(), db(), config.drain.clone(), stored, stop());
     tasks.spawn_after(schema_ready, "drain", draining);
     tasks.spawn_after(schema_ready, "conversions", conversions::run(app.clone(), stop()));
 

@@ -78,6 +78,7 @@ mod dashboard {
     mod costs;
     mod journeys;
     mod library;
+    mod live;
     mod pages;
     mod quality;
     mod sessions;

@@ -20,6 +20,7 @@ pub(super) enum Section {
     Conversions,
     Costs,
     Library,
+    Live,
     Health,
     Settings,
 }
@@ -78,6 +79,7 @@ impl Frame {
             entry(Section::Conversions, "/ui/conversions", "Conversions"),
             entry(Section::Costs, "/ui/costs", "Costs"),
             entry(Section::Library, "/ui/library", "Library"),
+            entry(Section::Live, "/ui/live", "Live"),
             entry(Section::Health, "/ui/health", "Health"),
             entry(Section::Settings, "/ui/settings", "Settings"),
         ]

@@ -20,7 +20,10 @@ use super::{
 use crate::{
     app::App,
     config,
-    db::store::sessions::{self, Lifetime, Session},
+    db::{
+        self,
+        store::sessions::{self, Lifetime, Session},
+    },
     http::{api::manners::auth, error::Problem},
     model::token::{Hash, Scope, Token, digest},
 };
@@ -79,6 +82,12 @@ impl Viewer {
 
     fn csrf_token(&self) -> Hash {
         digest(&format!("csrf {}", self.cookie))
+    }
+
+    /// Whether the session is not over since; for answers that take long.
+    pub(super) async fn is_still_signed_in(&self, app: &App) -> Result<bool, db::Error> {
+        let lasts = lifetime(&app.config.dashboard);
+        Ok(sessions::find(&app.db, digest(&self.cookie), lasts).await?.is_some())
     }
 
     /// Of the session that the request has; signed in first where it has none.

@@ -34,6 +34,7 @@ pub(super) fn screens(campaign: &str, click: &str) -> Vec<String> {
         "/ui/costs",
         "/ui/costs/new",
         "/ui/reconciliation",
+        "/ui/live",
     ]
     .map(str::to_owned)
     .into();

@@ -119,3 +119,63 @@ async function watch(polled) {
   }
 }
 for (const polled of document.querySelectorAll('[data-poll]')) watch(polled);
+
+// the live view: what comes was written by strangers, so it becomes text and nothing else
+const live = document.getElementById('live');
+if (live) {
+  const [state, counts, pause] = ['state', 'counts', 'pause'].map((name) => document.getElementById(`live-${name}`));
+  const rows = live.querySelector('tbody');
+  let source, shown = 0, counted = 0, lost = 0;
+  const stop = (why) => {
+    source.close();
+    state.textContent = why;
+    pause.textContent = 'Go on';
+  };
+  const link = (address, text) => {
+    const a = document.createElement('a');
+    a.href = address;
+    a.textContent = text;
+    return a;
+  };
+  const tell = () => { counts.textContent = `${shown} shown, ${counted} more counted, ${lost} lost because this page was too slow.`; };
+  const start = () => {
+    let of = { counted: 0, lost: 0 }; // of this connection
+    state.textContent = 'Connecting';
+    pause.textContent = 'Pause';
+    source = new EventSource(live.dataset.events);
+    source.onopen = () => {
+      of = { counted: 0, lost: 0 };
+      state.textContent = 'Connected';
+    };
+    source.onerror = () => {
+      if (source.readyState === 2) stop('Not connected: too many live views are open, or you are signed out. Load the page again.');
+      else state.textContent = 'Connecting again';
+    };
+    source.addEventListener('end', (event) => stop(event.data));
+    source.addEventListener('counts', (event) => {
+      const now = JSON.parse(event.data);
+      counted += now.counted - of.counted;
+      lost += now.lost - of.lost;
+      of = now;
+      if (shown + counted + lost) tell();
+    });
+    source.addEventListener('row', (event) => {
+      const { cells, click, campaign, counts: isCounted } = JSON.parse(event.data);
+      const row = document.createElement('tr');
+      cells.forEach((text, n) => {
+        const cell = document.createElement(n ? 'td' : 'th');
+        if (!n) cell.scope = 'row';
+        cell.className = ['stay', '', '', '', '', 'mono', isCounted ? '' : 'bad', 'number-column'][n];
+        cell.append(n === 0 ? link(click, text) : n === 2 ? link(campaign, text) : text);
+        row.append(cell);
+      });
+      rows.prepend(row);
+      while (rows.rows.length > live.dataset.rows) rows.lastChild.remove();
+      shown += 1;
+      tell();
+    });
+  };
+  pause.addEventListener('click', () => source.readyState === 2 ? start() : stop('Paused'));
+  live.hidden = false;
+  start();
+}

@@ -73,9 +73,9 @@ mod api {
 
 /// The dashboard: who is signed in, what pages show, journeys in a browser.
 mod dashboard {
-    mod flow;
     mod conversions;
     mod costs;
+    mod flow;
     mod journeys;
     mod library;
     mod live;

@@ -128,7 +128,9 @@ async fn names_of(app: &App, listed: &[CostBody]) -> Result<Names, db::Error> {
         ids.add(Dimension::Campaign, &cost.campaign_id.to_string());
         for (dimension, values) in &cost.filters.0 {
             if let Ok(dimension) = dimension.to_string().parse::<Dimension>() {
-                values.iter().for_each(|value| ids.add(dimension, value));
+                for value in values {
+                    ids.add(dimension, value);
+                }
             }
         }
     }

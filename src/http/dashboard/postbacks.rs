@@ -255,16 +255,13 @@ pub(super) async fn map(State(app): State<App>, Name(id): Name, posted: Posted) 
     let version = HeaderValue::try_from(format!("\"{version}\"")).map_err(Problem::internal)?;
     let headers = HeaderMap::from_iter([(header::IF_MATCH, version)]);
     let patch = json!({ "status_map": words });
-    let problem = match library::changed::<AffiliateNetwork>(&app, &network, &headers, &patch).await {
-        Ok(_) => {
-            let frame = Frame::of(&app, &posted.opened, Section::Conversions, PATH, &[]);
-            let day = postback.created_at.with_timezone(&frame.view.tz).date_naive();
-            let range = frame.view.query.at("/ui/postbacks/replay").with("range", "custom");
-            let range = range.with("from", &day.to_string()).with("to", &frame.view.today().to_string());
-            let to = range.with("network", &network).with("done", "mapped");
-            return Ok(Redirect::to(&to.to_string()).into_response());
-        }
-        Err(problem) => problem,
+    let Err(problem) = library::changed::<AffiliateNetwork>(&app, &network, &headers, &patch).await else {
+        let frame = Frame::of(&app, &posted.opened, Section::Conversions, PATH, &[]);
+        let day = postback.created_at.with_timezone(&frame.view.tz).date_naive();
+        let range = frame.view.query.at("/ui/postbacks/replay").with("range", "custom");
+        let range = range.with("from", &day.to_string()).with("to", &frame.view.today().to_string());
+        let to = range.with("network", &network).with("done", "mapped");
+        return Ok(Redirect::to(&to.to_string()).into_response());
     };
     if !problem.status().is_client_error() || problem.status() == StatusCode::NOT_FOUND {
         return Err(problem.into());

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use serde_json::{Map, Value, json};
+use chrono::Utc;
 use uuid::Uuid;
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::{
     app::App,
+    budgets,
     db::store::{
         library::Filter,
         traffic_sources::{self, TrafficSource},
@@ -32,6 +34,7 @@ use crate::{
     model::{
         campaign::{Campaign, Status, Terms},
         id::new_uuid,
+        money::{Money, amount_text},
     },
 };
 
@@ -51,6 +54,10 @@ fn field_of(pointer: &str) -> Option<&'static str> {
         "/traffic_source_id" => "traffic_source_id",
         "/payout" | "/payout/amount" => "payout",
         "/payout/currency" => "payout_currency",
+        "/daily_budget" | "/daily_budget/amount" => "daily_budget",
+        "/daily_budget/currency" => "daily_budget_currency",
+        "/total_budget" | "/total_budget/amount" => "total_budget",
+        "/total_budget/currency" => "total_budget_currency",
         "/offers/0/url" => "offer_url",
         "/landing_pages/0/url" => "landing_page_url",
         _ => return None,
@@ -66,19 +73,59 @@ fn text_of(name: &str, terms: &Terms, key: &str) -> String {
         "status" => terms.status.to_string(),
         "fallback_url" => terms.fallback_url.clone().unwrap_or_default(),
         "traffic_source_id" => terms.traffic_source_id.map(|id| id.to_string()).unwrap_or_default(),
-        "payout" => {
-            terms.payout.map(|payout| crate::model::money::amount_text(payout.amount)).unwrap_or_default()
-        }
-        "payout_currency" => terms.payout.map(|payout| payout.currency.to_string()).unwrap_or_default(),
+        "payout" => amount(terms.payout),
+        "payout_currency" => currency(terms.payout),
+        "daily_budget" => amount(terms.daily_budget),
+        "daily_budget_currency" => currency(terms.daily_budget),
+        "total_budget" => amount(terms.total_budget),
+        "total_budget_currency" => currency(terms.total_budget),
         _ => String::new(),
     }
 }
 
-fn payout(fields: &Fields) -> Value {
-    match fields.text("payout") {
+fn amount(money: Option<Money>) -> String {
+    money.map(|money| amount_text(money.amount)).unwrap_or_default()
+}
+
+fn currency(money: Option<Money>) -> String {
+    money.map(|money| money.currency.to_string()).unwrap_or_default()
+}
+
+/// An amount and its currency; null where there is no amount.
+fn money(fields: &Fields, name: &str, currency: &str) -> Value {
+    match fields.text(name) {
         "" => Value::Null,
-        amount => json!({ "amount": amount, "currency": fields.text("payout_currency").to_uppercase() }),
+        amount => json!({ "amount": amount, "currency": fields.text(currency).to_uppercase() }),
     }
+}
+
+fn payout(fields: &Fields) -> Value {
+    money(fields, "payout", "payout_currency")
+}
+
+/// How far budgets are spent, a sentence each.
+async fn spent(app: &App, campaign: &Campaign) -> Result<Vec<String>, Problem> {
+    if campaign.terms.daily_budget.is_none() && campaign.terms.total_budget.is_none() {
+        return Ok(Vec::new());
+    }
+    let spent = budgets::spent(&app.db, &app.config, campaign, Utc::now()).await?;
+    let told = |(name, used): (&str, Option<budgets::Use>)| {
+        let used = used?;
+        let does = match used.state() {
+            budgets::State::Open => "",
+            budgets::State::Warned => " That is more than 80 %.",
+            budgets::State::Exhausted => " It is exhausted: clicks go to the fallback.",
+        };
+        let (budget, currency) = (amount_text(used.budget.amount), used.budget.currency);
+        Some(format!("{name}: {} of {budget} {currency} are spent.{does}", amount_text(used.spent)))
+    };
+    let mut told: Vec<String> =
+        [("Today", spent.daily), ("In all", spent.total)].into_iter().filter_map(told).collect();
+    if !spent.others.is_empty() {
+        let others: Vec<String> = spent.others.iter().map(ToString::to_string).collect();
+        told.push(format!("Costs in {} are not added.", others.join(", ")));
+    }
+    Ok(told)
 }
 
 fn source(fields: &Fields) -> Value {
@@ -184,7 +231,7 @@ pub(super) fn refused(mut response: Response, status: StatusCode) -> Response {
     response
 }
 
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 12] = [
     "name",
     "key",
     "description",
@@ -193,6 +240,10 @@ const FIELDS: [&str; 8] = [
     "traffic_source_id",
     "payout",
     "payout_currency",
+    "daily_budget",
+    "daily_budget_currency",
+    "total_budget",
+    "total_budget_currency",
 ];
 
 #[derive(Template)]
@@ -207,6 +258,7 @@ struct SettingsPage {
     version: i64,
     was_changed: bool,
     changed_at: String,
+    spent: Vec<String>,
 }
 
 /// `GET /ui/campaigns/{id}/settings`
@@ -217,7 +269,9 @@ pub(super) async fn page(
 ) -> Result<Response, Failure> {
     let campaign = campaigns::find(&app, &id).await?;
     let mut inputs = Inputs::of(&FIELDS, |name| text_of(name, &campaign.terms, campaign.key.as_str()));
-    inputs.fill("payout_currency", &app.config.dashboard.currency.to_string());
+    for name in ["payout_currency", "daily_budget_currency", "total_budget_currency"] {
+        inputs.fill(name, &app.config.dashboard.currency.to_string());
+    }
     shown(&app, &opened, &campaign, inputs, Vec::new(), false).await
 }
 
@@ -239,6 +293,7 @@ async fn shown(
         sources: sources(app, &inputs.get("traffic_source_id").value).await?,
         version: campaign.version,
         changed_at: frame.view.moment(campaign.updated_at),
+        spent: spent(app, campaign).await?,
         inputs,
         faults,
         was_changed,
@@ -253,7 +308,7 @@ pub(super) async fn save(
     posted: Posted,
 ) -> Result<Response, Failure> {
     let fields = &posted.opened.fields;
-    let patch = json!({
+    let mut patch = json!({
         "name": fields.text("name"),
         "key": fields.text("key"),
         "description": optional(fields, "description"),
@@ -262,6 +317,14 @@ pub(super) async fn save(
         "traffic_source_id": source(fields),
         "payout": payout(fields),
     });
+    for (name, currency) in
+        [("daily_budget", "daily_budget_currency"), ("total_budget", "total_budget_currency")]
+    {
+        // a form without these fields leaves budgets as they are
+        if fields.pairs().any(|(sent, _)| sent == name) {
+            patch[name] = money(fields, name, currency);
+        }
+    }
     let mut headers = HeaderMap::new();
     headers.extend(posted.headers.get(header::HOST).map(|host| (header::HOST, host.clone())));
     let version = fields.text("version").parse::<i64>().unwrap_or_default();

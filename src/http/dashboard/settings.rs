@@ -7,8 +7,8 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
-use serde_json::{Map, Value, json};
 use chrono::Utc;
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{

@@ -47,6 +47,32 @@ fn days() -> (String, String) {
 }
 
 #[tokio::test]
+async fn budgets_are_set_by_the_settings_of_a_campaign_which_say_what_is_spent() {
+    let tracker = Tracker::start("ui_budgets").await;
+    let (id, _) = sale(&tracker).await;
+    let visitor = Visitor::signed_in(&tracker.octo, &tracker.token).await;
+    let path = format!("/ui/campaigns/{id}/settings");
+    let page = visitor.page(&path).await;
+    let version = between(&page, "name=\"version\" value=\"", "\"").to_owned();
+    let with = |amount: &'static str| {
+        let mut fields =
+            vec![("name", "Sale"), ("key", "sale"), ("status", "active"), ("version", &*version)];
+        fields.extend([("daily_budget", amount), ("daily_budget_currency", "usd"), ("total_budget", "")]);
+        fields
+    };
+    let bad = visitor.post(&path, &with("much")).await;
+    assert_eq!(bad.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(bad.text().await.unwrap().contains("id=\"daily_budget-fault\""));
+    let saved = visitor.post(&path, &with("12.50")).await;
+    assert_eq!(saved.status(), StatusCode::SEE_OTHER, "{}", saved.text().await.unwrap());
+    let stored = tracker.show(&format!("/campaigns/{id}")).await;
+    assert_eq!(stored["daily_budget"], json!({ "amount": "12.50", "currency": "USD" }));
+    assert_eq!(stored["total_budget"], Value::Null);
+    let page = visitor.page(&path).await;
+    assert!(page.contains("Today: 0.00 of 12.50 USD are spent."), "{page}");
+}
+
+#[tokio::test]
 async fn a_cost_is_entered_seen_and_taken_back_as_by_the_api() {
     let tracker = Tracker::start("ui_costs").await;
     let (id, _) = sale(&tracker).await;
@@ -206,11 +232,16 @@ async fn report(tracker: &Tracker) -> (String, String, Uuid) {
         Ok(())
     })
     .await;
+    let (clicks_before, before): (i64, i64) =
+        sqlx::query_as("SELECT (SELECT count(*) FROM clicks), (SELECT count(*) FROM conversions)")
+            .fetch_one(&tracker.pool)
+            .await
+            .unwrap();
     let mut clicks = Vec::new();
     for _ in 0..7 {
         clicks.push(tracker.click("/click?cid=net").await.1);
     }
-    tracker.wait_rows(Table::Clicks, 7).await;
+    tracker.wait_rows(Table::Clicks, clicks_before + 7).await;
     for (i, query) in [
         (0, "txid=m&payout=5&status=1"),
         (1, "txid=a&payout=5&status=1"),
@@ -222,7 +253,7 @@ async fn report(tracker: &Tracker) -> (String, String, Uuid) {
         let told = tracker.octo.get(&format!("/postback/{key}?subid={}&{query}", clicks[i])).await;
         assert_eq!(told.status(), StatusCode::OK, "{query}");
     }
-    wait_conversions(tracker, 6).await;
+    wait_conversions(tracker, before + 6).await;
     let line = |i: usize, rest: &str| format!("{},{rest}\n", clicks[i]);
     let long_ago = Utc::now().date_naive() - Days::new(20);
     let csv = ["click_id,txid,payout,status,date\n".to_owned()]
@@ -270,7 +301,7 @@ async fn a_report_of_a_network_is_compared_line_by_line_and_nothing_of_it_is_kep
         let row = between(&found, &format!("<tr>\n<th scope=\"row\">{outcome}</th>\n"), "</tr>");
         assert!(row.contains(&format!("<td>{hop}</td>")), "{outcome}: {row}");
     }
-    assert!(found.contains("<th scope=\"row\">Matched</th><td class=\"number-column\">1</td>"), "{found}");
+    assert!(found.contains("<th scope=\"row\">Matched</th><td class=\"number-column\">2</td>"), "{found}");
     assert!(found.contains(&format!("href=\"/ui/clicks/{missing}\"")), "each leads to its click: {found}");
     assert!(found.contains("7 lines, 6 conversions of the range here"), "{found}");
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result, ensure};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{self, HeaderValue, StatusCode, header};
+use futures_util::stream;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -127,7 +128,11 @@ impl State {
         for (name, value) in answer.headers().iter().filter(|(name, _)| !is_between_two(name)) {
             response = response.header(name, value);
         }
-        Ok(response.body(Body::from(answer.bytes().await?))?)
+        // piece by piece: a stream of events has no end
+        let pieces = stream::unfold(answer, async |mut answer| {
+            answer.chunk().await.transpose().map(|piece| (piece, answer))
+        });
+        Ok(response.body(Body::from_stream(pieces))?)
     }
 
     /// Remembers a request, and gives its place.

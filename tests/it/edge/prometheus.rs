@@ -562,8 +562,8 @@ const OF_THE_COMMAND_LINE: [&str; 50] = [
 ];
 
 /// Statements of questions that the tour does not ask: they run in `api::{reconciliation, report_costs, report_exports, reports}`, those
-/// of sessions in `dashboard::{sessions, settings}`.
-const OF_OTHER_QUESTIONS: [&str; 30] = [
+/// of sessions in `dashboard::{sessions, settings}`, those of uses in `dashboard::library`.
+const OF_OTHER_QUESTIONS: [&str; 35] = [
     "reconciliation.find_clicks",
     "reconciliation.list_changes",
     "reconciliation.list_lost",
@@ -582,6 +582,7 @@ const OF_OTHER_QUESTIONS: [&str; 30] = [
     "report_exports.insert",
     "report_exports.renew",
     "reports.of_days",
+    "reports.of_dimensions",
     "reports.of_parts",
     "reports.of_traffic",
     "session.end",
@@ -594,6 +595,10 @@ const OF_OTHER_QUESTIONS: [&str; 30] = [
     "session.sweep",
     "session.touch",
     "stream.set",
+    "use.of_affiliate_networks",
+    "use.of_landing_pages",
+    "use.of_offers",
+    "use.of_traffic_sources",
 ];
 
 /// Run where something is old, came from elsewhere, was refused, is too big or changes its mind; `partitions`, `cache`,

@@ -209,8 +209,7 @@ pub(super) async fn change(State(app): State<App>, posted: Posted) -> Result<Res
 /// The page with the secret, which is shown this once: the form sent again makes no second token.
 async fn make(app: &App, posted: &Posted) -> Result<Response, Failure> {
     let fields = &posted.opened.fields;
-    let attempt = Uuid::try_parse(fields.text("attempt")).ok().filter(|id| id.get_version_num() == 7);
-    let attempt = attempt.unwrap_or_else(new_uuid);
+    let attempt = fields.attempt();
     let mut body = Map::new();
     for name in ["name", "scope"] {
         if !fields.text(name).is_empty() {

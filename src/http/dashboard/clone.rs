@@ -101,8 +101,7 @@ pub(super) async fn make(
     posted: Posted,
 ) -> Result<Response, Failure> {
     let fields = &posted.opened.fields;
-    let attempt = Uuid::try_parse(fields.text("attempt")).ok().filter(|id| id.get_version_num() == 7);
-    let attempt = attempt.unwrap_or_else(new_uuid);
+    let attempt = fields.attempt();
     let mut body = Map::new();
     body.insert("name".to_owned(), fields.text("name").into());
     if !fields.text("key").is_empty() {

@@ -289,8 +289,7 @@ async fn looked_at(app: &App, terms: &Terms) -> Result<Preview, Problem> {
 /// `POST /ui/costs/new`: looks first where that is asked for; sent twice it is stored once.
 pub(super) async fn save(State(app): State<App>, posted: Posted) -> Result<Response, Failure> {
     let fields = &posted.opened.fields;
-    let attempt = Uuid::try_parse(fields.text("attempt")).ok().filter(|id| id.get_version_num() == 7);
-    let attempt = attempt.unwrap_or_else(new_uuid);
+    let attempt = fields.attempt();
     let mut inputs = Inputs::typed(&FIELDS, fields);
     let terms = match costs::read_one(&app, &body_of(fields)).await {
         Ok(terms) => terms,
@@ -306,7 +305,7 @@ pub(super) async fn save(State(app): State<App>, posted: Posted) -> Result<Respo
         let preview = looked_at(&app, &terms).await?;
         return shown(&app, &posted.opened, inputs, Vec::new(), Some(preview), attempt);
     }
-    let stored = costs::store_one(&app, attempt, terms, posted.opened.viewer.token()).await?;
+    let stored = costs::store_one(&app, attempt, terms, &posted.opened.viewer.session().token).await?;
     let done = if stored.id == attempt { "said" } else { "unchanged" };
     Ok(Redirect::to(&format!("{}/{}?done={done}", list::PATH, stored.id)).into_response())
 }

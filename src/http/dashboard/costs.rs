@@ -321,7 +321,7 @@ pub(super) async fn void(
     Name(id): Name,
     posted: Posted,
 ) -> Result<Response, Failure> {
-    let voided = costs::voided(&app, &id, posted.opened.viewer.token().name.clone()).await?;
+    let voided = costs::voided(&app, &id, posted.opened.viewer.session().token.name.clone()).await?;
     Ok(Redirect::to(&format!("{PATH}/{}?done=voided", voided.id)).into_response())
 }
 

@@ -18,7 +18,7 @@ mod words;
 use askama::Template;
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use serde_json::Value;
@@ -136,42 +136,24 @@ pub(super) async fn step(
             open: fields.text("open").parse().ok(),
             at: None,
         },
-        version: fields.text("version").parse().unwrap_or_default(),
+        version: fields.version(),
         made_up: MadeUp::of(fields),
         is_merging: !fields.text("merging").is_empty(),
         ..Shown::default()
     };
     now.editor.read(fields);
-    let asked = Headers::of(&posted, now.version)?;
     if what == "save" {
-        return save(&app, &posted, campaign, now, &asked).await;
+        return save(&app, &posted, campaign, now).await;
     }
     match what.strip_prefix("take.") {
         Some(part) => take(&mut now.editor, &Draft::of(&campaign.terms), part),
         None if what == "explain" => now.is_explained = true,
         None => now.editor.step(what),
     }
-    let status = explain(&app, &posted, &campaign, &mut now, &asked, what).await?;
+    let status = explain(&app, &posted, &campaign, &mut now, what).await?;
     let mut response = shown(&app, &posted.opened, campaign, now).await?;
     *response.status_mut() = status;
     Ok(response)
-}
-
-/// The heads of the requests that the API is asked with.
-struct Headers {
-    plain: HeaderMap,
-    if_match: HeaderMap,
-}
-
-impl Headers {
-    fn of(posted: &Posted, version: i64) -> Result<Self, Problem> {
-        let mut plain = HeaderMap::new();
-        plain.extend(posted.headers.get(header::HOST).map(|host| (header::HOST, host.clone())));
-        let mut if_match = plain.clone();
-        let version = HeaderValue::try_from(format!("\"{version}\"")).map_err(Problem::internal)?;
-        if_match.insert(header::IF_MATCH, version);
-        Ok(Self { plain, if_match })
-    }
 }
 
 fn draft_of(text: &str) -> Result<Draft, Problem> {
@@ -186,16 +168,11 @@ fn patch_of(draft: &Draft) -> Value {
 }
 
 /// Saves the draft, unless it is refused: then everything stays as it was typed.
-async fn save(
-    app: &App,
-    posted: &Posted,
-    campaign: Campaign,
-    mut now: Shown,
-    asked: &Headers,
-) -> Result<Response, Failure> {
+async fn save(app: &App, posted: &Posted, campaign: Campaign, mut now: Shown) -> Result<Response, Failure> {
     let patch = patch_of(&now.editor.draft);
     let id = campaign.id.to_string();
-    let problem = match campaigns::patched(app, &id, &patch, &asked.if_match).await {
+    let asked = posted.if_match(now.version)?;
+    let problem = match campaigns::patched(app, &id, &patch, &asked).await {
         Ok(campaign) => {
             return Ok(Redirect::to(&format!("{}{END}?done=saved", path_of(&campaign))).into_response());
         }
@@ -237,7 +214,6 @@ async fn explain(
     posted: &Posted,
     campaign: &Campaign,
     now: &mut Shown,
-    asked: &Headers,
     what: &str,
 ) -> Result<StatusCode, Failure> {
     if !now.is_explained && now.made_up.is_nobody() {
@@ -249,7 +225,7 @@ async fn explain(
     let view = frame_of(app, &posted.opened, campaign, END, &[]).view;
     let (id, patch) = (campaign.id.to_string(), patch_of(&now.editor.draft));
     let visitor = now.made_up.body(&view);
-    let problem = match explain::with_patch(app, &id, &patch, &asked.plain, &visitor).await {
+    let problem = match explain::with_patch(app, &id, &patch, &posted.head(), &visitor).await {
         Ok(found) => {
             now.seen = Some(Seen::new(found));
             return Ok(StatusCode::OK);

@@ -5,8 +5,12 @@ use axum::{
     http::{HeaderMap, header},
 };
 use url::form_urlencoded;
+use uuid::Uuid;
 
-use crate::http::{body, error::Problem, head::require_identity};
+use crate::{
+    http::{body, error::Problem, head::require_identity},
+    model::id::new_uuid,
+};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -33,6 +37,17 @@ impl Fields {
     /// All values of this name.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The id of what a form makes, which it holds so that it makes it once, however often it is sent; a new one where it has none.
+    pub(super) fn attempt(&self) -> Uuid {
+        let sent = Uuid::try_parse(self.text("attempt")).ok().filter(|id| id.get_version_num() == 7);
+        sent.unwrap_or_else(new_uuid)
+    }
+
+    /// The version of what a form changes, as it was when the form was made; 0, which nothing has, where it says none.
+    pub(super) fn version(&self) -> i64 {
+        self.text("version").parse().unwrap_or_default()
     }
 
     /// All of them.

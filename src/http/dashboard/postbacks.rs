@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use serde_json::{Value, json};
@@ -251,9 +251,7 @@ pub(super) async fn map(State(app): State<App>, Name(id): Name, posted: Posted) 
     let place = words.len();
     let goal = super::inputs::optional(fields, "goal");
     words.push(json!({ "word": fields.text("word"), "status": fields.text("status"), "goal": goal }));
-    let version = fields.text("version").parse::<i64>().unwrap_or_default();
-    let version = HeaderValue::try_from(format!("\"{version}\"")).map_err(Problem::internal)?;
-    let headers = HeaderMap::from_iter([(header::IF_MATCH, version)]);
+    let headers = posted.if_match(fields.version())?;
     let patch = json!({ "status_map": words });
     let Err(problem) = library::changed::<AffiliateNetwork>(&app, &network, &headers, &patch).await else {
         let frame = Frame::of(&app, &posted.opened, Section::Conversions, PATH, &[]);

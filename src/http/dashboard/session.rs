@@ -25,7 +25,7 @@ use crate::{
         store::sessions::{self, Lifetime, Session},
     },
     http::{api::manners::auth, error::Problem},
-    model::token::{Hash, Scope, Token, digest},
+    model::token::{Hash, Scope, digest},
 };
 
 /// The cookie where the browser speaks https: it takes one of this name from nobody but this very host.
@@ -63,11 +63,6 @@ impl Viewer {
     /// Whether this one may change anything.
     pub(super) fn may_change(&self) -> bool {
         self.session.token.scope.allows(Scope::Admin)
-    }
-
-    /// By which token.
-    pub(super) fn token(&self) -> &Token {
-        &self.session.token
     }
 
     /// The scope of the token, in a word.
@@ -145,6 +140,21 @@ pub(super) struct Posted {
     pub(super) opened: Opened,
     /// The head of the request.
     pub(super) headers: HeaderMap,
+}
+
+impl Posted {
+    /// The head that the API is asked with.
+    pub(super) fn head(&self) -> HeaderMap {
+        self.headers.get(header::HOST).map(|host| (header::HOST, host.clone())).into_iter().collect()
+    }
+
+    /// The same, for a change of what has this version.
+    pub(super) fn if_match(&self, version: i64) -> Result<HeaderMap, Problem> {
+        let version = HeaderValue::try_from(format!("\"{version}\"")).map_err(Problem::internal)?;
+        let mut head = self.head();
+        head.insert(header::IF_MATCH, version);
+        Ok(head)
+    }
 }
 
 impl FromRequest<App> for Posted {

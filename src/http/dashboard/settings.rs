@@ -4,7 +4,7 @@
 use askama::Template;
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use chrono::Utc;
@@ -189,8 +189,7 @@ async fn shown_new(
 /// `POST /ui/campaigns/new`: sent twice it is made once.
 pub(super) async fn create(State(app): State<App>, posted: Posted) -> Result<Response, Failure> {
     let fields = &posted.opened.fields;
-    let attempt = Uuid::try_parse(fields.text("attempt")).ok().filter(|id| id.get_version_num() == 7);
-    let attempt = attempt.unwrap_or_else(new_uuid);
+    let attempt = fields.attempt();
     let mut body = Map::new();
     body.insert("name".to_owned(), fields.text("name").into());
     for (field, list, name) in
@@ -325,11 +324,7 @@ pub(super) async fn save(
             patch[name] = money(fields, name, currency);
         }
     }
-    let mut headers = HeaderMap::new();
-    headers.extend(posted.headers.get(header::HOST).map(|host| (header::HOST, host.clone())));
-    let version = fields.text("version").parse::<i64>().unwrap_or_default();
-    let version = HeaderValue::try_from(format!("\"{version}\"")).map_err(Problem::internal)?;
-    headers.insert(header::IF_MATCH, version);
+    let headers = posted.if_match(fields.version())?;
     let problem = match campaigns::patched(&app, &id, &patch, &headers).await {
         Ok(campaign) => {
             return Ok(Redirect::to(&format!("{}/settings?done=saved", path_of(&campaign))).into_response());

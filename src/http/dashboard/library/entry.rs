@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::{
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Redirect, Response},
 };
 use serde_json::{Value, json};
@@ -24,7 +24,6 @@ use crate::{
         api::library::{self, Used},
         dashboard::{
             failure::Failure,
-            form::Fields,
             frame::{Frame, Section},
             html,
             query::Query,
@@ -226,9 +225,9 @@ pub(in crate::http::dashboard) async fn save(
     posted: Posted,
 ) -> Result<Response, Failure> {
     let (shelf, id) = named(path)?;
-    let Posted { opened, headers } = &posted;
+    let opened = &posted.opened;
     let fields = &opened.fields;
-    let headers = conditional(headers, fields)?;
+    let headers = posted.if_match(fields.version())?;
     let archive = |is_archived: bool| json!({ "is_archived": is_archived });
     let (outcome, done_what) = match fields.text("action") {
         "more" => return on!(shelf, shown(&app, opened, shelf, &id, Told::More)),
@@ -266,14 +265,4 @@ async fn changed<N: Used>(
 
 async fn removed<N: Used>(app: &App, id: &str, headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     library::deleted::<N>(app, id, headers).await.map(|()| None)
-}
-
-/// The head of the request, with the version that the form was made of.
-fn conditional(asked: &HeaderMap, fields: &Fields) -> Result<HeaderMap, Problem> {
-    let mut headers = HeaderMap::new();
-    headers.extend(asked.get(header::HOST).map(|host| (header::HOST, host.clone())));
-    let version = fields.text("version").parse::<i64>().unwrap_or_default();
-    let version = HeaderValue::try_from(format!("\"{version}\"")).map_err(Problem::internal)?;
-    headers.insert(header::IF_MATCH, version);
-    Ok(headers)
 }

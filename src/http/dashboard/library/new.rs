@@ -135,8 +135,7 @@ pub(in crate::http::dashboard) async fn create(
 ) -> Result<Response, Failure> {
     let shelf = Shelf::of(&shelf)?;
     let fields = &posted.opened.fields;
-    let attempt = Uuid::try_parse(fields.text("attempt")).ok().filter(|id| id.get_version_num() == 7);
-    let attempt = attempt.unwrap_or_else(new_uuid);
+    let attempt = fields.attempt();
     let spec = shelf.spec();
     let texts = Texts::typed(spec, fields);
     let has_more = fields.text("action") == "more";
